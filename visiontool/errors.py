@@ -1,0 +1,54 @@
+"""What can go wrong, one family for each exit code of the command line (`cli` picks the code).
+
+    VisiontoolError
+    ├── UsageError         an argument that cannot be meant
+    ├── DataError          nothing to work on, or a dataset that cannot be used
+    │   └── PictureError   one picture that cannot be read: it becomes a row, not a stop
+    ├── ModelError         a model that is unknown, broken or not what it says
+    ├── ConversionError    a model that could not be converted or written
+    └── DeviceError        a device that was asked for and cannot be used
+
+A message names the offending value, what was expected and the next thing to type, in one to three lines.
+"""
+
+from difflib import get_close_matches
+from typing import Iterable
+
+
+class VisiontoolError(Exception):
+    """The root of everything that visiontool raises on purpose."""
+
+
+class UsageError(VisiontoolError, ValueError):
+    """An argument or a combination of arguments that cannot be meant."""
+
+
+class DataError(VisiontoolError):
+    """Nothing found to work on, or a dataset that cannot be used."""
+
+
+class PictureError(DataError):
+    """One picture that cannot be read or is not allowed."""
+
+
+class ModelError(VisiontoolError):
+    """A model that is unknown, broken, or not what it says it is."""
+
+
+class ConversionError(VisiontoolError):
+    """A model that could not be converted, or whose file could not be written."""
+
+
+class DeviceError(VisiontoolError):
+    """A device that was asked for and cannot be used on this machine."""
+
+
+def missing_extra(extra: str, purpose: str) -> str:
+    """The message for a command whose optional packages are absent: `purpose` is a gerund phrase."""
+    return f'{purpose} needs packages that are not installed.\nInstall them with: pip install "visiontool[{extra}]"'
+
+
+def closest(name: str, known: Iterable[str]) -> str:
+    """" Closest: a, b." for the names nearest to `name`, or "" where none is near."""
+    near = get_close_matches(name, list(known), n=3, cutoff=0.6)
+    return f" Closest: {', '.join(near)}." if near else ""
