@@ -1,0 +1,578 @@
+"""Model files as other tools make them: with what they and the user say, the right answer; without, no guess.
+
+Each graph gives the mean of each channel of what it is fed, so the answer for a picture of one color is the softmax
+of `(color / 255 - mean) / std`.
+"""
+
+import json
+import warnings
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import onnx
+import pytest
+from conftest import COLOR_SPEC, Ran, color_graph, save_model, save_picture
+from onnx import TensorProto, helper
+
+from visiontool import Classifier
+from visiontool.errors import ModelError, UsageError
+from visiontool.onnx_scan import Scan
+from visiontool.outside import Description, describe
+from visiontool.spec import MAX_MANIFEST_CHARS
+
+COLOR = (200, 100, 50)
+IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+
+
+def outside_graph(
+    shape: Sequence[int | str],
+    *,
+    dtype: int = TensorProto.FLOAT,
+    name: str = "input",
+    output: str = "output",
+    last: Sequence[str] = (),
+    output_shape: Sequence[int | str] = ("N", 3),
+    more_outputs: Sequence[str] = (),
+) -> onnx.ModelProto:
+    """A graph that gives the mean of each channel, sent through the operators `last`."""
+    channels_last = shape[3] in (1, 3)
+    nodes = [
+        helper.make_node("Cast", [name], ["float"], to=TensorProto.FLOAT),
+        helper.make_node("ReduceMean", ["float", "axes"], ["mean"], keepdims=0),
+    ]
+    values = "mean"
+    for index, operator in enumerate(last):
+        nodes.append(helper.make_node(operator, [values], [f"t{index}"]))
+        values = f"t{index}"
+    names = (output, *more_outputs)
+    nodes += [helper.make_node("Identity", [values], [each]) for each in names]
+    graph = helper.make_graph(
+        nodes,
+        "outside",
+        [helper.make_tensor_value_info(name, dtype, shape)],
+        [helper.make_tensor_value_info(each, TensorProto.FLOAT, output_shape) for each in names],
+        [helper.make_tensor("axes", TensorProto.INT64, [2], [1, 2] if channels_last else [2, 3])],
+    )
+    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=10)
+
+
+def softmax_of(color: Sequence[float], mean: Sequence[float], std: Sequence[float]) -> list[float]:
+    powers = np.exp((np.array(color) / 255 - mean) / std)
+    return (powers / powers.sum()).tolist()
+
+
+class Bench(NamedTuple):
+    """A picture of one color, class names, and the command line."""
+
+    folder: Path
+    run_: Callable[..., Ran]
+
+    @property
+    def names(self) -> Path:
+        path = self.folder / "names.txt"
+        path.write_text("red\ngreen\nblue\n")
+        return path
+
+    def model(self, graph: onnx.ModelProto, metadata: dict[str, str] | None = None) -> Path:
+        return save_model(graph, self.folder / "model.onnx", metadata)
+
+    def run(self, model: Path, *options: object) -> Ran:
+        picture = save_picture(self.folder / "picture.png", COLOR)
+        return self.run_("predict", picture, "-m", model, "--json", *options)
+
+    def answer(self, model: Path, *options: object) -> tuple[dict[str, float], str]:
+        """The probabilities by label, and what was said on stderr."""
+        ran = self.run(model, *options)
+        assert ran.code == 0, ran.err
+        row = json.loads(ran.out)
+        assert row["status"] == "ok", row
+        return {item["label"]: item["probability"] for item in row["predictions"]}, ran.err
+
+    def refusal(self, model: Path, *options: object, code: int = 4) -> str:
+        ran = self.run(model, *options)
+        assert (ran.code, ran.out) == (code, ""), ran
+        assert ran.err.startswith("Error: ")
+        assert 1 <= ran.err.count("\n") <= 3
+        assert "Traceback" not in ran.err
+        return ran.err
+
+
+@pytest.fixture
+def bench(tmp_path: Path, run: Callable[..., Ran]) -> Bench:
+    return Bench(tmp_path, run)
+
+
+def close(answer: dict[str, float], labels: Sequence[str], probabilities: Sequence[float]) -> bool:
+    assert list(answer) == sorted(labels, key=lambda label: -probabilities[labels.index(label)])
+    return [answer[label] for label in labels] == pytest.approx(probabilities, abs=2e-6)
+
+
+RGB = ("red", "green", "blue")
+NCHW = ("N", 3, 8, 8)
+IMAGENET = ("--mean", "0.485,0.456,0.406", "--std", "0.229,0.224,0.225")
+
+# As ultralytics/engine/exporter.py writes it: str() of each Python object.
+ULTRALYTICS = {
+    "description": "Ultralytics YOLO11n-cls model trained on colors",
+    "author": "Ultralytics",
+    "date": "2026-11-20T10:00:00",
+    "version": "8.4.0",
+    "license": "AGPL-3.0 License (https://ultralytics.com/license)",
+    "docs": "https://docs.ultralytics.com",
+    "stride": "1",
+    "task": "classify",
+    "batch": "1",
+    "imgsz": "[8, 8]",
+    "names": str({0: "red", 1: "green's", 2: 'the "blue"'}),
+    "args": str({"batch": 1, "half": False}),
+    "channels": "3",
+}
+
+
+def ultralytics_graph(shape: Sequence[int | str] = (1, 3, 8, 8)) -> onnx.ModelProto:
+    return outside_graph(shape, name="images", output="output0", last=["Softmax"], output_shape=(shape[0], 3))
+
+
+def test_an_ultralytics_classifier_answers_with_what_it_says_of_itself(bench: Bench) -> None:
+    answer, said = bench.answer(bench.model(ultralytics_graph(), ULTRALYTICS))
+    labels = ("red", "green's", 'the "blue"')
+    assert close(answer, labels, softmax_of(COLOR, (0, 0, 0), (1, 1, 1)))
+    assert "mean 0 and std 1, crop_pct 1, bilinear (Ultralytics' rule for classifiers)" in said
+    assert said.count("\n") == 2
+
+
+def test_an_ultralytics_classifier_may_have_been_trained_with_another_scale(bench: Bench) -> None:
+    answer, said = bench.answer(bench.model(ultralytics_graph(), ULTRALYTICS), *IMAGENET)
+    assert close(answer, ("red", "green's", 'the "blue"'), softmax_of(COLOR, IMAGENET_MEAN, IMAGENET_STD))
+    assert "mean 0" not in said
+
+
+@pytest.mark.parametrize("imgsz", ["[8, 8]", "8"])
+def test_an_ultralytics_file_of_any_size_takes_the_size_that_it_names(imgsz: str, bench: Bench) -> None:
+    graph = ultralytics_graph(("batch", 3, "height", "width"))
+    answer, _ = bench.answer(bench.model(graph, {**ULTRALYTICS, "imgsz": imgsz}))
+    assert close(answer, ("red", "green's", 'the "blue"'), softmax_of(COLOR, (0, 0, 0), (1, 1, 1)))
+
+
+@pytest.mark.parametrize(
+    "imgsz", ["", "large", "[8]", "[8, 8, 8]", "[8, 0]", "[8, 1e9]", "[true, 8]", "99999", "[" * 9999]
+)
+def test_a_size_that_cannot_be_one_is_asked_for(imgsz: str, bench: Bench) -> None:
+    graph = ultralytics_graph(("batch", 3, "height", "width"))
+    assert "Add --img-size N as it was trained" in bench.refusal(bench.model(graph, {**ULTRALYTICS, "imgsz": imgsz}))
+
+
+@pytest.mark.parametrize(
+    "names", ["", "{}", "red green blue", "{0: 'red', 2: 'blue'}", "{0: open('/etc/passwd').read()}"]
+)
+def test_names_that_cannot_be_read_are_asked_for(names: str, bench: Bench) -> None:
+    model = bench.model(ultralytics_graph(), {**ULTRALYTICS, "names": names})
+    assert "its 'names' cannot be read as class names; give --class-names FILE" in bench.refusal(model)
+    answer, _ = bench.answer(model, "--class-names", bench.names)
+    assert list(answer) == list(RGB)
+
+
+def test_names_that_occur_twice_are_told_apart(bench: Bench) -> None:
+    model = bench.model(ultralytics_graph(), {**ULTRALYTICS, "names": "{0: 'crane', 1: 'cat', 2: 'crane'}"})
+    assert list(bench.answer(model)[0]) == ["crane [0]", "cat", "crane [2]"]
+
+
+def test_metadata_with_too_few_names_is_the_fault_of_the_file(bench: Bench) -> None:
+    model = bench.model(ultralytics_graph(), {**ULTRALYTICS, "names": "{0: 'red', 1: 'green'}"})
+    assert "its metadata names 2 classes, its graph has 3; say --class-names FILE" in bench.refusal(model)
+
+
+@pytest.mark.parametrize("task", ["detect", "segment", "pose", "obb"])
+def test_a_network_for_another_task_is_refused(task: str, bench: Bench) -> None:
+    said = bench.refusal(bench.model(ultralytics_graph(), {**ULTRALYTICS, "task": task}))
+    assert f"says task='{task}'; visiontool runs classifiers (task='classify')" in said
+
+
+def test_a_file_of_the_model_zoo_answers_once_all_is_said(bench: Bench) -> None:
+    graph = outside_graph((1, 3, 8, 8), name="data", output="resnetv15_dense0_fwd", output_shape=(1, 3))
+    answer, said = bench.answer(bench.model(graph), "--class-names", bench.names, *IMAGENET)
+    assert close(answer, RGB, softmax_of(COLOR, IMAGENET_MEAN, IMAGENET_STD))
+    taken = "RGB (else --spec), center (--crop-mode), crop_pct 0.875 (--crop-pct), bilinear (--interpolation)"
+    assert f"Neither it nor you said, so taken: {taken}, logits, which come from 'ReduceMean' (else --spec).\n" in said
+
+
+def test_a_fixed_batch_of_one_answers_many_pictures(bench: Bench) -> None:
+    model = bench.model(outside_graph((1, 3, 8, 8), output_shape=(1, 3)))
+    colors = [(255, 0, 0), (0, 255, 0), (0, 0, 255)]
+    pictures = [save_picture(bench.folder / f"{i}.png", color) for i, color in enumerate(colors)]
+    options = ("--class-names", bench.names, "--mean", "0", "--std", "1", "--format", "jsonl")
+    ran = bench.run_("predict", *pictures, "-m", model, *options)
+    assert [json.loads(line)["predictions"][0]["label"] for line in ran.out.splitlines()] == list(RGB)
+
+
+def test_nothing_is_taken_silently_where_all_is_said(bench: Bench) -> None:
+    model = bench.model(
+        outside_graph(NCHW, last=["Softmax"]), {"Image.BitmapPixelFormat": "Rgb8", "Image.ColorSpaceGamma": "SRGB"}
+    )
+    crop = ("--crop-mode", "squash", "--crop-pct", "0.9", "--interpolation", "bicubic")
+    description = Description(
+        class_names=bench.names, mean=(0.5,), std=(0.5,), crop_pct=0.9, interpolation="bicubic", img_size=(8, 8)
+    )
+    classifier = Classifier.load(model, description=description, crop_mode="squash")
+    assert classifier.spec.crop_mode == "squash"
+    assert classifier.spec.interpolation == "bicubic"
+    assert (classifier.spec.crop_pct, classifier.spec.input.mean) == (0.9, (0.5,))
+    assert classifier.spec.activation == "softmax"
+    assert classifier.assumed == ()
+    said = bench.answer(model, "--class-names", bench.names, "--mean", "0.5", "--std", "0.5", *crop)[1]
+    assert "Neither" not in said
+
+
+@pytest.mark.parametrize("last", [["Softmax"], ["Softmax", "Identity"]])
+def test_probabilities_of_the_graph_are_not_put_through_softmax_again(last: list[str], bench: Bench) -> None:
+    model = bench.model(outside_graph(NCHW, last=last))
+    answer, said = bench.answer(model, "--class-names", bench.names, *IMAGENET)
+    assert close(answer, RGB, softmax_of(COLOR, IMAGENET_MEAN, IMAGENET_STD))
+    assert "logits" not in said
+
+
+def test_log_probabilities_give_the_same_answer(bench: Bench) -> None:
+    model = bench.model(outside_graph(NCHW, last=["LogSoftmax"]))
+    answer, said = bench.answer(model, "--class-names", bench.names, *IMAGENET)
+    assert close(answer, RGB, softmax_of(COLOR, IMAGENET_MEAN, IMAGENET_STD))
+    assert "logits, which come from 'LogSoftmax' (else --spec)" in said
+
+
+def test_a_network_of_many_yes_or_no_answers_is_refused(bench: Bench) -> None:
+    model = bench.model(outside_graph(NCHW, last=["Sigmoid"]))
+    said = bench.refusal(model, "--class-names", bench.names, *IMAGENET)
+    assert "its answers come from Sigmoid" in said
+
+
+def test_a_gray_network_gets_luma(bench: Bench) -> None:
+    model = bench.model(outside_graph((1, 1, 8, 8), output_shape=(1, 1)))
+    names = bench.folder / "one.txt"
+    names.write_text("luma\n")
+    classifier = Classifier.load(model, description=Description(class_names=names, mean=(0.25,), std=(0.5,)))
+    gray = 0.299 * COLOR[0] + 0.587 * COLOR[1] + 0.114 * COLOR[2]
+    picture = np.full((8, 8, 3), COLOR, np.uint8)
+    assert classifier.logits([picture]).tolist() == [[pytest.approx((gray / 255 - 0.25) / 0.5, abs=1e-4)]]
+
+
+def test_a_gray_network_takes_one_mean(bench: Bench) -> None:
+    model = bench.model(outside_graph((1, 1, 8, 8), output_shape=(1, 1)))
+    said = bench.refusal(model, "--class-names", bench.names, *IMAGENET, code=2)
+    assert "--mean: 3 numbers for a graph that takes 1 channels" in said
+
+
+def test_a_uint8_network_gets_the_pixels_as_they_are(bench: Bench) -> None:
+    model = bench.model(outside_graph(("N", 8, 8, 3), dtype=TensorProto.UINT8))
+    description = Description(class_names=bench.names)
+    logits = Classifier.load(model, description=description).logits([np.full((8, 8, 3), COLOR, np.uint8)])
+    assert logits.tolist() == [list(COLOR)]
+    assert "Add --class-names FILE as it was trained" in bench.refusal(model)
+    said = bench.refusal(model, "--class-names", bench.names, *IMAGENET, code=2)
+    assert "the graph takes uint8 pixels as they are; --mean and --std have no effect" in said
+
+
+def test_a_half_precision_network_gets_half_precision_numbers(bench: Bench) -> None:
+    model = bench.model(outside_graph(NCHW, dtype=TensorProto.FLOAT16))
+    answer, _ = bench.answer(model, "--class-names", bench.names, "--mean", "0", "--std", "1")
+    assert [answer[label] for label in RGB] == pytest.approx(softmax_of(COLOR, (0, 0, 0), (1, 1, 1)), abs=1e-3)
+
+
+def test_a_network_of_any_size_takes_the_size_that_the_user_names(bench: Bench) -> None:
+    model = bench.model(outside_graph(("N", "H", "W", 3)))
+    said = bench.refusal(model, "--class-names", bench.names, *IMAGENET)
+    assert "Add --img-size N as it was trained" in said
+    answer, _ = bench.answer(model, "--class-names", bench.names, *IMAGENET, "--img-size", "6x10")
+    assert close(answer, RGB, softmax_of(COLOR, IMAGENET_MEAN, IMAGENET_STD))
+    description = Description(class_names=bench.names, mean=(0,), std=(1,), img_size=(6, 10))
+    assert Classifier.load(model, description=description).spec.input.size == (6, 10)
+
+
+def test_all_that_is_missing_is_listed_at_once(bench: Bench) -> None:
+    said = bench.refusal(bench.model(outside_graph(("N", 3, "H", "W"))))
+    assert "Add --class-names FILE --img-size N --mean R,G,B --std R,G,B as it was trained" in said
+    assert "or --spec manifest.json" in said
+
+
+@pytest.mark.parametrize(
+    ("options", "missing"),
+    [
+        (["--class-names", "names.txt"], "--img-size N --mean R,G,B --std R,G,B"),
+        (["--img-size", "8"], "--class-names FILE --mean R,G,B --std R,G,B"),
+        (["--mean", "0"], "--class-names FILE --img-size N --std R,G,B"),
+        (["--std", "1"], "--class-names FILE --img-size N --mean R,G,B"),
+        (["--img-size", "8", "--mean", "0", "--std", "1"], "--class-names FILE"),
+    ],
+)
+def test_each_missing_piece_is_named(
+    options: list[str], missing: str, bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(bench.names.parent)
+    assert f"Add {missing} as it was trained" in bench.refusal(bench.model(outside_graph(("N", 3, "H", "W"))), *options)
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (["--img-size", "9"], "the graph takes 8x8 pixels, whatever --img-size says"),
+        (["--mean", "0.1,0.2"], "is not one number or three"),
+        (["--mean", "123.675,116.28,103.53"], "--mean 123.675,116.28,103.53: expected 0 to 1, on the scale 0 to 1"),
+        (["--mean", "-0.5"], "--mean -0.5: expected 0 to 1"),
+        (["--std", "58.395,57.12,57.375"], "numbers on the scale 0 to 255 must be divided by 255"),
+        (["--std", "0"], "--std 0: expected 1e-06 to 10"),
+        (["--std", "nan"], "is not one number or three"),
+        (["--spec", "spec.json", "--mean", "0"], "--spec says everything of a model; leave out --mean"),
+        (["--class-names", "two.txt"], "--class-names two.txt: 2 names; "),
+    ],
+)
+def test_options_that_cannot_be_meant_are_wrong_usage(
+    options: list[str], words: str, bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(bench.folder)
+    Path("two.txt").write_text("red\ngreen\n")
+    rest = [] if "--spec" in options else ["--class-names", bench.names, *IMAGENET]
+    ran = bench.run(bench.model(outside_graph(NCHW)), *rest, *options)
+    assert (ran.code, ran.out) == (2, "")
+    assert words in ran.err
+    assert "Traceback" not in ran.err
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        {"mean": (float("nan"),)},
+        {"mean": (True,)},
+        {"mean": ()},
+        {"std": (1.0, 1.0)},
+        {"img_size": (0, 8)},
+        {"img_size": (8, 5000)},
+        {"crop_pct": 0.0},
+        {"crop_pct": 1.01},
+    ],
+)
+def test_a_description_from_python_is_checked_too(said: dict[str, Any], bench: Bench) -> None:
+    model = bench.model(outside_graph(("N", 3, "H", "W")))
+    with pytest.raises(UsageError, match=r"^--(mean|std|img-size|crop-pct)[: ]"):
+        Classifier.load(model, description=Description(**said))
+
+
+def test_what_our_own_file_says_cannot_be_said_again(color_model: Path, bench: Bench) -> None:
+    said = bench.refusal(color_model, "--mean", "0", "--class-names", bench.names, code=2)
+    assert "the file says this of itself; leave out --class-names, --mean" in said
+
+
+# ONNX's own image metadata, which Windows ML and Custom Vision write.
+
+
+@pytest.mark.parametrize(
+    ("metadata", "expected"),
+    [
+        ({"Image.NominalPixelRange": "NominalRange_0_255"}, list(COLOR)),
+        ({"Image.NominalPixelRange": "Normalized_0_1"}, [value / 255 for value in COLOR]),
+        ({"Image.NominalPixelRange": "Normalized_1_1"}, [value / 127.5 - 1 for value in COLOR]),
+        ({"image.nominalpixelrange": "NOMINALRANGE_0_255"}, list(COLOR)),
+        ({"Image.NominalPixelRange": "NominalRange_0_255", "Image.BitmapPixelFormat": "Bgr8"}, list(COLOR[::-1])),
+        ({"Image.NominalPixelRange": "NominalRange_0_255", "Image.BitmapPixelFormat": "Rgb8"}, list(COLOR)),
+    ],
+)
+def test_the_image_metadata_of_onnx_tells_scale_and_order_of_colors(
+    metadata: dict[str, str], expected: list[float], bench: Bench
+) -> None:
+    model = bench.model(outside_graph(NCHW), metadata)
+    classifier = Classifier.load(model, description=Description(class_names=bench.names))
+    logits = classifier.logits([np.full((8, 8, 3), COLOR, np.uint8)])
+    assert logits[0].tolist() == pytest.approx(expected, rel=1e-5, abs=1e-5)
+    assert any("RGB" in assumed for assumed in classifier.assumed) == ("Image.BitmapPixelFormat" not in metadata)
+
+
+@pytest.mark.parametrize(
+    ("metadata", "words"),
+    [
+        ({"Image.BitmapPixelFormat": "Bgra8"}, "says Image.BitmapPixelFormat='bgra8', its graph takes 3 channels"),
+        ({"Image.BitmapPixelFormat": "Gray8"}, "says Image.BitmapPixelFormat='gray8', its graph takes 3 channels"),
+        ({"Image.ColorSpaceGamma": "Linear"}, "takes linear light"),
+        (
+            {"Image.NominalPixelRange": "NominalRange_16_235"},
+            "Image.NominalPixelRange='nominalrange_16_235' is not known",
+        ),
+    ],
+)
+def test_image_metadata_that_visiontool_cannot_serve_is_refused(
+    metadata: dict[str, str], words: str, bench: Bench
+) -> None:
+    assert words in bench.refusal(bench.model(outside_graph(NCHW), metadata), "--class-names", bench.names)
+
+
+def test_a_scale_against_that_of_the_file_is_wrong_usage(bench: Bench) -> None:
+    model = bench.model(outside_graph(NCHW), {"Image.NominalPixelRange": "Normalized_0_1"})
+    said = bench.refusal(model, "--class-names", bench.names, *IMAGENET, code=2)
+    assert "says its scale itself (Image.NominalPixelRange='normalized_0_1'); leave out --mean and --std" in said
+
+
+# Graphs that are no classifier of pictures, or do not tell what they take.
+
+
+@pytest.mark.parametrize(
+    ("shape", "words"),
+    [
+        (("N", 3, 8, 3), "cannot tell which axis of ['N', 3, 8, 3] is color; say it with --spec manifest.json"),
+        (("N", "C", "H", "W"), "cannot tell which axis of ['N', 'C', 'H', 'W'] is color"),
+        (("N", 4, 8, 8), "cannot tell which axis of ['N', 4, 8, 8] is color"),
+        (("N", 3, 8, 100_000), "takes pictures of 8x100000 pixels; at most 4096 a side"),
+    ],
+)
+def test_an_input_that_is_no_picture_for_sure_is_refused(
+    shape: tuple[int | str, ...], words: str, bench: Bench
+) -> None:
+    said = bench.refusal(bench.model(outside_graph(shape)), "--class-names", bench.names, *IMAGENET)
+    assert words in said
+
+
+def graph_of(nodes: list[onnx.NodeProto], inputs: list[tuple[str, int, list[int | str]]]) -> onnx.ModelProto:
+    ports = [helper.make_tensor_value_info(*each) for each in inputs]
+    outputs = [helper.make_tensor_value_info("y", TensorProto.FLOAT, None)]
+    graph = helper.make_graph(nodes, "g", ports, outputs)
+    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=10)
+
+
+@pytest.mark.parametrize(
+    ("inputs", "words"),
+    [
+        ([("x", TensorProto.FLOAT, ["N", 3])], "takes 'x' tensor(float) ['N', 3]; a classifier takes one 4-axis batch"),
+        ([("x", TensorProto.DOUBLE, ["N", 3, 8, 8])], "takes 'x' tensor(double) ['N', 3, 8, 8]"),
+        (
+            [("x", TensorProto.FLOAT, ["N", 3, 8, 8]), ("z", TensorProto.INT64, [1])],
+            "tensor(float) ['N', 3, 8, 8]; 'z'",
+        ),
+        ([("x\n\x1b" * 500, TensorProto.FLOAT, ["N"])], r"takes 'x\n\x1bx"),
+    ],
+)
+def test_a_graph_that_takes_no_pictures_is_refused(
+    inputs: list[tuple[str, int, list[int | str]]], words: str, bench: Bench
+) -> None:
+    model = bench.model(graph_of([helper.make_node("Cast", [inputs[0][0]], ["y"], to=TensorProto.FLOAT)], inputs))
+    assert words in bench.refusal(model, "--class-names", bench.names, *IMAGENET)
+
+
+def test_a_network_that_gives_more_than_one_number_a_class_is_refused(bench: Bench) -> None:
+    node = helper.make_node("Relu", ["x"], ["y"])
+    model = bench.model(graph_of([node], [("x", TensorProto.FLOAT, ["N", 3, 8, 8])]))
+    said = bench.refusal(model, "--class-names", bench.names, *IMAGENET)
+    assert "its first output has shape ['N', 3, 8, 8]; a classifier gives (N, classes)" in said
+
+
+def test_the_first_of_several_outputs_is_taken_and_said(bench: Bench) -> None:
+    model = bench.model(outside_graph(NCHW, output="scores", more_outputs=["features"]))
+    _, said = bench.answer(model, "--class-names", bench.names, *IMAGENET)
+    assert "'scores', the first of 2 outputs (else --spec)" in said
+
+
+def test_only_what_the_user_did_not_say_is_said_to_be_taken(bench: Bench) -> None:
+    class Port(NamedTuple):
+        name: str
+        type: str
+        shape: list[int | str | None]
+
+    inputs, outputs = [Port("x", "tensor(float)", [1, 3, 8, 8])], [Port("y", "tensor(float)", [1, 3])]
+    said = Description(class_names=bench.names, mean=(0.0,), std=(1.0,), crop_pct=1.0)
+    described = describe(Path("m.onnx"), Scan({}, "Gemm"), inputs, outputs, said, "border")
+    assert described.assumed == ("RGB (else --spec)", "bilinear (--interpolation)")
+    assert (described.spec.name, described.spec.crop_mode) == ("m", "border")
+    described = describe(Path("m.onnx"), Scan({}, "Gemm"), inputs, outputs, said)
+    assert described.assumed == ("RGB (else --spec)", "center (--crop-mode)", "bilinear (--interpolation)")
+
+
+# --spec manifest.json
+
+
+def spec_file(folder: Path, **changes: Any) -> Path:
+    """The colour model's manifest for a float NCHW graph, with other values."""
+    values = json.loads(COLOR_SPEC.to_json())
+    values["input"] |= {"name": "input", "layout": "NCHW", "dtype": "float32", "color": "BGR"}
+    values["outputs"] = {"logits": "output"}
+    path = folder / "spec.json"
+    path.write_text(json.dumps(values | changes))
+    return path
+
+
+def test_a_manifest_of_its_own_says_it_all(bench: Bench) -> None:
+    answer, said = bench.answer(bench.model(outside_graph(NCHW)), "--spec", spec_file(bench.folder))
+    assert close(answer, RGB, softmax_of(COLOR[::-1], (0, 0, 0), (1, 1, 1)))
+    assert "Neither" not in said
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"labels": ["red"]}, "the manifest has 1 labels, the graph gives 3 logits"),
+        ({"labels": []}, "'labels' must hold 1 to"),
+        ({"schema": 9}, "schema 9; this visiontool reads up to 1"),
+        ({"outputs": {"logits": "scores"}}, "logits output 'scores' is not in the graph: ['output']"),
+    ],
+)
+def test_a_manifest_of_its_own_that_is_wrong_is_refused(changes: dict[str, Any], words: str, bench: Bench) -> None:
+    said = bench.refusal(bench.model(outside_graph(NCHW)), "--spec", spec_file(bench.folder, **changes))
+    assert words in said
+
+
+def test_a_manifest_that_forgets_the_softmax_of_the_graph_is_refused(bench: Bench) -> None:
+    model = bench.model(outside_graph(NCHW, last=["Softmax"]))
+    said = bench.refusal(model, "--spec", spec_file(bench.folder))
+    assert "'activation' is 'none', but the graph ends in Softmax: say 'softmax'" in said
+    answer, _ = bench.answer(model, "--spec", spec_file(bench.folder, activation="softmax"))
+    assert close(answer, RGB, softmax_of(COLOR[::-1], (0, 0, 0), (1, 1, 1)))
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        (None, "No such file or directory"),
+        (b"", "not valid JSON"),
+        (b"\xff\xfe", "not UTF-8 text"),
+        (b" " * (MAX_MANIFEST_CHARS + 1), "more than 8,388,608 bytes"),
+    ],
+)
+def test_a_spec_file_that_cannot_be_read_is_refused_by_name(content: bytes | None, words: str, bench: Bench) -> None:
+    path = bench.folder / "spec.json"
+    if content is not None:
+        path.write_bytes(content)
+    said = bench.refusal(bench.model(outside_graph(NCHW)), "--spec", path)
+    assert said.startswith(f"Error: --spec {path}: ")
+    assert words in said
+
+
+def test_a_class_names_file_that_is_not_there_is_named(bench: Bench) -> None:
+    said = bench.refusal(bench.model(outside_graph(NCHW)), "--class-names", "missing.txt", *IMAGENET)
+    assert said == "Error: --class-names missing.txt: No such file or directory\n"
+
+
+def test_our_own_graph_without_its_manifest_is_a_file_from_elsewhere(bench: Bench) -> None:
+    with pytest.raises(ModelError, match="comes from another tool"):
+        Classifier.load(bench.model(color_graph()))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("use_dynamo", [False, True], ids=["torchscript", "dynamo"])
+def test_a_file_by_timm_gives_the_numbers_of_torch(use_dynamo: bool, bench: Bench) -> None:
+    """timm.utils.onnx.onnx_export, with random weights."""
+    timm, torch = pytest.importorskip("timm"), pytest.importorskip("torch")
+    from timm.utils.onnx import onnx_export
+
+    torch.manual_seed(0)
+    network = timm.create_model("test_resnet", num_classes=3, exportable=True).eval()
+    path = bench.folder / "test_resnet.onnx"
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        onnx_export(network, str(path), batch_size=2, input_size=(3, 64, 64), use_dynamo=use_dynamo)
+    said = bench.refusal(path)
+    assert "Add --class-names FILE --mean R,G,B --std R,G,B as it was trained" in said
+
+    description = Description(class_names=bench.names, mean=IMAGENET_MEAN, std=IMAGENET_STD, crop_pct=1.0)
+    classifier = Classifier.load(path, description=description)
+    picture = np.random.default_rng(0).integers(0, 256, (64, 64, 3), np.uint8)
+    normalized = (picture / 255 - IMAGENET_MEAN) / IMAGENET_STD
+    with torch.inference_mode():
+        expected = network(torch.tensor(normalized.transpose(2, 0, 1)[None], dtype=torch.float32)).numpy()
+    assert np.abs(classifier.logits([picture]) - expected).max() < 1e-4
+    assert np.ptp(expected) > 0.01
+    assert not any("logits" in assumed for assumed in classifier.assumed)

@@ -1,0 +1,375 @@
+"""The manifest: what it writes, and a clear error for each way in which one can be wrong."""
+
+import ast
+import json
+import math
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any, NamedTuple
+
+import pytest
+from conftest import COLOR_SPEC
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from visiontool.errors import ModelError
+from visiontool.spec import MANIFEST_KEY, MAX_MANIFEST_CHARS, InputSpec, ModelSpec
+
+FULL_SPEC = ModelSpec(
+    name="full",
+    architecture="resnet18",
+    labels=("crane (bird)", "jack-o'-lantern", 'the "best"', "für 日本 😀"),
+    label_ids=("n02012849", "n03590841", "n00000001", "n00000002"),
+    input=InputSpec(
+        name="pixels",
+        layout="NCHW",
+        dtype="float16",
+        color="BGR",
+        size=(48, 64),
+        mean=(0.485, 0.456, 0.406),
+        std=(0.229, 0.224, 0.225),
+    ),
+    crop_mode="border",
+    crop_pct=0.875,
+    interpolation="bilinear",
+    logits="scores",
+    embedding="pooled",
+    feature_map="map",
+    activation="softmax",
+    temperature=1.25,
+    weights={"source": "here", "license": "apache-2.0"},
+    accuracy=({"dataset": "test", "pictures": 100, "top1": 0.5, "per_class": [0.25, 0.75]},),
+    tools={"torch": "2.15.0"},
+    parity={"max_abs": 1e-6},
+)
+
+
+class FakePort(NamedTuple):
+    """An input or output of a graph, as onnxruntime describes it."""
+
+    name: str
+    type: str
+    shape: list[int | str | None]
+
+
+COLOR_INPUT = FakePort("image", "tensor(uint8)", ["N", 8, 8, 3])
+COLOR_OUTPUTS = [FakePort("logits", "tensor(float)", ["N", 3]), FakePort("embedding", "tensor(float)", ["N", 3])]
+
+
+def manifest(**changes: Any) -> dict[str, Any]:
+    """The colour model's manifest with other values; "input__size" stands for "size" in "input"."""
+    values = json.loads(COLOR_SPEC.to_json())
+    for name, value in changes.items():
+        *groups, key = name.split("__")
+        inner = values
+        for group in groups:
+            inner = inner[group]
+        inner[key] = value
+    return values
+
+
+def without(name: str) -> dict[str, Any]:
+    values = manifest()
+    *groups, key = name.split(".")
+    inner = values
+    for group in groups:
+        inner = inner[group]
+    del inner[key]
+    return values
+
+
+def error_of(text: str) -> str:
+    with pytest.raises(ModelError) as caught:
+        ModelSpec.from_json(text)
+    message = str(caught.value)
+    assert len(message) < 400, "an error is one to three lines, whatever the manifest holds"
+    assert message.isprintable()
+    return message
+
+
+@pytest.mark.parametrize("spec", [COLOR_SPEC, FULL_SPEC], ids=["colors", "full"])
+def test_a_manifest_reads_back_as_it_was_written(spec: ModelSpec) -> None:
+    again = ModelSpec.from_json(spec.to_json())
+    assert again == spec
+    assert again.to_json() == spec.to_json()
+
+
+def test_the_same_spec_gives_the_same_text_with_no_trace_of_time_or_place() -> None:
+    text = replace(FULL_SPEC).to_json()
+    assert text == FULL_SPEC.to_json()
+    assert set(json.loads(text)) == {
+        *("schema", "task", "name", "architecture", "labels", "label_ids", "input", "preprocessing", "outputs"),
+        *("activation", "temperature", "weights", "accuracy", "tools", "parity"),
+    }
+
+
+def test_what_is_not_known_is_left_out_of_the_manifest() -> None:
+    written = json.loads(COLOR_SPEC.to_json())
+    assert not {"architecture", "label_ids", "weights", "accuracy", "tools", "parity"} & set(written)
+    assert written["outputs"] == {"logits": "logits", "embedding": "embedding"}
+
+
+@pytest.mark.parametrize("bad", [math.nan, math.inf])
+def test_a_spec_with_a_number_that_json_lacks_is_not_written(bad: float) -> None:
+    with pytest.raises(ValueError, match="not JSON compliant"):
+        replace(COLOR_SPEC, temperature=bad).to_json()
+
+
+label_lists = st.lists(st.text(st.characters(exclude_categories=["Cs"]), min_size=1), min_size=1, unique=True)
+
+
+@settings(deadline=None)
+@given(label_lists)
+def test_any_labels_survive_the_manifest_and_the_names_alias(labels: list[str]) -> None:
+    metadata = replace(COLOR_SPEC, labels=tuple(labels)).to_metadata()
+    assert ModelSpec.from_json(metadata[MANIFEST_KEY]).labels == tuple(labels)
+    assert ast.literal_eval(metadata["names"]) == dict(enumerate(labels))
+
+
+def test_metadata_has_the_keys_that_ultralytics_reads() -> None:
+    metadata = FULL_SPEC.to_metadata()
+    assert metadata["task"] == "classify"
+    assert ast.literal_eval(metadata["imgsz"]) == [48, 64]
+    assert ast.literal_eval(metadata["names"])[1] == "jack-o'-lantern"
+    assert all(type(value) is str for value in metadata.values())
+
+
+@pytest.mark.parametrize(
+    ("changes", "expected"),
+    [
+        ({}, {"BitmapPixelFormat": "Rgb8", "ColorSpaceGamma": "SRGB", "NominalPixelRange": "NominalRange_0_255"}),
+        ({"color": "BGR"}, {"BitmapPixelFormat": "Bgr8"}),
+        ({"color": "L", "mean": (0.1,), "std": (0.3,)}, {"BitmapPixelFormat": "Gray8"}),
+        ({"dtype": "float32"}, {"NominalPixelRange": "Normalized_0_1"}),
+        ({"dtype": "float32", "mean": (0.5,), "std": (0.5,) * 3}, {"NominalPixelRange": "Normalized_1_1"}),
+        ({"dtype": "float32", "std": (1 / 255,)}, {"NominalPixelRange": "NominalRange_0_255"}),
+        ({"dtype": "float32", "mean": (0.485, 0.456, 0.406)}, {"NominalPixelRange": None}),
+    ],
+)
+def test_metadata_has_the_image_keys_of_onnx_and_claims_no_range_that_is_not_so(
+    changes: dict[str, Any], expected: dict[str, str | None]
+) -> None:
+    metadata = replace(COLOR_SPEC, input=replace(COLOR_SPEC.input, **changes)).to_metadata()
+    assert {key: metadata.get(f"Image.{key}") for key in expected} == expected
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("", "not valid JSON"),
+        ("not json", "not valid JSON"),
+        ('{"schema": 1', "not valid JSON"),
+        ('{"schema": NaN}', "NaN is not allowed"),
+        ('{"schema": 1, "temperature": -Infinity}', "-Infinity is not allowed"),
+        ("[" * 100_000, "nested too deep"),
+        ('{"a":' * 100_000, "nested too deep"),
+        ('{"schema": ' + "1" * 5000 + "}", "not valid JSON"),
+        ("[]", "the manifest must be a JSON object, not []"),
+        ("null", "the manifest must be a JSON object, not None"),
+        (" " * (MAX_MANIFEST_CHARS + 1), f"at most {MAX_MANIFEST_CHARS:,}"),
+    ],
+    ids=lambda value: value[:20],
+)
+def test_what_is_no_manifest_at_all_is_refused(text: str, words: str) -> None:
+    assert words in error_of(text)
+
+
+@pytest.mark.parametrize("depth", range(900, 1000, 9))
+def test_nesting_just_within_what_json_reads_is_refused_too(depth: int) -> None:
+    text = json.dumps(manifest()).replace('"colors"', "[" * depth + "]" * depth)
+    assert "'name' must be text" in (error := error_of(text)) or "nested too deep" in error
+
+
+REQUIRED = [
+    *("schema", "task", "name", "labels", "input", "input.size", "input.mean", "input.std"),
+    *("preprocessing", "preprocessing.crop_mode", "preprocessing.crop_pct", "preprocessing.interpolation"),
+    *("outputs", "outputs.logits"),
+]
+
+
+@pytest.mark.parametrize("name", REQUIRED)
+def test_what_an_answer_depends_on_must_be_said(name: str) -> None:
+    assert error_of(json.dumps(without(name))) == f"manifest: {name!r} is missing"
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        *("input.name", "input.layout", "input.dtype", "input.color"),
+        *("activation", "temperature", "outputs.embedding"),
+    ],
+)
+def test_what_the_contract_fixes_may_be_left_out(name: str) -> None:
+    expected = COLOR_SPEC if name != "outputs.embedding" else replace(COLOR_SPEC, embedding=None)
+    assert ModelSpec.from_json(json.dumps(without(name))) == expected
+
+
+WRONG_VALUES = [
+    ("schema", 2, "schema 2; this visiontool reads up to 1"),
+    ("schema", 0, "'schema' must be a whole number from 1"),
+    ("schema", True, "'schema' must be a whole number"),
+    ("schema", "1", "'schema' must be a whole number"),
+    ("schema", 10**400, "'schema' must be a whole number"),
+    ("task", "detect", "'task' must be one of classify, not 'detect'"),
+    ("task", ["classify"], "'task' must be one of classify"),
+    ("name", 7, "'name' must be text"),
+    ("name", "x" * 10_001, "'name' must be text of at most 10,000 characters"),
+    ("name", "\ud800", "'name' must be text"),
+    ("architecture", None, "'architecture' must be text"),
+    ("labels", "cat", "'labels' must be a list of texts, not 'cat'"),
+    ("labels", {"0": "cat"}, "'labels' must be a list"),
+    ("labels", [], "'labels' must hold 1 to 100,000 texts, not 0"),
+    ("labels", ["a"] * 100_001, "'labels' must hold 1 to 100,000 texts, not 100,001"),
+    ("labels", ["red", 1, "blue"], "'labels[1]' must be text"),
+    ("labels", ["red", "", "blue"], "'labels[1]' must be text of 1 to"),
+    ("labels", ["red", "green", "\udfff"], "'labels[2]' must be text"),
+    ("labels", ["red", "x" * 10_001, "blue"], "'labels[1]' must be text"),
+    ("labels", ["red", "blue", "red"], "'labels' holds 'red' more than once"),
+    ("label_ids", ["n1", "n2"], "'label_ids' holds 2 ids for 3 labels"),
+    ("label_ids", [1, 2, 3], "'label_ids[0]' must be text"),
+    ("label_ids", None, "'label_ids' must be a list"),
+    ("input", [], "'input' must be a JSON object"),
+    ("input__name", 1, "'input.name' must be text"),
+    ("input__layout", "HWC", "'input.layout' must be one of NHWC, NCHW, not 'HWC'"),
+    ("input__dtype", "int8", "'input.dtype' must be one of uint8, float32, float16"),
+    ("input__color", "rgb", "'input.color' must be one of RGB, BGR, L"),
+    ("input__size", 224, "'input.size' must be a list of 2 numbers"),
+    ("input__size", [8], "'input.size' must be a list of 2 numbers from 1 to 4096, not [8]"),
+    ("input__size", [8, 0], "'input.size' must be"),
+    ("input__size", [8.5, 8], "'input.size' must be [height, width] in whole pixels, not [8.5, 8.0]"),
+    ("input__size", [8, 5000], "'input.size' must be"),
+    ("input__size", [8, 10**400], "'input.size' must be"),
+    ("input__size", [True, True], "'input.size' must be"),
+    ("input__size", ["8", "8"], "'input.size' must be"),
+    ("input__mean", [0.0, 0.0], "'input.mean' must be a list of 1 or 3 numbers from 0 to 1"),
+    ("input__mean", [123.675, 116.28, 103.53], "'input.mean' must be a list of 1 or 3 numbers from 0 to 1"),
+    ("input__mean", [False] * 3, "'input.mean' must be"),
+    ("input__std", [0.0], "'input.std' must be a list of 1 or 3 numbers from 1e-06 to 10"),
+    ("input__std", [58.395, 57.12, 57.375], "'input.std' must be"),
+    ("preprocessing", None, "'preprocessing' must be a JSON object"),
+    ("preprocessing__exif", "ignored", "'preprocessing.exif' must be one of upright"),
+    ("preprocessing__alpha", "black", "'preprocessing.alpha' must be one of white"),
+    ("preprocessing__crop_mode", "middle", "'preprocessing.crop_mode' must be one of center, border, squash"),
+    ("preprocessing__crop_pct", 0, "'preprocessing.crop_pct' must be a number from 0.1 to 1"),
+    ("preprocessing__crop_pct", 1.5, "'preprocessing.crop_pct' must be"),
+    ("preprocessing__crop_pct", True, "'preprocessing.crop_pct' must be a number from 0.1 to 1, not True"),
+    ("preprocessing__interpolation", "area", "'preprocessing.interpolation' must be one of nearest, bilinear"),
+    ("outputs", "logits", "'outputs' must be a JSON object, not 'logits'"),
+    ("outputs__logits", 1, "'outputs.logits' must be text"),
+    ("outputs__embedding", None, "'outputs.embedding' must be text"),
+    ("activation", "sigmoid", "'activation' must be one of none, softmax"),
+    ("temperature", 0, "'temperature' must be a number from 0.001 to 1000, not 0"),
+    ("temperature", "1", "'temperature' must be"),
+    ("temperature", 10**400, "'temperature' must be"),
+    ("weights", [], "'weights' must be an object"),
+    ("weights", {"a": {"b": 1}}, "'weights' must be an object of at most 100 texts and numbers"),
+    ("weights", {str(i): 1 for i in range(101)}, "'weights' must be an object"),
+    ("tools", {"torch": True}, "'tools' must be an object"),
+    ("parity", {"x": 10**400}, "'parity' must be an object"),
+    ("parity", {"x": [[1]]}, "'parity' must be an object"),
+    ("accuracy", {}, "'accuracy' must be a list"),
+    ("accuracy", [{}] * 101, "'accuracy' must be a list of at most 100 objects"),
+    ("accuracy", [{"top1": 1.0}, 5], "'accuracy[1]' must be an object"),
+]
+
+
+@pytest.mark.parametrize(("name", "value", "words"), WRONG_VALUES, ids=lambda value: str(value)[:30])
+def test_a_wrong_value_is_refused_by_name(name: str, value: object, words: str) -> None:
+    assert words in error_of(json.dumps(manifest(**{name: value})))
+
+
+def test_a_number_beyond_any_float_is_refused() -> None:
+    assert "'temperature' must be a number" in error_of(json.dumps(manifest(temperature=1)).replace(": 1}", ": 1e999}"))
+
+
+def test_a_gray_input_has_one_mean() -> None:
+    words = "'input.mean' must be a list of 1 numbers"
+    assert words in error_of(json.dumps(manifest(input__color="L")))
+
+
+def test_a_whole_number_may_be_written_with_a_point_and_a_float_without() -> None:
+    spec = ModelSpec.from_json(json.dumps(manifest(input__size=[8.0, 8.0], temperature=2)))
+    assert spec.input.size == (8, 8)
+    assert type(spec.input.size[0]) is int
+    assert spec.temperature == 2.0
+
+
+json_values = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=3), inner, max_size=3),
+    max_leaves=8,
+)
+
+
+@settings(deadline=None)
+@given(st.sampled_from([name.replace(".", "__") for name in REQUIRED if name != "input"]), json_values)
+def test_any_value_anywhere_is_read_or_refused(name: str, value: object) -> None:
+    try:
+        ModelSpec.from_json(json.dumps(manifest(**{name: value})))
+        said = ""
+    except ModelError as error:
+        said = str(error)
+    assert len(said) < 400
+
+
+def test_the_manifest_that_fits_its_graph_passes() -> None:
+    COLOR_SPEC.check_graph([COLOR_INPUT], COLOR_OUTPUTS)
+
+
+def test_an_axis_without_a_number_fits_any_length() -> None:
+    COLOR_SPEC.check_graph(
+        [FakePort("image", "tensor(uint8)", [None, "H", None, 3])],
+        [FakePort("logits", "tensor(float16)", []), FakePort("embedding", "tensor(float)", [None, "D"])],
+    )
+
+
+def with_spec(**changes: Any) -> Callable[[], tuple[ModelSpec, list[FakePort], list[FakePort]]]:
+    return lambda: (replace(COLOR_SPEC, **changes), [COLOR_INPUT], COLOR_OUTPUTS)
+
+
+def with_input(**changes: Any) -> Callable[[], tuple[ModelSpec, list[FakePort], list[FakePort]]]:
+    return lambda: (COLOR_SPEC, [COLOR_INPUT._replace(**changes)], COLOR_OUTPUTS)
+
+
+def with_logits(**changes: Any) -> Callable[[], tuple[ModelSpec, list[FakePort], list[FakePort]]]:
+    return lambda: (COLOR_SPEC, [COLOR_INPUT], [COLOR_OUTPUTS[0]._replace(**changes), COLOR_OUTPUTS[1]])
+
+
+@pytest.mark.parametrize(
+    ("case", "words"),
+    [
+        (with_spec(labels=("a", "b")), "the manifest has 2 labels, the graph gives 3 logits"),
+        (with_spec(logits="scores"), "logits output 'scores' is not in the graph: ['logits', 'embedding']"),
+        (with_spec(embedding="pooled"), "embedding output 'pooled' is not in the graph"),
+        (with_spec(feature_map="embedding"), "output 'embedding' has shape ['N', 3]; expected 4 axes"),
+        (with_input(name="data"), "the manifest's input is 'image', the graph's is 'data'"),
+        (with_input(type="tensor(float)"), "the manifest says uint8, the graph takes tensor(float)"),
+        (with_input(shape=["N", 9, 8, 3]), "says [N, 8, 8, 3], the graph takes ['N', 9, 8, 3]"),
+        (with_input(shape=["N", 3, 8, 8]), "the graph takes ['N', 3, 8, 8]"),
+        (with_input(shape=["N", 8, 8]), "the graph takes ['N', 8, 8]"),
+        (with_input(shape=[]), "the graph takes []"),
+        (with_input(shape=[0, 8, 8, 3]), "takes 0 pictures at once"),
+        (with_input(shape=[2**40, 8, 8, 3]), "pictures at once; expected any number, or 1 to 4096"),
+        (with_logits(type="tensor(string)"), "output 'logits' is 'tensor(string)'; expected float numbers"),
+        (with_logits(shape=["N", 4]), "3 labels, the graph gives 4 logits"),
+        (with_logits(shape=["N", 3, 1, 1]), "output 'logits' has shape ['N', 3, 1, 1]; expected 2 axes"),
+        (lambda: (COLOR_SPEC, [], COLOR_OUTPUTS), "the graph takes 0 inputs"),
+        (lambda: (COLOR_SPEC, [COLOR_INPUT] * 2, COLOR_OUTPUTS), "the graph takes 2 inputs"),
+        (lambda: (COLOR_SPEC, [COLOR_INPUT], []), "is not in the graph: []"),
+        (with_input(name="x\n" * 9999), "the graph's is 'x"),
+        (with_input(shape=["N\n\x1b" * 9999, 9, 9, 9]), "the graph takes ["),
+        (
+            lambda: (COLOR_SPEC, [COLOR_INPUT], [COLOR_OUTPUTS[0]._replace(name=f"o\n{i}") for i in range(9999)]),
+            "is not in the graph",
+        ),
+    ],
+)
+def test_a_manifest_that_does_not_fit_its_graph_is_refused(
+    case: Callable[[], tuple[ModelSpec, list[FakePort], list[FakePort]]], words: str
+) -> None:
+    spec, inputs, outputs = case()
+    with pytest.raises(ModelError) as caught:
+        spec.check_graph(inputs, outputs)
+    assert words in str(caught.value)
+    assert len(str(caught.value)) < 400
+    assert "\n" not in str(caught.value)

@@ -1,0 +1,132 @@
+"""Class names as other tools write them, made into labels: unique, in the order of the logits."""
+
+import json
+import re
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+
+from visiontool.errors import ModelError
+from visiontool.json_fields import MAX_CLASSES, is_text, shown
+
+MAX_NAMES_BYTES = 8 * 2**20
+
+# ImageNet's two cranes have no second synonym that tells them apart.
+_SENSES = {"n02012849": "bird", "n03126707": "machine"}
+
+
+def from_descriptions(descriptions: Sequence[str], label_ids: Sequence[str] | None = None) -> tuple[str, ...]:
+    """Short labels from descriptions such as "goldfish, Carassius auratus".
+
+    The first synonym is the label; where classes share it, the second synonym stands behind it in parentheses:
+    "maillot (tank suit)".
+    """
+    synonyms = [[part.strip() for part in text.split(",") if part.strip()] or [text] for text in descriptions]
+    shared = Counter(parts[0] for parts in synonyms)
+    labels = []
+    for index, parts in enumerate(synonyms):
+        hint = _SENSES.get(label_ids[index]) if label_ids else None
+        if shared[parts[0]] > 1 and (hint or len(parts) > 1):
+            labels.append(f"{parts[0]} ({hint or parts[1]})")
+        else:
+            labels.append(parts[0])
+    return numbered(labels)
+
+
+def numbered(labels: Sequence[str]) -> tuple[str, ...]:
+    """The same labels, with the class's number behind each that occurs more than once: "crane [134]"."""
+    while max((counts := Counter(labels)).values(), default=1) > 1:  # again where that made a label that was there
+        labels = [f"{label} [{index}]" if counts[label] > 1 else label for index, label in enumerate(labels)]
+    return tuple(labels)
+
+
+def read_class_names(path: Path) -> tuple[tuple[str, ...], tuple[str, ...] | None]:
+    """Labels, and WordNet ids where every line begins with one, from a user's file.
+
+    The file is text with a name a line in the order of the classes, or JSON: a list of names, or an object that
+    gives a name for each number.
+
+    Raises:
+        ModelError: the file cannot be read, is too large, or holds something else.
+    """
+    try:
+        with open(path, "rb") as file:
+            raw = file.read(MAX_NAMES_BYTES + 1)
+    except OSError as error:
+        raise ModelError(f"--class-names {path}: {error.strerror}") from None
+    if len(raw) > MAX_NAMES_BYTES:
+        raise ModelError(f"--class-names {path}: more than {MAX_NAMES_BYTES:,} bytes")
+    try:
+        text = raw.decode("utf-8-sig")
+    except UnicodeDecodeError:
+        raise ModelError(f"--class-names {path}: not UTF-8 text") from None
+    if text.lstrip().startswith(("[", "{")):
+        names = parse_names(text)
+        if names is None:
+            raise ModelError(
+                f"--class-names {path}: expected a JSON list of names, or an object from each number to a name"
+            )
+    else:
+        names = _read_lines(path, text)
+    synsets = [re.fullmatch(r"(n[0-9]{8})[\s,:]+(.+)", name) for name in names]
+    if all(synsets):
+        ids = tuple(match[1] for match in synsets if match)
+        return from_descriptions([match[2] for match in synsets if match], ids), ids
+    return numbered(names), None
+
+
+def _read_lines(path: Path, text: str) -> tuple[str, ...]:
+    names = [line.strip() for line in text.rstrip().split("\n")]
+    if len(names) > MAX_CLASSES:
+        raise ModelError(f"--class-names {path}: {len(names):,} lines; at most {MAX_CLASSES:,} names are read")
+    for number, name in enumerate(names, 1):
+        if not name:
+            raise ModelError(f"--class-names {path}: line {number} is empty; expected one name a line")
+        if not is_text(name):
+            raise ModelError(f"--class-names {path}: line {number} is no name: {shown(name)}")
+    return tuple(names)
+
+
+def parse_names(text: str) -> tuple[str, ...] | None:
+    """Labels from another tool's `names`: JSON, or the `repr` of a dict of int to str (Ultralytics).
+
+    Returns:
+        The names by index, or None where the text is neither, or an index is missing.
+    """
+    if len(text) > MAX_NAMES_BYTES:
+        return None
+    try:
+        value = json.loads(text)
+    except (ValueError, RecursionError):
+        value = _parse_dict_repr(text)
+    if isinstance(value, dict):
+        value = [value.get(str(index)) for index in range(len(value))]
+    if not isinstance(value, list) or not 1 <= len(value) <= MAX_CLASSES or not all(is_text(name, 1) for name in value):
+        return None
+    return tuple(value)
+
+
+_ITEM = re.compile(r"""\s*([0-9]{1,9})\s*:\s*('(?:[^'\\]|\\.)*'|"(?:[^"\\]|\\.)*")\s*(?:,|$)""")
+_ESCAPE = re.compile(r"\\(?:x([0-9a-fA-F]{2})|u([0-9a-fA-F]{4})|U([0-9a-fA-F]{8})|(.))", re.DOTALL)
+
+
+def _parse_dict_repr(text: str) -> dict[str, str] | None:
+    """Reads "{0: 'a', 1: 'b'}" without evaluating anything."""
+    body = text.strip()
+    if not (body.startswith("{") and body.endswith("}")):
+        return None
+    body, position, found = body[1:-1], 0, {}
+    while position < len(body):
+        item = _ITEM.match(body, position)
+        if item is None:
+            return None
+        found[str(int(item[1]))] = _ESCAPE.sub(_unescape, item[2][1:-1])
+        position = item.end()
+    return found
+
+
+def _unescape(escape: re.Match[str]) -> str:
+    code = escape[1] or escape[2] or escape[3]
+    if code:
+        return chr(int(code, 16)) if int(code, 16) <= 0x10FFFF else "\N{REPLACEMENT CHARACTER}"
+    return {"n": "\n", "t": "\t", "r": "\r"}.get(escape[4], escape[4])

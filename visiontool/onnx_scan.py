@@ -1,0 +1,229 @@
+"""A look at an .onnx file from outside, before anything that could act on it: a scan of its protobuf.
+
+It needs neither the `onnx` package nor a session. Tensors are skipped, not read, so a file of any size takes
+milliseconds. onnxruntime would follow a tensor's reference to another file; such files are refused here.
+
+The scan must never see less than onnxruntime's parser does. So it refuses whatever two parsers could read in two
+ways (numbers of more bits than protobuf keeps, groups, a second graph), and no field overrules an earlier one: a
+tensor that is external by any of its fields is external.
+
+Source: onnx/onnx.proto3 (field numbers), the protobuf encoding guide (wire types).
+"""
+
+import mmap
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from visiontool.errors import ModelError
+from visiontool.json_fields import shown
+
+MAX_FILE_BYTES = 2**31 - 1  # protobuf's own limit
+MAX_METADATA_BYTES = 32 * 2**20
+MAX_FIELDS = 2_000_000  # a second or two; large networks have some 100,000
+MAX_NAME_BYTES = 100_000
+_MAX_DEPTH = 96  # messages within messages; onnxruntime's parser takes 100
+
+_VARINT, _FIXED64, _BYTES, _FIXED32 = 0, 1, 2, 5
+
+# Where tensors can hide: message -> field number -> message inside.
+_INSIDE: dict[str, dict[int, str]] = {
+    "Model": {7: "Graph", 20: "Training", 25: "Function"},
+    "Graph": {1: "Node", 5: "Tensor", 15: "SparseTensor"},
+    "Node": {5: "Attribute"},
+    "Attribute": {5: "Tensor", 6: "Graph", 10: "Tensor", 11: "Graph", 22: "SparseTensor", 23: "SparseTensor"},
+    "SparseTensor": {1: "Tensor", 2: "Tensor"},
+    "Training": {1: "Graph", 2: "Graph"},
+    "Function": {7: "Node", 11: "Attribute"},
+}
+_TENSOR_NAME, _TENSOR_EXTERNAL_DATA, _TENSOR_DATA_LOCATION = 8, 13, 14
+_MODEL_GRAPH, _MODEL_METADATA = 7, 14
+_GRAPH_NODE, _GRAPH_OUTPUT = 1, 12
+_NODE_INPUT, _NODE_OUTPUT, _NODE_OPERATOR = 1, 2, 4
+_PASSES_VALUES_ON = {"Identity", "Flatten", "Reshape", "Squeeze", "Cast", "Dropout"}
+
+
+@dataclass(frozen=True, slots=True)
+class Scan:
+    """What the scan found: the metadata of the file, and the operator that makes its first output."""
+
+    metadata: dict[str, str]
+    final_operator: str
+
+
+def scan(path: Path) -> Scan:
+    """Scans the .onnx file at `path`.
+
+    Raises:
+        ModelError: the file cannot be read, is no ONNX file, is too large, or keeps tensors in other files.
+    """
+    try:
+        with open(path, "rb") as file:
+            size = os.fstat(file.fileno()).st_size
+            if size == 0:
+                raise ModelError(f"{path}: the file is empty")
+            if size > MAX_FILE_BYTES:
+                raise ModelError(f"{path}: {size:,} bytes; a model file has at most {MAX_FILE_BYTES:,}")
+            with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
+                return _scan(data, path)
+    except OSError as error:
+        raise ModelError(f"{path}: cannot be read: {error.strerror}") from None
+
+
+def _scan(data: mmap.mmap, path: Path) -> Scan:
+    if data[:19] == b"version https://git":
+        raise ModelError(f"{path}: only a pointer of Git LFS to the model file; fetch it with: git lfs pull")
+    if data[4:8] == b"ORTM" or path.suffix.lower() == ".ort":
+        raise ModelError(f"{path}: onnxruntime's own format; give the .onnx file that it was made from")
+    try:
+        return _read_model(_Protobuf(data), len(data), path)
+    except _MalformedError as error:
+        raise ModelError(f"{path}: not an ONNX file, or a damaged one ({error})") from None
+
+
+def _read_model(data: "_Protobuf", size: int, path: Path) -> Scan:
+    metadata: dict[str, str] = {}
+    graph: tuple[int, int] | None = None
+    metadata_bytes = 0
+    for number, wire, start, end in data.fields(0, size):
+        if number == _MODEL_GRAPH and wire == _BYTES:
+            if graph is not None:  # protobuf would merge the two
+                raise _MalformedError("it has two graphs")
+            graph = (start, end)
+        elif number == _MODEL_METADATA and wire == _BYTES:
+            metadata_bytes += end - start
+            if metadata_bytes > MAX_METADATA_BYTES:
+                raise ModelError(f"{path}: more than {MAX_METADATA_BYTES:,} bytes of metadata")
+            texts = data.texts(start, end, MAX_METADATA_BYTES)
+            metadata[texts.get(1, "")] = texts.get(2, "")
+    if graph is None:
+        raise _MalformedError("it has no graph")
+    tensor = _external_tensor(data, "Model", 0, size, 0)
+    if tensor is not None:
+        raise ModelError(
+            f"{path}: the tensor {shown(tensor)} is kept in another file (external data); one file is expected.\n"
+            'Make one of it with: python -c "import onnx; '
+            "onnx.save(onnx.load('model.onnx'), 'single.onnx')\""
+        )
+    return Scan(metadata, _final_operator(data, *graph))
+
+
+class _MalformedError(Exception):
+    """The bytes are no protobuf of this kind."""
+
+
+class _Protobuf:
+    """The bytes of a file, read field by field, up to a number of fields that bounds the time."""
+
+    def __init__(self, data: mmap.mmap) -> None:
+        self._data = data
+        self._fields_left = MAX_FIELDS
+
+    def varint(self, position: int, end: int) -> tuple[int, int]:
+        """A number, and the position behind it."""
+        value = shift = 0
+        while True:
+            if position >= end or shift > 63:
+                raise _MalformedError("a number runs over its end")
+            byte = self._data[position]
+            position += 1
+            value |= (byte & 0x7F) << shift
+            if byte < 0x80:
+                return value, position
+            shift += 7
+
+    def fields(self, position: int, end: int) -> Iterator[tuple[int, int, int, int]]:
+        """Yields (field number, wire type, start, end) of each field between `position` and `end`."""
+        while position < end:
+            self._fields_left -= 1
+            if self._fields_left < 0:
+                raise _MalformedError(f"more than {MAX_FIELDS:,} fields, unlike any picture classifier")
+            key, position = self.varint(position, end)
+            number, wire = key >> 3, key & 7
+            start = position
+            if wire == _VARINT:
+                _, position = self.varint(position, end)
+            elif wire == _FIXED64:
+                position += 8
+            elif wire == _FIXED32:
+                position += 4
+            elif wire == _BYTES:
+                length, start = self.varint(position, end)
+                position = start + length
+            else:
+                raise _MalformedError(f"wire type {wire}")
+            # protobuf's parser drops the bits of a key above 32, and so would see another field number.
+            if not 0 < number < 2**29:
+                raise _MalformedError(f"field number {number}")
+            if position > end:
+                raise _MalformedError("a field runs over its end")
+            yield number, wire, start, position
+
+    def text(self, start: int, end: int, max_bytes: int = MAX_NAME_BYTES) -> str:
+        if end - start > max_bytes:
+            raise _MalformedError(f"a name of {end - start:,} bytes")
+        return self._data[start:end].decode("utf-8", "replace")
+
+    def texts(self, start: int, end: int, max_bytes: int = MAX_NAME_BYTES) -> dict[int, str]:
+        """The length-delimited fields of a message as text, the last of each number."""
+        return {
+            number: self.text(first, last, max_bytes)
+            for number, wire, first, last in self.fields(start, end)
+            if wire == _BYTES
+        }
+
+
+def _external_tensor(data: _Protobuf, message: str, start: int, end: int, depth: int) -> str | None:
+    """The name of a tensor below this message that lies in another file, or None."""
+    if depth > _MAX_DEPTH:
+        raise _MalformedError(f"messages nested more than {_MAX_DEPTH} deep")
+    if message == "Tensor":
+        return _name_if_external(data, start, end)
+    inside = _INSIDE[message]
+    for number, wire, first, last in data.fields(start, end):
+        if number in inside and wire == _BYTES:
+            tensor = _external_tensor(data, inside[number], first, last, depth + 1)
+            if tensor is not None:
+                return tensor
+    return None
+
+
+def _name_if_external(data: _Protobuf, start: int, end: int) -> str | None:
+    name, external = "", False
+    for number, wire, first, last in data.fields(start, end):
+        if number == _TENSOR_EXTERNAL_DATA:
+            external = True
+        elif number == _TENSOR_DATA_LOCATION:
+            external |= wire != _VARINT or data.varint(first, last)[0] != 0
+        elif number == _TENSOR_NAME and wire == _BYTES:
+            name = data.text(first, last)
+    return name if external else None
+
+
+def _final_operator(data: _Protobuf, start: int, end: int) -> str:
+    """The operator behind the graph's first output, seen through those that only pass values on; "" if unknown."""
+    makers: dict[str, tuple[str, str]] = {}  # output -> (operator, its first input)
+    wanted: str | None = None
+    for number, wire, first, last in data.fields(start, end):
+        if number == _GRAPH_NODE and wire == _BYTES:
+            inputs, outputs, operator = [], [], ""
+            for field, field_wire, low, high in data.fields(first, last):
+                if field_wire != _BYTES:
+                    continue
+                if field == _NODE_INPUT:
+                    inputs.append(data.text(low, high))
+                elif field == _NODE_OUTPUT:
+                    outputs.append(data.text(low, high))
+                elif field == _NODE_OPERATOR:
+                    operator = data.text(low, high)
+            for output in outputs:
+                makers[output] = (operator, inputs[0] if inputs else "")
+        elif number == _GRAPH_OUTPUT and wire == _BYTES and wanted is None:
+            wanted = data.texts(first, last).get(1, "")
+    source = wanted or ""
+    for _ in range(len(makers)):
+        operator, source = makers.get(source, ("", ""))
+        if operator not in _PASSES_VALUES_ON:
+            return operator
+    return ""

@@ -1,0 +1,325 @@
+"""Model files from other tools: what they say of themselves, completed by what the user says, never guessed in silence.
+
+Ultralytics' classifiers carry `names`, `task` and `imgsz`; Windows ML's carry `Image.*`; timm's export and the ONNX
+model zoo carry nothing.
+"""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import cast
+
+from visiontool import labels
+from visiontool.errors import ModelError, UsageError
+from visiontool.json_fields import is_number, shown
+from visiontool.onnx_scan import Scan
+from visiontool.spec import (
+    CROP_PCT_RANGE,
+    MAX_MANIFEST_CHARS,
+    MAX_SIDE,
+    MEAN_RANGE,
+    PIXEL_RANGES,
+    STD_RANGE,
+    Activation,
+    Color,
+    CropMode,
+    DType,
+    InputSpec,
+    Interpolation,
+    Layout,
+    ModelSpec,
+    Port,
+)
+
+_DTYPES: dict[str, DType] = {"tensor(uint8)": "uint8", "tensor(float)": "float32", "tensor(float16)": "float16"}
+_NOT_CLASSIFIERS = ("detect", "segment", "pose", "obb")
+_SURELY_LOGITS = {"Gemm", "MatMul", "Add"}  # as last operators: a linear layer
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Description:
+    """What a user says of a model file from elsewhere; None where nothing was said.
+
+    `mean` and `std` are on the scale 0 to 1, one number or one a channel. `spec` is a manifest in a JSON file of its
+    own, which says everything, so nothing else goes with it.
+    """
+
+    class_names: Path | None = None
+    mean: tuple[float, ...] | None = None
+    std: tuple[float, ...] | None = None
+    img_size: tuple[int, int] | None = None  # (H, W) in pixels
+    crop_pct: float | None = None
+    interpolation: Interpolation | None = None
+    spec: Path | None = None
+
+    def said(self) -> list[str]:
+        """The options that were given, as they are typed."""
+        return ["--" + field.name.replace("_", "-") for field in fields(self) if getattr(self, field.name) is not None]
+
+
+@dataclass(frozen=True, slots=True)
+class Described:
+    """A spec for a file from elsewhere, and what of it nobody said: conventions to be told to the user."""
+
+    spec: ModelSpec
+    assumed: tuple[str, ...] = ()
+
+
+def describe(
+    path: Path,
+    found: Scan,
+    inputs: Sequence[Port],
+    outputs: Sequence[Port],
+    said: Description | None,
+    crop_mode: CropMode | None = None,
+) -> Described:
+    """Makes the spec of a model file that carries no manifest.
+
+    Args:
+        said: what the user says of it.
+        crop_mode: what the user says too; None where nothing was said.
+
+    Raises:
+        ModelError: the graph is no picture classifier, or something that must be known is not; the message lists all
+            that is missing and the options that give it.
+        UsageError: options that are out of range, or that contradict the file or each other.
+    """
+    said = said or Description()
+    if said.spec is not None:
+        if others := [option for option in said.said() if option != "--spec"]:
+            raise UsageError(f"--spec says everything of a model; leave out {', '.join(others)}")
+        return Described(_read_spec(said.spec, found))
+    metadata = found.metadata
+    if metadata.get("task") in _NOT_CLASSIFIERS:
+        raise ModelError(
+            f"{path}: its metadata says task={metadata['task']!r}; visiontool runs classifiers (task='classify')"
+        )
+    layout, channels, dtype, graph_size = _input_of(path, inputs)
+    classes = _classes_of(path, outputs)
+    activation = _activation(path, found.final_operator)
+    _check_said(said, channels)
+    ultralytics = _is_ultralytics(metadata)
+    assumed: list[str] = []
+
+    color = _color(path, metadata, channels)
+    if color is None:
+        color = "RGB"
+        if not ultralytics:
+            assumed.append("RGB (else --spec)")
+    names, ids = _names(path, metadata, said)
+    size = _size(path, metadata, graph_size, said)
+    mean, std = _scaling(path, metadata, dtype, said)
+    crop_pct, interpolation = said.crop_pct, said.interpolation
+    if ultralytics:
+        taken = []
+        if mean is None or std is None:
+            mean, std = mean or (0.0,), std or (1.0,)
+            taken.append("mean 0 and std 1")
+        if crop_pct is None:
+            crop_pct = 1.0
+            taken.append("crop_pct 1")
+        if interpolation is None:
+            interpolation = "bilinear"
+            taken.append("bilinear")
+        if taken:
+            assumed.append(f"{', '.join(taken)} (Ultralytics' rule for classifiers)")
+    missing = [
+        option
+        for option, value in (
+            ("--class-names FILE", names),
+            ("--img-size N", size),
+            ("--mean R,G,B", mean),
+            ("--std R,G,B", std),
+        )
+        if value is None
+    ]
+    if names is None or size is None or mean is None or std is None:
+        raise ModelError(
+            f"{path}: comes from another tool and does not say everything that an answer depends on.\n"
+            f"Add {' '.join(missing)} as it was trained (mean and std on the scale 0 to 1), or --spec manifest.json."
+        )
+    if classes is not None and classes != len(names):
+        if said.class_names is not None:
+            raise UsageError(f"--class-names {said.class_names}: {len(names)} names; {path} has {classes} classes")
+        raise ModelError(
+            f"{path}: its metadata names {len(names)} classes, its graph has {classes}; say --class-names FILE"
+        )
+    if crop_mode is None and not ultralytics:
+        assumed.append("center (--crop-mode)")
+    if crop_pct is None:
+        crop_pct = 0.875
+        assumed.append("crop_pct 0.875 (--crop-pct)")
+    if interpolation is None:
+        interpolation = "bilinear"
+        assumed.append("bilinear (--interpolation)")
+    if activation == "none" and found.final_operator not in _SURELY_LOGITS:
+        assumed.append(f"logits, which come from {shown(found.final_operator)} (else --spec)")
+    if len(outputs) > 1:
+        assumed.append(f"{shown(outputs[0].name)}, the first of {len(outputs)} outputs (else --spec)")
+    spec = ModelSpec(
+        name=path.stem,
+        labels=names,
+        label_ids=ids,
+        input=InputSpec(name=inputs[0].name, layout=layout, dtype=dtype, color=color, size=size, mean=mean, std=std),
+        crop_mode=crop_mode or "center",
+        crop_pct=crop_pct,
+        interpolation=interpolation,
+        logits=outputs[0].name,
+        activation=activation,
+    )
+    return Described(spec, tuple(assumed))
+
+
+def _check_said(said: Description, channels: int) -> None:
+    """Checks the range of what the user says; a command line has done a part of it."""
+    for option, values, (low, high) in (("--mean", said.mean, MEAN_RANGE), ("--std", said.std, STD_RANGE)):
+        if values is None:
+            continue
+        if len(values) not in (1, channels):
+            raise UsageError(f"{option}: {len(values)} numbers for a graph that takes {channels} channels")
+        if not all(is_number(value, low, high) for value in values):
+            raise UsageError(
+                f"{option} {','.join(f'{value:g}' for value in values)}: expected {low:g} to {high:g}, "
+                "on the scale 0 to 1; numbers on the scale 0 to 255 must be divided by 255"
+            )
+    if said.img_size is not None and not all(1 <= side <= MAX_SIDE for side in said.img_size):
+        raise UsageError(f"--img-size {said.img_size}: expected 1 to {MAX_SIDE} pixels")
+    if said.crop_pct is not None and not is_number(said.crop_pct, *CROP_PCT_RANGE):
+        raise UsageError(f"--crop-pct {said.crop_pct}: expected {CROP_PCT_RANGE[0]:g} to {CROP_PCT_RANGE[1]:g}")
+
+
+def _is_ultralytics(metadata: Mapping[str, str]) -> bool:
+    return metadata.get("author") == "Ultralytics" or metadata.get("description", "").startswith("Ultralytics ")
+
+
+def _read_spec(path: Path, found: Scan) -> ModelSpec:
+    try:
+        with open(path, "rb") as file:
+            raw = file.read(MAX_MANIFEST_CHARS + 1)
+    except OSError as error:
+        raise ModelError(f"--spec {path}: {error.strerror}") from None
+    if len(raw) > MAX_MANIFEST_CHARS:
+        raise ModelError(f"--spec {path}: more than {MAX_MANIFEST_CHARS:,} bytes")
+    try:
+        spec = ModelSpec.from_json(raw.decode("utf-8-sig"))
+    except UnicodeDecodeError:
+        raise ModelError(f"--spec {path}: not UTF-8 text") from None
+    except ModelError as error:
+        raise ModelError(f"--spec {path}: {error}") from None
+    if spec.activation == "none" and found.final_operator == "Softmax":
+        raise ModelError(f"--spec {path}: 'activation' is 'none', but the graph ends in Softmax: say 'softmax'")
+    return spec
+
+
+def _input_of(path: Path, inputs: Sequence[Port]) -> tuple[Layout, int, DType, tuple[int, int] | None]:
+    """Layout, channels and type of the one input, and its (H, W) where the file fixes them."""
+    if len(inputs) != 1 or len(inputs[0].shape) != 4 or inputs[0].type not in _DTYPES:
+        ports = "; ".join(f"{shown(port.name)} {port.type[:60]} {shown(list(port.shape))}" for port in inputs[:3])
+        raise ModelError(f"{path}: takes {ports or 'nothing'}; a classifier takes one 4-axis batch of pictures")
+    shape = inputs[0].shape
+    nchw, nhwc = shape[1] in (1, 3), shape[3] in (1, 3)
+    if nchw == nhwc:
+        raise ModelError(
+            f"{path}: cannot tell which axis of {shown(list(shape))} is color; say it with --spec manifest.json"
+        )
+    channels, height, width = (shape[1], shape[2], shape[3]) if nchw else (shape[3], shape[1], shape[2])
+    for side in (height, width):
+        if isinstance(side, int) and not 1 <= side <= MAX_SIDE:
+            raise ModelError(
+                f"{path}: takes pictures of {height}x{width} pixels; at most {MAX_SIDE} a side are possible"
+            )
+    size = (height, width) if isinstance(height, int) and isinstance(width, int) else None
+    return "NCHW" if nchw else "NHWC", cast(int, channels), _DTYPES[inputs[0].type], size
+
+
+def _classes_of(path: Path, outputs: Sequence[Port]) -> int | None:
+    shape = outputs[0].shape
+    if shape and len(shape) != 2:
+        raise ModelError(f"{path}: its first output has shape {shown(list(shape))}; a classifier gives (N, classes)")
+    return shape[1] if shape and isinstance(shape[1], int) else None
+
+
+def _activation(path: Path, final_operator: str) -> Activation:
+    if final_operator == "Sigmoid":
+        raise ModelError(
+            f"{path}: its answers come from Sigmoid, a yes or no for each class; visiontool expects one class a picture"
+        )
+    return "softmax" if final_operator == "Softmax" else "none"
+
+
+def _image_property(metadata: Mapping[str, str], key: str) -> str | None:
+    """A value of ONNX's image metadata, whose keys and values are case-insensitive; in lower case."""
+    return next((value.lower() for name, value in metadata.items() if name.lower() == f"image.{key}"), None)
+
+
+def _color(path: Path, metadata: Mapping[str, str], channels: int) -> Color | None:
+    """The order of the channels, where the file tells it."""
+    if _image_property(metadata, "colorspacegamma") == "linear":
+        raise ModelError(f"{path}: takes linear light (Image.ColorSpaceGamma); visiontool gives sRGB")
+    said = _image_property(metadata, "bitmappixelformat")
+    if said is None:
+        return "L" if channels == 1 else None
+    color = cast(Color | None, {(1, "gray8"): "L", (3, "rgb8"): "RGB", (3, "bgr8"): "BGR"}.get((channels, said)))
+    if color is None:
+        raise ModelError(f"{path}: says Image.BitmapPixelFormat={shown(said)}, its graph takes {channels} channels")
+    return color
+
+
+def _names(
+    path: Path, metadata: Mapping[str, str], said: Description
+) -> tuple[tuple[str, ...] | None, tuple[str, ...] | None]:
+    if said.class_names is not None:
+        return labels.read_class_names(said.class_names)
+    if "names" not in metadata:
+        return None, None
+    names = labels.parse_names(metadata["names"])
+    if names is None:
+        raise ModelError(f"{path}: its 'names' cannot be read as class names; give --class-names FILE")
+    return labels.numbered(names), None
+
+
+def _scaling(
+    path: Path, metadata: Mapping[str, str], dtype: DType, said: Description
+) -> tuple[tuple[float, ...] | None, tuple[float, ...] | None]:
+    """Mean and std, as far as the file or the user tells them."""
+    if dtype == "uint8":
+        if said.mean is not None or said.std is not None:
+            raise UsageError(f"{path}: the graph takes uint8 pixels as they are; --mean and --std have no effect")
+        return (0.0,), (1.0,)
+    told = _image_property(metadata, "nominalpixelrange")
+    if told is None:
+        return said.mean, said.std
+    if said.mean is not None or said.std is not None:
+        raise UsageError(
+            f"{path}: says its scale itself (Image.NominalPixelRange={shown(told)}); leave out --mean and --std"
+        )
+    for name, (mean, std) in PIXEL_RANGES.items():
+        if name.lower() == told:
+            return (mean,), (std,)
+    raise ModelError(f"{path}: Image.NominalPixelRange={shown(told)} is not known; say all with --spec manifest.json")
+
+
+def _size(
+    path: Path, metadata: Mapping[str, str], graph_size: tuple[int, int] | None, said: Description
+) -> tuple[int, int] | None:
+    if graph_size is not None:
+        if said.img_size not in (None, graph_size):
+            raise UsageError(
+                f"{path}: the graph takes {graph_size[0]}x{graph_size[1]} pixels, whatever --img-size says"
+            )
+        return graph_size
+    if said.img_size is not None:
+        return said.img_size
+    try:
+        sides = json.loads(metadata.get("imgsz", ""))
+    except (ValueError, RecursionError):
+        return None
+    sides = [sides, sides] if isinstance(sides, int) else sides
+    if (
+        isinstance(sides, list)
+        and len(sides) == 2
+        and all(type(side) is int and 0 < side <= MAX_SIDE for side in sides)
+    ):
+        return cast(tuple[int, int], tuple(sides))
+    return None
