@@ -1,0 +1,173 @@
+"""The Python API on the colour model, whose answers can be worked out by hand."""
+
+import itertools
+import threading
+from pathlib import Path
+
+import numpy as np
+import pytest
+from conftest import COLOR_SPEC, color_graph, save_model, save_picture
+from onnx import TensorProto, helper
+from PIL import Image
+
+from visiontool import Classifier, ModelError, PictureError, UsageError
+
+RED, GREEN, BLUE = (255, 0, 0), (0, 255, 0), (0, 0, 255)
+
+
+@pytest.fixture
+def classifier(color_model):
+    return Classifier.load(color_model)
+
+
+def test_paths_pictures_and_arrays_give_the_same_answer(classifier, tmp_path):
+    path = save_picture(tmp_path / "a.png", (200, 100, 0), (20, 30))
+    array = np.asarray(Image.open(path))
+    results = classifier.predict([path, str(path), Image.open(path), array])
+    assert [result.path for result in results] == [str(path), str(path), None, None]
+    assert len({result.predictions for result in results}) == 1
+    assert results[0].predictions[0].label == "red"
+
+
+def test_logits_and_embedding_are_the_means_of_the_channels(classifier):
+    array = np.full((8, 8, 3), (255, 51, 0), np.uint8)
+    np.testing.assert_allclose(classifier.logits([array]), [[1.0, 0.2, 0.0]], atol=1e-6)
+    np.testing.assert_allclose(classifier.embed([array, array]), [[1.0, 0.2, 0.0]] * 2, atol=1e-6)
+    assert classifier.logits([array]).dtype == np.float32
+
+
+def test_probabilities_are_the_softmax_at_the_models_temperature(make_color_model):
+    classifier = Classifier.load(make_color_model("cold.onnx", temperature=0.5))
+    expected = np.exp([2.0, 0.4, 0.0]) / np.exp([2.0, 0.4, 0.0]).sum()
+    np.testing.assert_allclose(classifier.probabilities(np.array([1.0, 0.2, 0.0], np.float32)), expected, rtol=1e-6)
+    assert classifier.probabilities(np.array([1e4, 0.0, 0.0], np.float32)).tolist() == [1.0, 0.0, 0.0]
+
+
+def test_a_graph_that_ends_in_softmax_is_not_squashed_twice(make_color_model):
+    classifier = Classifier.load(make_color_model("soft.onnx", activation="softmax"))
+    np.testing.assert_allclose(
+        classifier.probabilities(np.array([0.7, 0.2, 0.1], np.float32)), [0.7, 0.2, 0.1], rtol=1e-5
+    )
+
+
+def test_order_holds_for_many_pictures_and_any_batch_and_threads(classifier, tmp_path):
+    colors = {name: save_picture(tmp_path / f"{name}.png", value) for name, value in
+              (("red", RED), ("green", GREEN), ("blue", BLUE))}  # fmt: skip
+    names = list(itertools.islice(itertools.cycle(colors), 50))
+    for batch_size, workers in ((1, 1), (7, 3), (64, 2)):
+        results = classifier.predict_stream((colors[name] for name in names), batch_size=batch_size, workers=workers)
+        assert [result.predictions[0].label for result in results] == names
+
+
+def test_a_stream_looks_only_so_far_ahead_and_stops_its_threads(classifier, tmp_path):
+    path = save_picture(tmp_path / "a.png", RED)
+    taken = []
+
+    def endless():
+        while True:
+            taken.append(1)
+            yield path
+
+    results = classifier.predict_stream(endless(), batch_size=2, workers=2)
+    for _ in range(4):
+        next(results)
+    results.close()
+    assert len(taken) <= 16
+    assert not [thread for thread in threading.enumerate() if thread.name.startswith("visiontool-open")]
+
+
+def test_nothing_in_gives_nothing_out(classifier):
+    assert classifier.predict([]) == []
+    assert classifier.logits([]).shape == (0, 3)
+    assert classifier.embed([]).shape[0] == 0
+
+
+def test_top_k_is_capped_at_the_number_of_classes(classifier):
+    (result,) = classifier.predict([np.zeros((8, 8, 3), np.uint8)], top_k=50)
+    assert [item.label for item in result.predictions] == ["red", "green", "blue"]  # equal: in the order of the classes
+
+
+@pytest.mark.parametrize(
+    "options", [{"top_k": 0}, {"min_probability": 1.1}, {"min_probability": -0.1}, {"min_probability": float("nan")}]
+)
+def test_numbers_out_of_range_are_usage_errors(classifier, options):
+    with pytest.raises(UsageError):
+        classifier.predict([], **options)
+
+
+@pytest.mark.parametrize("one", ["a.png", Path("a.png"), np.zeros((8, 8, 3), np.uint8), Image.new("RGB", (8, 8))])
+def test_one_picture_in_place_of_a_list_is_told(classifier, one):
+    for method in (classifier.predict, classifier.logits):
+        with pytest.raises(UsageError, match="into a list"):
+            method(one)
+
+
+def test_a_picture_that_cannot_be_read_is_a_result_for_predict_and_an_error_for_logits(classifier, tmp_path):
+    (result,) = classifier.predict([tmp_path / "gone.png"])
+    assert result.status == "error"
+    assert result.predictions == ()
+    with pytest.raises(PictureError, match=r"gone\.png: no such file"):
+        classifier.logits([tmp_path / "gone.png"])
+
+
+def test_an_answer_that_is_not_a_number_is_an_error_row(tmp_path):
+    graph = color_graph()
+    graph.graph.node[3].op_type = "Log"  # of black
+    classifier = Classifier.load(save_model(graph, tmp_path / "nan.onnx", COLOR_SPEC.to_metadata()))
+    black, white = np.zeros((8, 8, 3), np.uint8), np.full((8, 8, 3), 255, np.uint8)
+    bad, good = classifier.predict([black, white])
+    assert "not a number" in bad.error
+    assert good.status == "ok"
+
+
+def test_a_graph_with_a_fixed_batch_takes_any_number_of_pictures(tmp_path):
+    graph = color_graph()
+    for value in (*graph.graph.input, *graph.graph.output):
+        value.type.tensor_type.shape.dim[0].dim_value = 4
+    classifier = Classifier.load(save_model(graph, tmp_path / "fixed.onnx", COLOR_SPEC.to_metadata()))
+    pixels = [np.full((8, 8, 3), color, np.uint8) for color in (RED, GREEN, BLUE, RED, GREEN)]
+    labels = [result.predictions[0].label for result in classifier.predict(pixels)]
+    assert labels == ["red", "green", "blue", "red", "green"]
+
+
+def test_a_graph_that_gives_fewer_logits_than_labels_is_refused_when_run(tmp_path):
+    graph = color_graph()
+    graph.graph.initializer.append(helper.make_tensor("kept", TensorProto.BOOL, [3], [True, True, False]))
+    graph.graph.node[3].CopyFrom(helper.make_node("Compress", ["embedding", "kept"], ["logits"], axis=1))
+    graph.graph.output[0].type.tensor_type.shape.dim[1].dim_param = "C"
+    classifier = Classifier.load(save_model(graph, tmp_path / "few.onnx", COLOR_SPEC.to_metadata()))
+    with pytest.raises(ModelError, match="3 labels"):
+        classifier.logits([np.zeros((8, 8, 3), np.uint8)])
+
+
+def test_a_model_without_an_embedding_says_so(make_color_model):
+    with pytest.raises(ModelError, match="no embedding"):
+        Classifier.load(make_color_model("bare.onnx", embedding=None)).embed([])
+
+
+def test_a_crop_mode_of_the_caller_replaces_the_models(color_model):
+    assert Classifier.load(color_model, crop_mode="squash").spec.crop_mode == "squash"
+
+
+def test_the_picture_of_a_wide_photo_is_cut_or_squeezed(color_model):
+    wide = np.zeros((8, 24, 3), np.uint8)
+    wide[:, 8:16] = RED
+    assert Classifier.load(color_model).logits([wide])[0].tolist() == [1.0, 0.0, 0.0]
+    squeezed = Classifier.load(color_model, crop_mode="squash").logits([wide])[0]
+    assert 0.2 < squeezed[0] < 0.5
+
+
+def test_the_model_of_the_environment_is_the_default(monkeypatch, color_model):
+    monkeypatch.setenv("VISIONTOOL_MODEL", str(color_model))
+    assert Classifier.load().spec.name == "colors"
+
+
+def test_cuda_that_falls_back_in_silence_is_an_error(monkeypatch, color_model):
+    """As on a machine with a driver and a GPU that cannot be used: onnxruntime takes the CPU and says nothing."""
+    from visiontool import DeviceError, runtime
+
+    monkeypatch.setattr(runtime, "_gpu_in_sight", lambda: True)
+    monkeypatch.setattr(runtime, "_why_no_cuda", lambda: None)
+    with pytest.raises(DeviceError, match="cuda:1"):
+        Classifier.load(color_model, device="cuda:1")
+    assert Classifier.load(color_model, device="auto").device == "cpu"

@@ -1,0 +1,374 @@
+"""`visiontool predict`: rows, formats, exit codes. stdout and stderr are looked at apart."""
+
+import csv
+import io
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from conftest import ROOT, save_picture
+
+RED, GREEN, BLUE = (255, 0, 0), (0, 255, 0), (0, 0, 255)
+# softmax of (1, 0, 0): e / (e + 2)
+CERTAIN = 0.576117
+
+
+@pytest.fixture
+def pictures(tmp_path):
+    folder = tmp_path / "pictures"
+    for name, color in (("2.png", GREEN), ("10.png", BLUE), ("1.png", RED)):
+        save_picture(folder / name, color)
+    return folder
+
+
+def rows_of(text):
+    return [json.loads(line) for line in text.splitlines()]
+
+
+def test_one_picture_gives_one_json_object(run, color_model, pictures):
+    ran = run("predict", pictures / "1.png", "-m", color_model)
+    assert ran.code == 0
+    row = json.loads(ran.out)
+    assert row["schema"] == 1
+    assert row["path"] == str(pictures / "1.png")
+    assert row["status"] == "ok"
+    assert row["model"] == "colors"
+    assert row["predictions"][0] == {"label": "red", "index": 0, "probability": CERTAIN}
+    assert [item["label"] for item in row["predictions"]] == ["red", "green", "blue"]
+
+
+def test_a_folder_gives_a_line_a_picture_in_natural_order(run, color_model, pictures):
+    ran = run("predict", pictures, "-m", color_model, "-k", 1)
+    assert ran.code == 0
+    rows = rows_of(ran.out)
+    assert [Path(row["path"]).name for row in rows] == ["1.png", "2.png", "10.png"]
+    assert [row["predictions"][0]["label"] for row in rows] == ["red", "green", "blue"]
+    assert all(len(row["predictions"]) == 1 for row in rows)
+
+
+@pytest.mark.parametrize("batch_size", [1, 2, 3, 8])
+def test_a_broken_picture_gets_its_own_row_and_never_its_neighbors_answer(run, color_model, pictures, batch_size):
+    (pictures / "1b.png").write_bytes(b"junk")
+    (pictures / "3.png").write_bytes((pictures / "2.png").read_bytes()[:45])
+    ran = run("predict", pictures, pictures / "gone.png", "-m", color_model, "-b", batch_size)
+    assert ran.code == 7
+    rows = {Path(row["path"]).name: row for row in rows_of(ran.out)}
+    assert list(rows) == ["1.png", "1b.png", "2.png", "3.png", "10.png", "gone.png"]
+    assert rows["2.png"]["predictions"][0]["label"] == "green"
+    assert rows["10.png"]["predictions"][0]["label"] == "blue"
+    for name, word in (("1b.png", "not a picture"), ("3.png", "truncated"), ("gone.png", "no such file")):
+        assert rows[name]["status"] == "error"
+        assert word in rows[name]["error"]
+        assert "predictions" not in rows[name]
+    assert "3 of 6 inputs failed" in ran.err
+
+
+def test_the_only_picture_failing_is_exit_7_too(run, color_model, tmp_path):
+    ran = run("predict", tmp_path / "gone.png", "-m", color_model)
+    assert ran.code == 7
+    assert json.loads(ran.out)["status"] == "error"
+
+
+def test_nothing_found_is_exit_3_and_names_the_place(run, color_model, tmp_path):
+    (tmp_path / "empty").mkdir()
+    ran = run("predict", tmp_path / "empty", "-m", color_model)
+    assert ran.code == 3
+    assert ran.out == ""
+    assert "no picture was found" in ran.err
+    assert str(tmp_path / "empty") in ran.err
+
+
+def test_an_empty_folder_among_others_is_told(run, color_model, pictures, tmp_path):
+    (tmp_path / "empty").mkdir()
+    ran = run("predict", pictures, tmp_path / "empty", "-m", color_model)
+    assert ran.code == 0
+    assert f"No picture was found in {tmp_path / 'empty'}" in ran.err
+
+
+def test_unknown_below_the_minimum(run, color_model, pictures):
+    sure = json.loads(run("predict", pictures / "1.png", "-m", color_model, "--min-probability", 0.5).out)
+    unsure = json.loads(run("predict", pictures / "1.png", "-m", color_model, "--min-probability", 0.6).out)
+    assert "unknown" not in sure
+    assert unsure["unknown"] is True
+    assert unsure["predictions"][0]["label"] == "red"
+
+
+def test_csv_has_one_line_a_picture_and_a_header(run, color_model, pictures):
+    (pictures / "4.png").write_bytes(b"")
+    ran = run("predict", pictures, "-m", color_model, "--format", "csv", "-k", 2, "--min-probability", 0.6)
+    assert ran.code == 7
+    lines = list(csv.DictReader(io.StringIO(ran.out)))
+    assert [Path(line["path"]).name for line in lines] == ["1.png", "2.png", "4.png", "10.png"]
+    assert lines[0]["label_1"] == "red"
+    assert float(lines[0]["probability_1"]) == CERTAIN
+    assert lines[0]["unknown"] == "true"
+    assert "label_3" not in lines[0]
+    assert (lines[2]["status"], lines[2]["label_1"]) == ("error", "")
+    assert "empty" in lines[2]["error"]
+    assert None not in lines[2]  # as many cells as the header has
+
+
+def test_json_of_many_is_one_array(run, color_model, pictures):
+    ran = run("predict", pictures, "-m", color_model, "--json")
+    assert [row["status"] for row in json.loads(ran.out)] == ["ok"] * 3
+
+
+def test_a_folder_of_one_picture_is_an_array_all_the_same(run, color_model, tmp_path):
+    save_picture(tmp_path / "one" / "a.png", RED)
+    assert len(json.loads(run("predict", tmp_path / "one", "-m", color_model, "--json").out)) == 1
+
+
+def test_table_shows_the_answer_in_80_columns(run, color_model, pictures, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "80")
+    long = save_picture(pictures / ("x" * 100 + "the_end.png"), BLUE)
+    ran = run("predict", pictures, "-m", color_model, "--format", "table")
+    assert ran.code == 0
+    lines = ran.out.splitlines()
+    assert len(lines) == 4
+    assert all(len(line) <= 80 for line in lines)
+    assert "red" in lines[0]
+    assert "57.6%" in lines[0]
+    assert lines[3].startswith("…")
+    assert "the_end.png" in lines[3]
+    assert long.name not in lines[3]
+
+
+def test_table_with_top_k_lists_the_classes_of_every_picture(run, color_model, pictures):
+    ran = run("predict", pictures, "-m", color_model, "--format", "table", "-k", 2)
+    assert [line.split()[0] for line in ran.out.splitlines() if line.startswith("  ")] == [
+        "red", "green", "green", "red", "blue", "red",
+    ]  # fmt: skip
+
+
+def test_table_shows_errors_and_notes(run, color_model, tmp_path):
+    from PIL import Image
+
+    frames = [Image.new("RGB", (8, 8), color) for color in (RED, BLUE)]
+    frames[0].save(tmp_path / "moving.gif", save_all=True, append_images=frames[1:])
+    ran = run("predict", tmp_path / "moving.gif", tmp_path / "gone.png", "-m", color_model, "--format", "table")
+    assert ran.code == 7
+    assert "first" in ran.out
+    assert "error: no such file" in ran.out
+
+
+def test_the_row_says_that_only_the_first_frame_was_looked_at(run, color_model, tmp_path):
+    from PIL import Image
+
+    frames = [Image.new("RGB", (8, 8), color) for color in (RED, BLUE)]
+    frames[0].save(tmp_path / "moving.gif", save_all=True, append_images=frames[1:])
+    row = json.loads(run("predict", tmp_path / "moving.gif", "-m", color_model).out)
+    assert row["predictions"][0]["label"] == "red"
+    assert len(row["notes"]) == 1
+    assert "first" in row["notes"][0]
+
+
+@pytest.mark.parametrize("format_", ["table", "json", "jsonl", "csv"])
+def test_hostile_file_names_come_out_escaped(run, color_model, tmp_path, format_):
+    name = "a\x1b[31m\n\u202e\x9bb.png"
+    save_picture(tmp_path / "in" / name, RED)
+    ran = run("predict", tmp_path / "in", "-m", color_model, "--format", format_)
+    assert ran.code == 0
+    for unsafe in ("\x1b", "\u202e", "\x9b"):
+        assert unsafe not in ran.out
+    if format_ == "jsonl":
+        assert json.loads(ran.out)["path"] == str(tmp_path / "in" / name)
+
+
+def test_a_file_name_that_is_a_formula_stays_text_in_csv(run, color_model, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    save_picture(tmp_path / "=1+1.png", RED)
+    ran = run("predict", "=1+1.png", "-m", color_model, "--format", "csv")
+    assert next(csv.DictReader(io.StringIO(ran.out)))["path"] == "'=1+1.png"
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="needs a file system that takes any bytes as a name")
+def test_a_path_that_is_not_utf8_is_given_as_base64_too(run, color_model, tmp_path):
+    import base64
+
+    raw = os.fsencode(tmp_path) + b"/\xff\xfe.png"
+    save_picture(tmp_path / "plain.png", RED)
+    os.rename(tmp_path / "plain.png", raw)
+    row = json.loads(run("predict", os.fsdecode(raw), "-m", color_model).out)
+    assert row["status"] == "ok"
+    assert row["path"].endswith("\N{REPLACEMENT CHARACTER}.png")
+    assert base64.b64decode(row["path_b64"]) == raw
+
+
+def test_output_file_takes_the_format_of_its_name(run, color_model, pictures, tmp_path):
+    for name in ("rows.csv", "rows.jsonl", "rows.json"):
+        ran = run("predict", pictures, "-m", color_model, "-o", tmp_path / name)
+        assert (ran.code, ran.out) == (0, "")
+    assert len((tmp_path / "rows.csv").read_text().splitlines()) == 4
+    assert len(rows_of((tmp_path / "rows.jsonl").read_text())) == 3
+    assert len(json.loads((tmp_path / "rows.json").read_text())) == 3
+    assert not list(tmp_path.glob("*.partial"))
+
+
+def test_output_file_is_not_replaced_without_force(run, color_model, pictures, tmp_path):
+    target = tmp_path / "rows.csv"
+    target.write_text("precious")
+    ran = run("predict", pictures, "-m", color_model, "-o", target)
+    assert ran.code == 2
+    assert "--force" in ran.err
+    assert str(target) in ran.err
+    assert target.read_text() == "precious"
+    assert run("predict", pictures, "-m", color_model, "-o", target, "--force").code == 0
+    assert "red" in target.read_text()
+
+
+def test_output_into_a_missing_folder_is_an_error_that_names_the_file(run, color_model, pictures, tmp_path):
+    ran = run("predict", pictures, "-m", color_model, "-o", tmp_path / "no" / "rows.csv")
+    assert ran.code == 1
+    assert str(tmp_path / "no" / "rows.csv") in ran.err
+    assert "Traceback" not in ran.err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["--json", "--format", "csv"], "contradict"),
+        (["--force"], "--force"),
+        (["-k", "0"], "-k"),
+        (["--min-probability", "1.5"], "--min-probability"),
+        (["--device", "gpu"], "expected auto, cpu, cuda"),
+        (["--mean", "0.5"], "--mean"),
+        (["--img-size", "8"], "--img-size"),
+        (["--img-size", "8x"], "not a size"),
+        (["--mean", "a,b"], "not one number or three"),
+        (["--nonsense"], "--nonsense"),
+    ],
+)
+def test_wrong_usage_is_exit_2_and_says_what(run, color_model, pictures, arguments, words):
+    ran = run("predict", pictures / "1.png", "-m", color_model, *arguments)
+    assert ran.code == 2
+    assert ran.out == ""
+    assert words in ran.err
+
+
+def test_an_unknown_model_is_exit_4_and_gives_the_nearest_name(run, pictures):
+    ran = run("predict", pictures, "-m", "lenet-5")
+    assert ran.code == 4
+    assert ran.out == ""
+    assert "Closest: lenet5" in ran.err
+
+
+def test_what_other_tools_call_the_options_works(run, color_model, pictures):
+    ran = run("predict", pictures / "1.png", "-m", color_model, "--topk", 1, "--conf", 0.9)
+    row = json.loads(ran.out)
+    assert len(row["predictions"]) == 1
+    assert row["unknown"] is True
+    assert "--topk" not in run("predict", "--help").out
+
+
+def test_every_option_of_a_model_changes_the_answer(run, make_color_model, tmp_path):
+    wide = tmp_path / "wide.png"
+    from PIL import Image
+
+    picture = Image.new("RGB", (32, 8), BLUE)
+    picture.paste(RED, (12, 0, 20, 8))
+    picture.save(wide)
+    model = make_color_model("colors.onnx")
+    answers = {
+        mode: json.loads(run("predict", wide, "-m", model, "--crop-mode", mode).out)["predictions"][0]
+        for mode in ("center", "border", "squash")
+    }
+    assert answers["center"]["label"] == "red"  # the middle 8x8
+    assert answers["squash"]["label"] == "blue"  # three quarters
+    assert answers["border"]["label"] == "blue"
+    assert answers["border"]["probability"] < answers["squash"]["probability"]  # black above and below
+
+
+def test_temperature_softens_the_answer(run, make_color_model, pictures):
+    model = make_color_model("soft.onnx", temperature=2.0)
+    row = json.loads(run("predict", pictures / "1.png", "-m", model).out)
+    assert row["predictions"][0]["probability"] == pytest.approx(0.451863, abs=1e-6)  # e^0.5 / (e^0.5 + 2)
+
+
+def test_no_recursive_leaves_the_folders_inside_out(run, color_model, pictures):
+    save_picture(pictures / "inside" / "5.png", RED)
+    assert len(rows_of(run("predict", pictures, "-m", color_model).out)) == 4
+    assert len(rows_of(run("predict", pictures, "-m", color_model, "--no-recursive").out)) == 3
+
+
+def test_quiet_silences_remarks_but_not_errors(run, color_model, pictures):
+    assert "colors: 3 classes" in run("predict", pictures, "-m", color_model).err
+    assert run("predict", pictures, "-m", color_model, "-q").err == ""
+    assert run("predict", pictures / "gone.png", "-m", color_model, "-q").err != ""
+
+
+def test_cuda_without_a_gpu_is_an_error_that_says_what_is_missing(run, color_model, pictures, monkeypatch):
+    from visiontool import runtime
+
+    monkeypatch.setattr(runtime, "_gpu_in_sight", lambda: False)
+    ran = run("predict", pictures, "-m", color_model, "--device", "cuda")
+    assert ran.code == 1
+    assert ran.out == ""
+    assert "'cuda' cannot be used" in ran.err
+    assert "--device cpu" in ran.err
+
+
+def start(*arguments, **options):
+    return subprocess.Popen(
+        [sys.executable, "-m", "visiontool", *map(str, arguments)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        **options,
+    )
+
+
+def many(pictures, count):
+    for index in range(count):
+        os.link(pictures / "1.png", pictures / f"copy{index}.png")
+
+
+def test_a_closed_pipe_ends_quietly(color_model, pictures):
+    many(pictures, 2000)
+    with start("predict", pictures, "-m", color_model, "-q", "-b", 1) as process:
+        process.stdout.readline()
+        process.stdout.close()
+        assert process.stderr.read() == b""
+        assert process.wait(60) == 1
+
+
+def test_interrupting_keeps_the_rows_so_far_and_is_exit_130(color_model, pictures, tmp_path):
+    many(pictures, 20_000)
+    target = tmp_path / "rows.jsonl"
+    unfinished = tmp_path / "rows.jsonl.partial"
+    process = start("predict", pictures, "-m", color_model, "-o", target, "-b", 1)
+    deadline = time.monotonic() + 60
+    while not (unfinished.exists() and unfinished.stat().st_size) and time.monotonic() < deadline:
+        time.sleep(0.01)
+    process.send_signal(signal.SIGINT)
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert b"Traceback" not in err
+    assert str(unfinished).encode() in err
+    assert not target.exists()
+    assert all(row["status"] == "ok" for row in rows_of(unfinished.read_text()))
+
+
+def test_stdout_carries_rows_only_even_when_onnxruntime_prints(color_model, pictures):
+    code = (
+        "import onnxruntime, sys\n"
+        "real = onnxruntime.InferenceSession\n"
+        "def noisy(*args, **kwargs):\n"
+        "    print('EP Error: noise')\n"
+        "    return real(*args, **kwargs)\n"
+        "onnxruntime.InferenceSession = noisy\n"
+        "from visiontool.cli import run\n"
+        "sys.exit(run(sys.argv[1:]))"
+    )
+    ran = subprocess.run(
+        [sys.executable, "-c", code, "predict", pictures / "1.png", "-m", color_model],
+        capture_output=True,
+        text=True,
+        cwd=ROOT,
+    )
+    assert ran.returncode == 0
+    assert json.loads(ran.stdout)["status"] == "ok"
+    assert "EP Error: noise" in ran.stderr

@@ -1,0 +1,317 @@
+"""Classifier: a model file, ready to answer."""
+
+import os
+from collections import deque
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from itertools import chain, islice
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from visiontool import preprocess, runtime, store
+from visiontool.errors import ModelError, PictureError, UsageError
+from visiontool.images import ImageSource, open_image
+from visiontool.spec import MANIFEST_KEY, CropMode, ModelSpec
+
+if TYPE_CHECKING:
+    from concurrent.futures import Future
+
+    from visiontool.outside import Description
+    from visiontool.runtime import OpenModel
+
+DEFAULT_BATCH_SIZE = 8
+
+
+@dataclass(frozen=True, slots=True)
+class Prediction:
+    """One class of an answer."""
+
+    label: str
+    index: int
+    probability: float
+    label_id: str | None = None  # WordNet id where the model has them
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """The answer for one picture, or why there is none: each input has exactly one."""
+
+    path: str | None  # as it was given; None for a picture that came as an object
+    model: str
+    predictions: tuple[Prediction, ...] = ()  # most probable first; empty where there is an error
+    unknown: bool = False  # the best probability is below the minimum that was asked for
+    error: str | None = None
+    notes: tuple[str, ...] = ()  # what was done to the picture that one should know, e.g. "first frame of several"
+
+    @property
+    def status(self) -> str:
+        """ "ok" or "error"."""
+        return "ok" if self.error is None else "error"
+
+
+@dataclass(frozen=True, slots=True)
+class _Prepared:
+    """A picture on its way to the network: pixels (H, W, 3) uint8, or an error."""
+
+    path: str | None
+    pixels: NDArray[np.uint8] | None = None
+    error: str | None = None
+    notes: tuple[str, ...] = ()
+
+
+class Classifier:
+    """Tells what is on a picture. Make one with `Classifier.load`.
+
+    Attributes:
+        spec: what the model file says of itself; labels in the order of the logits.
+        device: what it runs on, "cpu" or "cuda:N".
+        assumed: for a file from another tool, what neither the file nor the caller said.
+    """
+
+    def __init__(self, session: Any, spec: ModelSpec, device: str, assumed: tuple[str, ...] = ()) -> None:
+        self.spec = spec
+        self.device = device
+        self.assumed = assumed
+        self._session = session
+        fixed = session.get_inputs()[0].shape[0]
+        self._fixed_batch: int | None = fixed if isinstance(fixed, int) else None
+        self._resize_to = preprocess.resize_to(spec.input.size, spec.crop_pct, spec.crop_mode)
+
+    @classmethod
+    def load(
+        cls,
+        model: str | os.PathLike[str] | None = None,
+        *,
+        device: str = "auto",
+        threads: int = 0,
+        crop_mode: CropMode | None = None,
+        description: "Description | None" = None,
+    ) -> "Classifier":
+        """Opens a model.
+
+        Args:
+            model: path of an .onnx file, a folder with a model.onnx, or a built-in name; None for the default model.
+            device: "auto", "cpu", "cuda" or "cuda:N".
+            threads: of the network on the CPU; 0 for all physical cores.
+            crop_mode: "center", "border" or "squash" instead of the model's own.
+            description: what a file from another tool does not say of itself.
+
+        Raises:
+            ModelError: no such model, a file that is broken or unsafe, or one that does not say what is needed.
+            DeviceError: the device cannot be used.
+            UsageError: arguments that contradict each other or the file.
+        """
+        opened = runtime.open_model(store.resolve(model), device=device, threads=threads)
+        return cls.from_opened(opened, crop_mode=crop_mode, description=description)
+
+    @classmethod
+    def from_opened(
+        cls,
+        opened: "OpenModel",
+        *,
+        crop_mode: CropMode | None = None,
+        description: "Description | None" = None,
+    ) -> "Classifier":
+        """`load` for a model that `runtime` has opened already."""
+        path, session = opened.path, opened.session
+        manifest = opened.scan.metadata.get(MANIFEST_KEY)
+        if manifest is not None and description is not None and (said := description.said()):
+            raise UsageError(f"{path}: the file says this of itself; leave out {', '.join(said)}")
+        assumed: tuple[str, ...] = ()
+        try:
+            inputs, outputs = session.get_inputs(), session.get_outputs()
+            if manifest is not None:
+                spec = ModelSpec.from_json(manifest)
+            else:
+                from visiontool.outside import describe
+
+                described = describe(path, opened.scan, inputs, outputs, description, crop_mode)
+                spec, assumed = described.spec, described.assumed
+            spec.check_graph(inputs, outputs)
+        except UnicodeDecodeError:
+            raise ModelError(f"{path}: not an ONNX file, or a damaged one (a name in the graph is not UTF-8)") from None
+        except ModelError as error:
+            raise error if str(error).startswith(("--", str(path))) else ModelError(f"{path}: {error}") from None
+        return cls(session, replace(spec, crop_mode=crop_mode) if crop_mode else spec, opened.device, assumed)
+
+    def predict(self, images: Iterable[ImageSource], *, top_k: int = 5, min_probability: float = 0.0) -> list[Result]:
+        """Classifies pictures: paths, PIL pictures, or uint8 arrays of shape (H, W), (H, W, 3) or (H, W, 4).
+
+        Returns:
+            One result for each input, in order. A picture that cannot be read gives a result with an `error`; nothing
+            is raised for it.
+        """
+        return list(self.predict_stream(images, top_k=top_k, min_probability=min_probability))
+
+    def predict_stream(
+        self,
+        images: Iterable[ImageSource],
+        *,
+        top_k: int = 5,
+        min_probability: float = 0.0,
+        batch_size: int = DEFAULT_BATCH_SIZE,
+        workers: int | None = None,
+    ) -> Iterator[Result]:
+        """`predict` for any number of pictures: yields each result as soon as its batch is done.
+
+        Args:
+            top_k: classes in an answer, at most as many as the model has.
+            min_probability: below it, a result is marked `unknown`.
+            batch_size: pictures in one run of the network.
+            workers: threads that open pictures; None for one a core.
+
+        Raises:
+            UsageError: a number out of range, or one picture where a list of pictures is expected.
+        """
+        if top_k < 1 or batch_size < 1 or (workers is not None and workers < 1):
+            raise UsageError("top_k, batch_size and workers must be at least 1")
+        if not 0.0 <= min_probability <= 1.0:
+            raise UsageError(f"min_probability must be from 0 to 1, not {min_probability}")
+        return self._stream(_listed(images), top_k, min_probability, batch_size, workers or _cores())
+
+    def logits(self, images: Iterable[ImageSource]) -> NDArray[np.float32]:
+        """The network's raw answers, (N, C), before temperature and softmax.
+
+        Raises:
+            PictureError: a picture cannot be read.
+        """
+        return self._outputs(images, self.spec.logits)
+
+    def embed(self, images: Iterable[ImageSource]) -> NDArray[np.float32]:
+        """The input of the network's last layer, (N, D).
+
+        Raises:
+            ModelError: the model file has no embedding output.
+            PictureError: a picture cannot be read.
+        """
+        if self.spec.embedding is None:
+            raise ModelError(f"{self.spec.name}: the file has no embedding output")
+        return self._outputs(images, self.spec.embedding)
+
+    def _outputs(self, images: Iterable[ImageSource], output: str) -> NDArray[np.float32]:
+        chunks = []
+        prepared = map(self._prepare, _listed(images))
+        while batch := list(islice(prepared, DEFAULT_BATCH_SIZE)):
+            for item in batch:
+                if item.error is not None:
+                    raise PictureError(f"{item.path or 'picture'}: {item.error}")
+            chunks.append(self.run(_pixels(batch), output))
+        if chunks:
+            return np.concatenate(chunks)
+        shape = next(port.shape for port in self._session.get_outputs() if port.name == output)
+        return np.zeros((0, shape[1] if isinstance(shape[1], int) else 0), np.float32)
+
+    def _stream(
+        self, images: Iterable[ImageSource], top_k: int, min_probability: float, batch_size: int, workers: int
+    ) -> Iterator[Result]:
+        for batch in _batches(self._prepared(images, 2 * batch_size + workers, workers), batch_size):
+            readable = [item for item in batch if item.pixels is not None]
+            rows = iter(self.run(_pixels(readable), self.spec.logits) if readable else ())
+            for item in batch:
+                if item.pixels is None:
+                    yield Result(item.path, self.spec.name, error=item.error, notes=item.notes)
+                else:
+                    yield self._result(item, next(rows), top_k, min_probability)
+
+    def _prepared(self, images: Iterable[ImageSource], ahead: int, workers: int) -> "Iterator[_Prepared]":
+        """Opens pictures in threads, at most `ahead` of them before they are asked for; yields them in order."""
+        images = iter(images)
+        first = list(islice(images, 2))
+        if len(first) < 2:  # one picture needs no threads, and is answered sooner without
+            yield from map(self._prepare, first)
+            return
+        from concurrent.futures import ThreadPoolExecutor
+
+        pool = ThreadPoolExecutor(workers, thread_name_prefix="visiontool-open")
+        waiting: deque[Future[_Prepared]] = deque()
+        try:
+            for image in chain(first, images):
+                waiting.append(pool.submit(self._prepare, image))
+                if len(waiting) >= ahead:
+                    yield waiting.popleft().result()
+            while waiting:
+                yield waiting.popleft().result()
+        finally:
+            pool.shutdown(wait=True, cancel_futures=True)
+
+    def _prepare(self, image: ImageSource) -> _Prepared:
+        path = os.fspath(image) if isinstance(image, (str, os.PathLike)) else None
+        try:
+            picture = open_image(image, resize_to=self._resize_to)
+            return _Prepared(path, preprocess.fit_to_spec(picture.image, self.spec), notes=picture.notes)
+        except PictureError as error:
+            return _Prepared(path, error=str(error))
+
+    def run(self, pixels: NDArray[np.uint8], output: str) -> NDArray[np.float32]:
+        """One output of the graph for pixels (N, H, W, 3) uint8 that have the graph's size already.
+
+        A graph with a fixed batch is run as often as needed.
+
+        Raises:
+            ModelError: the output has another shape than the model file says.
+        """
+        tensor = preprocess.to_tensor(pixels, self.spec.input)
+        if self._fixed_batch in (None, len(tensor)):
+            return self._run_once(tensor, output)
+        size, chunks = self._fixed_batch or 1, []
+        for start in range(0, len(tensor), size):
+            chunk = tensor[start : start + size]
+            padding = np.zeros((size - len(chunk), *tensor.shape[1:]), tensor.dtype)
+            chunks.append(self._run_once(np.concatenate([chunk, padding]), output)[: len(chunk)])
+        return np.concatenate(chunks)
+
+    def _run_once(self, tensor: NDArray[Any], output: str) -> NDArray[np.float32]:
+        values = runtime.run(self._session, output, {self.spec.input.name: tensor})
+        if values.shape[:1] != tensor.shape[:1]:
+            raise ModelError(f"{self.spec.name}: output {output!r} has shape {values.shape} for {len(tensor)} pictures")
+        if output == self.spec.logits and values.shape[1:] != (len(self.spec.labels),):
+            raise ModelError(f"{self.spec.name}: logits of shape {values.shape} for {len(self.spec.labels)} labels")
+        return values.astype(np.float32, copy=False)
+
+    def _result(self, item: _Prepared, logits: NDArray[np.float32], top_k: int, min_probability: float) -> Result:
+        if not np.isfinite(logits).all():
+            return Result(item.path, self.spec.name, error="the network's answer is not a number", notes=item.notes)
+        probabilities = self.probabilities(logits)
+        best = np.argsort(-probabilities, kind="stable")[:top_k]
+        ids = self.spec.label_ids
+        predictions = tuple(
+            Prediction(self.spec.labels[i], i, float(probabilities[i]), ids[i] if ids else None) for i in best.tolist()
+        )
+        unknown = predictions[0].probability < min_probability
+        return Result(item.path, self.spec.name, predictions, unknown, notes=item.notes)
+
+    def probabilities(self, logits: NDArray[np.float32]) -> NDArray[np.float64]:
+        """Softmax of (..., C) logits at the model's temperature: the only place where either is applied.
+
+        Source: Guo et al. 2017, "On Calibration of Modern Neural Networks", section 4.2 (temperature scaling).
+        """
+        values = logits.astype(np.float64)
+        if self.spec.activation == "softmax":  # the graph gives probabilities already
+            values = np.log(np.maximum(values, 1e-30))
+        values = values / self.spec.temperature
+        powers = np.exp(values - values.max(axis=-1, keepdims=True))
+        return powers / powers.sum(axis=-1, keepdims=True)  # type: ignore[no-any-return]
+
+
+def _listed(images: Iterable[ImageSource]) -> Iterable[ImageSource]:
+    """`images`, unless it is one picture, which would be taken apart."""
+    if isinstance(images, (str, Path, Image.Image)) or (isinstance(images, np.ndarray) and images.ndim < 4):
+        raise UsageError("expected a list of pictures; put the one picture into a list: [picture]")
+    return images
+
+
+def _pixels(batch: Sequence[_Prepared]) -> NDArray[np.uint8]:
+    return np.stack([item.pixels for item in batch if item.pixels is not None])
+
+
+def _batches(items: Iterator[_Prepared], size: int) -> Iterator[list[_Prepared]]:
+    while batch := list(islice(items, size)):
+        yield batch
+
+
+def _cores() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

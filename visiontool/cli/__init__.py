@@ -1,0 +1,81 @@
+"""The command line: one small file a command, and here what all of them share: exit codes and errors.
+
+Commands import anything heavy inside their bodies, so that every --help answers at once.
+"""
+
+import os
+from typing import Any
+
+import click
+
+import visiontool
+from visiontool.cli.predict import predict
+from visiontool.errors import ConversionError, DataError, DeviceError, ModelError, UsageError, VisiontoolError
+
+EXIT_FAILED = 1
+EXIT_INTERRUPTED = 130  # 128 + SIGINT, as shells count
+_EXIT_CODES: dict[type[VisiontoolError], int] = {
+    UsageError: 2,
+    DataError: 3,
+    ModelError: 4,
+    ConversionError: 5,
+    DeviceError: EXIT_FAILED,
+}
+
+# What people type who come from another tool; the names stay out of --help.
+_ALIASES = {"topk": "top-k", "conf": "min-probability", "imgsz": "img-size"}
+_SETTINGS = {
+    "help_option_names": ["-h", "--help"],
+    "token_normalize_func": lambda token: _ALIASES.get(token, token),
+}
+
+
+@click.group(invoke_without_command=True, context_settings=_SETTINGS)
+@click.version_option(visiontool.__version__, "-V", "--version", prog_name="visiontool")
+@click.pass_context
+def cli(context: click.Context) -> None:
+    """Classify pictures with classic networks.
+
+    \b
+    visiontool predict img.jpg          what is on a picture
+    visiontool predict photos/ --json   a folder, as JSON
+    """
+    if context.invoked_subcommand is None:
+        click.echo(context.get_help())
+
+
+cli.add_command(predict)
+
+
+def run(arguments: list[str] | None = None) -> int:
+    """Runs the command line.
+
+    Returns:
+        The exit code (docs/cli.md lists them). Errors are told on stderr in one to three lines.
+    """
+    try:
+        result: Any = cli.main(arguments, prog_name="visiontool", standalone_mode=False)
+    except click.exceptions.Exit as exit_:
+        return exit_.exit_code
+    except click.ClickException as error:
+        error.show()
+        return error.exit_code
+    except (KeyboardInterrupt, click.Abort):
+        click.echo("Interrupted.", err=True)
+        return EXIT_INTERRUPTED
+    except VisiontoolError as error:
+        click.echo(f"Error: {_printable(str(error))}", err=True)
+        return next(code for kind, code in _EXIT_CODES.items() if isinstance(error, kind))
+    except Exception as error:
+        if "VISIONTOOL_DEBUG" in os.environ:
+            raise
+        click.echo(f"Error: {type(error).__name__}: {_printable(str(error))}", err=True)
+        click.echo("This was not foreseen. VISIONTOOL_DEBUG=1 before the command shows where it happened.", err=True)
+        return EXIT_FAILED
+    return result if isinstance(result, int) else 0
+
+
+def _printable(text: str) -> str:
+    from visiontool.cli.text import printable
+
+    return printable(text, keep="\n")

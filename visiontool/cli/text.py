@@ -1,0 +1,29 @@
+"""Hostile text made safe to show: file names and labels can hold anything."""
+
+import re
+
+# Controls (C0, DEL, C1), marks that turn the reading direction, line separators, lone surrogates.
+_UNSAFE = re.compile("[\x00-\x1f\x7f-\x9f\u061c\u200b-\u200f\u2028-\u202e\u2060-\u2069\ufeff\ud800-\udfff]")
+_FORMULA_STARTS = ("=", "+", "-", "@")
+
+
+def printable(text: str, keep: str = "") -> str:
+    r"""`text` with unsafe characters written as escapes such as \x1b or \u202e, but for those in `keep`."""
+    return _UNSAFE.sub(lambda match: match[0] if match[0] in keep else _escape(match[0]), text)
+
+
+def json_safe(document: str) -> str:
+    r"""A JSON document with unsafe characters written as \uXXXX, which JSON's readers turn back."""
+    return _UNSAFE.sub(lambda match: match[0] if match[0] == "\n" else f"\\u{ord(match[0]):04x}", document)
+
+
+def csv_cell(text: str) -> str:
+    """`text` for one cell: printable, and never a formula for a spreadsheet."""
+    text = printable(text)
+    return f"'{text}" if text.startswith(_FORMULA_STARTS) else text
+
+
+def _escape(character: str) -> str:
+    named = {"\n": "\\n", "\t": "\\t", "\r": "\\r"}
+    code = ord(character)
+    return named.get(character) or (f"\\x{code:02x}" if code < 0x100 else f"\\u{code:04x}")
