@@ -11,8 +11,8 @@
 A message names the offending value, what was expected and the next thing to type, in one to three lines.
 """
 
+from collections.abc import Iterable
 from difflib import get_close_matches
-from typing import Iterable
 
 
 class VisiontoolError(Exception):
@@ -49,6 +49,6 @@ def missing_extra(extra: str, purpose: str) -> str:
 
 
 def closest(name: str, known: Iterable[str]) -> str:
-    """" Closest: a, b." for the names nearest to `name`, or "" where none is near."""
+    """ " Closest: a, b." for the names nearest to `name`, or "" where none is near."""
     near = get_close_matches(name, list(known), n=3, cutoff=0.6)
     return f" Closest: {', '.join(near)}." if near else ""

@@ -1,0 +1,149 @@
+"""What README and docs say is run as written."""
+
+import json
+import os
+import re
+import runpy
+import shlex
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+from conftest import ROOT, save_picture
+from onnx import TensorProto, helper
+
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+
+
+def blocks(text, language):
+    return re.findall(rf"^```{language}\n(.*?)^```", text, re.DOTALL | re.MULTILINE)
+
+
+def command_of(mark):
+    """The command that stands in the README behind a mark such as <!-- run: main -->."""
+    return re.search(rf"<!-- run: {mark} -->\n```sh\n(.*?)\n```", README)[1]
+
+
+def test_the_generated_docs_are_fresh():
+    ran = subprocess.run([sys.executable, "scripts/make_docs.py", "--check"], cwd=ROOT, capture_output=True, text=True)
+    assert ran.returncode == 0, ran.stderr
+
+
+def test_links_in_the_docs_lead_somewhere():
+    for page in (ROOT / "README.md", *(ROOT / "docs").glob("*.md"), *(ROOT / "weights").glob("*/README.md")):
+        for target in re.findall(r"\]\(([^)#:]+)\)", page.read_text(encoding="utf-8")):
+            assert (page.parent / target).exists(), f"{page}: {target}"
+
+
+@pytest.fixture
+def stage(tmp_path, monkeypatch):
+    """A folder with samples/ and the files that examples name: img.jpg, and a network of another tool."""
+    shutil.copytree(ROOT / "samples", tmp_path / "samples")
+    shutil.copytree(ROOT / "weights" / "lenet5", tmp_path / "weights" / "lenet5")
+    save_picture(tmp_path / "img.jpg", (255, 0, 0), (64, 64))
+    graph = helper.make_graph(
+        [helper.make_node("ReduceMean", ["data", "axes"], ["out"], keepdims=0)],
+        "resnet50",
+        [helper.make_tensor_value_info("data", TensorProto.FLOAT, ["N", 3, 64, 64])],
+        [helper.make_tensor_value_info("out", TensorProto.FLOAT, ["N", 3])],
+        [helper.make_tensor("axes", TensorProto.INT64, [2], [2, 3])],
+    )
+    onnx.save(
+        helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=10),
+        tmp_path / "resnet50.onnx",
+    )
+    (tmp_path / "imagenet.txt").write_text("red\ngreen\nblue\n")
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def test_every_predict_command_of_the_readme_runs_as_written(stage, run):
+    lines = [line for block in blocks(README, "sh") for line in block.splitlines() if line.startswith("visiontool ")]
+    assert len(lines) >= 5
+    for line in lines:
+        ran = run(*shlex.split(line, comments=True)[1:])
+        assert ran.code == 0, (line, ran.err)
+    assert (stage / "rows.csv").exists()
+
+
+def test_the_example_of_the_readme_runs(stage, capsys):
+    (code,) = blocks(README, "python")
+    exec(compile(code, "README.md", "exec"), {})
+    assert [line.split()[1] for line in capsys.readouterr().out.splitlines()] == ["3", "7"]
+
+
+def test_the_example_of_the_python_page_runs(stage, capsys):
+    code = blocks((ROOT / "docs" / "python.md").read_text(encoding="utf-8"), "python")[0]
+    exec(compile(code, "python.md", "exec"), {})
+    assert [line.split()[1] for line in capsys.readouterr().out.splitlines()] == ["3", "7"]
+
+
+def test_the_model_that_the_model_file_page_writes_answers_right(stage, run):
+    page = (ROOT / "docs" / "model-file.md").read_text(encoding="utf-8")
+    write, _, read = blocks(page, "python")
+    exec(compile(write, "model-file.md", "exec"), {})
+    scope: dict[str, object] = {}
+    exec(compile(read, "model-file.md", "exec"), scope)
+    assert scope["manifest"]["labels"] == ["red", "green", "blue"]
+    ran = run("predict", "img.jpg", "-m", "colors.onnx")
+    assert ran.code == 0, ran.err
+    row = json.loads(ran.out)
+    assert row["predictions"][0]["label"] == "red"
+
+
+def test_the_manifest_that_the_model_file_page_shows_is_valid():
+    from visiontool import ModelSpec
+
+    page = (ROOT / "docs" / "model-file.md").read_text(encoding="utf-8")
+    (manifest,) = blocks(page, "json")
+    assert ModelSpec.from_json(manifest).labels == ("red", "green", "blue")
+
+
+def copy_of_the_project(target):
+    """The files of the project, and nothing that was built or installed."""
+    ignore = shutil.ignore_patterns(".venv", ".git", "__pycache__", ".*_cache", "dist", "build", ".hypothesis", "runs")
+    return shutil.copytree(ROOT, target, ignore=ignore)
+
+
+@pytest.mark.slow
+def test_the_main_command_of_the_readme_runs_as_written_on_a_bare_machine(tmp_path):
+    project = copy_of_the_project(tmp_path / "visiontool")
+    base = Path(sys.base_prefix) / "bin"
+    environment = {**os.environ, "PATH": f"{base}{os.pathsep}{os.environ['PATH']}"}
+    environment.pop("PYTHONPATH", None)
+    ran = subprocess.run(
+        ["bash", "-c", command_of("main")], cwd=project, env=environment, capture_output=True, text=True
+    )
+    assert ran.returncode == 0, ran.stderr
+    row = json.loads(ran.stdout[ran.stdout.index('{\n  "schema"') :])
+    assert row["predictions"][0]["label"] == "orange"
+    # From another folder, so that it is the installed package with its packed weights that answers.
+    installed = project / ".venv" / "bin" / "visiontool"
+    (project / "weights").rename(project / "weights-away")
+    ran = subprocess.run(
+        [installed, "predict", project / "samples" / "digits", "-m", "lenet5"], cwd="/", capture_output=True, text=True
+    )
+    assert [json.loads(line)["predictions"][0]["label"] for line in ran.stdout.splitlines()] == list("0123456789")
+    packages = subprocess.run(
+        [project / ".venv/bin/python", "-c", "import torch"], capture_output=True, text=True, cwd="/"
+    )
+    assert packages.returncode != 0
+
+
+@pytest.mark.slow
+def test_the_samples_are_what_the_script_draws(tmp_path):
+    """Within what another processor or Pillow may round otherwise."""
+    from PIL import Image
+
+    script = runpy.run_path(str(ROOT / "scripts" / "make_samples.py"))
+    assert "main" in script
+    subprocess.run([sys.executable, "scripts/make_samples.py", "--output", tmp_path], cwd=ROOT, check=True)
+    committed = [path for path in (ROOT / "samples").rglob("*") if path.suffix in (".jpg", ".png")]
+    assert len(committed) >= 15
+    for path in committed:
+        drawn = np.asarray(Image.open(tmp_path / path.relative_to(ROOT / "samples")), np.int16)
+        assert np.abs(drawn - np.asarray(Image.open(path), np.int16)).mean() < 1.0
