@@ -53,8 +53,8 @@ print(pipeline('image-classification', model='resnet18')(sys.argv[1]))
         "from ultralytics import YOLO; YOLO('yolov8n-cls.yaml').save('yolov8n-cls.pt')",
         """
 import sys
-from ultralytics.cfg import entrypoint
 sys.argv = ['yolo', 'classify', 'predict', 'model=yolov8n-cls.pt', f'source={sys.argv[1]}', 'save=False']
+from ultralytics.cfg import entrypoint
 entrypoint()
 """,
     ),

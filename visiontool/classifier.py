@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import chain, islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,7 +21,6 @@ if TYPE_CHECKING:
     from concurrent.futures import Future
 
     from visiontool.outside import Description
-    from visiontool.runtime import OpenModel
 
 DEFAULT_BATCH_SIZE = 8
 
@@ -53,8 +52,7 @@ class Result:
         return "ok" if self.error is None else "error"
 
 
-@dataclass(frozen=True, slots=True)
-class _Prepared:
+class _Prepared(NamedTuple):
     """A picture on its way to the network: pixels (H, W, 3) uint8, or an error."""
 
     path: str | None
@@ -106,17 +104,6 @@ class Classifier:
             UsageError: arguments that contradict each other or the file.
         """
         opened = runtime.open_model(store.resolve(model), device=device, threads=threads)
-        return cls.from_opened(opened, crop_mode=crop_mode, description=description)
-
-    @classmethod
-    def from_opened(
-        cls,
-        opened: "OpenModel",
-        *,
-        crop_mode: CropMode | None = None,
-        description: "Description | None" = None,
-    ) -> "Classifier":
-        """`load` for a model that `runtime` has opened already."""
         path, session = opened.path, opened.session
         manifest = opened.scan.metadata.get(MANIFEST_KEY)
         if manifest is not None and description is not None and (said := description.said()):

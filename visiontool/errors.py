@@ -12,7 +12,6 @@ A message names the offending value, what was expected and the next thing to typ
 """
 
 from collections.abc import Iterable
-from difflib import get_close_matches
 
 
 class VisiontoolError(Exception):
@@ -50,5 +49,7 @@ def missing_extra(extra: str, purpose: str) -> str:
 
 def closest(name: str, known: Iterable[str]) -> str:
     """ " Closest: a, b." for the names nearest to `name`, or "" where none is near."""
+    from difflib import get_close_matches
+
     near = get_close_matches(name, list(known), n=3, cutoff=0.6)
     return f" Closest: {', '.join(near)}." if near else ""

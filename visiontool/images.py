@@ -6,14 +6,12 @@ a decoder raises becomes a `PictureError` in words. All of it may be called from
 """
 
 import os
-import re
 import stat
 import threading
-from dataclasses import dataclass
 from functools import cache
 from importlib import import_module
 from io import BytesIO
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,16 +20,14 @@ from PIL import Image
 from visiontool.errors import PictureError, UsageError, missing_extra
 
 
-@dataclass(frozen=True, slots=True)
-class Limits:
+class Limits(NamedTuple):
     """What one picture may cost."""
 
     max_pixels: int = 100_000_000
     max_bytes: int = 64 * 2**20
 
 
-@dataclass(frozen=True, slots=True)
-class Picture:
+class Picture(NamedTuple):
     """A picture that was read."""
 
     image: Image.Image
@@ -45,17 +41,16 @@ DEFAULT_LIMITS = Limits()
 
 # How a file begins, and the Pillow plugin that reads it. EPS, PDF, SVG, FITS and the like are left out on purpose: they
 # start interpreters or have no business here.
-_SIGNATURES = (
-    (re.compile(rb"\xff\xd8\xff"), "Jpeg"),
-    (re.compile(rb"\x89PNG\r\n\x1a\n"), "Png"),
-    (re.compile(rb"RIFF.{4}WEBP", re.DOTALL), "WebP"),
-    (re.compile(rb"GIF8[79]a"), "Gif"),
-    (re.compile(rb"BM"), "Bmp"),
-    (re.compile(rb"II[*+]\x00|MM\x00[*+]"), "Tiff"),
-    (re.compile(rb"P[1-6]\s"), "Ppm"),
-    (re.compile(rb"\x00\x00\x01\x00"), "Ico"),
-    (re.compile(rb"\x00\x00\x00\x0cjP  \r\n\x87\n|\xff\x4f\xff\x51"), "Jpeg2K"),
-)
+_SIGNATURES = {
+    "Jpeg": (b"\xff\xd8\xff",),
+    "Png": (b"\x89PNG\r\n\x1a\n",),
+    "Gif": (b"GIF87a", b"GIF89a"),
+    "Bmp": (b"BM",),
+    "Tiff": (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+"),
+    "Ppm": tuple(b"P%d%c" % (kind, space) for kind in range(1, 7) for space in b" \t\n\r\v\f"),
+    "Ico": (b"\0\0\1\0",),
+    "Jpeg2K": (b"\0\0\0\x0cjP  \r\n\x87\n", b"\xff\x4f\xff\x51"),
+}
 _HEIF_BRANDS = frozenset((b"heic", b"heix", b"hevc", b"hevx", b"heim", b"heis", b"mif1", b"msf1"))
 _READABLE = "JPEG, PNG, WebP, GIF, BMP, TIFF, PPM, ICO, AVIF, JPEG 2000, HEIC"
 
@@ -165,7 +160,9 @@ def _plugin(data: bytes) -> str | None:
         if brands & {b"avif", b"avis"}:
             return "Avif"
         return "Heif" if brands & _HEIF_BRANDS else None
-    return next((plugin for signature, plugin in _SIGNATURES if signature.match(data)), None)
+    if data[:4] == b"RIFF" and data[8:12] == b"WEBP":
+        return "WebP"
+    return next((plugin for plugin, signatures in _SIGNATURES.items() if data.startswith(signatures)), None)
 
 
 def _opened(plugin: str, data: bytes) -> Image.Image:

@@ -13,8 +13,8 @@ Source: onnx/onnx.proto3 (field numbers), the protobuf encoding guide (wire type
 import mmap
 import os
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 from visiontool.errors import ModelError
 from visiontool.json_fields import shown
@@ -44,8 +44,7 @@ _NODE_INPUT, _NODE_OUTPUT, _NODE_OPERATOR = 1, 2, 4
 _PASSES_VALUES_ON = {"Identity", "Flatten", "Reshape", "Squeeze", "Cast", "Dropout"}
 
 
-@dataclass(frozen=True, slots=True)
-class Scan:
+class Scan(NamedTuple):
     """What the scan found: the metadata of the file, and the operator that makes its first output."""
 
     metadata: dict[str, str]

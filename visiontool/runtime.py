@@ -5,11 +5,8 @@ import ctypes
 import os
 import re
 import sys
-from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
-from threading import Thread
-from typing import Any
+from typing import Any, NamedTuple
 
 from numpy.typing import NDArray
 
@@ -23,8 +20,7 @@ with contextlib.redirect_stdout(sys.stderr):
 _SEVERITY_ERROR = 3
 
 
-@dataclass(frozen=True, slots=True)
-class OpenModel:
+class OpenModel(NamedTuple):
     """A model file that was scanned and has a session."""
 
     path: Path
@@ -48,32 +44,6 @@ def open_model(path: Path, *, device: str = "auto", threads: int = 0) -> OpenMod
     found = scan(path)
     session, used = _open_session(path, device, threads)
     return OpenModel(path, found, session, used)
-
-
-def open_in_background(path: Path, *, device: str = "auto", threads: int = 0) -> Callable[[], OpenModel]:
-    """`open_model` in a thread: onnxruntime needs no Python lock meanwhile, so other imports cost no time.
-
-    Returns:
-        A function that waits and gives what `open_model` gives, or raises what it raises.
-    """
-    outcome: list[OpenModel | BaseException] = []
-
-    def work() -> None:
-        try:
-            outcome.append(open_model(path, device=device, threads=threads))
-        except BaseException as error:
-            outcome.append(error)
-
-    def wait() -> OpenModel:
-        thread.join()
-        (opened,) = outcome
-        if isinstance(opened, BaseException):
-            raise opened
-        return opened
-
-    thread = Thread(target=work, name="visiontool-model")
-    thread.start()
-    return wait
 
 
 def run(session: Any, output: str, feeds: dict[str, NDArray[Any]]) -> NDArray[Any]:

@@ -1,5 +1,6 @@
 """`visiontool predict`: what is on pictures."""
 
+import gc
 import os
 import sys
 from collections.abc import Iterator
@@ -135,18 +136,14 @@ def predict(
     if not first:
         raise DataError(f"no picture was found in {', '.join(paths)}\nName pictures, folders that hold some, or globs.")
 
-    from visiontool import runtime, store
-
-    opened = runtime.open_in_background(store.resolve(model), device=device)
     from visiontool.classifier import Classifier
     from visiontool.cli.rows import make_writer
 
-    if format_ == "table":
-        import visiontool.cli.table  # noqa: F401
-    classifier = Classifier.from_opened(opened(), crop_mode=crop_mode, description=_description(description))
+    classifier = Classifier.load(model, device=device, crop_mode=crop_mode, description=_description(description))
     if not quiet:
         _remark(classifier, is_default=model is None)
     _silence_pillow()
+    gc.enable()  # off since the start (visiontool/__main__.py)
     results = classifier.predict_stream(
         chain(first, found), top_k=top_k, min_probability=min_probability, batch_size=batch_size, workers=workers
     )

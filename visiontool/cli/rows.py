@@ -1,8 +1,5 @@
 """Results as rows of text: JSON, JSON lines, CSV, or a table. A writer takes one result at a time."""
 
-import base64
-import csv
-import io
 import json
 import os
 from typing import IO, Any, Literal, Protocol
@@ -46,6 +43,8 @@ def _path_fields(path: str) -> dict[str, str]:
     try:
         return {"path": raw.decode("utf-8")}
     except UnicodeDecodeError:
+        import base64
+
         return {"path": raw.decode("utf-8", "replace"), "path_b64": base64.b64encode(raw).decode("ascii")}
 
 
@@ -99,6 +98,9 @@ class CsvWriter:
         """CSV needs no end."""
 
     def _write_line(self, cells: list[str]) -> None:
+        import csv
+        import io
+
         line = io.StringIO()
         csv.writer(line, lineterminator="\n").writerow(cells)
         self._stream.write(line.getvalue().encode())
