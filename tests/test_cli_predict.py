@@ -372,3 +372,32 @@ def test_stdout_carries_rows_only_even_when_onnxruntime_prints(color_model, pict
     assert ran.returncode == 0
     assert json.loads(ran.stdout)["status"] == "ok"
     assert "EP Error: noise" in ran.stderr
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
+def test_a_full_disk_is_told_and_is_exit_1(color_model, pictures):
+    with open("/dev/full", "wb") as full:
+        ran = subprocess.run(
+            [sys.executable, "-m", "visiontool", "predict", pictures, "-m", color_model, "-q"],
+            stdout=full,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+    assert ran.returncode == 1
+    assert ran.stderr == "Error: the output cannot be written: No space left on device\n"
+
+
+def test_what_was_not_foreseen_is_one_line_and_a_way_to_see_more(run, color_model, pictures, monkeypatch):
+    from visiontool import classifier
+
+    def defect(*_):
+        raise ZeroDivisionError("a defect")
+
+    monkeypatch.setattr(classifier.Classifier, "probabilities", defect)
+    ran = run("predict", pictures, "-m", color_model, "-q")
+    assert ran.code == 1
+    assert ran.err.splitlines()[0] == "Error: ZeroDivisionError: a defect"
+    assert "VISIONTOOL_DEBUG=1" in ran.err
+    monkeypatch.setenv("VISIONTOOL_DEBUG", "1")
+    with pytest.raises(ZeroDivisionError):
+        run("predict", pictures, "-m", color_model, "-q")

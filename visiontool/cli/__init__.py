@@ -10,6 +10,7 @@ import click
 
 import visiontool
 from visiontool.cli.predict import predict
+from visiontool.cli.text import printable
 from visiontool.errors import ConversionError, DataError, DeviceError, ModelError, UsageError, VisiontoolError
 
 EXIT_FAILED = 1
@@ -64,18 +65,16 @@ def run(arguments: list[str] | None = None) -> int:
         click.echo("Interrupted.", err=True)
         return EXIT_INTERRUPTED
     except VisiontoolError as error:
-        click.echo(f"Error: {_printable(str(error))}", err=True)
+        click.echo("Error: " + printable(str(error), keep="\n"), err=True)
         return next(code for kind, code in _EXIT_CODES.items() if isinstance(error, kind))
+    except OSError as error:
+        click.echo(f"Error: the output cannot be written: {error.strerror or error}", err=True)
+        return EXIT_FAILED
     except Exception as error:
         if "VISIONTOOL_DEBUG" in os.environ:
             raise
-        click.echo(f"Error: {type(error).__name__}: {_printable(str(error))}", err=True)
+        click.echo(f"Error: {type(error).__name__}: {printable(str(error))}", err=True)
         click.echo("This was not foreseen. VISIONTOOL_DEBUG=1 before the command shows where it happened.", err=True)
         return EXIT_FAILED
     return result if isinstance(result, int) else 0
 
-
-def _printable(text: str) -> str:
-    from visiontool.cli.text import printable
-
-    return printable(text, keep="\n")

@@ -216,7 +216,8 @@ def _opened(output: Path | None, force: bool) -> Iterator[IO[bytes]]:
             yield stream
         unfinished.replace(output)
     except OSError as error:
-        raise click.ClickException(f"{printable(str(output))} cannot be written: {error.strerror}") from None
+        kept = f" The rows so far are in {unfinished.name}." if unfinished.exists() else ""
+        raise click.ClickException(printable(f"{output} cannot be written: {error.strerror}.{kept}")) from None
     except KeyboardInterrupt:
         click.echo(f"The rows so far are in {printable(str(unfinished))}.", err=True)
         raise
