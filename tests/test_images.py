@@ -444,7 +444,7 @@ def test_a_file_without_permission_is_named_so(tmp_path):
 def test_errors_of_the_system_are_put_in_words(tmp_path, monkeypatch):
     os.symlink("loop.png", tmp_path / "loop.png")
     assert error_of(str(tmp_path / "loop.png")) == "cannot be opened: Too many levels of symbolic links"
-    assert re.match("cannot be opened: .*null", error_of("a\0b.png"))
+    assert "null" in error_of("a\0b.png")
 
     def denied(path: str) -> None:
         raise PermissionError(13, "Permission denied", path)
