@@ -1,6 +1,10 @@
 """From torch to a model file: the built-in models, SqueezeNet's real weights, and the gate for a wrong file."""
 
 import json
+import os
+import shutil
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -80,9 +84,6 @@ def test_the_last_layer_on_the_embedding_gives_the_logits(digits):
 
 
 def test_the_same_network_gives_the_same_bytes(digits, tmp_path):
-    import subprocess
-    import sys
-
     path, _ = digits
     code = (
         "import sys; from pathlib import Path; from visiontool.training.convert import convert_folder;"
@@ -94,7 +95,7 @@ def test_the_same_network_gives_the_same_bytes(digits, tmp_path):
         check=True,
         capture_output=True,
         cwd=ROOT,
-        env={**__import__("os").environ, "PYTHONHASHSEED": "12345"},
+        env={**os.environ, "PYTHONHASHSEED": "12345"},
     )
     assert again.read_bytes() == path.read_bytes()
 
@@ -202,3 +203,24 @@ def test_squeezenets_feature_map_averages_to_its_embedding(shared, tmp_path):
     feature_map = classifier.run(pixels, "feature_map")
     assert feature_map.shape[:2] == (1, 512)
     np.testing.assert_allclose(feature_map.mean((2, 3)), classifier.run(pixels, "embedding"), atol=1e-4)
+
+
+@pytest.mark.slow
+def test_one_command_makes_a_built_in_model_anew(tmp_path):
+    """Where the same versions wrote the committed file, to the byte."""
+    project = tmp_path / "project"
+    for part in ("scripts", "samples", "weights/lenet5"):
+        shutil.copytree(ROOT / part, project / part)
+    committed = (LENET / "model.onnx").read_bytes()
+    (project / "weights" / "lenet5").rename(project / "better")
+    subprocess.run(
+        [sys.executable, "scripts/add_builtin.py", "better", "--name", "lenet5"],
+        cwd=project,
+        check=True,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+    )
+    made = project / "weights" / "lenet5"
+    assert sorted(path.name for path in made.iterdir()) == sorted(path.name for path in LENET.iterdir())
+    tools = ModelSpec.from_json(scan(made / "model.onnx").metadata[MANIFEST_KEY]).tools
+    if tools == Classifier.load(LENET).spec.tools:
+        assert (made / "model.onnx").read_bytes() == committed

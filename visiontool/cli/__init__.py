@@ -77,4 +77,3 @@ def run(arguments: list[str] | None = None) -> int:
         click.echo("This was not foreseen. VISIONTOOL_DEBUG=1 before the command shows where it happened.", err=True)
         return EXIT_FAILED
     return result if isinstance(result, int) else 0
-
