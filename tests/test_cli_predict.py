@@ -339,7 +339,11 @@ def test_interrupting_keeps_the_rows_so_far_and_is_exit_130(color_model, picture
     many(pictures, 20_000)
     target = tmp_path / "rows.jsonl"
     unfinished = tmp_path / "rows.jsonl.partial"
-    process = start("predict", pictures, "-m", color_model, "-o", target, "-b", 1)
+    # A suite that runs in the background inherits an ignored SIGINT, and so would the process.
+    process = start(
+        *("predict", pictures, "-m", color_model, "-o", target, "-b", 1),
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+    )
     deadline = time.monotonic() + 60
     while not (unfinished.exists() and unfinished.stat().st_size) and time.monotonic() < deadline:
         time.sleep(0.01)
