@@ -239,7 +239,7 @@ def test_output_into_a_missing_folder_is_an_error_that_names_the_file(run, color
         (["--mean", "0.5"], "--mean"),
         (["--img-size", "8"], "--img-size"),
         (["--img-size", "8x"], "not a size"),
-        (["--mean", "a,b"], "not one number or three"),
+        (["--mean", "a,b"], "not one number, or three"),
         (["--nonsense"], "--nonsense"),
     ],
 )

@@ -697,8 +697,7 @@ HEIC_HEADER = b"\x00\x00\x00\x18ftypheic\0\0\0\0mif1heic" + bytes(50)
 def test_heic_without_its_package_says_what_to_install(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "pillow_heif", None)
     assert error_of(written(tmp_path, "a.jpg", HEIC_HEADER)) == (
-        "Reading HEIC pictures needs packages that are not installed.\n"
-        'Install them with: pip install "visiontool[heic]"'
+        'Reading HEIC pictures needs packages that are not installed. Install them with: pip install "visiontool[heic]"'
     )
 
 

@@ -20,6 +20,7 @@ from visiontool import Classifier
 from visiontool.errors import ModelError, UsageError
 from visiontool.onnx_scan import Scan
 from visiontool.outside import Description, describe
+from visiontool.runtime import OpenModel
 from visiontool.spec import MAX_MANIFEST_CHARS
 
 COLOR = (200, 100, 50)
@@ -314,13 +315,13 @@ def test_each_missing_piece_is_named(
 @pytest.mark.parametrize(
     ("options", "words"),
     [
-        (["--img-size", "9"], "the graph takes 8x8 pixels, whatever --img-size says"),
-        (["--mean", "0.1,0.2"], "is not one number or three"),
+        (["--img-size", "9"], "the graph takes 8x8 pixels (height x width), which --img-size contradicts"),
+        (["--mean", "0.1,0.2"], "--mean: 2 numbers for a graph that takes 3 channels"),
         (["--mean", "123.675,116.28,103.53"], "--mean 123.675,116.28,103.53: expected 0 to 1, on the scale 0 to 1"),
         (["--mean", "-0.5"], "--mean -0.5: expected 0 to 1"),
         (["--std", "58.395,57.12,57.375"], "numbers on the scale 0 to 255 must be divided by 255"),
         (["--std", "0"], "--std 0: expected 1e-06 to 10"),
-        (["--std", "nan"], "is not one number or three"),
+        (["--std", "nan"], "--std nan: expected 1e-06 to 10"),
         (["--spec", "spec.json", "--mean", "0"], "--spec says everything of a model; leave out --mean"),
         (["--class-names", "two.txt"], "--class-names two.txt: 2 names; "),
     ],
@@ -341,18 +342,19 @@ def test_options_that_cannot_be_meant_are_wrong_usage(
     "said",
     [
         {"mean": (float("nan"),)},
-        {"mean": (True,)},
+        {"mean": 123.7},
         {"mean": ()},
         {"std": (1.0, 1.0)},
         {"img_size": (0, 8)},
         {"img_size": (8, 5000)},
         {"crop_pct": 0.0},
         {"crop_pct": 1.01},
+        {"interpolation": "area"},
     ],
 )
 def test_a_description_from_python_is_checked_too(said: dict[str, Any], bench: Bench) -> None:
     model = bench.model(outside_graph(("N", 3, "H", "W")))
-    with pytest.raises(UsageError, match=r"^--(mean|std|img-size|crop-pct)[: ]"):
+    with pytest.raises(UsageError, match=r"^--(mean|std|img-size|crop-pct|interpolation)[: ]"):
         Classifier.load(model, description=Description(**said))
 
 
@@ -475,11 +477,11 @@ def test_only_what_the_user_did_not_say_is_said_to_be_taken(bench: Bench) -> Non
 
     inputs, outputs = [Port("x", "tensor(float)", [1, 3, 8, 8])], [Port("y", "tensor(float)", [1, 3])]
     said = Description(class_names=bench.names, mean=(0.0,), std=(1.0,), crop_pct=1.0)
-    described = describe(Path("m.onnx"), Scan({}, "Gemm"), inputs, outputs, said, "border")
-    assert described.assumed == ("RGB (else --spec)", "bilinear (--interpolation)")
-    assert (described.spec.name, described.spec.crop_mode) == ("m", "border")
-    described = describe(Path("m.onnx"), Scan({}, "Gemm"), inputs, outputs, said)
-    assert described.assumed == ("RGB (else --spec)", "center (--crop-mode)", "bilinear (--interpolation)")
+    opened = OpenModel(Path("m.onnx"), Scan({}, {"y": "Gemm"}), None, inputs, outputs, "cpu")
+    spec, assumed = describe(opened, said, "border")
+    assert assumed == ("RGB (else --spec)", "bilinear (--interpolation)")
+    assert (spec.name, spec.crop_mode) == ("m", "border")
+    assert describe(opened, said)[1] == ("RGB (else --spec)", "center (--crop-mode)", "bilinear (--interpolation)")
 
 
 # --spec manifest.json

@@ -313,14 +313,23 @@ def test_any_value_anywhere_is_read_or_refused(name: str, value: object) -> None
 
 
 def test_the_manifest_that_fits_its_graph_passes() -> None:
-    COLOR_SPEC.check_graph([COLOR_INPUT], COLOR_OUTPUTS)
+    COLOR_SPEC.check_graph([COLOR_INPUT], COLOR_OUTPUTS, {})
 
 
 def test_an_axis_without_a_number_fits_any_length() -> None:
     COLOR_SPEC.check_graph(
         [FakePort("image", "tensor(uint8)", [None, "H", None, 3])],
         [FakePort("logits", "tensor(float16)", []), FakePort("embedding", "tensor(float)", [None, "D"])],
+        {},
     )
+    COLOR_SPEC.check_graph([COLOR_INPUT], [COLOR_OUTPUTS[0]._replace(shape=["N", 3, 1, 1]), COLOR_OUTPUTS[1]], {})
+
+
+def test_a_softmax_that_the_manifest_does_not_tell_of_is_refused() -> None:
+    with pytest.raises(ModelError, match="ends in Softmax: say 'softmax'"):
+        COLOR_SPEC.check_graph([COLOR_INPUT], COLOR_OUTPUTS, {"logits": "Softmax"})
+    replace(COLOR_SPEC, activation="softmax").check_graph([COLOR_INPUT], COLOR_OUTPUTS, {"logits": "Softmax"})
+    COLOR_SPEC.check_graph([COLOR_INPUT], COLOR_OUTPUTS, {"embedding": "Softmax"})
 
 
 def with_spec(**changes: Any) -> Callable[[], tuple[ModelSpec, list[FakePort], list[FakePort]]]:
@@ -352,7 +361,7 @@ def with_logits(**changes: Any) -> Callable[[], tuple[ModelSpec, list[FakePort],
         (with_input(shape=[2**40, 8, 8, 3]), "pictures at once; expected any number, or 1 to 4096"),
         (with_logits(type="tensor(string)"), "output 'logits' is 'tensor(string)'; expected float numbers"),
         (with_logits(shape=["N", 4]), "3 labels, the graph gives 4 logits"),
-        (with_logits(shape=["N", 3, 1, 1]), "output 'logits' has shape ['N', 3, 1, 1]; expected 2 axes"),
+        (with_logits(shape=["N", 3, 2, 1]), "output 'logits' has shape ['N', 3, 2, 1]; expected 2 axes"),
         (lambda: (COLOR_SPEC, [], COLOR_OUTPUTS), "the graph takes 0 inputs"),
         (lambda: (COLOR_SPEC, [COLOR_INPUT] * 2, COLOR_OUTPUTS), "the graph takes 2 inputs"),
         (lambda: (COLOR_SPEC, [COLOR_INPUT], []), "is not in the graph: []"),
@@ -369,7 +378,7 @@ def test_a_manifest_that_does_not_fit_its_graph_is_refused(
 ) -> None:
     spec, inputs, outputs = case()
     with pytest.raises(ModelError) as caught:
-        spec.check_graph(inputs, outputs)
+        spec.check_graph(inputs, outputs, {})
     assert words in str(caught.value)
     assert len(str(caught.value)) < 400
     assert "\n" not in str(caught.value)

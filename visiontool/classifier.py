@@ -2,11 +2,11 @@
 
 import os
 from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Generator, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import chain, islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,7 +15,7 @@ from PIL import Image
 from visiontool import preprocess, runtime, store
 from visiontool.errors import ModelError, PictureError, UsageError
 from visiontool.images import ImageSource, open_image
-from visiontool.spec import MANIFEST_KEY, CropMode, ModelSpec
+from visiontool.spec import MANIFEST_KEY, CropMode, ModelSpec, without_trailing_ones
 
 if TYPE_CHECKING:
     from concurrent.futures import Future
@@ -47,7 +47,7 @@ class Result:
     notes: tuple[str, ...] = ()  # what was done to the picture that one should know, e.g. "first frame of several"
 
     @property
-    def status(self) -> str:
+    def status(self) -> Literal["ok", "error"]:
         """ "ok" or "error"."""
         return "ok" if self.error is None else "error"
 
@@ -70,12 +70,13 @@ class Classifier:
         assumed: for a file from another tool, what neither the file nor the caller said.
     """
 
-    def __init__(self, session: Any, spec: ModelSpec, device: str, assumed: tuple[str, ...] = ()) -> None:
+    def __init__(self, opened: runtime.OpenModel, spec: ModelSpec, assumed: tuple[str, ...] = ()) -> None:
         self.spec = spec
-        self.device = device
+        self.device = opened.device
         self.assumed = assumed
-        self._session = session
-        fixed = session.get_inputs()[0].shape[0]
+        self._opened = opened
+        fixed = opened.inputs[0].shape[0]
+        self._classes = len(spec.labels)
         self._fixed_batch: int | None = fixed if isinstance(fixed, int) else None
         self._resize_to = preprocess.resize_to(spec.input.size, spec.crop_pct, spec.crop_mode)
 
@@ -103,27 +104,24 @@ class Classifier:
             DeviceError: the device cannot be used.
             UsageError: arguments that contradict each other or the file.
         """
+        if crop_mode is not None and crop_mode not in preprocess.CROP_MODES:
+            raise UsageError(f"crop_mode {crop_mode!r} is none of {', '.join(preprocess.CROP_MODES)}")
         opened = runtime.open_model(store.resolve(model), device=device, threads=threads)
-        path, session = opened.path, opened.session
-        manifest = opened.scan.metadata.get(MANIFEST_KEY)
-        if manifest is not None and description is not None and (said := description.said()):
-            raise UsageError(f"{path}: the file says this of itself; leave out {', '.join(said)}")
+        path, manifest = opened.path, opened.scan.metadata.get(MANIFEST_KEY)
         assumed: tuple[str, ...] = ()
+        if manifest is None:
+            from visiontool.outside import describe
+
+            spec, assumed = describe(opened, description, crop_mode)
+        elif description is not None and (said := description.said()):
+            raise UsageError(f"{path}: the file says this of itself; leave out {', '.join(said)}")
         try:
-            inputs, outputs = session.get_inputs(), session.get_outputs()
             if manifest is not None:
                 spec = ModelSpec.from_json(manifest)
-            else:
-                from visiontool.outside import describe
-
-                described = describe(path, opened.scan, inputs, outputs, description, crop_mode)
-                spec, assumed = described.spec, described.assumed
-            spec.check_graph(inputs, outputs)
-        except UnicodeDecodeError:
-            raise ModelError(f"{path}: not an ONNX file, or a damaged one (a name in the graph is not UTF-8)") from None
+            spec.check_graph(opened.inputs, opened.outputs, opened.scan.final_operators)
         except ModelError as error:
-            raise error if str(error).startswith(("--", str(path))) else ModelError(f"{path}: {error}") from None
-        return cls(session, replace(spec, crop_mode=crop_mode) if crop_mode else spec, opened.device, assumed)
+            raise ModelError(f"{path}: {error}") from None
+        return cls(opened, replace(spec, crop_mode=crop_mode) if crop_mode else spec, assumed)
 
     def predict(self, images: Iterable[ImageSource], *, top_k: int = 5, min_probability: float = 0.0) -> list[Result]:
         """Classifies pictures: paths, PIL pictures, or uint8 arrays of shape (H, W), (H, W, 3) or (H, W, 4).
@@ -142,8 +140,11 @@ class Classifier:
         min_probability: float = 0.0,
         batch_size: int = DEFAULT_BATCH_SIZE,
         workers: int | None = None,
-    ) -> Iterator[Result]:
-        """`predict` for any number of pictures: yields each result as soon as its batch is done.
+    ) -> Generator[Result, None, None]:
+        """`predict` for any number of pictures: yields the results of a batch as soon as it is done.
+
+        Pictures are taken from `images` ahead of the network, at most twice `batch_size` and `workers` of them. A
+        picture that comes as an object may be used again for the next one.
 
         Args:
             top_k: classes in an answer, at most as many as the model has.
@@ -189,13 +190,13 @@ class Classifier:
             chunks.append(self.run(_pixels(batch), output))
         if chunks:
             return np.concatenate(chunks)
-        shape = next(port.shape for port in self._session.get_outputs() if port.name == output)
+        shape = next(port.shape for port in self._opened.outputs if port.name == output)
         return np.zeros((0, shape[1] if isinstance(shape[1], int) else 0), np.float32)
 
     def _stream(
         self, images: Iterable[ImageSource], top_k: int, min_probability: float, batch_size: int, workers: int
-    ) -> Iterator[Result]:
-        for batch in _batches(self._prepared(images, 2 * batch_size + workers, workers), batch_size):
+    ) -> Generator[Result, None, None]:
+        for batch in _batches(self._prepared(images, batch_size + workers, workers), batch_size):
             readable = [item for item in batch if item.pixels is not None]
             rows = iter(self.run(_pixels(readable), self.spec.logits) if readable else ())
             for item in batch:
@@ -204,24 +205,28 @@ class Classifier:
                 else:
                     yield self._result(item, next(rows), top_k, min_probability)
 
-    def _prepared(self, images: Iterable[ImageSource], ahead: int, workers: int) -> "Iterator[_Prepared]":
-        """Opens pictures in threads, at most `ahead` of them before they are asked for; yields them in order."""
+    def _prepared(self, images: Iterable[ImageSource], ahead: int, workers: int) -> Iterator[_Prepared]:
+        """Prepares pictures in order. Files are opened in threads, at most `ahead` before they are asked for; a picture
+        that comes as an object is prepared when it is taken, since the caller may use the object again for the next.
+        """
         images = iter(images)
-        first = list(islice(images, 2))
-        if len(first) < 2:  # one picture needs no threads, and is answered sooner without
-            yield from map(self._prepare, first)
-            return
+        first = list(islice(images, 1))
+        if first and _is_path(first[0]):
+            first += islice(images, 1)
+            if len(first) == 1:  # one picture needs no threads, and is answered sooner without
+                yield self._prepare(first[0])
+                return
         from concurrent.futures import ThreadPoolExecutor
 
         pool = ThreadPoolExecutor(workers, thread_name_prefix="visiontool-open")
-        waiting: deque[Future[_Prepared]] = deque()
+        waiting: deque[Future[_Prepared] | _Prepared] = deque()
         try:
             for image in chain(first, images):
-                waiting.append(pool.submit(self._prepare, image))
+                waiting.append(pool.submit(self._prepare, image) if _is_path(image) else self._prepare(image))
                 if len(waiting) >= ahead:
-                    yield waiting.popleft().result()
+                    yield _result_of(waiting.popleft())
             while waiting:
-                yield waiting.popleft().result()
+                yield _result_of(waiting.popleft())
         finally:
             pool.shutdown(wait=True, cancel_futures=True)
 
@@ -241,6 +246,9 @@ class Classifier:
         Raises:
             ModelError: the output has another shape than the model file says.
         """
+        if pixels.dtype != np.uint8 or pixels.shape[1:] != (*self.spec.input.size, 3):
+            height, width = self.spec.input.size
+            raise UsageError(f"expected uint8 (N, {height}, {width}, 3), not {pixels.dtype} {pixels.shape}")
         tensor = preprocess.to_tensor(pixels, self.spec.input)
         if self._fixed_batch in (None, len(tensor)):
             return self._run_once(tensor, output)
@@ -252,11 +260,20 @@ class Classifier:
         return np.concatenate(chunks)
 
     def _run_once(self, tensor: NDArray[Any], output: str) -> NDArray[np.float32]:
-        values = runtime.run(self._session, output, {self.spec.input.name: tensor})
-        if values.shape[:1] != tensor.shape[:1]:
-            raise ModelError(f"{self.spec.name}: output {output!r} has shape {values.shape} for {len(tensor)} pictures")
-        if output == self.spec.logits and values.shape[1:] != (len(self.spec.labels),):
-            raise ModelError(f"{self.spec.name}: logits of shape {values.shape} for {len(self.spec.labels)} labels")
+        try:
+            values = runtime.run(self._opened.session, output, {self.spec.input.name: tensor})
+        except ModelError as error:
+            hint = "\nIt may want fewer pictures at once: --batch-size 1." if len(tensor) > 1 else ""
+            raise ModelError(f"{self._opened.path}: {error}{hint}") from None
+        if output == self.spec.logits:
+            values = values.reshape(values.shape[: len(without_trailing_ones(values.shape))])
+        if values.shape[:1] != tensor.shape[:1] or (
+            output == self.spec.logits and values.shape[1:] != (self._classes,)
+        ):
+            raise ModelError(
+                f"{self._opened.path}: output {output!r} has shape {values.shape} "
+                f"for {len(tensor)} pictures and {self._classes} labels"
+            )
         return values.astype(np.float32, copy=False)
 
     def _result(self, item: _Prepared, logits: NDArray[np.float32], top_k: int, min_probability: float) -> Result:
@@ -289,6 +306,14 @@ def _listed(images: Iterable[ImageSource]) -> Iterable[ImageSource]:
     if isinstance(images, (str, Path, Image.Image)) or (isinstance(images, np.ndarray) and images.ndim < 4):
         raise UsageError("expected a list of pictures; put the one picture into a list: [picture]")
     return images
+
+
+def _is_path(image: ImageSource) -> bool:
+    return isinstance(image, (str, os.PathLike))
+
+
+def _result_of(item: "Future[_Prepared] | _Prepared") -> _Prepared:
+    return item if isinstance(item, _Prepared) else item.result()
 
 
 def _pixels(batch: Sequence[_Prepared]) -> NDArray[np.uint8]:

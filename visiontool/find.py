@@ -34,7 +34,7 @@ def find_images(
         empty = True
         for found in _pictures(path, recursive):
             empty = False
-            real = os.path.realpath(found)
+            real = _real(found)
             if real not in seen:
                 seen.add(real)
                 yield found
@@ -42,14 +42,30 @@ def find_images(
             on_empty(path)
 
 
+def is_one_file(path: str) -> bool:
+    """Whether `path` means one picture, there or not, as against a folder or a glob."""
+    return not os.path.isdir(path) and not _is_glob(path)
+
+
 def natural_key(name: str) -> tuple[str, str]:
     """Sorts names as people do: 2 before 10, without regard to case."""
     return re.sub(r"\d+", lambda digits: digits[0].zfill(20), name.casefold()), name
 
 
-def _pictures(path: str, recursive: bool) -> Iterator[str]:
+def _is_glob(path: str) -> bool:
     # What exists under exactly this name is meant, even when the name reads like a glob: "a[1].jpg".
-    if os.path.lexists(path) or not _MAGIC.search(path):
+    return _MAGIC.search(path) is not None and not os.path.lexists(path)
+
+
+def _real(path: str) -> str:
+    try:
+        return os.path.realpath(path)
+    except OSError:  # the working folder was deleted
+        return path
+
+
+def _pictures(path: str, recursive: bool) -> Iterator[str]:
+    if not _is_glob(path):
         matches: Iterable[str] = (path,)
     else:
         pattern = Path(path)

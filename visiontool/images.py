@@ -174,7 +174,7 @@ def _opened(plugin: str, data: bytes) -> Image.Image:
         try:
             module = import_module("pillow_heif")
         except ImportError as error:
-            raise PictureError(missing_extra("heic", "Reading HEIC pictures")) from error
+            raise PictureError(" ".join(missing_extra("heic", "Reading HEIC pictures").splitlines())) from error
     else:
         module = import_module(f"PIL.{plugin}ImagePlugin")
     # IcoImageFile would decode while it opens. Frame 0 is the biggest one.

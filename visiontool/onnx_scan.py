@@ -23,6 +23,7 @@ MAX_FILE_BYTES = 2**31 - 1  # protobuf's own limit
 MAX_METADATA_BYTES = 32 * 2**20
 MAX_FIELDS = 2_000_000  # a second or two; large networks have some 100,000
 MAX_NAME_BYTES = 100_000
+_MAX_OUTPUTS = 1000
 _MAX_DEPTH = 96  # messages within messages; onnxruntime's parser takes 100
 
 _VARINT, _FIXED64, _BYTES, _FIXED32 = 0, 1, 2, 5
@@ -45,10 +46,10 @@ _PASSES_VALUES_ON = {"Identity", "Flatten", "Reshape", "Squeeze", "Cast", "Dropo
 
 
 class Scan(NamedTuple):
-    """What the scan found: the metadata of the file, and the operator that makes its first output."""
+    """What the scan found."""
 
     metadata: dict[str, str]
-    final_operator: str
+    final_operators: dict[str, str]  # for each output of the graph the operator that makes it, "" where it is unknown
 
 
 def scan(path: Path) -> Scan:
@@ -105,7 +106,7 @@ def _read_model(data: "_Protobuf", size: int, path: Path) -> Scan:
             'Make one of it with: python -c "import onnx; '
             "onnx.save(onnx.load('model.onnx'), 'single.onnx')\""
         )
-    return Scan(metadata, _final_operator(data, *graph))
+    return Scan(metadata, _final_operators(data, *graph))
 
 
 class _MalformedError(Exception):
@@ -200,10 +201,10 @@ def _name_if_external(data: _Protobuf, start: int, end: int) -> str | None:
     return name if external else None
 
 
-def _final_operator(data: _Protobuf, start: int, end: int) -> str:
-    """The operator behind the graph's first output, seen through those that only pass values on; "" if unknown."""
+def _final_operators(data: _Protobuf, start: int, end: int) -> dict[str, str]:
+    """The operator behind each output of the graph, seen through those that only pass values on."""
     makers: dict[str, tuple[str, str]] = {}  # output -> (operator, its first input)
-    wanted: str | None = None
+    wanted: list[str] = []
     for number, wire, first, last in data.fields(start, end):
         if number == _GRAPH_NODE and wire == _BYTES:
             inputs, outputs, operator = [], [], ""
@@ -218,11 +219,14 @@ def _final_operator(data: _Protobuf, start: int, end: int) -> str:
                     operator = data.text(low, high)
             for output in outputs:
                 makers[output] = (operator, inputs[0] if inputs else "")
-        elif number == _GRAPH_OUTPUT and wire == _BYTES and wanted is None:
-            wanted = data.texts(first, last).get(1, "")
-    source = wanted or ""
+        elif number == _GRAPH_OUTPUT and wire == _BYTES:
+            wanted.append(data.texts(first, last).get(1, ""))
+    return {output: _operator_behind(output, makers) for output in wanted[:_MAX_OUTPUTS]}
+
+
+def _operator_behind(value: str, makers: dict[str, tuple[str, str]]) -> str:
     for _ in range(len(makers)):
-        operator, source = makers.get(source, ("", ""))
+        operator, value = makers.get(value, ("", ""))
         if operator not in _PASSES_VALUES_ON:
             return operator
     return ""

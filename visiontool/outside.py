@@ -5,15 +5,15 @@ model zoo carry nothing.
 """
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import cast
+from typing import cast, get_args
 
 from visiontool import labels
 from visiontool.errors import ModelError, UsageError
 from visiontool.json_fields import is_number, shown
-from visiontool.onnx_scan import Scan
+from visiontool.runtime import OpenModel
 from visiontool.spec import (
     CROP_PCT_RANGE,
     MAX_MANIFEST_CHARS,
@@ -30,6 +30,7 @@ from visiontool.spec import (
     Layout,
     ModelSpec,
     Port,
+    without_trailing_ones,
 )
 
 _DTYPES: dict[str, DType] = {"tensor(uint8)": "uint8", "tensor(float)": "float32", "tensor(float16)": "float16"}
@@ -46,58 +47,59 @@ class Description:
     """
 
     class_names: Path | None = None
-    mean: tuple[float, ...] | None = None
+    mean: tuple[float, ...] | None = None  # or one number
     std: tuple[float, ...] | None = None
-    img_size: tuple[int, int] | None = None  # (H, W) in pixels
+    img_size: tuple[int, int] | None = None  # (H, W) in pixels, or one side of a square
     crop_pct: float | None = None
     interpolation: Interpolation | None = None
     spec: Path | None = None
+
+    def __post_init__(self) -> None:
+        for name in ("mean", "std"):
+            value = getattr(self, name)
+            if value is not None:
+                numbers = value if isinstance(value, Iterable) else (value,)
+                object.__setattr__(self, name, tuple(float(number) for number in numbers))
+        if isinstance(self.img_size, int):
+            object.__setattr__(self, "img_size", (self.img_size, self.img_size))
 
     def said(self) -> list[str]:
         """The options that were given, as they are typed."""
         return ["--" + field.name.replace("_", "-") for field in fields(self) if getattr(self, field.name) is not None]
 
 
-@dataclass(frozen=True, slots=True)
-class Described:
-    """A spec for a file from elsewhere, and what of it nobody said: conventions to be told to the user."""
-
-    spec: ModelSpec
-    assumed: tuple[str, ...] = ()
-
-
 def describe(
-    path: Path,
-    found: Scan,
-    inputs: Sequence[Port],
-    outputs: Sequence[Port],
-    said: Description | None,
-    crop_mode: CropMode | None = None,
-) -> Described:
+    opened: OpenModel, said: Description | None, crop_mode: CropMode | None = None
+) -> tuple[ModelSpec, tuple[str, ...]]:
     """Makes the spec of a model file that carries no manifest.
 
     Args:
         said: what the user says of it.
         crop_mode: what the user says too; None where nothing was said.
 
+    Returns:
+        The spec, and what of it nobody said: conventions that the user should be told of.
+
     Raises:
         ModelError: the graph is no picture classifier, or something that must be known is not; the message lists all
             that is missing and the options that give it.
         UsageError: options that are out of range, or that contradict the file or each other.
     """
+    path, inputs, outputs = opened.path, opened.inputs, opened.outputs
     said = said or Description()
     if said.spec is not None:
         if others := [option for option in said.said() if option != "--spec"]:
             raise UsageError(f"--spec says everything of a model; leave out {', '.join(others)}")
-        return Described(_read_spec(said.spec, found))
-    metadata = found.metadata
+        return _read_spec(said.spec), ()
+    metadata = opened.scan.metadata
     if metadata.get("task") in _NOT_CLASSIFIERS:
         raise ModelError(
             f"{path}: its metadata says task={metadata['task']!r}; visiontool runs classifiers (task='classify')"
         )
     layout, channels, dtype, graph_size = _input_of(path, inputs)
     classes = _classes_of(path, outputs)
-    activation = _activation(path, found.final_operator)
+    final_operator = opened.scan.final_operators.get(outputs[0].name, "")
+    activation = _activation(path, final_operator)
     _check_said(said, channels)
     ultralytics = _is_ultralytics(metadata)
     assumed: list[str] = []
@@ -153,8 +155,8 @@ def describe(
     if interpolation is None:
         interpolation = "bilinear"
         assumed.append("bilinear (--interpolation)")
-    if activation == "none" and found.final_operator not in _SURELY_LOGITS:
-        assumed.append(f"logits, which come from {shown(found.final_operator)} (else --spec)")
+    if activation == "none" and final_operator not in _SURELY_LOGITS:
+        assumed.append(f"logits, which come from {shown(final_operator)} (else --spec)")
     if len(outputs) > 1:
         assumed.append(f"{shown(outputs[0].name)}, the first of {len(outputs)} outputs (else --spec)")
     spec = ModelSpec(
@@ -168,7 +170,7 @@ def describe(
         logits=outputs[0].name,
         activation=activation,
     )
-    return Described(spec, tuple(assumed))
+    return spec, tuple(assumed)
 
 
 def _check_said(said: Description, channels: int) -> None:
@@ -187,13 +189,15 @@ def _check_said(said: Description, channels: int) -> None:
         raise UsageError(f"--img-size {said.img_size}: expected 1 to {MAX_SIDE} pixels")
     if said.crop_pct is not None and not is_number(said.crop_pct, *CROP_PCT_RANGE):
         raise UsageError(f"--crop-pct {said.crop_pct}: expected {CROP_PCT_RANGE[0]:g} to {CROP_PCT_RANGE[1]:g}")
+    if said.interpolation is not None and said.interpolation not in get_args(Interpolation):
+        raise UsageError(f"--interpolation {said.interpolation}: expected one of {', '.join(get_args(Interpolation))}")
 
 
 def _is_ultralytics(metadata: Mapping[str, str]) -> bool:
     return metadata.get("author") == "Ultralytics" or metadata.get("description", "").startswith("Ultralytics ")
 
 
-def _read_spec(path: Path, found: Scan) -> ModelSpec:
+def _read_spec(path: Path) -> ModelSpec:
     try:
         with open(path, "rb") as file:
             raw = file.read(MAX_MANIFEST_CHARS + 1)
@@ -202,18 +206,15 @@ def _read_spec(path: Path, found: Scan) -> ModelSpec:
     if len(raw) > MAX_MANIFEST_CHARS:
         raise ModelError(f"--spec {path}: more than {MAX_MANIFEST_CHARS:,} bytes")
     try:
-        spec = ModelSpec.from_json(raw.decode("utf-8-sig"))
+        return ModelSpec.from_json(raw.decode("utf-8-sig"))
     except UnicodeDecodeError:
         raise ModelError(f"--spec {path}: not UTF-8 text") from None
     except ModelError as error:
         raise ModelError(f"--spec {path}: {error}") from None
-    if spec.activation == "none" and found.final_operator == "Softmax":
-        raise ModelError(f"--spec {path}: 'activation' is 'none', but the graph ends in Softmax: say 'softmax'")
-    return spec
 
 
-def _input_of(path: Path, inputs: Sequence[Port]) -> tuple[Layout, int, DType, tuple[int, int] | None]:
-    """Layout, channels and type of the one input, and its (H, W) where the file fixes them."""
+def _input_of(path: Path, inputs: Sequence[Port]) -> tuple[Layout, int, DType, tuple[int | None, int | None]]:
+    """Layout, channels and type of the one input, and its (H, W), each None where the file leaves it open."""
     if len(inputs) != 1 or len(inputs[0].shape) != 4 or inputs[0].type not in _DTYPES:
         ports = "; ".join(f"{shown(port.name)} {port.type[:60]} {shown(list(port.shape))}" for port in inputs[:3])
         raise ModelError(f"{path}: takes {ports or 'nothing'}; a classifier takes one 4-axis batch of pictures")
@@ -229,14 +230,17 @@ def _input_of(path: Path, inputs: Sequence[Port]) -> tuple[Layout, int, DType, t
             raise ModelError(
                 f"{path}: takes pictures of {height}x{width} pixels; at most {MAX_SIDE} a side are possible"
             )
-    size = (height, width) if isinstance(height, int) and isinstance(width, int) else None
+    size = (height if isinstance(height, int) else None, width if isinstance(width, int) else None)
     return "NCHW" if nchw else "NHWC", cast(int, channels), _DTYPES[inputs[0].type], size
 
 
 def _classes_of(path: Path, outputs: Sequence[Port]) -> int | None:
-    shape = outputs[0].shape
+    shape = without_trailing_ones(outputs[0].shape)
     if shape and len(shape) != 2:
-        raise ModelError(f"{path}: its first output has shape {shown(list(shape))}; a classifier gives (N, classes)")
+        raise ModelError(
+            f"{path}: its first output has shape {shown(list(shape))}; a classifier gives (N, classes).\n"
+            "If another output is meant, name it with --spec manifest.json."
+        )
     return shape[1] if shape and isinstance(shape[1], int) else None
 
 
@@ -301,16 +305,22 @@ def _scaling(
 
 
 def _size(
-    path: Path, metadata: Mapping[str, str], graph_size: tuple[int, int] | None, said: Description
+    path: Path, metadata: Mapping[str, str], graph_size: tuple[int | None, int | None], said: Description
 ) -> tuple[int, int] | None:
-    if graph_size is not None:
-        if said.img_size not in (None, graph_size):
-            raise UsageError(
-                f"{path}: the graph takes {graph_size[0]}x{graph_size[1]} pixels, whatever --img-size says"
-            )
-        return graph_size
-    if said.img_size is not None:
-        return said.img_size
+    """(H, W) as the graph fixes it, else as the user says, else as the metadata says."""
+    height, width = graph_size
+    if height is not None and width is not None and said.img_size is None:
+        return height, width
+    size = said.img_size or _imgsz(metadata)
+    if size is not None and not (height in (None, size[0]) and width in (None, size[1])):
+        option = "--img-size" if said.img_size else "its metadata's imgsz"
+        fixed = "x".join("any" if side is None else str(side) for side in graph_size)
+        raise UsageError(f"{path}: the graph takes {fixed} pixels (height x width), which {option} contradicts")
+    return size
+
+
+def _imgsz(metadata: Mapping[str, str]) -> tuple[int, int] | None:
+    """Ultralytics' size: "[H, W]" or "N"."""
     try:
         sides = json.loads(metadata.get("imgsz", ""))
     except (ValueError, RecursionError):

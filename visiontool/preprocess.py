@@ -101,9 +101,9 @@ def to_tensor(pixels: NDArray[np.uint8], spec: InputSpec) -> NDArray[Any]:
         values = values[..., ::-1]
     elif spec.color == "L":
         values = (values.astype(np.float32) @ _LUMA)[..., None]
-    if spec.dtype == "uint8":
-        values = np.round(values).astype(np.uint8)
-    else:
+        if spec.dtype == "uint8":
+            values = np.round(values).astype(np.uint8)
+    if spec.dtype != "uint8":
         mean, std = np.array(spec.mean, np.float32), np.array(spec.std, np.float32)
         values = ((values.astype(np.float32) / 255 - mean) / std).astype(spec.dtype)
     return np.ascontiguousarray(values.transpose(0, 3, 1, 2) if spec.layout == "NCHW" else values)

@@ -5,6 +5,8 @@ import ctypes
 import os
 import re
 import sys
+import threading
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -13,11 +15,22 @@ from numpy.typing import NDArray
 from visiontool.errors import DeviceError, ModelError, UsageError, missing_extra
 from visiontool.onnx_scan import Scan, scan
 
-# onnxruntime and its preload helper print to stdout, which carries data only.
-with contextlib.redirect_stdout(sys.stderr):
+_redirecting = threading.RLock()
+
+
+@contextlib.contextmanager
+def _stdout_is_stderr() -> Iterator[None]:
+    """onnxruntime and its preload helper print to stdout, which carries data only. One thread at a time: two that swap
+    sys.stdout would swap it back in the wrong order.
+    """
+    with _redirecting, contextlib.redirect_stdout(sys.stderr):
+        yield
+
+
+with _stdout_is_stderr():
     import onnxruntime
 
-_SEVERITY_ERROR = 3
+_SEVERITY_FATAL = 4  # what onnxruntime logs below that, its exceptions say as well
 
 
 class OpenModel(NamedTuple):
@@ -26,6 +39,8 @@ class OpenModel(NamedTuple):
     path: Path
     scan: Scan
     session: Any  # onnxruntime.InferenceSession
+    inputs: list[Any]  # onnxruntime.NodeArg: name, type, shape
+    outputs: list[Any]
     device: str  # what it runs on: "cpu" or "cuda:N"
 
 
@@ -43,7 +58,10 @@ def open_model(path: Path, *, device: str = "auto", threads: int = 0) -> OpenMod
     """
     found = scan(path)
     session, used = _open_session(path, device, threads)
-    return OpenModel(path, found, session, used)
+    try:
+        return OpenModel(path, found, session, session.get_inputs(), session.get_outputs(), used)
+    except UnicodeDecodeError:
+        raise ModelError(f"{path}: not an ONNX file, or a damaged one (a name in the graph is not UTF-8)") from None
 
 
 def run(session: Any, output: str, feeds: dict[str, NDArray[Any]]) -> NDArray[Any]:
@@ -66,7 +84,7 @@ def _open_session(path: Path, device: str, threads: int) -> tuple[Any, str]:
     number = int(match[1] or 0)
     if device == "cpu" or (device == "auto" and not _gpu_in_sight()):
         return _create(path, ["CPUExecutionProvider"], threads), "cpu"
-    with contextlib.redirect_stdout(sys.stderr):
+    with _stdout_is_stderr():
         reason = _why_no_cuda()
     if reason is None:
         session = _create(path, [("CUDAExecutionProvider", {"device_id": number}), "CPUExecutionProvider"], threads)
@@ -83,18 +101,21 @@ def _open_session(path: Path, device: str, threads: int) -> tuple[Any, str]:
 
 def _create(path: Path, providers: list[Any], threads: int) -> Any:
     options = onnxruntime.SessionOptions()
-    options.log_severity_level = _SEVERITY_ERROR
+    options.log_severity_level = _SEVERITY_FATAL
     options.intra_op_num_threads = threads
     try:
-        with contextlib.redirect_stdout(sys.stderr):
-            return onnxruntime.InferenceSession(os.fspath(path), options, providers=providers)
+        with _stdout_is_stderr():
+            session = onnxruntime.InferenceSession(os.fspath(path), options, providers=providers)
+        session.disable_fallback()  # else a run that fails on the GPU is done again on the CPU, and said on stdout
+        return session
     # onnxruntime's exceptions share no root but Exception.
     except Exception as error:
         raise ModelError(f"{path}: onnxruntime cannot open it: {_first_line(error)}") from None
 
 
 def _first_line(error: Exception) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0][:300]
+    line = (str(error).strip().splitlines() or [type(error).__name__])[0]
+    return line if len(line) <= 300 else f"{line[:300]}..."
 
 
 def _gpu_in_sight() -> bool:

@@ -95,9 +95,9 @@ class ModelSpec:
     feature_map: str | None = None
     activation: Activation = "none"  # "softmax" where the graph gives probabilities already
     temperature: float = 1.0
-    weights: Mapping[str, str] = field(default_factory=dict)  # source, sha256, license
+    weights: Mapping[str, Any] = field(default_factory=dict)  # source, sha256, license
     accuracy: tuple[Mapping[str, Any], ...] = ()  # dataset, pictures, top1, top5
-    tools: Mapping[str, str] = field(default_factory=dict)  # versions that wrote the graph
+    tools: Mapping[str, Any] = field(default_factory=dict)  # versions that wrote the graph
     parity: Mapping[str, Any] = field(default_factory=dict)  # the gate that the graph passed when it was written
 
     def to_json(self) -> str:
@@ -202,15 +202,30 @@ class ModelSpec:
             raise ModelError(f"manifest: 'label_ids' holds {len(spec.label_ids)} ids for {len(labels)} labels")
         return spec
 
-    def check_graph(self, inputs: Sequence[Port], outputs: Sequence[Port]) -> None:
+    def check_graph(self, inputs: Sequence[Port], outputs: Sequence[Port], final_operators: Mapping[str, str]) -> None:
         """Checks the manifest against the graph it came with.
 
         Args:
             inputs, outputs: the graph's, as `InferenceSession.get_inputs()` and `get_outputs()` give them.
+            final_operators: the operator behind each output, as `onnx_scan.scan` gives them.
 
         Raises:
             ModelError: a tensor is missing, or of another type or shape than the manifest says.
         """
+        self._check_input(inputs)
+        by_name = {output.name: output for output in outputs}
+        _check_output(by_name, "logits", self.logits, 2)
+        if self.embedding is not None:
+            _check_output(by_name, "embedding", self.embedding, 2)
+        if self.feature_map is not None:
+            _check_output(by_name, "feature_map", self.feature_map, 4)
+        shape = by_name[self.logits].shape
+        if shape and _differ(shape[1], len(self.labels)):
+            raise ModelError(f"the manifest has {len(self.labels)} labels, the graph gives {shape[1]} logits")
+        if self.activation == "none" and final_operators.get(self.logits) == "Softmax":
+            raise ModelError("the manifest's 'activation' is 'none', but the graph ends in Softmax: say 'softmax'")
+
+    def _check_input(self, inputs: Sequence[Port]) -> None:
         if len(inputs) != 1:
             raise ModelError(f"the graph takes {len(inputs)} inputs; a classifier takes one batch of pictures")
         port, spec = inputs[0], self.input
@@ -231,24 +246,24 @@ class ModelSpec:
             raise ModelError(
                 f"the graph takes {batch} pictures at once; expected any number, or 1 to {MAX_FIXED_BATCH}"
             )
-        by_name = {output.name: output for output in outputs}
-        for role, name, rank in (
-            ("logits", self.logits, 2),
-            ("embedding", self.embedding, 2),
-            ("feature_map", self.feature_map, 4),
-        ):
-            if name is None:
-                continue
-            if name not in by_name:
-                raise ModelError(f"the manifest's {role} output {shown(name)} is not in the graph: {shown([*by_name])}")
-            output = by_name[name]
-            if output.type not in ("tensor(float)", "tensor(float16)"):
-                raise ModelError(f"output {shown(name)} is {shown(output.type)}; expected float numbers")
-            if output.shape and len(output.shape) != rank:
-                raise ModelError(f"output {shown(name)} has shape {shown(list(output.shape))}; expected {rank} axes")
-        shape = by_name[self.logits].shape
-        if shape and _differ(shape[1], len(self.labels)):
-            raise ModelError(f"the manifest has {len(self.labels)} labels, the graph gives {shape[1]} logits")
+
+
+def _check_output(by_name: Mapping[str, Port], role: str, name: str, rank: int) -> None:
+    if name not in by_name:
+        raise ModelError(f"the manifest's {role} output {shown(name)} is not in the graph: {shown([*by_name])}")
+    output = by_name[name]
+    if output.type not in ("tensor(float)", "tensor(float16)"):
+        raise ModelError(f"output {shown(name)} is {shown(output.type)}; expected float numbers")
+    shape = without_trailing_ones(output.shape) if rank == 2 else output.shape
+    if shape and len(shape) != rank:
+        raise ModelError(f"output {shown(name)} has shape {shown(list(output.shape))}; expected {rank} axes")
+
+
+def without_trailing_ones(shape: Sequence[int | str | None]) -> Sequence[int | str | None]:
+    """The shape (N, C) of an output that has it or (N, C, 1, 1), as classifiers have that end in a convolution."""
+    while len(shape) > 2 and shape[-1] == 1:
+        shape = shape[:-1]
+    return shape
 
 
 def _differ(got: int | str | None, want: int) -> bool:

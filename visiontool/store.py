@@ -8,6 +8,7 @@ from visiontool.errors import ModelError, closest
 DEFAULT_MODEL = "resnet18_tiny200"
 MODEL_FILE = "model.onnx"
 MODEL_VARIABLE = "VISIONTOOL_MODEL"
+_TORCH_ENDINGS = (".pt", ".pth", ".safetensors", ".ckpt")
 
 
 def weights_folder() -> Path:
@@ -37,6 +38,10 @@ def resolve(model: str | os.PathLike[str] | None) -> Path:
         origin = f" ({MODEL_VARIABLE} says so)" if model != DEFAULT_MODEL else ""
     name, path = os.fspath(model), Path(model)
     if path.is_file():
+        if path.suffix in _TORCH_ENDINGS:
+            raise ModelError(
+                f"{name}{origin}: weights of torch, not a model file. docs/model-file.md says how to convert."
+            )
         return path
     if name and path.is_dir() and (path / MODEL_FILE).is_file():
         return path / MODEL_FILE

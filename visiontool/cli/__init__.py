@@ -31,7 +31,21 @@ _SETTINGS = {
 }
 
 
-@click.group(invoke_without_command=True, context_settings=_SETTINGS)
+class _Group(click.Group):
+    """Helps those who forget the command."""
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        try:
+            return super().resolve_command(ctx, args)
+        except click.UsageError as error:
+            if not os.path.exists(args[0]):
+                raise
+            raise click.UsageError(f"{error.message} Type: visiontool predict {args[0]}", ctx) from None
+
+
+@click.group(cls=_Group, invoke_without_command=True, context_settings=_SETTINGS)
 @click.version_option(visiontool.__version__, "-V", "--version", prog_name="visiontool")
 @click.pass_context
 def cli(context: click.Context) -> None:
@@ -67,9 +81,6 @@ def run(arguments: list[str] | None = None) -> int:
     except VisiontoolError as error:
         click.echo("Error: " + printable(str(error), keep="\n"), err=True)
         return next(code for kind, code in _EXIT_CODES.items() if isinstance(error, kind))
-    except OSError as error:
-        click.echo(f"Error: the output cannot be written: {error.strerror or error}", err=True)
-        return EXIT_FAILED
     except Exception as error:
         if "VISIONTOOL_DEBUG" in os.environ:
             raise

@@ -2,12 +2,12 @@
 
 import json
 import os
-from typing import IO, Any, Literal, Protocol
+from typing import IO, Any, Protocol
 
 from visiontool.classifier import Result
+from visiontool.cli.output import Format
 from visiontool.cli.text import csv_cell, json_safe
 
-Format = Literal["table", "json", "jsonl", "csv"]
 ROW_SCHEMA = 1
 
 

@@ -14,6 +14,7 @@ from visiontool.classifier import Prediction, Result
 from visiontool.cli.text import printable
 
 _MAX_WIDTH = 120
+_MIN_WIDTH_FOR_BARS = 50
 _BAR_WIDTH = 16
 _PERCENT_WIDTH = 6
 _GAP = 2
@@ -23,12 +24,13 @@ class TableWriter:
     """One block a picture when `detailed`, with every class of the answer; else one line a picture, with the best."""
 
     def __init__(self, stream: IO[bytes], *, detailed: bool) -> None:
-        encoding = getattr(sys.stdout, "encoding", None) or "utf-8"
-        self._text = io.TextIOWrapper(stream, encoding=encoding, errors="replace")
-        self._console = Console(file=self._text, highlight=False)
+        self._stream = stream
+        self._encoding = sys.stdout.encoding if stream.isatty() else "utf-8"
+        self._console = Console(file=io.StringIO(), force_terminal=stream.isatty(), highlight=False)
         self._detailed = detailed
 
     def write(self, result: Result) -> None:
+        self._console.file = text = io.StringIO()
         path = printable(result.path or "")
         if result.error is not None:
             self._console.print(Text(path), Text("error: " + printable(result.error), style="red"), sep="\n  ")
@@ -38,10 +40,10 @@ class TableWriter:
             self._write_line(path, result)
         for note in result.notes:
             self._console.print(Text(f"  ({printable(note)})", style="dim"))
-        self._text.flush()
+        self._stream.write(text.getvalue().encode(self._encoding, "replace"))
 
     def close(self) -> None:
-        self._text.detach()
+        """A table needs no end."""
 
     def _write_block(self, path: str, result: Result) -> None:
         self._console.print(
@@ -62,16 +64,22 @@ class TableWriter:
 
     def _width(self) -> int:
         """The cells that are left beside bar and percentage."""
-        return max(20, min(self._console.width, _MAX_WIDTH) - _BAR_WIDTH - _PERCENT_WIDTH - 2 * _GAP)
+        taken = _PERCENT_WIDTH + _GAP + (_BAR_WIDTH + _GAP if self._has_bars() else 0)
+        return max(10, min(self._console.width, _MAX_WIDTH) - taken)
+
+    def _has_bars(self) -> bool:
+        return self._console.width >= _MIN_WIDTH_FOR_BARS
 
     def _print_columns(self, columns: list[tuple[Text, int]], item: Prediction) -> None:
         line = Table.grid(padding=(0, _GAP, 0, 0))
         for _, width in columns:
             line.add_column(width=width, no_wrap=True, overflow="ellipsis")
-        line.add_column(width=_BAR_WIDTH)
+        cells: list[Text | Bar] = [text for text, _ in columns]
+        if self._has_bars():
+            line.add_column(width=_BAR_WIDTH)
+            cells.append(Bar(1.0, 0.0, item.probability, width=_BAR_WIDTH))
         line.add_column(width=_PERCENT_WIDTH, justify="right", no_wrap=True)
-        bar = Bar(1.0, 0.0, item.probability, width=_BAR_WIDTH)
-        line.add_row(*(text for text, _ in columns), bar, Text(f"{item.probability:.1%}"))
+        line.add_row(*cells, Text(f"{item.probability:.1%}"))
         self._console.print(line)
 
 

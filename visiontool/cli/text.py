@@ -2,8 +2,9 @@
 
 import re
 
-# Controls (C0, DEL, C1), marks that turn the reading direction, line separators, lone surrogates.
-_UNSAFE = re.compile("[\x00-\x1f\x7f-\x9f\u061c\u200b-\u200f\u2028-\u202e\u2060-\u2069\ufeff\ud800-\udfff]")
+# Controls (C0, DEL, C1), marks that turn the reading direction, line separators, lone surrogates. The joiners U+200C
+# and U+200D stay: emoji and Persian need them.
+_UNSAFE = re.compile("[\x00-\x1f\x7f-\x9f\u061c\u200b\u200e\u200f\u2028-\u202e\u2060-\u2069\ufeff\ud800-\udfff]")
 _FORMULA_STARTS = ("=", "+", "-", "@")
 
 
