@@ -171,3 +171,116 @@ def test_cuda_that_falls_back_in_silence_is_an_error(monkeypatch, color_model):
     with pytest.raises(DeviceError, match="cuda:1"):
         Classifier.load(color_model, device="cuda:1")
     assert Classifier.load(color_model, device="auto").device == "cpu"
+
+
+def test_a_buffer_that_the_caller_fills_again_gives_each_picture_its_own_answer(classifier):
+    """As a camera or a film gives its frames."""
+    buffer = np.zeros((8, 8, 3), np.uint8)
+
+    def frames():
+        for color in (RED, GREEN, BLUE) * 10:
+            buffer[...] = color
+            yield buffer
+
+    results = classifier.predict_stream(frames(), batch_size=4, workers=3)
+    assert [result.predictions[0].label for result in results] == ["red", "green", "blue"] * 10
+
+
+def test_the_frames_of_an_animation_are_told_apart(classifier, tmp_path):
+    from PIL import ImageSequence
+
+    frames = [Image.new("RGB", (8, 8), color) for color in (RED, GREEN, BLUE)]
+    frames[0].save(tmp_path / "moving.gif", save_all=True, append_images=frames[1:])
+    with Image.open(tmp_path / "moving.gif") as moving:
+        results = classifier.predict(ImageSequence.Iterator(moving))
+    assert [result.predictions[0].label for result in results] == ["red", "green", "blue"]
+
+
+def test_one_picture_given_many_times_is_read_each_time(classifier, tmp_path):
+    with Image.open(save_picture(tmp_path / "a.jpg", RED, (64, 64))) as lazy:
+        results = list(classifier.predict_stream([lazy] * 8, workers=4))
+    assert [result.error for result in results] == [None] * 8
+
+
+def test_paths_and_objects_may_be_mixed(classifier, tmp_path):
+    path, pixels = save_picture(tmp_path / "a.png", RED), np.full((8, 8, 3), BLUE, np.uint8)
+    for images in ([path, pixels, path], [pixels, path, pixels], [path], [pixels]):
+        labels = [result.predictions[0].label for result in classifier.predict(images)]
+        assert labels == ["red" if image is path else "blue" for image in images]
+
+
+def test_an_exception_of_the_callers_generator_reaches_the_caller(classifier):
+    def broken():
+        yield np.zeros((8, 8, 3), np.uint8)
+        raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        list(classifier.predict_stream(broken()))
+    assert not [thread for thread in threading.enumerate() if thread.name.startswith("visiontool-open")]
+
+
+def test_loading_in_several_threads_leaves_stdout_alone(color_model):
+    import sys
+
+    before = sys.stdout
+    threads = [threading.Thread(target=lambda: [Classifier.load(color_model) for _ in range(10)]) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert sys.stdout is before
+
+
+def test_one_classifier_serves_several_threads(classifier):
+    answers = {}
+
+    def ask(number, color):
+        pixels = np.full((8, 8, 3), color, np.uint8)
+        answers[number] = [result.predictions[0].index for result in classifier.predict([pixels] * 50)]
+
+    threads = [threading.Thread(target=ask, args=item) for item in enumerate((RED, GREEN, BLUE))]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert answers == {number: [number] * 50 for number in range(3)}
+
+
+@pytest.mark.parametrize(
+    "pixels",
+    [np.full((1, 8, 8, 3), 0.4), np.full((1, 8, 8, 3), 300, np.int32), np.zeros((1, 9, 8, 3), np.uint8),
+     np.zeros((8, 8, 3), np.uint8)],
+)  # fmt: skip
+def test_run_takes_nothing_but_uint8_of_the_graphs_size(classifier, pixels):
+    with pytest.raises(UsageError, match=r"expected uint8 \(N, 8, 8, 3\)"):
+        classifier.run(pixels, "logits")
+
+
+def test_logits_with_two_axes_of_one_more_are_logits(tmp_path):
+    graph = color_graph()
+    graph.graph.initializer.append(helper.make_tensor("four", TensorProto.INT64, [4], [-1, 3, 1, 1]))
+    graph.graph.node[3].CopyFrom(helper.make_node("Reshape", ["embedding", "four"], ["logits"]))
+    del graph.graph.output[0].type.tensor_type.shape.dim[:]
+    for length in ("N", 3, 1, 1):
+        dim = graph.graph.output[0].type.tensor_type.shape.dim.add()
+        dim.dim_param, dim.dim_value = ("N", 0) if length == "N" else ("", length)
+    classifier = Classifier.load(save_model(graph, tmp_path / "conv.onnx", COLOR_SPEC.to_metadata()))
+    red = np.full((8, 8, 3), RED, np.uint8)
+    assert classifier.logits([red, red]).tolist() == [[1.0, 0.0, 0.0]] * 2
+
+
+def test_threads_and_draft_are_passed_on(color_model, tmp_path, monkeypatch):
+    from visiontool import classifier as module
+
+    classifier = Classifier.load(color_model, threads=1)
+    assert classifier._opened.session.get_session_options().intra_op_num_threads == 1
+    asked = []
+    real = module.open_image
+    monkeypatch.setattr(module, "open_image", lambda image, **options: asked.append(options) or real(image, **options))
+    classifier.predict([save_picture(tmp_path / "a.jpg", RED, (64, 64))])
+    assert asked == [{"resize_to": 8}]
+
+
+def test_a_crop_mode_that_is_none_is_told_at_once(color_model):
+    with pytest.raises(UsageError, match="'middle' is none of center, border, squash"):
+        Classifier.load(color_model, crop_mode="middle")

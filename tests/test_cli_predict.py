@@ -379,16 +379,206 @@ def test_stdout_carries_rows_only_even_when_onnxruntime_prints(color_model, pict
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
-def test_a_full_disk_is_told_and_is_exit_1(color_model, pictures):
+@pytest.mark.parametrize("unbuffered", ["", "1"])
+@pytest.mark.parametrize("format_", ["table", "json", "jsonl", "csv"])
+def test_a_full_disk_is_told_and_is_exit_1(color_model, pictures, format_, unbuffered):
     with open("/dev/full", "wb") as full:
         ran = subprocess.run(
-            [sys.executable, "-m", "visiontool", "predict", pictures, "-m", color_model, "-q"],
+            [sys.executable, "-m", "visiontool", "predict", pictures, "-m", color_model, "-q", "--format", format_],
             stdout=full,
             stderr=subprocess.PIPE,
             text=True,
+            env={**os.environ, "PYTHONUNBUFFERED": unbuffered},
         )
     assert ran.returncode == 1
     assert ran.stderr == "Error: the output cannot be written: No space left on device\n"
+
+
+@pytest.mark.skipif(not hasattr(os, "preadv"), reason="needs resource limits")
+@pytest.mark.parametrize("unbuffered", ["", "1"])
+def test_the_end_of_a_document_is_never_lost_in_silence(color_model, pictures, tmp_path, unbuffered):
+    """A file that may grow to one byte less than the document needs."""
+    import resource
+
+    command = [sys.executable, "-m", "visiontool", "predict", str(pictures), "-m", str(color_model), "-q", "--json"]
+    whole = subprocess.run(command, capture_output=True, check=True).stdout
+    signal_before = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    try:
+        with open(tmp_path / "rows.json", "wb") as short:
+            ran = subprocess.run(
+                command,
+                stdout=short,
+                stderr=subprocess.PIPE,
+                env={**os.environ, "PYTHONUNBUFFERED": unbuffered, "PYTHONDONTWRITEBYTECODE": "1"},
+                preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (len(whole) - 1, len(whole) - 1)),
+            )
+    finally:
+        signal.signal(signal.SIGXFSZ, signal_before)
+    assert ran.returncode == 1
+    assert b"cannot be written" in ran.stderr
+
+
+def test_rows_on_a_terminal_are_a_table_of_its_width(color_model, pictures):
+    pty = pytest.importorskip("pty")
+    import fcntl
+    import struct
+    import termios
+
+    master, slave = pty.openpty()
+    fcntl.ioctl(slave, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 60, 0, 0))
+    environment = {key: value for key, value in os.environ.items() if key not in ("COLUMNS", "NO_COLOR")}
+    with subprocess.Popen(
+        [sys.executable, "-m", "visiontool", "predict", pictures, "-m", color_model, "-q", "--min-probability", "0.6"],
+        stdout=slave,
+        env={**environment, "TERM": "xterm-256color"},
+    ) as process:
+        os.close(slave)
+        shown = b""
+        while True:
+            try:
+                piece = os.read(master, 4096)
+            except OSError:  # the other side is closed
+                break
+            if not piece:
+                break
+            shown += piece
+        assert process.wait(60) == 0
+    os.close(master)
+    text = shown.decode()
+    assert "\x1b[33m" in text  # unknown, in yellow
+    import re
+
+    lines = re.sub(r"\x1b\[[0-9;]*m", "", text).splitlines()
+    assert len(lines) == 3
+    assert all(len(line) <= 60 for line in lines)
+    assert "red" in lines[0]
+    assert "57.6%" in lines[0]
+
+
+def test_a_narrow_terminal_shows_no_bars_but_all_numbers(run, color_model, pictures, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "30")
+    lines = run("predict", pictures, "-m", color_model, "--format", "table").out.splitlines()
+    assert all(len(line) <= 30 and "57.6%" in line for line in lines)
+
+
+def test_batch_size_and_workers_reach_the_classifier(run, color_model, pictures, monkeypatch):
+    from visiontool import Classifier
+
+    asked = {}
+    real = Classifier.predict_stream
+    monkeypatch.setattr(
+        Classifier,
+        "predict_stream",
+        lambda self, images, **options: asked.update(options) or real(self, images, **options),
+    )
+    assert run("predict", pictures, "-m", color_model, "-b", 3, "-j", 2, "-k", 1).code == 0
+    assert (asked["batch_size"], asked["workers"], asked["top_k"]) == (3, 2, 1)
+
+
+def test_the_model_of_the_environment_is_named_as_such(run, color_model, pictures, monkeypatch):
+    monkeypatch.setenv("VISIONTOOL_MODEL", str(color_model))
+    ran = run("predict", pictures)
+    assert ran.err == "Model colors: 3 classes, on cpu. VISIONTOOL_MODEL names it.\n"
+
+
+def test_the_shape_of_json_follows_what_was_typed_not_what_is_there(run, color_model, pictures, tmp_path):
+    assert isinstance(json.loads(run("predict", tmp_path / "gone.png", "-m", color_model, "--json").out), dict)
+    assert isinstance(json.loads(run("predict", pictures / "1.*", "-m", color_model, "--json").out), list)
+
+
+def test_an_ending_that_is_no_format_is_told_before_any_work(run, color_model, pictures, tmp_path):
+    ran = run("predict", pictures, "-m", color_model, "-o", tmp_path / "rows.parquet")
+    assert ran.code == 2
+    assert "--format" in ran.err
+    assert not list(tmp_path.glob("rows*"))
+    assert run("predict", pictures, "-m", color_model, "-o", tmp_path / "rows.txt", "--format", "csv").code == 0
+
+
+def test_the_rows_of_an_interrupted_run_are_not_overwritten(run, color_model, pictures, tmp_path):
+    left = tmp_path / "rows.jsonl.partial"
+    left.write_text("precious")
+    ran = run("predict", pictures, "-m", color_model, "-o", tmp_path / "rows.jsonl")
+    assert ran.code == 2
+    assert str(left) in ran.err
+    assert left.read_text() == "precious"
+    assert run("predict", pictures, "-m", color_model, "-o", tmp_path / "rows.jsonl", "--force").code == 0
+    assert not left.exists()
+
+
+def test_a_run_that_fails_midway_says_where_its_rows_are(run, color_model, pictures, tmp_path, monkeypatch):
+    from visiontool import Classifier, ModelError
+
+    real = Classifier.run
+
+    def second_fails(self, pixels, output):
+        monkeypatch.setattr(Classifier, "run", broken)
+        return real(self, pixels, output)
+
+    def broken(*_):
+        raise ModelError("it broke")
+
+    monkeypatch.setattr(Classifier, "run", second_fails)
+    ran = run("predict", pictures, "-m", color_model, "-o", tmp_path / "rows.jsonl", "-b", 1)
+    assert ran.code == 4
+    assert f"The rows so far are in {tmp_path / 'rows.jsonl.partial'}." in ran.err
+    assert len(rows_of((tmp_path / "rows.jsonl.partial").read_text())) == 1
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="needs named pipes")
+def test_a_pipe_or_a_device_is_written_and_stays_what_it_is(run, color_model, pictures, tmp_path):
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    with subprocess.Popen(["cat", pipe], stdout=subprocess.PIPE) as reader:
+        ran = run("predict", pictures, "-m", color_model, "-o", pipe)
+        assert (ran.code, ran.out) == (0, "")
+        assert len(rows_of(reader.stdout.read().decode())) == 3
+    assert not pipe.is_file()
+    assert run("predict", pictures, "-m", color_model, "-o", os.devnull, "--force").code == 0
+    assert not os.path.isfile(os.devnull)
+
+
+def test_a_link_stays_a_link_to_the_file_that_is_written(run, color_model, pictures, tmp_path):
+    (tmp_path / "link.csv").symlink_to(tmp_path / "real.csv")
+    ran = run("predict", pictures, "-m", color_model, "-o", tmp_path / "link.csv")
+    assert ran.code == 2  # it exists
+    assert run("predict", pictures, "-m", color_model, "-o", tmp_path / "link.csv", "--force").code == 0
+    assert (tmp_path / "link.csv").is_symlink()
+    assert "red" in (tmp_path / "real.csv").read_text()
+
+
+def test_who_forgets_the_command_is_told_it(run, pictures):
+    ran = run(pictures / "1.png")
+    assert ran.code == 2
+    assert f"visiontool predict {pictures / '1.png'}" in ran.err
+
+
+def test_weights_of_torch_are_not_taken_for_a_model(run, pictures, tmp_path):
+    (tmp_path / "model.pt").write_bytes(b"PK")
+    ran = run("predict", pictures, "-m", tmp_path / "model.pt")
+    assert ran.code == 4
+    assert "docs/model-file.md" in ran.err
+
+
+def test_closed_streams_are_no_reason_to_fail(color_model, pictures):
+    command = f"{sys.executable} -m visiontool predict {pictures} -m {color_model} --json"
+    ran = subprocess.run(["sh", "-c", f"{command} 2>&-"], capture_output=True, text=True)
+    assert ran.returncode == 0
+    assert len(json.loads(ran.stdout)) == 3
+    ran = subprocess.run(["sh", "-c", f"{command} >&-"], capture_output=True, text=True)
+    assert ran.returncode == 0
+    assert "Traceback" not in ran.stderr
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="a folder in use cannot be deleted there")
+def test_a_working_folder_that_is_gone_gives_a_row_all_the_same(color_model, tmp_path):
+    (tmp_path / "gone").mkdir()
+    here = tmp_path / "gone"
+    code = f"cd {here} && rmdir {here} && {sys.executable} -P -m visiontool predict a.png -m {color_model}"
+    ran = subprocess.run(
+        ["sh", "-c", code], capture_output=True, text=True, env={**os.environ, "PYTHONPATH": str(ROOT)}
+    )
+    assert ran.returncode == 7
+    assert json.loads(ran.stdout)["error"] == "no such file"
 
 
 def test_what_was_not_foreseen_is_one_line_and_a_way_to_see_more(run, color_model, pictures, monkeypatch):

@@ -21,7 +21,7 @@ from visiontool.errors import ModelError, UsageError
 from visiontool.onnx_scan import Scan
 from visiontool.outside import Description, describe
 from visiontool.runtime import OpenModel
-from visiontool.spec import MAX_MANIFEST_CHARS
+from visiontool.spec import MAX_MANIFEST_CHARS, Port
 
 COLOR = (200, 100, 50)
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
@@ -470,11 +470,6 @@ def test_the_first_of_several_outputs_is_taken_and_said(bench: Bench) -> None:
 
 
 def test_only_what_the_user_did_not_say_is_said_to_be_taken(bench: Bench) -> None:
-    class Port(NamedTuple):
-        name: str
-        type: str
-        shape: list[int | str | None]
-
     inputs, outputs = [Port("x", "tensor(float)", [1, 3, 8, 8])], [Port("y", "tensor(float)", [1, 3])]
     said = Description(class_names=bench.names, mean=(0.0,), std=(1.0,), crop_pct=1.0)
     opened = OpenModel(Path("m.onnx"), Scan({}, {"y": "Gemm"}), None, inputs, outputs, "cpu")

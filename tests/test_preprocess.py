@@ -1,13 +1,15 @@
 import random
 import subprocess
 import sys
+from dataclasses import replace
 
 import numpy as np
 import pytest
 from PIL import Image
 
 from visiontool.errors import PictureError, UsageError
-from visiontool.preprocess import CROP_MODES, INTERPOLATIONS, fit, resize_to
+from visiontool.preprocess import CROP_MODES, INTERPOLATIONS, fit, fit_to_spec, resize_to, to_tensor
+from visiontool.spec import InputSpec, ModelSpec
 
 MEAN, FILL = (0.485, 0.456, 0.406), (124, 116, 104)  # 255 * MEAN = 123.7, 116.3, 103.5
 
@@ -153,3 +155,53 @@ def test_fit_gives_the_pixels_of_timm():
 def test_torch_is_not_imported():
     program = "import sys, visiontool.preprocess; assert not {'torch', 'torchvision', 'timm'} & set(sys.modules)"
     assert subprocess.run([sys.executable, "-c", program]).returncode == 0
+
+
+def test_fit_to_spec_takes_everything_from_the_spec():
+    spec = ModelSpec(
+        name="m",
+        labels=("a",),
+        input=InputSpec(size=(6, 8), mean=(0.2, 0.4, 0.6), std=(1.0, 1.0, 1.0)),
+        crop_mode="border",
+        crop_pct=0.5,
+        interpolation="box",
+    )
+    picture = Image.fromarray(np.random.default_rng(0).integers(0, 256, (10, 40, 3), np.uint8))
+    pixels = fit_to_spec(picture, spec)
+    assert (
+        pixels == fit(picture, (6, 8), crop_mode="border", crop_pct=0.5, interpolation="box", fill=(51, 102, 153))
+    ).all()
+    for change in ({"crop_mode": "squash"}, {"crop_pct": 1.0}, {"interpolation": "lanczos"}):
+        assert (pixels != fit_to_spec(picture, replace(spec, **change))).any(), change
+    gray = replace(spec, crop_pct=1.0, input=replace(spec.input, mean=(0.2,), std=(1.0,)))
+    assert fit_to_spec(picture, gray)[0, 0].tolist() == [51, 51, 51]
+
+
+PIXELS = np.array([[[[255, 51, 0], [0, 102, 255]]]], np.uint8)  # (1, 1, 2, 3)
+
+
+def input_spec(**changes):
+    return replace(InputSpec(size=(1, 2), mean=(0.0,), std=(1.0,)), **changes)
+
+
+def test_the_tensor_of_our_own_graphs_is_the_pixels():
+    assert to_tensor(PIXELS, input_spec()).tolist() == PIXELS.tolist()
+
+
+def test_a_float_graph_of_another_tool_gets_scaled_and_normalized_planes():
+    tensor = to_tensor(PIXELS, input_spec(dtype="float32", layout="NCHW", mean=(0.5, 0.2, 0.0), std=(0.5, 0.1, 1.0)))
+    assert tensor.dtype == np.float32
+    assert tensor.flags.c_contiguous
+    np.testing.assert_allclose(tensor, [[[[1.0, -1.0]], [[0.0, 2.0]], [[0.0, 1.0]]]], atol=1e-6)
+    assert to_tensor(PIXELS, input_spec(dtype="float16", layout="NCHW")).dtype == np.float16
+
+
+def test_blue_comes_first_where_a_graph_wants_it_so():
+    assert to_tensor(PIXELS, input_spec(color="BGR"))[0, 0, 0].tolist() == [0, 51, 255]
+
+
+def test_gray_is_the_luma_of_the_colors():
+    # 0.299 * 255 + 0.587 * 51 = 106.2; 0.587 * 102 + 0.114 * 255 = 88.9
+    assert to_tensor(PIXELS, input_spec(color="L")).tolist() == [[[[106], [89]]]]
+    scaled = to_tensor(PIXELS, input_spec(color="L", dtype="float32", layout="NCHW"))
+    np.testing.assert_allclose(scaled, [[[[106.182 / 255, 88.944 / 255]]]], atol=1e-5)

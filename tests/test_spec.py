@@ -5,7 +5,7 @@ import json
 import math
 from collections.abc import Callable
 from dataclasses import replace
-from typing import Any, NamedTuple
+from typing import Any
 
 import pytest
 from conftest import COLOR_SPEC
@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from visiontool.errors import ModelError
-from visiontool.spec import MANIFEST_KEY, MAX_MANIFEST_CHARS, InputSpec, ModelSpec
+from visiontool.spec import MANIFEST_KEY, MAX_MANIFEST_CHARS, InputSpec, ModelSpec, Port
 
 FULL_SPEC = ModelSpec(
     name="full",
@@ -44,16 +44,8 @@ FULL_SPEC = ModelSpec(
 )
 
 
-class FakePort(NamedTuple):
-    """An input or output of a graph, as onnxruntime describes it."""
-
-    name: str
-    type: str
-    shape: list[int | str | None]
-
-
-COLOR_INPUT = FakePort("image", "tensor(uint8)", ["N", 8, 8, 3])
-COLOR_OUTPUTS = [FakePort("logits", "tensor(float)", ["N", 3]), FakePort("embedding", "tensor(float)", ["N", 3])]
+COLOR_INPUT = Port("image", "tensor(uint8)", ["N", 8, 8, 3])
+COLOR_OUTPUTS = [Port("logits", "tensor(float)", ["N", 3]), Port("embedding", "tensor(float)", ["N", 3])]
 
 
 def manifest(**changes: Any) -> dict[str, Any]:
@@ -318,8 +310,8 @@ def test_the_manifest_that_fits_its_graph_passes() -> None:
 
 def test_an_axis_without_a_number_fits_any_length() -> None:
     COLOR_SPEC.check_graph(
-        [FakePort("image", "tensor(uint8)", [None, "H", None, 3])],
-        [FakePort("logits", "tensor(float16)", []), FakePort("embedding", "tensor(float)", [None, "D"])],
+        [Port("image", "tensor(uint8)", [None, "H", None, 3])],
+        [Port("logits", "tensor(float16)", []), Port("embedding", "tensor(float)", [None, "D"])],
         {},
     )
     COLOR_SPEC.check_graph([COLOR_INPUT], [COLOR_OUTPUTS[0]._replace(shape=["N", 3, 1, 1]), COLOR_OUTPUTS[1]], {})
@@ -332,15 +324,15 @@ def test_a_softmax_that_the_manifest_does_not_tell_of_is_refused() -> None:
     COLOR_SPEC.check_graph([COLOR_INPUT], COLOR_OUTPUTS, {"embedding": "Softmax"})
 
 
-def with_spec(**changes: Any) -> Callable[[], tuple[ModelSpec, list[FakePort], list[FakePort]]]:
+def with_spec(**changes: Any) -> Callable[[], tuple[ModelSpec, list[Port], list[Port]]]:
     return lambda: (replace(COLOR_SPEC, **changes), [COLOR_INPUT], COLOR_OUTPUTS)
 
 
-def with_input(**changes: Any) -> Callable[[], tuple[ModelSpec, list[FakePort], list[FakePort]]]:
+def with_input(**changes: Any) -> Callable[[], tuple[ModelSpec, list[Port], list[Port]]]:
     return lambda: (COLOR_SPEC, [COLOR_INPUT._replace(**changes)], COLOR_OUTPUTS)
 
 
-def with_logits(**changes: Any) -> Callable[[], tuple[ModelSpec, list[FakePort], list[FakePort]]]:
+def with_logits(**changes: Any) -> Callable[[], tuple[ModelSpec, list[Port], list[Port]]]:
     return lambda: (COLOR_SPEC, [COLOR_INPUT], [COLOR_OUTPUTS[0]._replace(**changes), COLOR_OUTPUTS[1]])
 
 
@@ -374,7 +366,7 @@ def with_logits(**changes: Any) -> Callable[[], tuple[ModelSpec, list[FakePort],
     ],
 )
 def test_a_manifest_that_does_not_fit_its_graph_is_refused(
-    case: Callable[[], tuple[ModelSpec, list[FakePort], list[FakePort]]], words: str
+    case: Callable[[], tuple[ModelSpec, list[Port], list[Port]]], words: str
 ) -> None:
     spec, inputs, outputs = case()
     with pytest.raises(ModelError) as caught:

@@ -6,7 +6,7 @@ import os
 import re
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from visiontool.errors import DeviceError, ModelError, UsageError, missing_extra
 from visiontool.onnx_scan import Scan, scan
+from visiontool.spec import Port
 
 _redirecting = threading.RLock()
 
@@ -39,8 +40,8 @@ class OpenModel(NamedTuple):
     path: Path
     scan: Scan
     session: Any  # onnxruntime.InferenceSession
-    inputs: list[Any]  # onnxruntime.NodeArg: name, type, shape
-    outputs: list[Any]
+    inputs: Sequence[Port]
+    outputs: Sequence[Port]
     device: str  # what it runs on: "cpu" or "cuda:N"
 
 
@@ -59,9 +60,13 @@ def open_model(path: Path, *, device: str = "auto", threads: int = 0) -> OpenMod
     found = scan(path)
     session, used = _open_session(path, device, threads)
     try:
-        return OpenModel(path, found, session, session.get_inputs(), session.get_outputs(), used)
+        return OpenModel(path, found, session, _ports(session.get_inputs()), _ports(session.get_outputs()), used)
     except UnicodeDecodeError:
         raise ModelError(f"{path}: not an ONNX file, or a damaged one (a name in the graph is not UTF-8)") from None
+
+
+def _ports(nodes: Sequence[Any]) -> list[Port]:
+    return [Port(node.name, node.type, node.shape) for node in nodes]
 
 
 def run(session: Any, output: str, feeds: dict[str, NDArray[Any]]) -> NDArray[Any]:

@@ -9,7 +9,7 @@ import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal, Protocol, cast, get_args
+from typing import Any, Literal, NamedTuple, cast, get_args
 
 from visiontool.errors import ModelError
 from visiontool.json_fields import Fields, shown
@@ -40,12 +40,12 @@ PIXEL_RANGES = {
 }
 
 
-class Port(Protocol):
-    """An input or output of a graph, as onnxruntime's `NodeArg` describes it."""
+class Port(NamedTuple):
+    """An input or output of a graph."""
 
     name: str
-    type: str
-    shape: Sequence[int | str | None]
+    type: str  # as onnxruntime writes it: "tensor(uint8)"
+    shape: Sequence[int | str | None]  # a name or None for an axis of any length
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -206,7 +206,7 @@ class ModelSpec:
         """Checks the manifest against the graph it came with.
 
         Args:
-            inputs, outputs: the graph's, as `InferenceSession.get_inputs()` and `get_outputs()` give them.
+            inputs, outputs: the graph's, as `runtime.open_model` gives them.
             final_operators: the operator behind each output, as `onnx_scan.scan` gives them.
 
         Raises:
