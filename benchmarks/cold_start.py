@@ -128,7 +128,9 @@ def main() -> int:
         graphs = {"built-in": ROOT / "weights" / "resnet18_tiny200" / "model.onnx"}
         if importlib.util.find_spec("timm"):
             graphs["ResNet-18, 224 px"] = resnet18(folder)
-        print("| whole process, one picture | visiontool s | other s | ratio |\n|---|---|---|---|")
+        print(
+            "| whole process, one picture | visiontool s | other s | median of the pairs' ratios |\n|---|---|---|---|"
+        )
         worst = 0.0
         for graph, model in graphs.items():
             ours = [str(Path(python).with_name("visiontool")), "predict", str(PICTURE), "-m", str(model)]
