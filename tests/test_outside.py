@@ -573,3 +573,19 @@ def test_a_file_by_timm_gives_the_numbers_of_torch(use_dynamo: bool, bench: Benc
     assert np.abs(classifier.logits([picture]) - expected).max() < 1e-4
     assert np.ptp(expected) > 0.01
     assert not any("logits" in assumed for assumed in classifier.assumed)
+
+
+def test_a_graph_that_gives_nothing_is_refused(bench: Bench) -> None:
+    graph = outside_graph(NCHW)
+    del graph.graph.output[:]
+    assert "gives nothing" in bench.refusal(bench.model(graph), "--class-names", bench.names, *IMAGENET)
+
+
+def test_a_classifier_that_ends_in_a_convolution_gives_n_c_1_1(bench: Bench) -> None:
+    graph = outside_graph(NCHW, output="before")
+    graph.graph.initializer.append(helper.make_tensor("four", TensorProto.INT64, [4], [-1, 3, 1, 1]))
+    graph.graph.node.append(helper.make_node("Reshape", ["before", "four"], ["output"]))
+    graph.graph.output[0].CopyFrom(helper.make_tensor_value_info("output", TensorProto.FLOAT, ["N", 3, 1, 1]))
+    row, _ = bench.answer(bench.model(graph), "--class-names", bench.names, *IMAGENET)
+    plain, _ = bench.answer(bench.model(outside_graph(NCHW)), "--class-names", bench.names, *IMAGENET)
+    assert row == plain

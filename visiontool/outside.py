@@ -102,75 +102,67 @@ def describe(
     activation = _activation(path, final_operator)
     _check_said(said, channels)
     ultralytics = _is_ultralytics(metadata)
-    assumed: list[str] = []
-
     color = _color(path, metadata, channels)
-    if color is None:
-        color = "RGB"
-        if not ultralytics:
-            assumed.append("RGB (else --spec)")
     names, ids = _names(path, metadata, said)
     size = _size(path, metadata, graph_size, said)
     mean, std = _scaling(path, metadata, dtype, said)
-    crop_pct, interpolation = said.crop_pct, said.interpolation
     if ultralytics:
-        taken = []
-        if mean is None or std is None:
-            mean, std = mean or (0.0,), std or (1.0,)
-            taken.append("mean 0 and std 1")
-        if crop_pct is None:
-            crop_pct = 1.0
-            taken.append("crop_pct 1")
-        if interpolation is None:
-            interpolation = "bilinear"
-            taken.append("bilinear")
-        if taken:
-            assumed.append(f"{', '.join(taken)} (Ultralytics' rule for classifiers)")
-    missing = [
-        option
-        for option, value in (
-            ("--class-names FILE", names),
-            ("--img-size N", size),
-            ("--mean R,G,B", mean),
-            ("--std R,G,B", std),
-        )
-        if value is None
-    ]
+        mean, std = mean or (0.0,), std or (1.0,)
     if names is None or size is None or mean is None or std is None:
+        needed = {"--class-names FILE": names, "--img-size N": size, "--mean R,G,B": mean, "--std R,G,B": std}
+        missing = [option for option, value in needed.items() if value is None]
         raise ModelError(
             f"{path}: comes from another tool and does not say everything that an answer depends on.\n"
             f"Add {' '.join(missing)} as it was trained (mean and std on the scale 0 to 1), or --spec manifest.json."
         )
-    if classes is not None and classes != len(names):
+    if classes not in (None, len(names)):
         if said.class_names is not None:
             raise UsageError(f"--class-names {said.class_names}: {len(names)} names; {path} has {classes} classes")
         raise ModelError(
             f"{path}: its metadata names {len(names)} classes, its graph has {classes}; say --class-names FILE"
         )
-    if crop_mode is None and not ultralytics:
-        assumed.append("center (--crop-mode)")
-    if crop_pct is None:
-        crop_pct = 0.875
-        assumed.append("crop_pct 0.875 (--crop-pct)")
-    if interpolation is None:
-        interpolation = "bilinear"
-        assumed.append("bilinear (--interpolation)")
-    if activation == "none" and final_operator not in _SURELY_LOGITS:
-        assumed.append(f"logits, which come from {shown(final_operator)} (else --spec)")
-    if len(outputs) > 1:
-        assumed.append(f"{shown(outputs[0].name)}, the first of {len(outputs)} outputs (else --spec)")
     spec = ModelSpec(
         name=path.stem,
         labels=names,
         label_ids=ids,
-        input=InputSpec(name=inputs[0].name, layout=layout, dtype=dtype, color=color, size=size, mean=mean, std=std),
+        input=InputSpec(
+            name=inputs[0].name, layout=layout, dtype=dtype, color=color or "RGB", size=size, mean=mean, std=std
+        ),
         crop_mode=crop_mode or "center",
-        crop_pct=crop_pct,
-        interpolation=interpolation,
+        crop_pct=said.crop_pct or (1.0 if ultralytics else 0.875),
+        interpolation=said.interpolation or "bilinear",
         logits=outputs[0].name,
         activation=activation,
     )
+    if ultralytics:
+        scaled = dtype == "uint8" or (said.mean is not None and said.std is not None)
+        assumed = _assumed_of_ultralytics(said, scaled)
+    else:
+        assumed = _assumed(said, color, crop_mode)
+    if activation == "none" and final_operator not in _SURELY_LOGITS:
+        assumed.append(f"logits, which come from {shown(final_operator)} (else --spec)")
+    if len(outputs) > 1:
+        assumed.append(f"{shown(outputs[0].name)}, the first of {len(outputs)} outputs (else --spec)")
     return spec, tuple(assumed)
+
+
+def _assumed(said: Description, color: Color | None, crop_mode: CropMode | None) -> list[str]:
+    """What of the way to the graph neither the file nor the user said, and how to say it."""
+    conventions = {
+        "RGB (else --spec)": color,
+        "center (--crop-mode)": crop_mode,
+        "crop_pct 0.875 (--crop-pct)": said.crop_pct,
+        "bilinear (--interpolation)": said.interpolation,
+    }
+    return [convention for convention, value in conventions.items() if value is None]
+
+
+def _assumed_of_ultralytics(said: Description, scaled: bool) -> list[str]:
+    """The same for Ultralytics' files, which all follow one rule: RGB, x/255, short side resized, center cut out."""
+    taken = [] if scaled else ["mean 0 and std 1"]
+    taken += ["crop_pct 1"] if said.crop_pct is None else []
+    taken += ["bilinear"] if said.interpolation is None else []
+    return [f"{', '.join(taken)} (Ultralytics' rule for classifiers)"] if taken else []
 
 
 def _check_said(said: Description, channels: int) -> None:
@@ -235,6 +227,8 @@ def _input_of(path: Path, inputs: Sequence[Port]) -> tuple[Layout, int, DType, t
 
 
 def _classes_of(path: Path, outputs: Sequence[Port]) -> int | None:
+    if not outputs:
+        raise ModelError(f"{path}: gives nothing; a classifier gives (N, classes)")
     shape = without_trailing_ones(outputs[0].shape)
     if shape and len(shape) != 2:
         raise ModelError(
