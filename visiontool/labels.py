@@ -40,6 +40,25 @@ def numbered(labels: Sequence[str]) -> tuple[str, ...]:
     return tuple(labels)
 
 
+def read_said(option: str, path: Path, max_bytes: int) -> str:
+    """The text of a file that a user named by `option`.
+
+    Raises:
+        ModelError: the file cannot be read, is longer than `max_bytes`, or is no UTF-8 text.
+    """
+    try:
+        with open(path, "rb") as file:
+            raw = file.read(max_bytes + 1)
+    except OSError as error:
+        raise ModelError(f"{option} {path}: {error.strerror}") from None
+    if len(raw) > max_bytes:
+        raise ModelError(f"{option} {path}: more than {max_bytes:,} bytes")
+    try:
+        return raw.decode("utf-8-sig")
+    except UnicodeDecodeError:
+        raise ModelError(f"{option} {path}: not UTF-8 text") from None
+
+
 def read_class_names(path: Path) -> tuple[tuple[str, ...], tuple[str, ...] | None]:
     """Labels, and WordNet ids where every line begins with one, from a user's file.
 
@@ -49,17 +68,7 @@ def read_class_names(path: Path) -> tuple[tuple[str, ...], tuple[str, ...] | Non
     Raises:
         ModelError: the file cannot be read, is too large, or holds something else.
     """
-    try:
-        with open(path, "rb") as file:
-            raw = file.read(MAX_NAMES_BYTES + 1)
-    except OSError as error:
-        raise ModelError(f"--class-names {path}: {error.strerror}") from None
-    if len(raw) > MAX_NAMES_BYTES:
-        raise ModelError(f"--class-names {path}: more than {MAX_NAMES_BYTES:,} bytes")
-    try:
-        text = raw.decode("utf-8-sig")
-    except UnicodeDecodeError:
-        raise ModelError(f"--class-names {path}: not UTF-8 text") from None
+    text = read_said("--class-names", path, MAX_NAMES_BYTES)
     if text.lstrip().startswith(("[", "{")):
         names = parse_names(text)
         if names is None:

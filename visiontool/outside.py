@@ -190,17 +190,9 @@ def _is_ultralytics(metadata: Mapping[str, str]) -> bool:
 
 
 def _read_spec(path: Path) -> ModelSpec:
+    text = labels.read_said("--spec", path, MAX_MANIFEST_CHARS)
     try:
-        with open(path, "rb") as file:
-            raw = file.read(MAX_MANIFEST_CHARS + 1)
-    except OSError as error:
-        raise ModelError(f"--spec {path}: {error.strerror}") from None
-    if len(raw) > MAX_MANIFEST_CHARS:
-        raise ModelError(f"--spec {path}: more than {MAX_MANIFEST_CHARS:,} bytes")
-    try:
-        return ModelSpec.from_json(raw.decode("utf-8-sig"))
-    except UnicodeDecodeError:
-        raise ModelError(f"--spec {path}: not UTF-8 text") from None
+        return ModelSpec.from_json(text)
     except ModelError as error:
         raise ModelError(f"--spec {path}: {error}") from None
 

@@ -7,7 +7,7 @@ import stat
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Literal, cast, get_args
+from typing import IO, TYPE_CHECKING, Literal, Protocol, cast, get_args
 
 import click
 
@@ -16,10 +16,18 @@ from visiontool.errors import UsageError
 
 if TYPE_CHECKING:
     from visiontool.classifier import Result
-    from visiontool.cli.rows import RowWriter
 
 Format = Literal["table", "json", "jsonl", "csv"]
+Writes = Callable[["Result"], None]
 FORMATS: tuple[Format, ...] = get_args(Format)
+
+
+class RowWriter(Protocol):
+    """Writes rows to a binary stream; `close` ends the document and leaves the stream open."""
+
+    def write(self, result: "Result") -> None: ...
+
+    def close(self) -> None: ...
 
 
 class OutputError(click.ClickException):
@@ -74,7 +82,7 @@ def check_output(output: Path | None, force: bool) -> None:
 
 
 @contextlib.contextmanager
-def rows_to(output: Path | None, force: bool, make: "Callable[[IO[bytes]], RowWriter]") -> "Iterator[Writes]":
+def rows_to(output: Path | None, force: bool, make: Callable[[IO[bytes]], RowWriter]) -> Iterator[Writes]:
     """Opens stdout or `output`, and gives a function that writes a row.
 
     A file is written as `NAME.partial` and renamed when the block ends; where the block fails, the rows so far stay
@@ -117,11 +125,8 @@ def rows_to(output: Path | None, force: bool, make: "Callable[[IO[bytes]], RowWr
         raise
 
 
-Writes = Callable[["Result"], None]
-
-
 @contextlib.contextmanager
-def _written(stream: IO[bytes], name: str, make: "Callable[[IO[bytes]], RowWriter]") -> Iterator[Writes]:
+def _written(stream: IO[bytes], name: str, make: Callable[[IO[bytes]], RowWriter]) -> Iterator[Writes]:
     """Writes each row at once, and turns what goes wrong into OutputError."""
     with _telling(name):
         writer = make(stream)

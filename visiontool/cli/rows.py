@@ -2,21 +2,13 @@
 
 import json
 import os
-from typing import IO, Any, Protocol
+from typing import IO, Any
 
 from visiontool.classifier import Result
-from visiontool.cli.output import Format
+from visiontool.cli.output import Format, RowWriter
 from visiontool.cli.text import csv_cell, json_safe
 
 ROW_SCHEMA = 1
-
-
-class RowWriter(Protocol):
-    """Writes rows to a binary stream; `close` ends the document and leaves the stream open."""
-
-    def write(self, result: Result) -> None: ...
-
-    def close(self) -> None: ...
 
 
 def as_row(result: Result) -> dict[str, Any]:
