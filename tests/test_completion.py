@@ -49,3 +49,13 @@ def test_completion_offers_commands_options_and_models(environment, shell):
     assert "--min-probability" in complete(environment, shell, "visiontool predict --min", 2)
     assert "lenet5" in complete(environment, shell, "visiontool predict -m len", 3)
     assert "squash" in complete(environment, shell, "visiontool predict --crop-mode s", 3)
+
+
+@pytest.mark.skipif(shutil.which("bash") is None, reason="no bash on this machine")
+def test_bash_itself_offers_the_models(environment):
+    line = (
+        'eval "$(_VISIONTOOL_COMPLETE=bash_source visiontool)"; COMP_WORDS=(visiontool predict -m len); COMP_CWORD=3;'
+        ' _visiontool_completion visiontool; echo "${COMPREPLY[@]}"'
+    )
+    ran = subprocess.run(["bash", "-c", line], env=environment, capture_output=True, text=True)
+    assert ran.stdout.split() == ["lenet5"], ran.stderr

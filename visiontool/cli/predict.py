@@ -29,7 +29,7 @@ def _complete_model(context: click.Context, parameter: click.Parameter, incomple
     from visiontool.store import built_in_names
 
     names = [CompletionItem(name) for name in built_in_names() if name.startswith(incomplete)]
-    return [*names, CompletionItem(incomplete, type="file")]
+    return names or [CompletionItem(incomplete, type="file")]  # bash shows no names beside files
 
 
 def _numbers(context: click.Context, parameter: click.Parameter, value: str | None) -> tuple[float, ...] | None:
