@@ -171,6 +171,25 @@ def test_weights_of_another_network_are_refused(tmp_path):
     assert not list(tmp_path.iterdir())
 
 
+def test_one_mean_for_three_channels_does_not_make_a_network_gray():
+    assert converting._per_channel([0.5], 3) == (0.5, 0.5, 0.5)
+    assert converting._per_channel([0.1307], 1) == (0.1307,)
+    with pytest.raises(ValueError, match="2 numbers for 3 channels"):
+        converting._per_channel([0.5, 0.5], 3)
+
+
+def test_a_file_that_is_not_valid_onnx_is_never_written(network, tmp_path, monkeypatch):
+    model, spec, pictures = network
+
+    def refuse(*_, **__):
+        raise onnx.checker.ValidationError("bad")
+
+    monkeypatch.setattr(onnx.checker, "check_model", refuse)
+    with pytest.raises(ConversionError, match="not valid ONNX: bad"):
+        converting.convert(model, spec, tmp_path / "out.onnx", pictures)
+    assert not list(tmp_path.glob("out*"))
+
+
 def test_no_picture_means_no_conversion(network, tmp_path):
     model, spec, _ = network
     with pytest.raises(ConversionError, match="real pictures"):

@@ -15,7 +15,6 @@ import timm
 import torch
 from numpy.typing import NDArray
 from onnx_ir.passes import common as passes
-from timm.layers import set_fused_attn
 from torch import nn
 
 import visiontool.training.architectures  # noqa: F401 (registers our networks with timm)
@@ -53,7 +52,6 @@ def convert(model: nn.Module, spec: ModelSpec, path: Path, pictures: Sequence[Im
     if not pictures:
         raise ConversionError("a conversion is checked on real pictures; give at least one")
     model.eval()
-    set_fused_attn(False)
     graph = _InContract(model, spec.input).eval()
     outputs = ["logits", "embedding", *(["feature_map"] if graph.has_feature_map else [])]
     spec = replace(
@@ -200,7 +198,7 @@ def _weights(file: Path, cfg: Mapping[str, Any], source: str) -> dict[str, str]:
 def _per_channel(values: Sequence[float], channels: int) -> tuple[float, ...]:
     if len(values) not in (1, channels):
         raise ValueError(f"{len(values)} numbers for {channels} channels")
-    return tuple(map(float, values))
+    return tuple(map(float, values)) * (channels // len(values))
 
 
 class _InContract(nn.Module):
@@ -261,7 +259,10 @@ def _export(graph: _InContract, spec: ModelSpec, outputs: list[str], path: Path)
     model.graph.inputs[0].type = onnx_ir.TensorType(onnx_ir.DataType.UINT8, denotation="IMAGE")
     model.metadata_props.update(spec.to_metadata())
     onnx_ir.save(model, path)
-    onnx.checker.check_model(str(path), full_check=True)
+    try:
+        onnx.checker.check_model(str(path), full_check=True)
+    except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as error:
+        raise ConversionError(f"{spec.name}: the exporter wrote a file that is not valid ONNX: {error}") from error
 
 
 def _clear_traces(model: onnx_ir.Model) -> None:
