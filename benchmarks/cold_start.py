@@ -5,7 +5,7 @@
 Runs alternate, so that a machine whose speed drifts slows both sides alike; what counts is the median of the ratios
 pair by pair. Target: at most 1.15 times the barest script, for the built-in model and for a ResNet-18 (224 px, 1,000
 classes). Peers (timm, Ultralytics, Hugging Face) are measured where they are installed, with random weights, which do
-not matter for speed. The ResNet-18 graph needs: pip install ".[train]"
+not matter for speed. The ResNet-18 graph needs the extra [train].
 """
 
 import argparse

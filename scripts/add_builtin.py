@@ -4,7 +4,7 @@
 
 FOLDER holds config.json, model.safetensors and README.md (the card). They are copied to weights/NAME, and model.onnx
 is made from them and compared with torch on the pictures (default: samples/). Without FOLDER's files changed, the
-result is the same to the byte. Needs: pip install ".[train]"
+result is the same to the byte. Needs the extra [train].
 """
 
 import argparse

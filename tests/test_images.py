@@ -694,10 +694,14 @@ def test_pictures_without_pixels_are_refused():
 HEIC_HEADER = b"\x00\x00\x00\x18ftypheic\0\0\0\0mif1heic" + bytes(50)
 
 
-def test_heic_without_its_package_says_what_to_install(tmp_path, monkeypatch):
+@pytest.mark.parametrize("with_pip", [True, False])
+def test_heic_without_its_package_says_what_to_install(tmp_path, monkeypatch, with_pip):
     monkeypatch.setitem(sys.modules, "pillow_heif", None)
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: object() if with_pip else None)
+    pip = "pip" if with_pip else f'python3 -m pip --python "{sys.prefix}"'
     assert error_of(written(tmp_path, "a.jpg", HEIC_HEADER)) == (
-        'Reading HEIC pictures needs packages that are not installed. Install them with: pip install "visiontool[heic]"'
+        "Reading HEIC pictures needs packages that are not installed. "
+        f'Install them with: {pip} install "visiontool[heic]"'
     )
 
 

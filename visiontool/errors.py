@@ -11,6 +11,7 @@
 A message names the offending value, what was expected and the next thing to type, in one to three lines.
 """
 
+import sys
 from collections.abc import Iterable
 
 
@@ -44,7 +45,11 @@ class DeviceError(VisiontoolError):
 
 def missing_extra(extra: str, purpose: str) -> str:
     """The message for a command whose optional packages are absent: `purpose` is a gerund phrase."""
-    return f'{purpose} needs packages that are not installed.\nInstall them with: pip install "visiontool[{extra}]"'
+    from importlib.util import find_spec
+
+    # An environment may have been made without a pip of its own, as the README's is.
+    pip = "pip" if find_spec("pip") else f'python3 -m pip --python "{sys.prefix}"'
+    return f'{purpose} needs packages that are not installed.\nInstall them with: {pip} install "visiontool[{extra}]"'
 
 
 def closest(name: str, known: Iterable[str]) -> str:

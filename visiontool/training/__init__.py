@@ -1,1 +1,1 @@
-"""The only code that imports torch, torchvision and timm (pip install "visiontool[train]")."""
+"""The only code that imports torch, torchvision and timm (the extra [train])."""
