@@ -308,8 +308,20 @@ def test_cuda_without_a_gpu_is_an_error_that_says_what_is_missing(run, color_mod
     ran = run("predict", pictures, "-m", color_model, "--device", "cuda")
     assert ran.code == 1
     assert ran.out == ""
-    assert "'cuda' cannot be used" in ran.err
-    assert "--device cpu" in ran.err
+    assert ran.err.splitlines()[-2:] == [
+        "Error: device 'cuda' cannot be used: no NVIDIA GPU or driver was found",
+        "Use --device cpu, or --device auto to take what works.",
+    ]
+
+
+def test_an_onnxruntime_for_the_cpu_only_is_never_joined_by_the_other(run, color_model, pictures, monkeypatch):
+    from visiontool import runtime
+
+    monkeypatch.setattr(runtime.onnxruntime, "get_available_providers", lambda: ["CPUExecutionProvider"])
+    ran = run("predict", pictures, "-m", color_model, "--device", "cuda")
+    assert ran.code == 1
+    assert "pip uninstall onnxruntime, then" in ran.err
+    assert ran.err.count("\n") <= 3
 
 
 def start(*arguments, **options):
@@ -595,3 +607,44 @@ def test_what_was_not_foreseen_is_one_line_and_a_way_to_see_more(run, color_mode
     monkeypatch.setenv("VISIONTOOL_DEBUG", "1")
     with pytest.raises(ZeroDivisionError):
         run("predict", pictures, "-m", color_model, "-q")
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
+@pytest.mark.parametrize(("model", "code"), [("nothing-of-that-name", 4), (None, 0)])
+def test_a_full_stderr_changes_neither_rows_nor_exit_code(color_model, pictures, model, code):
+    with open("/dev/full", "wb") as full:
+        ran = subprocess.run(
+            [sys.executable, "-m", "visiontool", "predict", pictures, "-m", model or color_model],
+            stdout=subprocess.PIPE,
+            stderr=full,
+            text=True,
+        )
+    assert ran.returncode == code
+    assert len(rows_of(ran.stdout)) == (3 if code == 0 else 0)
+
+
+def test_no_rows_are_said_to_be_kept_where_none_were_written(run, color_model, pictures, tmp_path):
+    (tmp_path / "rows.csv.partial").mkdir()
+    ran = run("predict", pictures, "-m", color_model, "-o", tmp_path / "rows.csv", "--force")
+    assert ran.code == 1
+    assert "rows.csv.partial cannot be written" in ran.err
+    assert "so far" not in ran.err
+
+
+def test_two_runs_never_write_one_file(color_model, pictures, tmp_path):
+    from visiontool import UsageError
+    from visiontool.cli.output import rows_to
+    from visiontool.cli.rows import JsonLinesWriter
+
+    target = tmp_path / "rows.jsonl"
+    with rows_to(target, False, JsonLinesWriter):
+        with pytest.raises(UsageError, match="another run"), rows_to(target, False, JsonLinesWriter):
+            pass
+        assert (tmp_path / "rows.jsonl.partial").exists()
+    assert target.exists()
+
+
+def test_a_model_name_too_long_for_a_file_is_an_unknown_model(run, pictures):
+    ran = run("predict", pictures, "-m", "a" * 300)
+    assert ran.code == 4
+    assert "no model is called" in ran.err

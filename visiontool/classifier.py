@@ -19,6 +19,7 @@ from visiontool.spec import MANIFEST_KEY, CropMode, ModelSpec, without_trailing_
 
 if TYPE_CHECKING:
     from concurrent.futures import Future
+    from typing import TypeGuard
 
     from visiontool.outside import Description
 
@@ -143,8 +144,8 @@ class Classifier:
     ) -> Generator[Result, None, None]:
         """`predict` for any number of pictures: yields the results of a batch as soon as it is done.
 
-        Pictures are taken from `images` ahead of the network, at most twice `batch_size` and `workers` of them. A
-        picture that comes as an object may be used again for the next one.
+        Pictures are taken from `images` ahead of the network, at most 2 * batch_size + workers of them. A picture that
+        comes as an object may be used again for the next one.
 
         Args:
             top_k: classes in an answer, at most as many as the model has.
@@ -231,7 +232,7 @@ class Classifier:
             pool.shutdown(wait=True, cancel_futures=True)
 
     def _prepare(self, image: ImageSource) -> _Prepared:
-        path = os.fspath(image) if isinstance(image, (str, os.PathLike)) else None
+        path = os.fspath(image) if _is_path(image) else None
         try:
             picture = open_image(image, resize_to=self._resize_to)
             return _Prepared(path, preprocess.fit_to_spec(picture.image, self.spec), notes=picture.notes)
@@ -244,7 +245,8 @@ class Classifier:
         A graph with a fixed batch is run as often as needed.
 
         Raises:
-            ModelError: the output has another shape than the model file says.
+            ModelError: the output has another shape than the model file says, or onnxruntime cannot run the graph.
+            UsageError: `pixels` are of another type or size.
         """
         if pixels.dtype != np.uint8 or pixels.shape[1:] != (*self.spec.input.size, 3):
             height, width = self.spec.input.size
@@ -308,7 +310,7 @@ def _listed(images: Iterable[ImageSource]) -> Iterable[ImageSource]:
     return images
 
 
-def _is_path(image: ImageSource) -> bool:
+def _is_path(image: ImageSource) -> "TypeGuard[str | os.PathLike[str]]":
     return isinstance(image, (str, os.PathLike))
 
 

@@ -100,7 +100,7 @@ def _open_session(path: Path, device: str, threads: int) -> tuple[Any, str]:
     if device == "auto":
         return _create(path, ["CPUExecutionProvider"], threads), "cpu"
     raise DeviceError(
-        f"device {device!r} cannot be used: {reason}.\nUse --device cpu, or --device auto to take what works."
+        f"device {device!r} cannot be used: {reason}\nUse --device cpu, or --device auto to take what works."
     )
 
 
@@ -133,7 +133,11 @@ def _gpu_in_sight() -> bool:
 def _why_no_cuda() -> str | None:
     """What keeps onnxruntime's CUDA provider from loading, or None."""
     if "CUDAExecutionProvider" not in onnxruntime.get_available_providers():
-        return f"this onnxruntime is built for the CPU only. {missing_extra('gpu', 'CUDA')}"
+        # Both builds share a module name, so the one must go before the other comes.
+        return (
+            "the installed onnxruntime is built for the CPU only.\nWhere NVIDIA's is offered for this platform: "
+            'pip uninstall onnxruntime, then pip install "visiontool[gpu]"'
+        )
     if not _gpu_in_sight():
         return "no NVIDIA GPU or driver was found"
     onnxruntime.preload_dlls()

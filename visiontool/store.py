@@ -37,18 +37,18 @@ def resolve(model: str | os.PathLike[str] | None) -> Path:
         model = os.environ.get(MODEL_VARIABLE) or DEFAULT_MODEL
         origin = f" ({MODEL_VARIABLE} says so)" if model != DEFAULT_MODEL else ""
     name, path = os.fspath(model), Path(model)
-    if path.is_file():
+    if os.path.isfile(path):
         if path.suffix in _TORCH_ENDINGS:
             raise ModelError(
                 f"{name}{origin}: weights of torch, not a model file. docs/model-file.md says how to convert."
             )
         return path
-    if name and path.is_dir() and (path / MODEL_FILE).is_file():
+    if name and os.path.isfile(path / MODEL_FILE):
         return path / MODEL_FILE
     built_in = built_in_names()
     if name in built_in:
         return weights_folder() / name / MODEL_FILE
-    if name and path.is_dir():
+    if name and os.path.isdir(path):
         raise ModelError(f"{name}{origin}: the folder has no {MODEL_FILE} in it")
     if path.suffix == ".onnx" or "/" in name or os.sep in name:
         raise ModelError(f"{name}{origin}: there is no such file")

@@ -3,6 +3,7 @@
 Commands import anything heavy inside their bodies, so that every --help answers at once.
 """
 
+import contextlib
 import os
 from typing import Any
 
@@ -10,7 +11,7 @@ import click
 
 import visiontool
 from visiontool.cli.predict import predict
-from visiontool.cli.text import printable
+from visiontool.cli.text import printable, say
 from visiontool.errors import ConversionError, DataError, DeviceError, ModelError, UsageError, VisiontoolError
 
 EXIT_FAILED = 1
@@ -73,18 +74,19 @@ def run(arguments: list[str] | None = None) -> int:
     except click.exceptions.Exit as exit_:
         return exit_.exit_code
     except click.ClickException as error:
-        error.show()
+        with contextlib.suppress(OSError):
+            error.show()
         return error.exit_code
     except (KeyboardInterrupt, click.Abort):
-        click.echo("Interrupted.", err=True)
+        say("Interrupted.")
         return EXIT_INTERRUPTED
     except VisiontoolError as error:
-        click.echo("Error: " + printable(str(error), keep="\n"), err=True)
+        say(f"Error: {error}")
         return next(code for kind, code in _EXIT_CODES.items() if isinstance(error, kind))
     except Exception as error:
         if "VISIONTOOL_DEBUG" in os.environ:
             raise
-        click.echo(f"Error: {type(error).__name__}: {printable(str(error))}", err=True)
-        click.echo("This was not foreseen. VISIONTOOL_DEBUG=1 before the command shows where it happened.", err=True)
+        say(f"Error: {type(error).__name__}: {printable(str(error))}")
+        say("This was not foreseen. VISIONTOOL_DEBUG=1 before the command shows where it happened.")
         return EXIT_FAILED
     return result if isinstance(result, int) else 0

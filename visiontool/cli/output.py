@@ -11,7 +11,7 @@ from typing import IO, TYPE_CHECKING, Literal, Protocol, cast, get_args
 
 import click
 
-from visiontool.cli.text import printable
+from visiontool.cli.text import printable, say
 from visiontool.errors import UsageError
 
 if TYPE_CHECKING:
@@ -113,16 +113,15 @@ def rows_to(output: Path | None, force: bool, make: Callable[[IO[bytes]], RowWri
         return
     target = Path(os.path.realpath(output))  # a link stays a link
     unfinished = _unfinished(target)
-    try:
-        with _open(unfinished, "wb" if force else "xb") as stream, _written(stream, str(output), make) as write:
-            yield write
+    with _open(unfinished, "wb" if force else "xb") as stream:
+        try:
+            with _written(stream, str(output), make) as write:
+                yield write
+        except BaseException:
+            say(f"The rows so far are in {unfinished}.")
+            raise
+    with _telling(str(output)):
         unfinished.replace(target)
-    except FileExistsError:
-        raise UsageError(f"{unfinished} is being written by another run. Give another name.") from None
-    except BaseException:
-        if unfinished.exists():
-            click.echo(printable(f"The rows so far are in {unfinished}."), err=True)
-        raise
 
 
 @contextlib.contextmanager
@@ -156,7 +155,7 @@ def _open(path: Path, mode: str) -> IO[bytes]:
     try:
         return cast(IO[bytes], open(path, mode))
     except FileExistsError:
-        raise
+        raise UsageError(f"{path} is being written by another run. Give another name.") from None
     except OSError as error:
         raise OutputError(str(path), error) from None
 

@@ -1,6 +1,5 @@
 """`visiontool predict`: what is on pictures."""
 
-import contextlib
 import gc
 import os
 from functools import partial
@@ -12,7 +11,7 @@ import click
 from click.core import ParameterSource
 
 from visiontool.cli.output import FORMATS, check_output, choose_format, rows_to
-from visiontool.cli.text import printable
+from visiontool.cli.text import say
 from visiontool.errors import DataError
 from visiontool.spec import CropMode, Interpolation
 
@@ -153,9 +152,9 @@ def predict(
             done += 1
             failed += result.error is not None
     for path in empty:
-        _say(f"No picture was found in {path}.")
+        say(f"No picture was found in {path}.")
     if failed:
-        _say(f"{failed} of {done} inputs failed; their rows say why.")
+        say(f"{failed} of {done} inputs failed; their rows say why.")
     return EXIT_SOME_FAILED if failed else 0
 
 
@@ -184,12 +183,6 @@ def _remark(classifier: "Classifier", model: str | None) -> None:
     text = f"Model {spec.name}: {len(spec.labels)} classes, on {classifier.device}."
     if model is None:
         text += f" {MODEL_VARIABLE} names it." if chosen else " Built in, small; -m names another."
-    _say(text)
+    say(text)
     if classifier.assumed:
-        _say(f"Neither it nor you said, so taken: {', '.join(classifier.assumed)}.")
-
-
-def _say(text: str) -> None:
-    """A line on stderr; a stderr that cannot be written is no reason to give no rows."""
-    with contextlib.suppress(OSError):
-        click.echo(printable(text), err=True)
+        say(f"Neither it nor you said, so taken: {', '.join(classifier.assumed)}.")

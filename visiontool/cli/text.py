@@ -1,11 +1,20 @@
-"""Hostile text made safe to show: file names and labels can hold anything."""
+"""Text for people: hostile text made safe to show, since names and labels can hold anything, and lines on stderr."""
 
+import contextlib
 import re
+
+import click
 
 # Controls (C0, DEL, C1), marks that turn the reading direction, line separators, lone surrogates. The joiners U+200C
 # and U+200D stay: emoji and Persian need them.
 _UNSAFE = re.compile("[\x00-\x1f\x7f-\x9f\u061c\u200b\u200e\u200f\u2028-\u202e\u2060-\u2069\ufeff\ud800-\udfff]")
 _FORMULA_STARTS = ("=", "+", "-", "@")
+
+
+def say(text: str) -> None:
+    """Lines on stderr. A stderr that cannot be written changes neither the rows nor the exit code."""
+    with contextlib.suppress(OSError):
+        click.echo(printable(text, keep="\n"), err=True)
 
 
 def printable(text: str, keep: str = "") -> str:
