@@ -610,14 +610,16 @@ def test_what_was_not_foreseen_is_one_line_and_a_way_to_see_more(run, color_mode
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
+@pytest.mark.parametrize("unbuffered", ["", "1"])
 @pytest.mark.parametrize(("model", "code"), [("nothing-of-that-name", 4), (None, 0)])
-def test_a_full_stderr_changes_neither_rows_nor_exit_code(color_model, pictures, model, code):
+def test_a_full_stderr_changes_neither_rows_nor_exit_code(color_model, pictures, model, code, unbuffered):
     with open("/dev/full", "wb") as full:
         ran = subprocess.run(
             [sys.executable, "-m", "visiontool", "predict", pictures, "-m", model or color_model],
             stdout=subprocess.PIPE,
             stderr=full,
             text=True,
+            env={**os.environ, "PYTHONUNBUFFERED": unbuffered},
         )
     assert ran.returncode == code
     assert len(rows_of(ran.stdout)) == (3 if code == 0 else 0)

@@ -1,5 +1,6 @@
 """`visiontool` and `python -m visiontool`."""
 
+import contextlib
 import gc
 import os
 import sys
@@ -18,11 +19,12 @@ def main() -> None:
         code = run()
     except KeyboardInterrupt:  # before the command line could take it
         code = 130
-    for stream in (sys.stdout, sys.stderr):
-        try:
-            stream.flush()
-        except (OSError, ValueError):  # told already, where there was more to write than nothing
-            code = code or 1
+    try:
+        sys.stdout.flush()
+    except (OSError, ValueError):  # told already, where there was more to write than nothing
+        code = code or 1
+    with contextlib.suppress(OSError, ValueError):  # what could not be said is no failure of the work
+        sys.stderr.flush()
     # Every file is closed by now. To take the interpreter and the network apart in order would cost a tenth of the
     # time of one prediction (docs/design.md).
     os._exit(code)
