@@ -6,11 +6,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import COLOR_SPEC, color_graph, save_model, save_picture
+from conftest import COLOR_SPEC, ROOT, color_graph, save_model, save_picture
 from onnx import TensorProto, helper
 from PIL import Image
 
-from visiontool import Classifier, ModelError, PictureError, UsageError
+from visiontool import Classifier, Limits, ModelError, PictureError, UsageError
 
 RED, GREEN, BLUE = (255, 0, 0), (0, 255, 0), (0, 0, 255)
 
@@ -270,17 +270,34 @@ def test_logits_with_two_axes_of_one_more_are_logits(tmp_path):
 
 
 def test_threads_and_draft_are_passed_on(color_model, tmp_path, monkeypatch):
-    from visiontool import classifier as module
+    from visiontool import prepare as module
 
-    classifier = Classifier.load(color_model, threads=1)
+    limits = Limits(max_pixels=5000)
+    classifier = Classifier.load(color_model, threads=1, limits=limits)
     assert classifier._opened.session.get_session_options().intra_op_num_threads == 1
     asked = []
     real = module.open_image
     monkeypatch.setattr(module, "open_image", lambda image, **options: asked.append(options) or real(image, **options))
     classifier.predict([save_picture(tmp_path / "a.jpg", RED, (64, 64))])
-    assert asked == [{"resize_to": 8}]
+    assert asked == [{"resize_to": 8, "limits": limits}]
 
 
 def test_a_crop_mode_that_is_none_is_told_at_once(color_model):
     with pytest.raises(UsageError, match="'middle' is none of center, border, squash"):
         Classifier.load(color_model, crop_mode="middle")
+
+
+@pytest.mark.parametrize("model", ["lenet5", "resnet18_tiny200"])
+def test_answers_do_not_depend_on_batches_threads_or_processes(model):
+    """Else a run that goes on would not end with the file of an unbroken one."""
+    paths = sorted((ROOT / "samples").glob("*.jpg"))
+    alone = [Classifier.load(model).predict([path])[0] for path in paths]
+    many = Classifier.load(model, threads=1)
+    for batch_size, isolate in ((1, False), (3, True), (8, False)):
+        together = list(many.predict_stream(reversed(paths), batch_size=batch_size, isolate=isolate))[::-1]
+        for one, other in zip(alone, together, strict=True):
+            assert one.path == other.path
+            rounded = [
+                [(item.label, round(item.probability, 6)) for item in result.predictions] for result in (one, other)
+            ]
+            assert rounded[0] == rounded[1]

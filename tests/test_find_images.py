@@ -1,13 +1,20 @@
 import inspect
+import io
 import os
+import shutil
+import subprocess
 import sys
+import tracemalloc
 from itertools import islice
 from pathlib import Path
 
 import pytest
 
-from visiontool import find
-from visiontool.find import find_images
+from visiontool.errors import DataError, UsageError
+from visiontool.find import count_images, find_images, folders, is_fed, is_one_file
+
+LINUX = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="needs names of any bytes")
+BASH = pytest.mark.skipif(not (shutil.which("bash") and os.path.exists("/dev/fd")), reason="needs bash and /dev/fd")
 
 
 @pytest.fixture
@@ -33,8 +40,8 @@ def test_paths_keep_the_order_given(folder):
 
 
 def test_a_named_file_counts_whatever_its_name_and_also_when_it_is_missing(folder):
-    make("notes.txt", ".hidden.png", "Thumbs.db")
-    names = ["notes.txt", ".hidden.png", "Thumbs.db", "missing.png", "no/such/folder/", ""]
+    make("notes.md", ".hidden.png", "Thumbs.db")
+    names = ["notes.md", ".hidden.png", "Thumbs.db", "missing.png", "no/such/folder/", "", "a\0b.png", "\ud800.png"]
     assert found(*names) == names
 
 
@@ -193,8 +200,8 @@ def test_a_folder_that_cannot_be_read_is_given_itself(folder, monkeypatch):
 def test_folders_are_read_one_at_a_time(folder, monkeypatch):
     make("d/a.png", "d/b.png", "d/e/c.png", "f/g.png")
     read: list[str] = []
-    listing = find._listing
-    monkeypatch.setattr(find, "_listing", lambda path, **options: read.append(path) or listing(path, **options))
+    scandir = os.scandir
+    monkeypatch.setattr(os, "scandir", lambda path: read.append(path) or scandir(path))
     pictures = find_images(["d", "f"])
     assert read == []
     assert list(islice(pictures, 2)) == ["d/a.png", "d/b.png"]
@@ -215,9 +222,376 @@ def test_folders_are_not_walked_by_recursion(folder):
         sys.setrecursionlimit(limit)
 
 
-@pytest.mark.skipif(os.name != "posix" or os.uname().sysname != "Linux", reason="needs names of any bytes")
+@LINUX
 def test_names_that_are_not_utf8_are_found(folder):
     os.mkdir("d")
     Path(os.fsdecode(b"d/\xff.png")).touch()
     assert found("d") == ["d/\udcff.png"]
     assert found("d/*.png") == ["d/\udcff.png"]
+
+
+def test_names_with_any_character_are_found(folder):
+    names = ["d/a\nb.png", "d/c\td.png", "d/e f.png", 'd/g".png', "d/h\\.png", "d/\u202ei.png"]
+    make(*names)
+    assert sorted(found("d")) == sorted(names)
+    assert sorted(found("d/*.png")) == sorted(names)
+
+
+def test_files_whose_numbers_are_equal_are_in_the_order_of_their_names(folder):
+    make("d/a1.png", "d/a01.png", "d/A1.png", "d/a1.PNG", "d/a1", "d/a1.png.png")
+    assert found("d") == ["d/A1.png", "d/a01.png", "d/a1.PNG", "d/a1.png", "d/a1.png.png"]
+
+
+def test_a_link_stands_where_its_name_does(folder):
+    make("d/a2.png", "d/a10.png", "e/b.png")
+    os.symlink("../e/b.png", "d/a3.png")
+    os.symlink("../e/b.png", "d/a02.png")
+    assert found("d") == ["d/a02.png", "d/a2.png", "d/a10.png"]
+    assert found("e", "d") == ["e/b.png", "d/a2.png", "d/a10.png"]
+
+
+def test_a_file_is_given_once_though_folders_on_its_way_are_links(folder):
+    make("real/x/a.png")
+    os.symlink("real", "link")
+    os.symlink("real/x/a.png", "a.png")
+    assert found("link", "real", "real/x", "link/x/a.png", "a.png", "*.png") == ["link/x/a.png"]
+    assert found("a.png", "link/*") == ["a.png"]
+
+
+def write_list(name: str, *entries: str, end: bytes = b"\n") -> None:
+    Path(name).write_bytes(b"".join(os.fsencode(entry) + end for entry in entries))
+
+
+def test_a_list_names_files_and_folders_as_they_stand(folder):
+    make("d/a10.png", "d/a2.png", "d/e/b.png", "[x].png", "x.png", "-", "@y", "notes.txt", "z*", "z1")
+    os.mkdir("empty")
+    entries = ["x.png", "d", "[x].png", "-", "@y", "notes.txt", "z*", "missing.png", "?.png", "./x.png"]
+    expected = [
+        *("x.png", "d/a2.png", "d/a10.png", "d/e/b.png", "[x].png", "-", "@y", "notes.txt", "z*"),
+        *("missing.png", "?.png"),
+    ]
+    write_list("list", *entries)
+    write_list("list.txt", *entries)
+    write_list("LIST.TXT", *entries)
+    for typed in ("@list", "list.txt", "LIST.TXT", "@list.txt", "@./list", f"@{folder}/list", f"{folder}/list.txt"):
+        assert found(typed) == expected, typed
+    write_list("list", *entries, end=b"\0")
+    assert found("@list") == expected
+    assert found("@list", recursive=False) == [path for path in expected if path != "d/e/b.png"]
+
+
+def test_paths_in_a_list_count_from_the_working_folder(folder):
+    make("a.png", "lists/a.png")
+    write_list("lists/list.txt", "a.png", "lists/a.png")
+    assert found("lists/list.txt") == ["a.png", "lists/a.png"]
+
+
+def test_what_is_called_like_a_list_is_meant_before_one(folder):
+    make("@a.jpg", "@d/b.png", "@*.png")
+    write_list("a.jpg", "from the list")
+    write_list("d", "from the list")
+    write_list("@list.txt", "from the list")
+    assert found("@a.jpg") == ["@a.jpg"]
+    assert found("@d") == ["@d/b.png"]
+    assert found("@*.png") == ["@*.png"]
+    assert found("@list.txt") == ["from the list"]
+    assert found("./@a.jpg", "@@a.jpg") == ["./@a.jpg"]
+
+
+def test_a_folder_is_a_folder_whatever_its_name(folder):
+    make("scans.txt/a.png")
+    assert found("scans.txt") == ["scans.txt/a.png"]
+
+
+def test_a_glob_matches_no_lists(folder):
+    make("d/a.png", "d/-", "d/@b")
+    write_list("d/list.txt", "from the list")
+    assert found("d/*") == ["d/-", "d/@b", "d/a.png", "d/list.txt"]
+
+
+def test_inputs_of_all_kinds_mix_and_each_file_comes_once(folder, monkeypatch):
+    make("a.png", "b.png", "c.png", "d/e.png", "d/f.png", "g.png")
+    write_list("list", "b.png", "d/f.png", "./a.png")
+    write_list("more.txt", "d", str(folder / "g.png"))
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(b"c.png\nb.png\n")))
+    assert found("a.png", "@list", "-", "more.txt", "*.png", "d") == [
+        *("a.png", "b.png", "d/f.png", "c.png", "d/e.png"),
+        str(folder / "g.png"),
+    ]
+
+
+def test_lists_that_cannot_be_opened_are_told_before_anything_is_given(folder, monkeypatch):
+    make("a.png", "d/b.png")
+    stdin = io.BytesIO(b"c.png")
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(stdin))
+    write_list("good.txt", "x.png")
+    pictures = find_images(["a.png", "good.txt", "-", "@none", "b.txt", "@d"])
+    with pytest.raises(DataError, match=r"from none \(No .*\), b.txt \(No .*\), d \(a folder; type it without @\)\n"):
+        next(pictures)
+    with pytest.raises(UsageError, match="stdin can be read only once"):
+        next(find_images(["a.png", "-", "-"]))
+    with pytest.raises(UsageError, match="stdin can be read only once"):
+        next(find_images(["a.png", "-", "@-"]))
+    assert stdin.tell() == 0
+    with pytest.raises(DataError):
+        next(find_images(["@"]))
+    monkeypatch.setattr(sys, "stdin", None)
+    with pytest.raises(UsageError, match="closed"):
+        next(find_images(["a.png", "-"]))
+    assert found("a.png", "./-") == ["a.png", "./-"]
+
+
+def test_what_is_no_list_of_paths_is_told(folder):
+    Path("noise").write_bytes(b"a.png\n" + b"\1" * 100_000)
+    pictures = find_images(["@noise"])
+    assert next(pictures) == "a.png"
+    with pytest.raises(DataError, match="the list noise is no list of paths"):
+        next(pictures)
+
+
+def test_empty_lists_and_folders_in_lists_are_told(folder):
+    make("d/a.png", "texts/notes.txt")
+    write_list("nothing", "", "")
+    write_list("list", "texts", "d", "missing.png", "d", "empty")
+    os.mkdir("empty")
+    empty: list[str] = []
+    assert found("@nothing", "@list", "empty", on_empty=empty.append) == ["d/a.png", "missing.png"]
+    assert empty == ["@nothing", "texts", "empty", "empty"]
+    assert found("@nothing") == []
+
+
+@pytest.mark.parametrize(
+    ("path", "expected"),
+    [
+        ("a.png", True),
+        ("missing.png", True),
+        ("@a.png", True),
+        ("./-", True),
+        ("a[1].png", True),
+        ("-", False),
+        ("@missing", False),
+        ("@list", False),
+        ("list.txt", False),
+        ("missing.TXT", False),
+        ("d", False),
+        ("d.txt", False),
+        ("*.png", False),
+    ],
+)
+def test_one_file_is_told_from_all_else(folder, path, expected):
+    make("a.png", "@a.png", "-", "a[1].png", "list", "list.txt", "d/a.png", "d.txt/a.png")
+    assert is_one_file(path) is expected
+
+
+def test_one_file_needs_no_set_of_what_was_seen(folder):
+    make("a.png", "d/a.png")
+    code = (
+        "import sys; from visiontool.find import find_images; print(list(find_images(sys.argv[1:])), "
+        "*sorted({'numpy', 'hashlib', 'visiontool.seen'} & {*sys.modules}))"
+    )
+
+    def imported(*arguments: str) -> str:
+        return subprocess.run(
+            [sys.executable, "-c", code, *arguments], capture_output=True, text=True, check=True
+        ).stdout.strip()
+
+    assert imported("a.png") == "['a.png']"
+    assert imported("d") == "['d/a.png'] hashlib visiontool.seen"
+
+
+FIND = "import sys; from visiontool.find import find_images; [print(ascii(p)) for p in find_images(sys.argv[1:])]"
+
+
+def from_shell(script: str) -> list[str]:
+    """What is found by `script`, in which "$FIND" followed by paths finds them."""
+    ran = subprocess.run(
+        ["bash", "-c", f'find_images() {{ "$PYTHON" -c "$CODE" "$@"; }}\n{script}'],
+        env={**os.environ, "PYTHON": sys.executable, "CODE": FIND},
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert (ran.returncode, ran.stderr) == (0, "")
+    return ran.stdout.splitlines()
+
+
+@BASH
+def test_lists_come_from_pipes_and_substituted_processes(folder):
+    make("d/a.png", "d/b\nc.png", "d/e f.png")
+    everything = ["'d/a.png'", "'d/b\\nc.png'", "'d/e f.png'"]
+    assert from_shell(r"printf 'a\nb' | find_images -") == ["'a'", "'b'"]
+    assert from_shell(r"printf 'a\r\nb\r\n' | find_images x.png - y.png") == ["'x.png'", "'a'", "'b'", "'y.png'"]
+    assert sorted(from_shell("find d -type f -print0 | find_images -")) == everything
+    assert sorted(from_shell("find_images @<(find d -type f -print0)")) == everything
+    assert from_shell("find_images @<(echo a) @<(echo b; echo a) @/dev/stdin <<< c") == ["'a'", "'b'", "'c'"]
+    assert from_shell("find_images - < <(find d -type f -name 'a*')") == ["'d/a.png'"]
+    assert from_shell(r"find_images @<(printf 'a\0\xff.png\0')") == ["'a'", "'\\udcff.png'"]
+    assert from_shell("find_images a - < /dev/null") == ["'a'"]
+
+
+@BASH
+def test_a_closed_stdin_is_told(folder):
+    script = f'"{sys.executable}" -c "{FIND}" - <&-'
+    ran = subprocess.run(["bash", "-c", script], capture_output=True, text=True, timeout=60)
+    assert ran.returncode == 1
+    assert "stdin, which is closed" in ran.stderr
+
+
+def test_a_folder_is_left_out_of_what_is_walked(folder):
+    make("d/a.png", "d/out/b.png", "d/out/deep/c.png", "d/out-2/e.png", "f/g.png")
+    os.symlink("d", "link")
+    os.symlink("out/b.png", "d/z.png")
+    kept = ["d/a.png", "d/z.png", "d/out-2/e.png"]
+    for exclude in ("d/out", "d/out/", "./link/out", str(folder / "d/out"), "d/../d/out"):
+        assert found("d", exclude=exclude) == kept
+        assert found("d/**/*.png", exclude=exclude) == kept
+        assert found("d/**", exclude=exclude) == kept
+        assert sorted(found("*/*", exclude=exclude)) == sorted([*kept, "f/g.png"])
+        assert found("link", exclude=exclude) == ["link/a.png", "link/z.png", "link/out-2/e.png"]
+    empty: list[str] = []
+    inside = ["d/out", "d/out/deep", "d/out/*.png", "d/out/*/*.png", "link/out/b*"]
+    assert found(*inside, exclude="d/out", on_empty=empty.append) == []
+    assert empty == inside
+    assert found("d/out/b.png", exclude="d/out") == ["d/out/b.png"]
+    write_list("list", "d/out/deep/c.png", "d/out", "f")
+    assert found("@list", exclude="d/out") == ["d/out/deep/c.png", "f/g.png"]
+    assert found("f", exclude="none/yet") == ["f/g.png"]
+    assert found(".", exclude=".") == []
+
+
+def test_the_folder_we_are_in_may_be_gone(folder):
+    os.mkdir("gone")
+    os.chdir("gone")
+    os.rmdir("../gone")
+    assert found("a.png", "b.png", str(folder), exclude="out") == ["a.png", "b.png"]
+
+
+def most_held(*paths: str) -> int:
+    """The most bytes held at a time while these are found."""
+    found(*paths)  # what is imported and cached by it is not meant
+    tracemalloc.start()
+    try:
+        for _ in find_images(paths):
+            pass
+        return tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+
+
+def test_the_names_of_one_folder_are_held_at_a_time(folder):
+    count = 2000
+    make(*(f"{name}/IMG_{number:06d}.jpg" for name in ("d", "d/e", "f") for number in range(count)))
+    most = 125 * count + 120_000  # up to 1024 digests wait to be merged
+    assert most_held("d") < most
+    assert most_held("d", "f") < most
+    assert most_held("d/*.jpg", "f/*.jpg") < most
+    assert most_held("**/*.jpg") < most
+
+
+def test_a_long_list_is_held_in_8_bytes_a_name(folder):
+    count = 20_000
+    write_list("list", *(f"some/folder/IMG_{number:06d}.jpg" for number in range(count)))
+    assert most_held("@list") < 10 * count + 700_000
+
+
+def all_kinds_of_folders() -> None:
+    make("d/a.png", "d/b.jpg", "d/.c.png", "d/notes.txt", "d/e/f.png", "d/e/g/h.png", "d/__MACOSX/i.png", "d/out/j.png")
+    make("d/.k/l.png", "m/n.png", "m/album.png/o.png", "[x].png")
+    os.mkdir("empty")
+    os.symlink("..", "d/loop")
+    os.symlink("none", "d/broken.png")
+    os.symlink("self.png", "d/self.png")
+    os.symlink("../.hidden", "d/link.png")
+    make(".hidden/p.png", ".hidden/q/r.png")
+    write_list("list.txt", "d/e", "missing.png", "[x].png")
+    write_list("list", "d/e/g", "m", "other.png", end=b"\0")
+
+
+@pytest.mark.parametrize("exclude", [None, "d/out", "d/e"])
+@pytest.mark.parametrize("recursive", [True, False])
+@pytest.mark.parametrize(
+    "typed",
+    [
+        *(["d"], ["."], ["m", "d", "empty"], ["a.png", "none.png", ""], ["d/*.png"], ["?/[abns]*"], ["d/**"], ["**"]),
+        *(["**/*.jpg"], ["none/**", "none/*"], ["[x].png"], ["@list"], ["list.txt"], ["d/a.png", "list.txt", "*.gif"]),
+        [],
+    ],
+)
+def test_the_count_is_that_of_what_is_found(folder, typed, recursive, exclude):
+    all_kinds_of_folders()
+    expected = found(*typed, recursive=recursive, exclude=exclude)
+    assert count_images(typed, recursive=recursive, exclude=exclude) == len(expected)
+
+
+def test_the_count_has_duplicates_in_it(folder):
+    make("d/a.png", "d/b.png")
+    write_list("list", "d")
+    assert count_images(["d", "d/a.png", "@list", "d/*.png"]) == 7
+
+
+def test_there_is_no_count_where_a_list_can_be_read_only_once_or_not_at_all(folder, monkeypatch):
+    make("a.png")
+    Path("noise").write_bytes(b"\1" * 100_000)
+    stdin = io.BytesIO(b"a.png")
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(stdin))
+    for typed in ("-", "@none", "none.txt", "@noise", "@/dev/null", "@"):
+        assert count_images(["a.png", typed]) is None, typed
+    assert stdin.tell() == 0
+    if hasattr(os, "mkfifo"):
+        os.mkfifo("pipe")
+        assert count_images(["@pipe"]) is None  # and is not waited for
+
+
+def test_counting_ends_when_it_is_told_to(folder):
+    all_kinds_of_folders()
+    make(*(f"many/{number}.png" for number in range(50)))
+    for typed in (["many"], ["d"], ["many/*"], ["list.txt"], ["**/*.png"], ["a", "b", "c"]):
+        total = count_images(typed)
+        for calls in range(3):
+            answers = iter([False] * calls + [True])
+            assert count_images(typed, stop=lambda answers=answers: next(answers)) is None
+        assert count_images(typed, True, None, lambda: False) == total
+
+
+def test_counting_outlives_folders_that_vanish_or_cannot_be_read(folder, monkeypatch):
+    make("d/a.png", "d/closed/b.png", "d/open/c.png")
+    unreadable(monkeypatch, "d/closed")
+    assert count_images(["d"]) == len(found("d")) == 3
+    assert count_images(["d/**/*.png"]) == 3
+    scandir = os.scandir
+
+    def vanishing(path: str) -> object:
+        if path == "d/open":
+            shutil.rmtree(path)
+        return scandir(path)
+
+    monkeypatch.setattr(os, "scandir", vanishing)
+    assert count_images(["d"]) == 3  # what is gone is given itself, as by find_images
+    assert count_images(["d/open", "d/open/*.png"]) == 1
+
+
+def test_a_folder_that_breaks_off_while_it_is_read_is_given_itself(folder, monkeypatch):
+    make("d/a.png", "d/bad/b.png")
+    kind = folders._kind
+
+    def broken(entry: os.DirEntry[str]) -> object:
+        if entry.name == "b.png":
+            raise OSError(5, "Input/output error")
+        return kind(entry)
+
+    monkeypatch.setattr(folders, "_kind", broken)
+    assert found("d") == ["d/a.png", "d/bad"]
+    assert count_images(["d"]) == 2
+
+
+def test_a_list_is_fed_where_another_program_writes_it(folder):
+    make("a.png", "list", "list.txt")
+    os.symlink("list", "link.txt")
+    for path in ("a.png", "@list", "list.txt", "link.txt", "."):
+        assert not is_fed(path), path
+    for path in ("-", "@-", "@/dev/stdin"):
+        assert is_fed(path), path
+    if hasattr(os, "mkfifo"):
+        os.mkfifo("pipe")
+        assert is_fed("@pipe")
+        assert not is_fed("pipe")

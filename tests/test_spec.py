@@ -374,3 +374,20 @@ def test_a_manifest_that_does_not_fit_its_graph_is_refused(
     assert words in str(caught.value)
     assert len(str(caught.value)) < 400
     assert "\n" not in str(caught.value)
+
+
+@settings(max_examples=200, deadline=None)
+@given(data=st.data())
+def test_a_damaged_manifest_is_read_or_refused(data: st.DataObject) -> None:
+    text = FULL_SPEC.to_json()
+    for _ in range(data.draw(st.integers(1, 4))):
+        start = data.draw(st.integers(0, len(text)))
+        end = start + data.draw(st.integers(0, 12))
+        token = st.sampled_from(["", '"', "{", "]", ",", "-", "1e999", "null", "NaN", "[[", "\\ud800", "\udcff", "\0"])
+        text = text[:start] + data.draw(token | st.text(max_size=6)) + text[end:]
+    try:
+        spec = ModelSpec.from_json(text)
+    except ModelError as error:
+        assert 0 < len(str(error)) < 400
+        return
+    assert ModelSpec.from_json(spec.to_json()) == spec

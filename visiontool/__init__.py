@@ -19,6 +19,7 @@ if TYPE_CHECKING:
         UsageError,
         VisiontoolError,
     )
+    from visiontool.images import Limits
     from visiontool.outside import Description
     from visiontool.spec import InputSpec, ModelSpec
 
@@ -31,6 +32,7 @@ _HOMES = {
     "Description": "outside",
     "DeviceError": "errors",
     "InputSpec": "spec",
+    "Limits": "images",
     "ModelError": "errors",
     "ModelSpec": "spec",
     "PictureError": "errors",
@@ -47,6 +49,7 @@ __all__ = [
     "Description",
     "DeviceError",
     "InputSpec",
+    "Limits",
     "ModelError",
     "ModelSpec",
     "PictureError",

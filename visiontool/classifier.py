@@ -1,12 +1,11 @@
 """Classifier: a model file, ready to answer."""
 
 import os
-from collections import deque
-from collections.abc import Generator, Iterable, Iterator, Sequence
+from collections.abc import Generator, Iterable, Sequence
+from contextlib import closing
 from dataclasses import dataclass, replace
-from itertools import chain, islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,16 +13,18 @@ from PIL import Image
 
 from visiontool import preprocess, runtime, store
 from visiontool.errors import ModelError, PictureError, UsageError
-from visiontool.images import ImageSource, open_image
+from visiontool.images import DEFAULT_LIMITS, ImageSource, Limits
+from visiontool.pipeline import Opening, StageTimes, batches, cores, prepared, run_ahead
+from visiontool.prepare import Prepared, Recipe, prepare
 from visiontool.spec import MANIFEST_KEY, CropMode, ModelSpec, without_trailing_ones
 
 if TYPE_CHECKING:
-    from concurrent.futures import Future
-    from typing import TypeGuard
-
     from visiontool.outside import Description
 
+T = TypeVar("T")
+
 DEFAULT_BATCH_SIZE = 8
+_MOST_AT_ONCE = 64  # pictures in all runs together, unless asked for: each takes memory for its activations
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,25 +54,26 @@ class Result:
         return "ok" if self.error is None else "error"
 
 
-class _Prepared(NamedTuple):
-    """A picture on its way to the network: pixels (H, W, 3) uint8, or an error."""
-
-    path: str | None
-    pixels: NDArray[np.uint8] | None = None
-    error: str | None = None
-    notes: tuple[str, ...] = ()
-
-
 class Classifier:
     """Tells what is on a picture. Make one with `Classifier.load`.
 
     Attributes:
+        path: the model file.
         spec: what the model file says of itself; labels in the order of the logits.
         device: what it runs on, "cpu" or "cuda:N".
         assumed: for a file from another tool, what neither the file nor the caller said.
     """
 
-    def __init__(self, opened: runtime.OpenModel, spec: ModelSpec, assumed: tuple[str, ...] = ()) -> None:
+    def __init__(
+        self,
+        opened: runtime.OpenModel,
+        spec: ModelSpec,
+        assumed: tuple[str, ...] = (),
+        *,
+        threads: int = 0,
+        limits: Limits = DEFAULT_LIMITS,
+    ) -> None:
+        self.path = opened.path
         self.spec = spec
         self.device = opened.device
         self.assumed = assumed
@@ -79,7 +81,9 @@ class Classifier:
         fixed = opened.inputs[0].shape[0]
         self._classes = len(spec.labels)
         self._fixed_batch: int | None = fixed if isinstance(fixed, int) else None
-        self._resize_to = preprocess.resize_to(spec.input.size, spec.crop_pct, spec.crop_mode)
+        self._recipe = Recipe.of(spec, limits)
+        # One run of the network on the CPU uses `threads` cores, so this many fill the machine; a GPU takes one.
+        self._runs_at_once = max(1, cores() // threads) if threads and opened.device == "cpu" else 1
 
     @classmethod
     def load(
@@ -90,15 +94,18 @@ class Classifier:
         threads: int = 0,
         crop_mode: CropMode | None = None,
         description: "Description | None" = None,
+        limits: Limits = DEFAULT_LIMITS,
     ) -> "Classifier":
         """Opens a model.
 
         Args:
             model: path of an .onnx file, a folder with a model.onnx, or a built-in name; None for the default model.
             device: "auto", "cpu", "cuda" or "cuda:N".
-            threads: of the network on the CPU; 0 for all physical cores.
+            threads: of one run of the network on the CPU; 0 for all physical cores. `predict_stream` runs as many at
+                once as there are cores for them: 1 is the best for many pictures, 0 for few.
             crop_mode: "center", "border" or "squash" instead of the model's own.
             description: what a file from another tool does not say of itself.
+            limits: bytes and pixels above which a picture is not decoded.
 
         Raises:
             ModelError: no such model, a file that is broken or unsafe, or one that does not say what is needed.
@@ -122,7 +129,8 @@ class Classifier:
             spec.check_graph(opened.inputs, opened.outputs, opened.scan.final_operators)
         except ModelError as error:
             raise ModelError(f"{path}: {error}") from None
-        return cls(opened, replace(spec, crop_mode=crop_mode) if crop_mode else spec, assumed)
+        spec = replace(spec, crop_mode=crop_mode) if crop_mode else spec
+        return cls(opened, spec, assumed, threads=threads, limits=limits)
 
     def predict(self, images: Iterable[ImageSource], *, top_k: int = 5, min_probability: float = 0.0) -> list[Result]:
         """Classifies pictures: paths, PIL pictures, or uint8 arrays of shape (H, W), (H, W, 3) or (H, W, 4).
@@ -135,32 +143,49 @@ class Classifier:
 
     def predict_stream(
         self,
-        images: Iterable[ImageSource],
+        images: Iterable[ImageSource | Result],
         *,
         top_k: int = 5,
         min_probability: float = 0.0,
-        batch_size: int = DEFAULT_BATCH_SIZE,
+        batch_size: int | None = None,
         workers: int | None = None,
+        timeout: float | None = None,
+        isolate: bool = False,
+        times: StageTimes | None = None,
     ) -> Generator[Result, None, None]:
         """`predict` for any number of pictures: yields the results of a batch as soon as it is done.
 
-        Pictures are taken from `images` ahead of the network, at most 2 * batch_size + workers of them. A picture that
-        comes as an object may be used again for the next one.
+        Pictures are taken from `images` ahead of the network, at most 2 * batch_size * (runs at once + 1) + workers
+        of them. A picture that comes as an object may be used again for the next one. A `Result` among the pictures
+        comes out again in its turn.
 
         Args:
             top_k: classes in an answer, at most as many as the model has.
             min_probability: below it, a result is marked `unknown`.
-            batch_size: pictures in one run of the network.
-            workers: threads that open pictures; None for one a core.
+            batch_size: pictures in one run of the network; None for 8, and fewer where many runs go on at once.
+            workers: files opened at the same time; None for one a core.
+            timeout: seconds after which a file that is being opened is given up, with an error.
+            isolate: opens files in processes of their own: what hangs or crashes the decoder costs one result, and
+                a process may take no more memory than a picture within the limits needs. Worth its start, a tenth of
+                a second or two, for more than about a hundred pictures.
+            times: is added to, for those who want to know what takes the time.
 
         Raises:
             UsageError: a number out of range, or one picture where a list of pictures is expected.
+            VisiontoolError: `isolate`, and no process could be started.
         """
+        if batch_size is None:
+            batch_size = max(1, min(DEFAULT_BATCH_SIZE, _MOST_AT_ONCE // self._runs_at_once))
         if top_k < 1 or batch_size < 1 or (workers is not None and workers < 1):
             raise UsageError("top_k, batch_size and workers must be at least 1")
         if not 0.0 <= min_probability <= 1.0:
             raise UsageError(f"min_probability must be from 0 to 1, not {min_probability}")
-        return self._stream(_listed(images), top_k, min_probability, batch_size, workers or _cores())
+        if timeout is not None and not timeout > 0:
+            raise UsageError(f"timeout must be above 0 seconds, not {timeout}")
+        opening = Opening(workers or cores(), timeout, isolate)
+        ahead = batch_size * (1 + self._runs_at_once) + opening.workers
+        items = prepared(_listed(images), self._recipe, opening, ahead, passed=Result)
+        return self._results(items, batch_size, times or StageTimes(), top_k, min_probability)
 
     def logits(self, images: Iterable[ImageSource]) -> NDArray[np.float32]:
         """The network's raw answers, (N, C), before temperature and softmax.
@@ -183,8 +208,7 @@ class Classifier:
 
     def _outputs(self, images: Iterable[ImageSource], output: str) -> NDArray[np.float32]:
         chunks = []
-        prepared = map(self._prepare, _listed(images))
-        while batch := list(islice(prepared, DEFAULT_BATCH_SIZE)):
+        for batch in batches((prepare(image, self._recipe) for image in _listed(images)), DEFAULT_BATCH_SIZE):
             for item in batch:
                 if item.error is not None:
                     raise PictureError(f"{item.path or 'picture'}: {item.error}")
@@ -194,50 +218,32 @@ class Classifier:
         shape = next(port.shape for port in self._opened.outputs if port.name == output)
         return np.zeros((0, shape[1] if isinstance(shape[1], int) else 0), np.float32)
 
-    def _stream(
-        self, images: Iterable[ImageSource], top_k: int, min_probability: float, batch_size: int, workers: int
+    def _results(
+        self,
+        items: Generator[Prepared | Result, None, None],
+        batch_size: int,
+        times: StageTimes,
+        top_k: int,
+        min_probability: float,
     ) -> Generator[Result, None, None]:
-        for batch in _batches(self._prepared(images, batch_size + workers, workers), batch_size):
-            readable = [item for item in batch if item.pixels is not None]
-            rows = iter(self.run(_pixels(readable), self.spec.logits) if readable else ())
-            for item in batch:
-                if item.pixels is None:
-                    yield Result(item.path, self.spec.name, error=item.error, notes=item.notes)
-                else:
-                    yield self._result(item, next(rows), top_k, min_probability)
+        with closing(items):  # now, and not when the last reference goes: an exception of the network holds on to it
+            for batch, logits in run_ahead(self._logits_of, batches(items, batch_size), self._runs_at_once, times):
+                rows = iter(logits)
+                for item in batch:
+                    if isinstance(item, Result):
+                        yield item
+                        continue
+                    times.decode_s += item.decode_s
+                    times.preprocess_s += item.fit_s
+                    if item.error is not None:
+                        yield Result(item.path, self.spec.name, error=item.error, notes=item.notes)
+                    else:
+                        yield self._result(item, next(rows), top_k, min_probability)
 
-    def _prepared(self, images: Iterable[ImageSource], ahead: int, workers: int) -> Iterator[_Prepared]:
-        """Prepares pictures in order. Files are opened in threads, at most `ahead` before they are asked for; a picture
-        that comes as an object is prepared when it is taken, since the caller may use the object again for the next.
-        """
-        images = iter(images)
-        first = list(islice(images, 1))
-        if first and _is_path(first[0]):
-            first += islice(images, 1)
-            if len(first) == 1:  # one picture needs no threads, and is answered sooner without
-                yield self._prepare(first[0])
-                return
-        from concurrent.futures import ThreadPoolExecutor
-
-        pool = ThreadPoolExecutor(workers, thread_name_prefix="visiontool-open")
-        waiting: deque[Future[_Prepared] | _Prepared] = deque()
-        try:
-            for image in chain(first, images):
-                waiting.append(pool.submit(self._prepare, image) if _is_path(image) else self._prepare(image))
-                if len(waiting) >= ahead:
-                    yield _result_of(waiting.popleft())
-            while waiting:
-                yield _result_of(waiting.popleft())
-        finally:
-            pool.shutdown(wait=True, cancel_futures=True)
-
-    def _prepare(self, image: ImageSource) -> _Prepared:
-        path = os.fspath(image) if _is_path(image) else None
-        try:
-            picture = open_image(image, resize_to=self._resize_to)
-            return _Prepared(path, preprocess.fit_to_spec(picture.image, self.spec), notes=picture.notes)
-        except PictureError as error:
-            return _Prepared(path, error=str(error))
+    def _logits_of(self, batch: list[Prepared | Result]) -> Sequence[NDArray[np.float32]]:
+        """The logits of those in the batch that are pictures."""
+        readable = [item for item in batch if isinstance(item, Prepared) and item.pixels is not None]
+        return list(self.run(_pixels(readable), self.spec.logits)) if readable else []
 
     def run(self, pixels: NDArray[np.uint8], output: str) -> NDArray[np.float32]:
         """One output of the graph for pixels (N, H, W, 3) uint8 that have the graph's size already.
@@ -278,7 +284,7 @@ class Classifier:
             )
         return values.astype(np.float32, copy=False)
 
-    def _result(self, item: _Prepared, logits: NDArray[np.float32], top_k: int, min_probability: float) -> Result:
+    def _result(self, item: Prepared, logits: NDArray[np.float32], top_k: int, min_probability: float) -> Result:
         if not np.isfinite(logits).all():
             return Result(item.path, self.spec.name, error="the network's answer is not a number", notes=item.notes)
         probabilities = self.probabilities(logits)
@@ -303,29 +309,12 @@ class Classifier:
         return powers / powers.sum(axis=-1, keepdims=True)  # type: ignore[no-any-return]
 
 
-def _listed(images: Iterable[ImageSource]) -> Iterable[ImageSource]:
+def _listed(images: Iterable[T]) -> Iterable[T]:
     """`images`, unless it is one picture, which would be taken apart."""
     if isinstance(images, (str, Path, Image.Image)) or (isinstance(images, np.ndarray) and images.ndim < 4):
         raise UsageError("expected a list of pictures; put the one picture into a list: [picture]")
     return images
 
 
-def _is_path(image: ImageSource) -> "TypeGuard[str | os.PathLike[str]]":
-    return isinstance(image, (str, os.PathLike))
-
-
-def _result_of(item: "Future[_Prepared] | _Prepared") -> _Prepared:
-    return item if isinstance(item, _Prepared) else item.result()
-
-
-def _pixels(batch: Sequence[_Prepared]) -> NDArray[np.uint8]:
+def _pixels(batch: Sequence[Prepared]) -> NDArray[np.uint8]:
     return np.stack([item.pixels for item in batch if item.pixels is not None])
-
-
-def _batches(items: Iterator[_Prepared], size: int) -> Iterator[list[_Prepared]]:
-    while batch := list(islice(items, size)):
-        yield batch
-
-
-def _cores() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

@@ -79,15 +79,18 @@ def resize_to(size: tuple[int, int], crop_pct: float, crop_mode: CropMode) -> in
 
 def fit_to_spec(image: Image.Image, spec: ModelSpec) -> NDArray[np.uint8]:
     """`fit` as a model wants it: (H, W, 3), uint8, RGB."""
-    red, green, blue = (round(255 * mean) for mean in (spec.input.mean * 3)[:3])
-    return fit(
-        image,
-        spec.input.size,
-        crop_mode=spec.crop_mode,
-        crop_pct=spec.crop_pct,
-        interpolation=spec.interpolation,
-        fill=(red, green, blue),
-    )
+    return fit(image, **fit_options(spec))
+
+
+def fit_options(spec: ModelSpec) -> dict[str, Any]:
+    """What `fit` takes beside the picture, as a model wants it."""
+    return {
+        "size": spec.input.size,
+        "crop_mode": spec.crop_mode,
+        "crop_pct": spec.crop_pct,
+        "interpolation": spec.interpolation,
+        "fill": tuple(round(255 * mean) for mean in (spec.input.mean * 3)[:3]),
+    }
 
 
 def to_tensor(pixels: NDArray[np.uint8], spec: InputSpec) -> NDArray[Any]:

@@ -1,4 +1,4 @@
-"""The command line: one small file a command, and here what all of them share: exit codes and errors.
+"""The command line: one small file a command, and here what all of them share: how errors are told.
 
 Commands import anything heavy inside their bodies, so that every --help answers at once.
 """
@@ -10,19 +10,10 @@ from typing import Any
 import click
 
 import visiontool
+from visiontool.cli import exit_codes
 from visiontool.cli.predict import predict
 from visiontool.cli.text import printable, say
-from visiontool.errors import ConversionError, DataError, DeviceError, ModelError, UsageError, VisiontoolError
-
-EXIT_FAILED = 1
-EXIT_INTERRUPTED = 130  # 128 + SIGINT, as shells count
-_EXIT_CODES: dict[type[VisiontoolError], int] = {
-    UsageError: 2,
-    DataError: 3,
-    ModelError: 4,
-    ConversionError: 5,
-    DeviceError: EXIT_FAILED,
-}
+from visiontool.errors import VisiontoolError
 
 # What people type who come from another tool; the names stay out of --help.
 _ALIASES = {"topk": "top-k", "conf": "min-probability", "imgsz": "img-size"}
@@ -79,14 +70,14 @@ def run(arguments: list[str] | None = None) -> int:
         return error.exit_code
     except (KeyboardInterrupt, click.Abort):
         say("Interrupted.")
-        return EXIT_INTERRUPTED
+        return exit_codes.INTERRUPTED
     except VisiontoolError as error:
         say(f"Error: {error}")
-        return next(code for kind, code in _EXIT_CODES.items() if isinstance(error, kind))
+        return exit_codes.of(error)
     except Exception as error:
         if "VISIONTOOL_DEBUG" in os.environ:
             raise
         say(f"Error: {type(error).__name__}: {printable(str(error))}")
         say("This was not foreseen. VISIONTOOL_DEBUG=1 before the command shows where it happened.")
-        return EXIT_FAILED
+        return exit_codes.FAILED
     return result if isinstance(result, int) else 0

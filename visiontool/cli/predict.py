@@ -1,7 +1,11 @@
 """`visiontool predict`: what is on pictures."""
 
+import contextlib
 import gc
+import json
 import os
+import sys
+from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 from itertools import chain, islice
 from pathlib import Path
@@ -10,63 +14,47 @@ from typing import TYPE_CHECKING, Any, get_args
 import click
 from click.core import ParameterSource
 
-from visiontool.cli.output import FORMATS, check_output, choose_format, rows_to
-from visiontool.cli.text import say
+from visiontool.cli import exit_codes, options
+from visiontool.cli.output import FORMATS, check_output, choose_format, is_begun, is_resumable, rows_to
+from visiontool.cli.sorting import Sorting, check_sorting, undo_sorting
+from visiontool.cli.text import Sample, say
 from visiontool.errors import DataError
 from visiontool.spec import CropMode, Interpolation
 
 if TYPE_CHECKING:
-    from visiontool.classifier import Classifier
+    from visiontool.classifier import Classifier, Result
+    from visiontool.cli.output import Format, Rows
+    from visiontool.cli.progress import Progress
     from visiontool.outside import Description
 
-EXIT_SOME_FAILED = 7
-
-
-def _complete_model(context: click.Context, parameter: click.Parameter, incomplete: str) -> list[Any]:
-    from click.shell_completion import CompletionItem
-
-    from visiontool.store import built_in_names
-
-    names = [CompletionItem(name) for name in built_in_names() if name.startswith(incomplete)]
-    return names or [CompletionItem(incomplete, type="file")]  # bash shows no names beside files
-
-
-def _numbers(context: click.Context, parameter: click.Parameter, value: str | None) -> tuple[float, ...] | None:
-    """One number, or one for each channel: 0.5 or 0.485,0.456,0.406."""
-    if value is None:
-        return None
-    try:
-        return tuple(float(part) for part in value.split(","))
-    except ValueError:
-        raise click.BadParameter(f"{value!r} is not one number, or three with commas between") from None
-
-
-def _size(context: click.Context, parameter: click.Parameter, value: str | None) -> tuple[int, int] | None:
-    """A side in pixels, or HEIGHTxWIDTH."""
-    if value is None:
-        return None
-    sides = value.lower().split("x")
-    if len(sides) > 2 or not all(side.isascii() and side.isdigit() and len(side) < 6 for side in sides):
-        raise click.BadParameter(f"{value!r} is not a size: expected pixels such as 224, or HEIGHTxWIDTH")
-    return (int(sides[0]), int(sides[-1]))
-
-
-_COUNT = click.IntRange(1, 4096)
-_FILE = click.Path(dir_okay=False, path_type=Path)
+# Up to so many pictures are opened in threads of this process, and the network takes all cores for one run at a time.
+# For more it pays to start processes that open them, and to run the network once a core (docs/design.md).
+FEW = 64
+_FINISHED = "its row is there already"  # marks a result that did not come from the network
 
 
 @click.command(no_args_is_help=True)
-@click.argument("paths", nargs=-1, required=True, metavar="PATHS...", type=click.Path())
+@click.argument("paths", nargs=-1, metavar="PATHS...", type=click.Path())
 @click.option(
-    "-m", "--model", metavar="MODEL", shell_complete=_complete_model, help="An .onnx file or a built-in name."
+    "-m", "--model", metavar="MODEL", shell_complete=options.complete_model, help="An .onnx file or a built-in name."
 )
-@click.option("-k", "--top-k", type=_COUNT, default=5, show_default=True, metavar="N", help="Classes in an answer.")
+@click.option(
+    "-k", "--top-k", type=options.COUNT, default=5, show_default=True, metavar="N", help="Classes in an answer."
+)
 @click.option("--format", "format_", type=click.Choice(FORMATS), help="Default: a table on a terminal, else JSON.")
 @click.option("--json", "as_json", is_flag=True, help="The same as --format json.")
-@click.option("-o", "--output", metavar="FILE", type=_FILE, help="Write the rows to FILE.")
+@click.option("-o", "--output", metavar="FILE", type=options.FILE, help="Write the rows to FILE.")
 @click.option("--force", is_flag=True, help="Replace FILE if it exists.")
-@click.option("-b", "--batch-size", type=_COUNT, default=8, show_default=True, metavar="N", help="Pictures in one run.")
-@click.option("-j", "--workers", type=_COUNT, metavar="N", help="Threads that open pictures. Default: one a core.")
+@click.option("--resume", is_flag=True, help="Go on with the rows in FILE; those that failed are done again.")
+@click.option(
+    "--shard", callback=options.shard, metavar="I/N", help="Every N-th input from the I-th on: one machine's."
+)
+@click.option("--sort-into", metavar="DIR", type=options.FOLDER, help="Put the pictures into class folders of DIR.")
+@click.option("--mode", type=click.Choice(("copy", "link", "move")), help="How to sort.  [default: copy]")
+@click.option("--yes", is_flag=True, help="Yes, move: --mode move takes pictures out of their folders.")
+@click.option("--undo", is_flag=True, help="Take back all that was sorted into DIR.")
+@click.option("-b", "--batch-size", type=options.COUNT, metavar="N", help="Pictures in one run.  [default: 8]")
+@click.option("-j", "--workers", type=options.COUNT, metavar="N", help="Pictures opened at once. Default: one a core.")
 @click.option(
     "--device", default="auto", show_default=True, metavar="auto|cpu|cuda[:N]", help="Where the network runs."
 )
@@ -79,14 +67,25 @@ _FILE = click.Path(dir_okay=False, path_type=Path)
 )
 @click.option("--crop-mode", type=click.Choice(get_args(CropMode)), help="Instead of the model's own.")
 @click.option("--no-recursive", is_flag=True, help="Leave out the folders inside a folder.")
+@click.option(
+    "--max-pixels", callback=options.amount(1000), metavar="N", help="Refuse bigger pictures.  [default: 100M]"
+)
+@click.option("--max-bytes", callback=options.amount(1024), metavar="N", help="Refuse bigger files.  [default: 64M]")
+@click.option(
+    "--timeout",
+    type=click.FloatRange(0, 86400, min_open=True),
+    default=10.0,
+    metavar="S",
+    help="Give a picture up after S seconds.  [default: 10]",
+)
 @click.option("-q", "--quiet", is_flag=True, help="No remarks on stderr; errors stay.")
-@click.option("--class-names", type=_FILE, metavar="FILE", help="Other tool's file: names, one a line.")
-@click.option("--mean", callback=_numbers, metavar="R,G,B", help="Other tool's file: mean, scale 0 to 1.")
-@click.option("--std", callback=_numbers, metavar="R,G,B", help="Other tool's file: deviation, scale 0 to 1.")
-@click.option("--img-size", callback=_size, metavar="N|HxW", help="Other tool's file: size in pixels.")
+@click.option("--class-names", type=options.FILE, metavar="FILE", help="Other tool's file: names, one a line.")
+@click.option("--mean", callback=options.numbers, metavar="R,G,B", help="Other tool's file: mean, scale 0 to 1.")
+@click.option("--std", callback=options.numbers, metavar="R,G,B", help="Other tool's file: deviation, scale 0 to 1.")
+@click.option("--img-size", callback=options.size, metavar="N|HxW", help="Other tool's file: size in pixels.")
 @click.option("--crop-pct", type=float, metavar="P", help="Other tool's file: what a crop keeps.")
 @click.option("--interpolation", type=click.Choice(get_args(Interpolation)), help="Other tool's file: resizing.")
-@click.option("--spec", type=_FILE, metavar="FILE", help="Other tool's file: a manifest that says it all.")
+@click.option("--spec", type=options.FILE, metavar="FILE", help="Other tool's file: a manifest that says it all.")
 @click.pass_context
 def predict(
     context: click.Context,
@@ -98,16 +97,25 @@ def predict(
     as_json: bool,
     output: Path | None,
     force: bool,
-    batch_size: int,
+    resume: bool,
+    shard: tuple[int, int] | None,
+    sort_into: Path | None,
+    mode: Any,
+    yes: bool,
+    undo: bool,
+    batch_size: int | None,
     workers: int | None,
     device: str,
     min_probability: float,
     crop_mode: CropMode | None,
     no_recursive: bool,
+    max_pixels: int | None,
+    max_bytes: int | None,
+    timeout: float,
     quiet: bool,
     **description: Any,
 ) -> int:
-    """Tell what is on pictures: files, folders and globs, in the order given.
+    """Tell what is on pictures: files, folders and globs, in the order given; - and @FILE read a list of them.
 
     Each input gives one row. A picture that cannot be read gives a row that says why, and exit code 7.
 
@@ -115,47 +123,151 @@ def predict(
     visiontool predict img.jpg
     visiontool predict photos/ -o rows.csv
     visiontool predict "scans/**/*.png" -m lenet5 --json
+    find /disk -name "*.jpg" -print0 | visiontool predict - -o rows.jsonl --resume
+    visiontool predict photos/ --sort-into sorted/
     """
-    from visiontool.find import find_images, is_one_file
+    if undo:
+        return undo_sorting(context, sort_into, quiet)
+    if not paths:
+        raise click.UsageError("name pictures, folders or globs; or - for a list on stdin", context)
+    check_sorting(sort_into, mode, yes)
 
-    single = len(paths) == 1 and is_one_file(paths[0])
+    from visiontool.find import count_images, find_images, is_fed, is_one_file
+
+    single = len(paths) == 1 and is_one_file(paths[0]) and shard is None
     format_ = choose_format(format_, as_json, output, single=single)
-    check_output(output, force)
-    empty: list[str] = []
-    found = find_images(paths, recursive=not no_recursive, on_empty=empty.append)
-    first = list(islice(found, 1))
-    if not first:
+    resumable = is_resumable(format_, output)
+    check_output(output, force=force, resume=resume, resumable=resumable)
+    where: dict[str, Any] = {
+        "recursive": not no_recursive,
+        "exclude": None if sort_into is None else os.fspath(sort_into),
+    }
+    empty = Sample()
+    found = find_images(paths, on_empty=empty.add, **where)
+    # Who feeds a list may feed it slowly, and is not made to wait until we know whether it is long.
+    fed = any(map(is_fed, paths))
+    first = list(islice(found, 1 if fed else FEW + 1))
+    if not first and not (resume and output is not None and is_begun(output)):
         raise DataError(f"no picture was found in {', '.join(paths)}\nName pictures, folders that hold some, or globs.")
+    many = len(first) > FEW or fed
+    inputs: Iterator[str] = chain(first, found)
+    if shard is not None:
+        inputs = islice(inputs, shard[0] - 1, None, shard[1])
 
     from visiontool.classifier import Classifier
-    from visiontool.cli.rows import make_writer
+    from visiontool.cli.progress import Progress, Stop, only_ours_on_stderr
+    from visiontool.images import DEFAULT_LIMITS, Limits
 
-    classifier = Classifier.load(model, device=device, crop_mode=crop_mode, description=_description(description))
+    classifier = Classifier.load(
+        model,
+        device=device,
+        threads=1 if many else 0,
+        crop_mode=crop_mode,
+        description=_description(description),
+        limits=Limits(max_pixels or DEFAULT_LIMITS.max_pixels, max_bytes or DEFAULT_LIMITS.max_bytes),
+    )
     if not quiet:
         _remark(classifier, model)
     _silence_pillow()
     gc.enable()  # off since the start (visiontool/__main__.py)
-    results = classifier.predict_stream(
-        chain(first, found), top_k=top_k, min_probability=min_probability, batch_size=batch_size, workers=workers
-    )
-    make = partial(
-        make_writer,
-        format_,
-        single=single,
-        detailed=single or context.get_parameter_source("top_k") is not ParameterSource.DEFAULT,
-        top_k=min(top_k, len(classifier.spec.labels)),
-    )
-    done = failed = 0
-    with rows_to(output, force, make) as write:
-        for result in results:
-            write(result)
-            done += 1
-            failed += result.error is not None
-    for path in empty:
+
+    top_k = min(top_k, len(classifier.spec.labels))
+    on_terminal = sys.stderr.isatty() and not (output is None and sys.stdout.isatty())  # a bar among rows is in the way
+    with contextlib.ExitStack() as stack:
+        if resumable and output is not None:
+            run = _run_id(classifier, top_k, min_probability)
+            rows = stack.enter_context(_row_file(output, format_, top_k, run, force=force, resume=resume))
+        else:
+            detailed = single or context.get_parameter_source("top_k") is not ParameterSource.DEFAULT
+            rows = stack.enter_context(
+                _row_stream(output, format_, top_k, force=force, single=single, detailed=detailed)
+            )
+        if rows.finished and not quiet:
+            say(f"Going on: {rows.finished:,} rows are there already.")
+        sorting = stack.enter_context(Sorting(sort_into, mode or "copy", classifier.spec.labels))
+        stop = stack.enter_context(Stop())
+        count = partial(_count, partial(count_images, paths, stop=lambda: stop.asked, **where), shard)
+        stack.enter_context(only_ours_on_stderr())
+        progress = stack.enter_context(Progress(shown=on_terminal and not quiet, count=count))
+        results = classifier.predict_stream(
+            stop.until(_with_finished(inputs, rows, classifier.spec.name)),
+            top_k=top_k,
+            min_probability=min_probability,
+            batch_size=batch_size,
+            workers=workers,
+            timeout=timeout,
+            isolate=many,
+            times=progress.times,
+        )
+        _write(stack.enter_context(contextlib.closing(results)), rows, sorting, progress)
+        if stop.asked:
+            raise KeyboardInterrupt
+    for path in empty.some:
         say(f"No picture was found in {path}.")
+    if empty.count > len(empty.some):
+        say(f"Nor in {empty.count - len(empty.some):,} others.")
+    failed = progress.failed + rows.failed
+    told = [] if quiet or single else [progress.summary()]
     if failed:
-        say(f"{failed} of {done} inputs failed; their rows say why.")
-    return EXIT_SOME_FAILED if failed else 0
+        told.append(f"{failed:,} of {progress.fresh + rows.finished:,} inputs failed; their rows say why.")
+    if told:
+        say(" ".join(told))
+    sorting.tell()
+    return exit_codes.SOME_FAILED if failed or sorting.failed else 0
+
+
+def _row_file(
+    output: Path, format_: "Format", top_k: int, run: str, *, force: bool, resume: bool
+) -> contextlib.AbstractContextManager["Rows"]:
+    from visiontool.cli.rowfile import RowFile
+    from visiontool.cli.rows import make_lines
+
+    return RowFile(output, make_lines(format_, top_k, run), force=force, resume=resume)
+
+
+def _row_stream(
+    output: Path | None, format_: "Format", top_k: int, *, force: bool, single: bool, detailed: bool
+) -> contextlib.AbstractContextManager["Rows"]:
+    from visiontool.cli.rows import make_writer
+
+    return rows_to(output, force, partial(make_writer, format_, single=single, detailed=detailed, top_k=top_k))
+
+
+def _with_finished(paths: Iterable[str], rows: "Rows", model: str) -> Iterator["str | Result"]:
+    """The paths; for those whose rows are there already a result, which goes through the network's queue untouched."""
+    from visiontool.classifier import Result
+
+    for path in paths:
+        yield Result(path, model, notes=(_FINISHED,)) if rows.has(path) else path
+
+
+def _write(results: "Iterable[Result]", rows: "Rows", sorting: Sorting, progress: "Progress") -> None:
+    for result in results:
+        path = result.path or ""
+        if _FINISHED in result.notes:
+            row = rows.keep(path)
+            sorting.place(path, row.class_id, row.unknown)
+            progress.add(kept=True)
+        else:
+            rows.write(result)
+            sorting.place(path, result.predictions[0].index if result.predictions else None, result.unknown)
+            progress.add(failed=result.error is not None)
+
+
+def _run_id(classifier: "Classifier", top_k: int, min_probability: float) -> str:
+    """A digest of all that rows depend on: the model file, what it was said to be, and the options."""
+    import hashlib
+
+    with open(classifier.path, "rb") as file:
+        weights = hashlib.file_digest(file, "sha256").hexdigest()
+    said = json.dumps([weights, classifier.spec.to_json(), top_k, min_probability])
+    return hashlib.sha256(said.encode()).hexdigest()[:16]
+
+
+def _count(count: Callable[[], int | None], shard: tuple[int, int] | None) -> int | None:
+    """The number of inputs, of which a shard takes its part."""
+    inputs = count()
+    return inputs if inputs is None or shard is None else max(0, -((shard[0] - 1 - inputs) // shard[1]))
 
 
 def _silence_pillow() -> None:

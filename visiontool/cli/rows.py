@@ -1,17 +1,40 @@
-"""Results as rows of text: JSON, JSON lines, CSV, or a table. A writer takes one result at a time."""
+"""Results as rows of text: JSON, JSON lines, CSV. Rows of the latter two stand alone and can be read back."""
 
+import base64
+import csv
+import io
 import json
 import os
-from typing import IO, Any
+from collections.abc import Sequence
+from typing import IO, Any, Protocol
 
 from visiontool.classifier import Result
-from visiontool.cli.output import Format, RowWriter
+from visiontool.cli.output import FinishedRow, Format, RowWriter
 from visiontool.cli.text import csv_cell, json_safe
 
 ROW_SCHEMA = 1
 
 
-def as_row(result: Result) -> dict[str, Any]:
+class Lines(Protocol):
+    """A format of one line a row, in UTF-8."""
+
+    header: bytes
+    """The first line of a file, or nothing."""
+    run: str | None
+    """What rows are made with, for those that may be read back: each row says so."""
+    is_parquet: bool
+    """Whether these lines become Parquet once all are there."""
+
+    def encode(self, result: Result) -> bytes:
+        """The line of a result."""
+        ...
+
+    def decode(self, line: bytes) -> FinishedRow:
+        """What a line says; ValueError, KeyError or the like where it is no such row."""
+        ...
+
+
+def as_row(result: Result, run: str | None = None) -> dict[str, Any]:
     """The JSON row of a result (docs/cli.md): `path_b64` is there for a path that is not UTF-8."""
     row: dict[str, Any] = {"schema": ROW_SCHEMA, **_path_fields(result.path or ""), "status": result.status}
     row["model"] = result.model
@@ -27,7 +50,73 @@ def as_row(result: Result) -> dict[str, Any]:
         row["unknown"] = True
     if result.notes:
         row["notes"] = list(result.notes)
+    if run is not None:
+        row["run"] = run
     return row
+
+
+class JsonLines:
+    """One JSON object a line."""
+
+    header = b""
+
+    def __init__(self, run: str | None = None, *, is_parquet: bool = False) -> None:
+        self.run = run
+        self.is_parquet = is_parquet
+
+    def encode(self, result: Result) -> bytes:
+        return json_line(as_row(result, self.run))
+
+    def decode(self, line: bytes) -> FinishedRow:
+        row = json.loads(line)
+        ok = row["status"] == "ok"
+        path = os.fsdecode(base64.b64decode(row["path_b64"])) if "path_b64" in row else row["path"]
+        class_id = row["predictions"][0]["index"] if ok else None
+        return FinishedRow(path, ok, row.get("run"), class_id, bool(row.get("unknown")))
+
+
+def json_line(row: dict[str, Any]) -> bytes:
+    """A row as one line of JSON that steers no terminal."""
+    return json_safe(json.dumps(row, ensure_ascii=False)).encode() + b"\n"
+
+
+class Csv:
+    """A header, then one line a result; the columns label_1, index_1, probability_1 are repeated `top_k` times."""
+
+    is_parquet = False
+
+    def __init__(self, top_k: int, run: str | None = None) -> None:
+        self.run = run
+        self._top_k = top_k
+        answers = [f"{name}_{rank}" for rank in range(1, top_k + 1) for name in ("label", "index", "probability")]
+        self._columns = ["path", "status", "model", "unknown", *answers, "error", "notes", "path_b64"]
+        self._columns += ["run"] if run is not None else []
+        self.header = _csv_line(self._columns)
+
+    def encode(self, result: Result) -> bytes:
+        path = result.path or ""
+        cells = [path, result.status, result.model, "true" if result.unknown else ""]
+        for item in result.predictions:
+            cells += [item.label, str(item.index), f"{item.probability:.6f}"]
+        cells += [""] * 3 * (self._top_k - len(result.predictions))
+        cells += [result.error or "", "; ".join(result.notes)]
+        # A cell may differ from the path, and two paths may not give the same row.
+        cells += ["" if csv_cell(path) == path else base64.b64encode(os.fsencode(path)).decode("ascii")]
+        cells += [self.run] if self.run is not None else []
+        return _csv_line([csv_cell(cell) for cell in cells])
+
+    def decode(self, line: bytes) -> FinishedRow:
+        (cells,) = csv.reader([line.decode()])
+        row = dict(zip(self._columns, cells, strict=True))
+        ok = row["status"] == "ok"
+        path = os.fsdecode(base64.b64decode(row["path_b64"])) if row["path_b64"] else row["path"]
+        return FinishedRow(path, ok, row.get("run"), int(row["index_1"]) if ok else None, row["unknown"] == "true")
+
+
+def _csv_line(cells: Sequence[str]) -> bytes:
+    line = io.StringIO()
+    csv.writer(line, lineterminator="\n").writerow(cells)
+    return line.getvalue().encode()
 
 
 def _path_fields(path: str) -> dict[str, str]:
@@ -35,22 +124,22 @@ def _path_fields(path: str) -> dict[str, str]:
     try:
         return {"path": raw.decode("utf-8")}
     except UnicodeDecodeError:
-        import base64
-
         return {"path": raw.decode("utf-8", "replace"), "path_b64": base64.b64encode(raw).decode("ascii")}
 
 
-class JsonLinesWriter:
-    """One JSON object a line."""
+class LinesWriter:
+    """Rows of a line format on a stream."""
 
-    def __init__(self, stream: IO[bytes]) -> None:
+    def __init__(self, stream: IO[bytes], lines: Lines) -> None:
         self._stream = stream
+        self._lines = lines
+        stream.write(lines.header)
 
     def write(self, result: Result) -> None:
-        self._stream.write(json_safe(json.dumps(as_row(result), ensure_ascii=False)).encode() + b"\n")
+        self._stream.write(self._lines.encode(result))
 
     def close(self) -> None:
-        """JSON lines need no end."""
+        """Lines need no end."""
 
 
 class JsonWriter:
@@ -67,35 +156,13 @@ class JsonWriter:
         self._before = b",\n"
 
     def close(self) -> None:
-        self._stream.write(b"\n" if self._single else b"\n]\n")
+        nothing = b"" if self._single or self._before == b",\n" else self._before.rstrip()
+        self._stream.write(nothing + (b"\n" if self._single else b"\n]\n"))
 
 
-class CsvWriter:
-    """A header, then one line a result; the columns label_1, index_1, probability_1 are repeated `top_k` times."""
-
-    def __init__(self, stream: IO[bytes], top_k: int) -> None:
-        self._stream = stream
-        self._top_k = top_k
-        answers = [f"{name}_{rank}" for rank in range(1, top_k + 1) for name in ("label", "index", "probability")]
-        self._write_line(["path", "status", "model", "unknown", *answers, "error", "notes"])
-
-    def write(self, result: Result) -> None:
-        cells = [result.path or "", result.status, result.model, "true" if result.unknown else ""]
-        for item in result.predictions:
-            cells += [item.label, str(item.index), f"{item.probability:.6f}"]
-        cells += [""] * 3 * (self._top_k - len(result.predictions))
-        self._write_line([csv_cell(cell) for cell in (*cells, result.error or "", "; ".join(result.notes))])
-
-    def close(self) -> None:
-        """CSV needs no end."""
-
-    def _write_line(self, cells: list[str]) -> None:
-        import csv
-        import io
-
-        line = io.StringIO()
-        csv.writer(line, lineterminator="\n").writerow(cells)
-        self._stream.write(line.getvalue().encode())
+def make_lines(format_: Format, top_k: int, run: str | None = None) -> Lines:
+    """The lines of a format that has some: "csv", "jsonl", or "parquet", which is JSON lines until it is complete."""
+    return Csv(top_k, run) if format_ == "csv" else JsonLines(run, is_parquet=format_ == "parquet")
 
 
 def make_writer(format_: Format, stream: IO[bytes], *, single: bool, detailed: bool, top_k: int) -> RowWriter:
@@ -106,12 +173,10 @@ def make_writer(format_: Format, stream: IO[bytes], *, single: bool, detailed: b
         detailed: a table shows every class of an answer, not only the best.
         top_k: classes in an answer.
     """
-    if format_ == "jsonl":
-        return JsonLinesWriter(stream)
     if format_ == "json":
         return JsonWriter(stream, single)
-    if format_ == "csv":
-        return CsvWriter(stream, top_k)
-    from visiontool.cli.table import TableWriter
+    if format_ == "table":
+        from visiontool.cli.table import TableWriter
 
-    return TableWriter(stream, detailed=detailed)
+        return TableWriter(stream, detailed=detailed)
+    return LinesWriter(stream, make_lines(format_, top_k))

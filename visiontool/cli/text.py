@@ -8,7 +8,22 @@ import click
 # Controls (C0, DEL, C1), marks that turn the reading direction, line separators, lone surrogates. The joiners U+200C
 # and U+200D stay: emoji and Persian need them.
 _UNSAFE = re.compile("[\x00-\x1f\x7f-\x9f\u061c\u200b\u200e\u200f\u2028-\u202e\u2060-\u2069\ufeff\ud800-\udfff]")
+_SOME = 10
 _FORMULA_STARTS = ("=", "+", "-", "@")
+
+
+class Sample:
+    """The first few of any number of texts, and how many there are."""
+
+    def __init__(self) -> None:
+        self.some: list[str] = []
+        self.count = 0
+
+    def add(self, text: str) -> None:
+        """Counts one more, and keeps it if it is one of the first."""
+        self.count += 1
+        if len(self.some) < _SOME:
+            self.some.append(text)
 
 
 def say(text: str) -> None:

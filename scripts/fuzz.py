@@ -1,0 +1,113 @@
+"""Looks for bytes that make opening a picture or reading a manifest fail in another way than by its own error.
+
+    pip install atheris        (into an environment with visiontool[test]; it is needed for nothing else)
+    python scripts/fuzz.py image CORPUS [-max_total_time=600 ...]
+    python scripts/fuzz.py manifest CORPUS [...]
+
+CORPUS is a folder; where it is empty, small pictures of every format, or the manifests and graphs of the built-in
+models, are put there first. What else is given goes to libFuzzer. What is found is written to crash-*, and stays as a
+quick test with as few bytes as show it (tests/test_damage.py, tests/test_spec.py, tests/test_onnx_scan.py).
+"""
+
+import json
+import sys
+import tempfile
+import warnings
+from pathlib import Path
+
+import atheris
+
+ROOT = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(ROOT / "tests"))
+
+with atheris.instrument_imports(include=["PIL", "visiontool"]):
+    from PIL import (  # noqa: F401  Instrumented here, imported one by one when a file needs them.
+        AvifImagePlugin,
+        BmpImagePlugin,
+        GifImagePlugin,
+        IcoImagePlugin,
+        Jpeg2KImagePlugin,
+        JpegImagePlugin,
+        PngImagePlugin,
+        PpmImagePlugin,
+        TiffImagePlugin,
+        WebPImagePlugin,
+    )
+
+    from visiontool.errors import ModelError, PictureError
+    from visiontool.images import Limits, open_image
+    from visiontool.onnx_scan import scan
+    from visiontool.spec import MANIFEST_KEY, ModelSpec
+
+LIMITS = Limits(max_pixels=100_000, max_bytes=2**20)
+FILE = Path(tempfile.mkdtemp(prefix="fuzz-")) / "input"
+
+
+def image(data: bytes) -> None:
+    """Opens `data` as a file, at a smaller size where its length is odd."""
+    FILE.write_bytes(data)
+    try:
+        picture = open_image(FILE, resize_to=8 if len(data) % 2 else None, limits=LIMITS)
+    except PictureError as error:
+        assert str(error).isprintable(), str(error)
+        assert 0 < len(str(error)) < 400, str(error)
+        return
+    assert picture.image.mode == "RGB", picture.image.mode
+    assert 0 < picture.image.width * picture.image.height <= LIMITS.max_pixels, picture.image.size
+    assert len(picture.image.tobytes()) == picture.image.width * picture.image.height * 3
+
+
+def manifest(data: bytes) -> None:
+    """Reads `data` as a manifest where it could be JSON, else as a model file."""
+    try:
+        if data[:1] in (b"{", b"[", b'"'):
+            spec = ModelSpec.from_json(data.decode("utf-8", "surrogateescape"))
+            assert ModelSpec.from_json(spec.to_json()) == spec
+            return
+        FILE.write_bytes(data)
+        found = scan(FILE).metadata.get(MANIFEST_KEY)
+        if found is not None:
+            ModelSpec.from_json(found)
+    except ModelError as error:
+        assert str(error).replace("\n", "").isprintable(), str(error)
+        assert 0 < len(str(error)) < 600, str(error)
+
+
+def image_seeds() -> list[bytes]:
+    import oddities
+
+    kinds = (oddities.plain_pictures(), oddities.good_pictures(), oddities.broken_pictures())
+    return [data for pictures in kinds for data in pictures.values()]
+
+
+def manifest_seeds() -> list[bytes]:
+    seeds = []
+    for path in sorted((ROOT / "weights").rglob("*.onnx")):
+        data, text = path.read_bytes(), scan(path).metadata[MANIFEST_KEY]
+        short = {key: value[:3] if key.startswith("label") else value for key, value in json.loads(text).items()}
+        seeds += [json.dumps(short).encode(), text.encode(), data[:20_000], data[-60_000:]]
+    from conftest import COLOR_SPEC, color_graph
+    from onnx import helper
+
+    graph = color_graph()
+    helper.set_model_props(graph, COLOR_SPEC.to_metadata())
+    return [*seeds, graph.SerializeToString()]
+
+
+def main() -> None:
+    target, seeds = {"image": (image, image_seeds), "manifest": (manifest, manifest_seeds)}[sys.argv[1]]
+    corpus = Path(sys.argv[2])
+    corpus.mkdir(parents=True, exist_ok=True)
+    if not any(corpus.iterdir()):
+        for number, data in enumerate(seeds()):
+            (corpus / f"seed-{number:03}").write_bytes(data)
+    warnings.simplefilter("ignore")
+    # Nearly every change to a PNG would end at a checksum.
+    PngImagePlugin.ChunkStream.crc = PngImagePlugin.ChunkStream.crc_skip
+    options = ["-timeout=10", "-rss_limit_mb=3000", "-max_len=100000", *sys.argv[3:]]
+    atheris.Setup([sys.argv[0], str(corpus), *options], target)
+    atheris.Fuzz()
+
+
+if __name__ == "__main__":
+    main()

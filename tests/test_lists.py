@@ -1,0 +1,325 @@
+import io
+import os
+import subprocess
+import sys
+import threading
+import tracemalloc
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from visiontool.errors import DataError, UsageError
+from visiontool.find import lists
+from visiontool.find.lists import MAX_PATH_BYTES, check_lists, is_read_once, open_list, paths_in, read_list
+
+POSIX = pytest.mark.skipif(os.name != "posix", reason="needs named pipes and names of any bytes")
+
+
+class Blocks(io.RawIOBase):
+    """A stream whose reads give these blocks, one each, and where None stands raise."""
+
+    def __init__(self, *blocks: bytes | None) -> None:
+        self._blocks = list(blocks)
+
+    def read(self, size: int = -1) -> bytes:
+        block = self._blocks.pop(0) if self._blocks else b""
+        if block is None:
+            raise OSError(5, "Input/output error")
+        assert len(block) <= size
+        return block
+
+
+def paths(*blocks: bytes | None) -> list[str]:
+    return list(paths_in(Blocks(*blocks), "names"))
+
+
+@pytest.mark.parametrize(
+    ("content", "expected"),
+    [
+        (b"", []),
+        (b"\n\n", []),
+        (b"a", ["a"]),
+        (b"a\nb", ["a", "b"]),
+        (b"a\n\nb\n", ["a", "b"]),
+        (b"a\r\nb\r\n\r\nc", ["a", "b", "c"]),
+        (b"a\rb\n\r\r\n", ["a\rb", "\r"]),
+        (b" a \n#b\n*.png\n-\n@c\n", [" a ", "#b", "*.png", "-", "@c"]),
+        (b"a\0b\0", ["a", "b"]),
+        (b"\0\0a\0\0b", ["a", "b"]),
+        (b"a\nb\0c\r\n\0", ["a\nb", "c\r\n"]),
+        (b"\xef\xbb\xbfa\nb", ["a", "b"]),
+        (b"\xef\xbb\xbfa", ["a"]),
+        (b"\xef\xbb\xbf", []),
+        (b"\xef\xbb\xbfa\0\xef\xbb\xbfb\0", ["a", "\ufeffb"]),
+        ("ä\n猫.png\n".encode(), ["ä", "猫.png"]),
+    ],
+)
+def test_a_list_has_a_path_a_line_or_nuls(content, expected):
+    assert paths(content) == expected
+    assert list(paths_in(io.BytesIO(content), "names")) == expected
+
+
+@POSIX
+def test_names_that_are_not_utf8_stay_the_bytes_they_are():
+    names = [b"\xff.png", b"\xff\xfe.png", b"caf\xe9/\x80\n.jpg", b"\xfe\xff.png"]
+    for first in names:
+        given = [first, *names]
+        assert [os.fsencode(path) for path in paths(b"\0".join(given))] == given
+
+
+def test_the_first_separator_to_arrive_decides():
+    assert paths(b"a\n", b"b\0c\n", b"d") == ["a", "b\0c", "d"]
+    assert paths(b"a", b"b\n", b"\0\n") == ["ab", "\0"]
+    assert paths(b"a", b"b\nc\0", b"d\ne") == ["ab\nc", "d\ne"]
+
+
+@given(st.lists(st.binary(min_size=1, max_size=5).filter(lambda name: b"\0" not in name), max_size=20), st.data())
+def test_where_blocks_end_does_not_matter_with_nuls(names, data):
+    # A first block that ends within a name with a newline in it reads like a line.
+    content = b"".join(name + b"\0" for name in [b"first", *names])
+    cuts = sorted(data.draw(st.sets(st.integers(6, max(6, len(content))), max_size=10)))
+    blocks = [content[start:end] for start, end in zip([0, *cuts], [*cuts, len(content)], strict=True)]
+    assert paths(*filter(None, blocks)) == ["first", *map(os.fsdecode, names)]
+
+
+@given(st.lists(st.binary(min_size=1, max_size=5).filter(lambda name: b"\n" not in name), max_size=20), st.data())
+def test_where_blocks_end_does_not_matter_with_lines(names, data):
+    content = b"\xef\xbb\xbffirst\r\n" + b"".join(name + b"\r\n" for name in names)
+    content = content.replace(b"\0", b"0")
+    cuts = sorted(data.draw(st.sets(st.integers(1, len(content)), max_size=10)))
+    blocks = [content[start:end] for start, end in zip([0, *cuts], [*cuts, len(content)], strict=True)]
+    assert paths(*filter(None, blocks)) == ["first", *(os.fsdecode(name.replace(b"\0", b"0")) for name in names)]
+
+
+@pytest.mark.parametrize("separator", [b"", b"\n", b"\0"])
+@pytest.mark.parametrize("block_bytes", [1000, MAX_PATH_BYTES])
+def test_what_has_no_separators_is_no_list_of_paths(separator, block_bytes):
+    def told(length: int) -> list[str]:
+        content = b"a" + separator + b"x" * length
+        return paths(*(content[start : start + block_bytes] for start in range(0, len(content), block_bytes)))
+
+    assert "".join(told(MAX_PATH_BYTES - 1)).count("x") == MAX_PATH_BYTES - 1
+    for length in (MAX_PATH_BYTES + 1, 3 * MAX_PATH_BYTES):
+        with pytest.raises(DataError, match=r"(?s)the list names is no list of paths: 65,536 bytes.*one path a line"):
+            told(length)
+
+
+def test_what_never_ends_is_not_read_on():
+    with pytest.raises(DataError, match="no list of paths"):
+        paths(*[b"x" * 60_000] * 3, None)  # where None stands reading fails
+
+
+@pytest.mark.parametrize("head", [b"\xff\xd8\xff\xe0\0\x10JFIF\0", b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR"])
+def test_a_picture_is_no_list_of_paths(head):
+    with pytest.raises(DataError, match="the list names is no list of paths but a picture\nType"):
+        paths(head + b"\0\n" * 100)
+
+
+@pytest.mark.parametrize("encoding", ["utf-16-le", "utf-16-be"])
+def test_utf16_is_named(encoding):
+    # What PowerShell 5 writes with ">".
+    with pytest.raises(DataError, match="the list names is UTF-16 text, expected UTF-8"):
+        paths("\ufeffa.png\r\nb.png\r\n".encode(encoding))
+
+
+def test_text_that_is_not_utf8_is_named_where_names_are_text(monkeypatch):
+    monkeypatch.setattr(os, "fsdecode", lambda raw: raw.decode("utf-8", "surrogatepass"))  # as on Windows
+    given = paths_in(Blocks(b"a\ncaf\xe9\n"), "names")
+    assert next(given) == "a"
+    with pytest.raises(DataError, match=r"the list names is not UTF-8: b'caf\\xe9'\nSave it as UTF-8"):
+        next(given)
+
+
+def test_a_list_that_breaks_off_is_told_behind_what_was_whole():
+    given = paths_in(Blocks(b"a\nb\nc", None), "names")
+    assert [next(given), next(given)] == ["a", "b"]
+    with pytest.raises(DataError, match="the list names cannot be read on: Input/output error\n"):
+        next(given)
+
+
+def test_a_list_is_read_in_constant_memory(tmp_path):
+    file = tmp_path / "list"
+    file.write_text("".join(f"some/folder/IMG_{number:06d}.jpg\n" for number in range(100_000)))
+    tracemalloc.start()
+    try:
+        assert sum(1 for _ in read_list(str(file))) == 100_000
+        _, most = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert most < 600_000 < file.stat().st_size
+
+
+def test_what_cannot_be_opened_is_told_all_at_once(tmp_path):
+    good = tmp_path / "good.txt"
+    good.touch()
+    check_lists([str(good), str(good)])
+    with pytest.raises(DataError) as caught:
+        check_lists([str(tmp_path / "none.txt"), str(good), str(tmp_path), "", "a\0b"])
+    first, *help_ = str(caught.value).split("\n")
+    assert first == (
+        f"no list of paths can be read from {tmp_path / 'none.txt'} (No such file or directory), "
+        f"{tmp_path} (a folder; type it without @),  (No such file or directory), a\0b (embedded null byte)"
+    )
+    assert len(help_) == 2
+    assert all(word in "".join(help_) for word in ("one path a line", "@FILE", ".txt", "./@NAME"))
+
+
+def test_of_very_many_that_cannot_be_opened_some_are_named():
+    with pytest.raises(DataError, match=r"from none-0 .* none-4 \(No such file or directory\) and 1,995 more\n"):
+        check_lists([f"none-{number}" for number in range(2000)])
+
+
+@pytest.mark.parametrize("file", ["missing.txt", "a\0b"])
+def test_a_list_that_is_gone_is_told_when_it_is_opened(file):
+    with pytest.raises(DataError, match="no list of paths can be read from"):
+        open_list(file)
+
+
+def test_a_list_that_may_not_be_read_is_told(tmp_path, monkeypatch):
+    def closed(file: str, *_: object, **__: object) -> None:
+        raise PermissionError(13, "Permission denied", file)
+
+    file = tmp_path / "list"
+    file.touch()
+    monkeypatch.setattr(lists, "open", closed, raising=False)
+    for refused in (lambda: check_lists([str(file)]), lambda: open_list(str(file))):
+        with pytest.raises(DataError, match=r"list \(Permission denied\)\n"):
+            refused()
+
+
+@POSIX
+def test_a_pipe_that_may_not_be_read_is_told(tmp_path, monkeypatch):
+    os.mkfifo(tmp_path / "pipe")
+    monkeypatch.setattr(os, "access", lambda path, mode: False)
+    with pytest.raises(DataError, match=r"pipe \(Permission denied\)\n"):
+        check_lists([str(tmp_path / "pipe")])
+
+
+@pytest.mark.skipif(os.name != "posix" or os.geteuid() == 0, reason="root may read everything")
+def test_permissions_are_looked_at(tmp_path):
+    file = tmp_path / "list"
+    file.touch()
+    file.chmod(0)
+    with pytest.raises(DataError, match=r"list \(Permission denied\)\n"):
+        check_lists([str(file)])
+
+
+def test_stdin_can_be_read_once(monkeypatch):
+    with pytest.raises(UsageError, match='"-" is given 3 times, but stdin can be read only once'):
+        check_lists(["-", "none", "-", "-"])
+    for closed in (None, io.TextIOWrapper(io.BytesIO())):
+        monkeypatch.setattr(sys, "stdin", closed)
+        if closed is not None:
+            check_lists(["-"])
+            closed.close()
+        with pytest.raises(UsageError, match='"-" reads a list of paths from stdin, which is closed\nPipe'):
+            check_lists(["-"])
+
+
+def test_stdin_may_be_an_object_of_python(monkeypatch):
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(b"a\nb")))
+    assert list(read_list("-")) == ["a", "b"]
+
+
+READER = """
+import sys
+from visiontool.find.lists import read_list
+for path in read_list(sys.argv[1]):
+    print(path, flush=True)
+"""
+
+
+@pytest.mark.parametrize("separator", [b"\n", b"\0"])
+@pytest.mark.parametrize("file", ["-", pytest.param("pipe", marks=POSIX)])
+def test_a_slow_writer_is_served_at_once(tmp_path, separator, file):
+    if file == "pipe":
+        os.mkfifo(tmp_path / file)
+    ran = subprocess.Popen(
+        [sys.executable, "-c", READER, file], cwd=tmp_path, stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    )
+    emergency = threading.Timer(20, ran.kill)
+    emergency.start()
+    try:
+        writer = ran.stdin if file == "-" else open(tmp_path / file, "wb")  # noqa: SIM115
+        for name in (b"a.png", b"b.png", b"c.png"):
+            writer.write(name + separator)
+            writer.flush()
+            assert ran.stdout.readline() == name + b"\n"  # else both would wait for each other
+        writer.write(b"last")
+        writer.close()
+        assert ran.stdout.read() == b"last\n"
+        assert ran.wait(timeout=20) == 0
+    finally:
+        emergency.cancel()
+        ran.kill()
+        ran.stdout.close()
+        ran.stdin.close()
+        ran.wait()
+
+
+@POSIX
+def test_a_stdin_that_does_not_wait_is_waited_for(tmp_path):
+    receiver, sender = os.pipe()
+    os.set_blocking(receiver, False)
+    with subprocess.Popen([sys.executable, "-c", READER, "-"], stdin=receiver, stdout=subprocess.PIPE) as ran:
+        os.close(receiver)
+        for name in (b"a", b"b"):
+            os.write(sender, name + b"\n")
+            assert ran.stdout.readline() == name + b"\n"
+        os.close(sender)
+        assert ran.stdout.read() == b""
+    assert ran.returncode == 0
+
+
+@POSIX
+def test_a_pipe_is_opened_only_when_it_is_read(tmp_path):
+    first, second = tmp_path / "first", tmp_path / "second"
+    os.mkfifo(first)
+    os.mkfifo(second)
+    names = [f"{number:06d}" for number in range(20_000)]  # more than a pipe holds
+
+    def write_one_after_the_other() -> None:
+        for pipe in (first, second):
+            pipe.write_text("\n".join(names))
+
+    writer = threading.Thread(target=write_one_after_the_other, daemon=True)
+    writer.start()
+    check_lists([str(first), str(second)])
+    assert list(read_list(str(first))) == names
+    assert list(read_list(str(second))) == names
+    writer.join(timeout=20)
+    assert not writer.is_alive()
+
+
+def test_what_can_be_read_again(tmp_path):
+    file = tmp_path / "list"
+    file.touch()
+    assert not is_read_once(str(file))
+    assert all(is_read_once(name) for name in ("-", "/dev/stdin", "/dev/fd/0", str(tmp_path / "none"), "a\0b"))
+    if os.name == "posix":
+        os.mkfifo(tmp_path / "pipe")
+        assert is_read_once(str(tmp_path / "pipe"))
+
+
+@POSIX
+def test_a_file_that_is_stdin_is_read_once_like_any_stdin(tmp_path):
+    file = tmp_path / "list"
+    file.touch()
+    code = "from visiontool.find.lists import is_read_once; print(is_read_once('/dev/stdin'))"
+    with open(file) as stream:
+        ran = subprocess.run([sys.executable, "-c", code], stdin=stream, capture_output=True, text=True)
+    assert ran.stdout == "True\n"
+
+
+def test_the_file_is_closed_when_its_reader_goes_away(tmp_path, monkeypatch):
+    file = Path(tmp_path, "list")
+    file.write_text("a\nb\n")
+    opened = []
+    monkeypatch.setattr(lists, "open_list", lambda file: opened.append(open_list(file)) or opened[-1])
+    given = read_list(str(file))
+    assert next(given) == "a"
+    assert not opened[0].closed
+    given.close()
+    assert opened[0].closed

@@ -1,0 +1,321 @@
+"""Pixels of every mode: what becomes of them is declared, and what is lost is noted."""
+
+import struct
+from pathlib import Path
+
+import numpy as np
+import pytest
+from oddities import chunk, gray_tiff, png, tiff
+from pictures import BLUE, RED, WHITE, error_of, only_pixel, palette_picture, pixels, saved, written
+from PIL import Image, ImageCms
+
+from visiontool.images import open_image
+
+
+def test_gray_becomes_three_equal_channels(tmp_path):
+    assert only_pixel(open_image(saved(tmp_path, "a.png", Image.new("L", (1, 1), 77)))) == (77, 77, 77)
+
+
+def test_one_bit_is_black_and_white(tmp_path):
+    image = Image.new("1", (2, 1), 1)
+    image.putpixel((0, 0), 0)
+    assert pixels(open_image(saved(tmp_path, "a.png", image))) == [[(0, 0, 0), WHITE]]
+
+
+def test_a_palette_is_looked_up(tmp_path):
+    assert pixels(open_image(saved(tmp_path, "a.png", palette_picture()))) == [[RED, BLUE]]
+
+
+@pytest.mark.parametrize("transparency", [0, b"\x00\xff"])
+def test_a_transparent_palette_color_is_white(tmp_path, transparency):
+    path = saved(tmp_path, "a.png", palette_picture(), transparency=transparency)
+    assert pixels(open_image(path)) == [[WHITE, BLUE]]
+
+
+def test_a_half_transparent_palette_color_is_mixed_with_white(tmp_path):
+    path = saved(tmp_path, "a.png", palette_picture(), transparency=b"\x80\xff")
+    assert pixels(open_image(path)) == [[(255, 127, 127), BLUE]]
+
+
+def test_a_transparent_gif_is_put_over_white(tmp_path):
+    path = saved(tmp_path, "a.gif", palette_picture(), transparency=0)
+    assert pixels(open_image(path)) == [[WHITE, BLUE]]
+
+
+@pytest.mark.parametrize(
+    ("mode", "color", "expected"),
+    [
+        ("RGBA", (255, 0, 0, 0), WHITE),
+        ("RGBA", (255, 0, 0, 255), RED),
+        ("RGBA", (255, 0, 0, 128), (255, 127, 127)),
+        ("LA", (0, 51), (204, 204, 204)),
+    ],
+)
+def test_alpha_is_put_over_white(tmp_path, mode, color, expected):
+    assert only_pixel(open_image(saved(tmp_path, "a.png", Image.new(mode, (1, 1), color)))) == expected
+
+
+@pytest.mark.parametrize("mode", ["La", "RGBa", "PA"])
+def test_rare_alpha_modes_are_put_over_white(mode):
+    source = Image.new("LA" if mode == "La" else "RGBA", (1, 1), (0, 51) if mode == "La" else (0, 0, 0, 51))
+    assert only_pixel(open_image(source.convert(mode))) == (204, 204, 204)
+
+
+@pytest.mark.parametrize(
+    ("mode", "colors", "transparency", "expected"),
+    [
+        ("RGB", (RED, BLUE), RED, [WHITE, BLUE]),
+        ("L", (10, 20), 10, [WHITE, (20, 20, 20)]),
+    ],
+)
+def test_the_one_transparent_color_of_a_png_is_white(tmp_path, mode, colors, transparency, expected):
+    image = Image.new(mode, (2, 1), colors[0])
+    image.putpixel((1, 0), colors[1])
+    assert pixels(open_image(saved(tmp_path, "a.png", image, transparency=transparency))) == [expected]
+
+
+# 0 -> 0, 385 / 257 = 1.498 -> 1, 386 / 257 = 1.502 -> 2, 32768 / 257 = 127.502 -> 128, 65535 -> 255
+SIXTEEN_BITS = np.array([[0, 385, 386, 32768, 65535]], np.uint16)
+EIGHT_BITS = [[(v, v, v) for v in (0, 1, 2, 128, 255)]]
+
+
+@pytest.mark.parametrize("name", ["a.png", "a.tif", "a.jp2"])
+def test_16_bit_gray_is_scaled(tmp_path, name):
+    picture = open_image(saved(tmp_path, name, Image.fromarray(SIXTEEN_BITS)))
+    assert pixels(picture) == EIGHT_BITS
+    assert picture.notes == ("16-bit: scaled to 8 bits",)
+
+
+def test_16_bit_gray_of_the_other_byte_order_is_scaled(tmp_path):
+    image = Image.frombytes("I;16B", (5, 1), SIXTEEN_BITS.astype(">u2").tobytes())
+    path = saved(tmp_path, "a.tif", image)
+    assert Path(path).read_bytes().startswith(b"MM")
+    assert pixels(open_image(path)) == EIGHT_BITS
+
+
+def test_16_bit_gray_pgm_is_scaled(tmp_path):
+    picture = open_image(written(tmp_path, "a.pgm", b"P5 5 1 65535\n" + SIXTEEN_BITS.astype(">u2").tobytes()))
+    assert pixels(picture) == EIGHT_BITS
+    assert picture.notes == ("16-bit: scaled to 8 bits",)
+
+
+def test_12_bit_gray_is_scaled_from_12_bits(tmp_path):
+    # 0x000, 0xFFF and 0x800, 0x010: 2048 * 255 / 4095 = 127.53, 16 * 255 / 4095 = 0.996
+    picture = open_image(written(tmp_path, "a.tif", gray_tiff(4, 1, 12, 1, bytes.fromhex("000FFF800010"))))
+    assert pixels(picture) == [[(v, v, v) for v in (0, 255, 128, 1)]]
+    assert picture.notes == ("12-bit: scaled to 8 bits",)
+
+
+def test_16_bit_gray_that_is_transparent_where_the_png_says_so_is_white_there(tmp_path):
+    rows = b"\0" + struct.pack(">3H", 0, 300, 301)
+    path = written(tmp_path, "a.png", png(3, 1, rows, chunk(b"tRNS", struct.pack(">H", 300)), bits=16, color=0))
+    assert pixels(open_image(path)) == [[(0, 0, 0), WHITE, (1, 1, 1)]]
+
+
+@pytest.mark.parametrize(("bits", "packed"), [(1, 0b01000000), (2, 0b00011011), (4, 0b00000001)])
+def test_gray_of_few_bits_is_transparent_where_the_png_says_so(tmp_path, bits, packed):
+    data = png(2, 1, bytes((0, packed)), chunk(b"tRNS", struct.pack(">H", 0)), bits=bits, color=0)
+    gray = 255 // (2**bits - 1)
+    assert pixels(open_image(written(tmp_path, "a.png", data))) == [[WHITE, (gray, gray, gray)]]
+    data = png(2, 1, bytes((0, packed)), chunk(b"tRNS", struct.pack(">H", 1)), bits=bits, color=0)
+    assert pixels(open_image(written(tmp_path, "a.png", data))) == [[(0, 0, 0), WHITE]]
+
+
+SCALED_16 = ("16-bit: scaled to 8 bits",)
+
+
+def test_16_bit_colors_of_a_png_are_noted(tmp_path):
+    rows = b"\0" + struct.pack(">6H", 0x1234, 0x5678, 0x9ABC, 0x1200, 0x5678, 0x9ABC)
+    picture = open_image(written(tmp_path, "a.png", png(2, 1, rows, bits=16)))
+    assert (pixels(picture), picture.notes) == ([[(0x12, 0x56, 0x9A)] * 2], SCALED_16)
+    one = chunk(b"tRNS", struct.pack(">3H", 0x1234, 0x5678, 0x9ABC))
+    assert pixels(open_image(written(tmp_path, "b.png", png(2, 1, rows, one, bits=16))))[0][0] == WHITE
+    alpha = b"\0" + struct.pack(">2H", 0x1234, 0)
+    picture = open_image(written(tmp_path, "c.png", png(1, 1, alpha, bits=16, color=4)))
+    assert (only_pixel(picture), picture.notes) == (WHITE, SCALED_16)
+
+
+def test_16_bit_colors_of_a_tiff_are_noted(tmp_path):
+    tags = {256: 1, 257: 1, 258: 16, 259: 1, 262: 2, 273: -1, 277: 3, 278: 1, 279: 6}
+    picture = open_image(written(tmp_path, "a.tif", tiff(tags, struct.pack("<3H", 0x1234, 0x5678, 0x9ABC))))
+    assert (only_pixel(picture), picture.notes) == ((0x12, 0x56, 0x9A), SCALED_16)
+    tags.update({262: 5, 277: 4, 279: 8})
+    picture = open_image(written(tmp_path, "b.tif", tiff(tags, struct.pack("<4H", 0, 65535, 65535, 0))))
+    assert (only_pixel(picture), picture.notes) == (
+        RED,
+        (*SCALED_16, "CMYK without a color profile: colors are approximate"),
+    )
+
+
+@pytest.mark.parametrize(
+    ("data", "expected", "notes"),
+    [
+        (b"P5 3 1 4095\n" + struct.pack(">3H", 0, 16, 4095), [0, 1, 255], ("12-bit: scaled to 8 bits",)),
+        (b"P5 3 1 15\n\x00\x01\x0f", [0, 17, 255], ()),
+        (b"P5 3 1 15\n\x00\x01\xff", [0, 17, 255], ()),
+        (b"P2 3 1 15\n0 1 15\n", [0, 17, 255], ()),
+        (b"P5 3 1 65534\n" + struct.pack(">3H", 0, 386, 65535), [0, 2, 255], SCALED_16),
+    ],
+)
+def test_a_pgm_of_any_white_is_scaled(tmp_path, data, expected, notes):
+    picture = open_image(written(tmp_path, "a.pgm", data))
+    assert (pixels(picture), picture.notes) == ([[(value,) * 3 for value in expected]], notes)
+
+
+def test_a_ppm_of_any_white_is_scaled(tmp_path):
+    data = b"P6 2 1 65535\n" + struct.pack(">6H", 0, 386, 65535, 65535, 0, 32768)
+    picture = open_image(written(tmp_path, "a.ppm", data))
+    assert (pixels(picture), picture.notes) == ([[(0, 2, 255), (255, 0, 128)]], SCALED_16)
+    picture = open_image(written(tmp_path, "b.ppm", b"P6 1 1 3\n\x00\x01\x03"))
+    assert (only_pixel(picture), picture.notes) == ((0, 85, 255), ())
+    assert error_of(written(tmp_path, "c.ppm", data[:-1])).startswith("truncated or damaged: ")
+
+
+# 32 bits, which have no fixed white
+
+
+@pytest.mark.parametrize(
+    ("values", "expected", "note"),
+    [
+        ([0, 0.5, 1], [0, 128, 255], "scaled from 0..1"),
+        ([0.25, 0.5, 0.5], [64, 128, 128], "scaled from 0..1"),
+        ([0.5, 0.5, 0.5], [128, 128, 128], "scaled from 0..1"),
+        ([-3.2, 518.9, 1041], [0, 128, 255], "stretched from -3.2..1041"),
+        ([0, 0.5, 1.5], [0, 85, 255], "stretched from 0..1.5"),
+        ([-0.5, 0, 0.5], [0, 128, 255], "stretched from -0.5..0.5"),
+        ([np.nan, 0, 10], [0, 0, 255], "stretched from 0..10"),
+        ([-np.inf, 5, 10], [0, 0, 255], "stretched from 5..10"),
+        ([np.inf, 5, 10], [0, 0, 255], "stretched from 5..10"),
+        ([np.nan, 0.2, 1], [0, 51, 255], "scaled from 0..1"),
+        ([-3e38, 0, 3e38], [0, 128, 255], "stretched from -3e+38..3e+38"),
+        ([1e9, 1e9 + 64, 1e9 + 128], [0, 128, 255], "stretched from 1e+09..1e+09"),
+    ],
+)
+def test_floats_are_scaled_or_stretched_as_the_note_says(tmp_path, values, expected, note):
+    path = saved(tmp_path, "a.tif", Image.fromarray(np.float32([values])))
+    picture = open_image(path)
+    assert pixels(picture) == [[(value,) * 3 for value in expected]]
+    assert picture.notes == (f"32-bit float: {note} to 8 bits",)
+
+
+@pytest.mark.parametrize(
+    ("values", "expected", "note"),
+    [
+        ([0, 35000, 70000], [0, 128, 255], "stretched from 0..70000"),
+        ([-5, 0, 0], [0, 255, 255], "stretched from -5..0"),
+        ([2**31 - 3, 2**31 - 2, 2**31 - 1], [0, 128, 255], "stretched from 2147483645..2147483647"),
+    ],
+)
+def test_integers_of_32_bits_are_stretched_as_the_note_says(tmp_path, values, expected, note):
+    picture = open_image(saved(tmp_path, "a.tif", Image.fromarray(np.int32([values]))))
+    assert pixels(picture) == [[(value,) * 3 for value in expected]]
+    assert picture.notes == (f"32-bit integer: {note} to 8 bits",)
+
+
+def test_unsigned_integers_above_2_31_are_brighter_and_not_darker(tmp_path):
+    data = gray_tiff(3, 1, 32, 1, struct.pack("<3I", 0, 2**31, 2**32 - 2))
+    picture = open_image(written(tmp_path, "a.tif", data))
+    assert pixels(picture) == [[(v, v, v) for v in (0, 128, 255)]]
+    assert picture.notes == ("32-bit integer: stretched from 0..4294967294 to 8 bits",)
+
+
+def test_signed_integers_of_16_bits_are_stretched(tmp_path):
+    data = gray_tiff(3, 1, 16, 2, struct.pack("<3h", -300, 0, 300))
+    picture = open_image(written(tmp_path, "a.tif", data))
+    assert pixels(picture) == [[(v, v, v) for v in (0, 128, 255)]]
+    assert picture.notes == ("16-bit integer: stretched from -300..300 to 8 bits",)
+
+
+@pytest.mark.parametrize("mode", ["I", "F"])
+def test_one_value_everywhere_is_black(mode):
+    picture = open_image(Image.new(mode, (2, 1), 7))
+    assert pixels(picture) == [[(0, 0, 0), (0, 0, 0)]]
+    kind = "integer" if mode == "I" else "float"
+    assert picture.notes == (f"32-bit {kind}: every pixel is 7, shown as black",)
+
+
+def test_no_number_at_all_is_no_picture():
+    assert error_of(Image.new("F", (2, 2), float("nan"))) == "32-bit float without one pixel that is a number"
+
+
+def test_a_portable_float_map_is_read(tmp_path):
+    picture = open_image(written(tmp_path, "a.pfm", b"Pf\n1 2\n-1.0\n" + struct.pack("<2f", 1, 0)))
+    assert pixels(picture) == [[(0, 0, 0)], [WHITE]]  # its rows go upwards
+
+
+def test_bands_of_a_big_picture_are_put_together(monkeypatch):
+    values = np.arange(35, dtype=np.float32).reshape(5, 7)
+    whole = pixels(open_image(Image.fromarray(values)))
+    for band in (1, 7, 15, 34):
+        monkeypatch.setattr("visiontool.images.pixels._BAND_PIXELS", band)
+        assert pixels(open_image(Image.fromarray(values))) == whole
+    assert whole[4][6] == WHITE
+
+
+def test_floats_of_several_channels_are_refused_by_name(tmp_path):
+    tags = {256: 1, 257: 1, 258: 32, 259: 1, 262: 2, 273: -1, 277: 3, 278: 1, 279: 12, 339: 3}
+    path = written(tmp_path, "a.tif", tiff(tags, bytes(12)))
+    unread = "TIFF of a kind that is not read (3 x 32-bit float, compression 1): convert it to PNG first"
+    assert error_of(path) == unread
+    path = written(tmp_path, "b.tif", gray_tiff(1, 1, 8, 1, b"\0", t259=34712))
+    assert "(1 x 8-bit integer, compression 34712)" in error_of(path)
+
+
+# Four inks
+
+CMYK_RED = Image.new("CMYK", (8, 8), (0, 255, 255, 0))
+
+
+@pytest.mark.parametrize("name", ["a.tif", "a.jpg"])
+def test_cmyk_without_a_profile_is_converted_with_a_note(tmp_path, name):
+    picture = open_image(saved(tmp_path, name, CMYK_RED))
+    assert np.abs(np.asarray(picture.image, int) - RED).max() <= 3
+    assert picture.notes == ("CMYK without a color profile: colors are approximate",)
+
+
+def gray_cmyk_profile() -> bytes:
+    """An ICC profile that says that without black ink any mixture looks like Lab (50, 0, 0), and with it black."""
+    identity = struct.pack(">9i", *(65536 * (place % 4 == 0) for place in range(9)))
+    tables = bytes(range(256))
+    lut = (
+        b"mft1"
+        + bytes(4)
+        + bytes((4, 3, 2, 0))
+        + identity
+        + tables * 4
+        + bytes((128, 128, 128, 0, 128, 128)) * 8
+        + tables * 3
+    )
+    body = struct.pack(">I4sII", 1, b"A2B0", 144, len(lut)) + lut
+    header = struct.pack(
+        ">I4sI4s4s4s12s4s", 128 + len(body), b"lcms", 0x02400000, b"prtr", b"CMYK", b"Lab ", b"", b"acsp"
+    )
+    illuminant = struct.pack(">iii", 63190, 65536, 54061)
+    return header.ljust(68, b"\0") + illuminant.ljust(60, b"\0") + body
+
+
+@pytest.mark.parametrize("name", ["a.tif", "a.jpg"])
+def test_cmyk_goes_through_its_own_profile(tmp_path, name):
+    picture = open_image(saved(tmp_path, name, CMYK_RED, icc_profile=gray_cmyk_profile()))
+    # L* = 50.2 is 18.6 % of white's luminance, which sRGB writes as 119.
+    assert np.abs(np.asarray(picture.image, int) - 119).max() <= 1
+    assert picture.notes == ()
+
+
+@pytest.mark.parametrize("profile", [b"junk", ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()])
+def test_cmyk_with_a_useless_profile_is_converted_with_a_note(tmp_path, profile):
+    picture = open_image(saved(tmp_path, "a.tif", CMYK_RED, icc_profile=profile))
+    assert pixels(picture)[0][0] == RED
+    assert picture.notes == ("CMYK with a color profile that does not work: colors are approximate",)
+
+
+@pytest.mark.parametrize(
+    ("mode", "color", "expected"),
+    [
+        ("YCbCr", (90, 128, 128), (90, 90, 90)),
+        ("HSV", (0, 255, 255), RED),
+        ("LAB", (137, 128, 128), (128, 128, 128)),  # L* = 137 / 255 * 100 = 53.7, a* = b* = 128 - 128
+    ],
+)
+def test_other_color_spaces_become_rgb(mode, color, expected):
+    assert only_pixel(open_image(Image.new(mode, (1, 1), color))) == expected

@@ -1,0 +1,67 @@
+"""What several options and commands share: how values are read, and completion."""
+
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import click
+
+COUNT = click.IntRange(1, 4096)
+FILE = click.Path(dir_okay=False, path_type=Path)
+FOLDER = click.Path(file_okay=False, path_type=Path)
+
+
+def complete_model(context: click.Context, parameter: click.Parameter, incomplete: str) -> list[Any]:
+    """The built-in names, or files where none fits."""
+    from click.shell_completion import CompletionItem
+
+    from visiontool.store import built_in_names
+
+    names = [CompletionItem(name) for name in built_in_names() if name.startswith(incomplete)]
+    return names or [CompletionItem(incomplete, type="file")]  # bash shows no names beside files
+
+
+def numbers(context: click.Context, parameter: click.Parameter, value: str | None) -> tuple[float, ...] | None:
+    """One number, or one for each channel: 0.5 or 0.485,0.456,0.406."""
+    if value is None:
+        return None
+    try:
+        return tuple(float(part) for part in value.split(","))
+    except ValueError:
+        raise click.BadParameter(f"{value!r} is not one number, or three with commas between") from None
+
+
+def size(context: click.Context, parameter: click.Parameter, value: str | None) -> tuple[int, int] | None:
+    """A side in pixels, or HEIGHTxWIDTH."""
+    if value is None:
+        return None
+    sides = value.lower().split("x")
+    if len(sides) > 2 or not all(side.isascii() and side.isdigit() and len(side) < 6 for side in sides):
+        raise click.BadParameter(f"{value!r} is not a size: expected pixels such as 224, or HEIGHTxWIDTH")
+    return (int(sides[0]), int(sides[-1]))
+
+
+def amount(thousand: int) -> Callable[[click.Context, click.Parameter, str | None], int | None]:
+    """Reads 250000, 500K, 100M or 2G, where a K is `thousand`."""
+
+    def read(context: click.Context, parameter: click.Parameter, value: str | None) -> int | None:
+        if value is None:
+            return None
+        match = re.fullmatch(r"([1-9]\d{0,14})([KMG]?)", value, re.ASCII | re.IGNORECASE)
+        if match is None:
+            raise click.BadParameter(f"{value!r} is not an amount: expected a number such as 250000, 500K, 100M or 2G")
+        factor: int = thousand ** " KMG".index(match[2].upper() or " ")
+        return int(match[1]) * factor
+
+    return read
+
+
+def shard(context: click.Context, parameter: click.Parameter, value: str | None) -> tuple[int, int] | None:
+    """I/N, from 1/N to N/N."""
+    if value is None:
+        return None
+    match = re.fullmatch(r"(\d{1,6})/(\d{1,6})", value, re.ASCII)
+    if match is None or not 1 <= int(match[1]) <= int(match[2]):
+        raise click.BadParameter(f"{value!r} is not I/N with I from 1 to N, such as 1/4")
+    return int(match[1]), int(match[2])

@@ -1,0 +1,187 @@
+"""Which pictures are meant by the files, folders, globs and lists that somebody typed."""
+
+import os
+import re
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+
+from visiontool.errors import DataError
+from visiontool.find.folders import count_below, folders_below, is_inside, names_matching, pictures_below, real_path
+from visiontool.find.lists import STDIN, check_lists, is_read_once, read_list
+
+_MAGIC = re.compile(r"[*?[]")
+
+
+def find_images(
+    paths: Iterable[str],
+    *,
+    recursive: bool = True,
+    on_empty: Callable[[str], None] | None = None,
+    exclude: str | None = None,
+) -> Iterator[str]:
+    """The path of each picture that `paths` mean, lazily and each real file once, in the order given.
+
+    A file is yielded whatever its name, and also when it does not exist: the one who opens it says so. A folder yields
+    its files with a picture's extension in natural order, then those of its sub-folders; hidden names, junk and links
+    to folders are left out. A folder that cannot be read is yielded itself, so that opening it says why. `-` is a list
+    of paths on stdin, `@FILE` and `NAME.txt` are lists in files; what they name is taken as it stands, files and
+    folders, but no globs and no lists. Anything else with `*`, `?`, `[` or `**` in it is a glob, whose matches are
+    files and folders too. What exists is meant before a glob or `@FILE`. `~` is left to the shell.
+
+    What is held in memory is 8 bytes for each picture (`Seen`) and the names of one folder.
+
+    Args:
+        recursive: Whether to go into the sub-folders of a folder.
+        on_empty: Called with each path, of `paths` or from a list, that turned out to hold no picture at all.
+        exclude: A folder whose pictures are left out wherever a folder is walked or a glob matches.
+
+    Raises:
+        UsageError: stdin is named twice, or is closed; raised before anything is yielded.
+        DataError: a list that cannot be opened, before anything is yielded; one that breaks off or is none, later.
+    """
+    arguments = _with_lists(paths)
+    check_lists([file for _, file in arguments if file is not None])
+    if len(arguments) == 1 and is_one_file(arguments[0][0]):
+        yield arguments[0][0]
+        return
+    from visiontool.seen import Seen  # brings hashlib, for which one picture need not wait
+
+    excluded = None if exclude is None else real_path(exclude)
+    seen = Seen()
+    for name, is_typed in _names(arguments, on_empty):
+        empty = True
+        for root, is_deep in _roots(name, is_typed, recursive, excluded):
+            for path, real in _pictures(root, is_deep, excluded):
+                empty = False
+                if seen.add(_as_bytes(real)):
+                    yield path
+        if empty and on_empty is not None:
+            on_empty(name)
+
+
+def count_images(
+    paths: Iterable[str],
+    recursive: bool = True,
+    exclude: str | None = None,
+    stop: Callable[[], bool] = lambda: False,
+) -> int | None:
+    """How many pictures `find_images` yields at most: duplicates are counted. Meant for another thread; never raises.
+
+    Returns:
+        None where a list can be read only once or not at all, and as soon as `stop` returns True.
+    """
+    arguments = _with_lists(paths)
+    if any(file is not None and is_read_once(file) for _, file in arguments):
+        return None
+    excluded = None if exclude is None else real_path(exclude)
+    count = 0
+    try:
+        for name, is_typed in _names(arguments):
+            for root, is_deep in _roots(name, is_typed, recursive, excluded):
+                if stop():
+                    return None
+                below = count_below(root, recursive=is_deep, exclude=excluded, stop=stop) if os.path.isdir(root) else 1
+                if below is None:
+                    return None
+                count += below
+    except (DataError, OSError):
+        return None
+    return count
+
+
+def is_one_file(path: str) -> bool:
+    """Whether `path` means one picture, there or not, as against a folder, a glob or a list."""
+    return _list_of(path) is None and not os.path.isdir(path) and not _is_glob(path)
+
+
+def is_fed(path: str) -> bool:
+    """Whether `path` means a list that comes from another program, which may take its time: stdin or a pipe."""
+    file = _list_of(path)
+    return file is not None and is_read_once(file)
+
+
+def _list_of(path: str) -> str | None:
+    """The file of the list that `path` means, or None where it means no list."""
+    if path == STDIN:
+        return path
+    if path.startswith("@") and not os.path.lexists(path):
+        return path[1:]
+    return path if path.lower().endswith(".txt") and not os.path.isdir(path) else None
+
+
+def _with_lists(paths: Iterable[str]) -> list[tuple[str, str | None]]:
+    return [(path, _list_of(path)) for path in paths]
+
+
+def _is_glob(path: str) -> bool:
+    # What exists under exactly this name is meant, even when the name reads like a glob: "a[1].jpg".
+    return _MAGIC.search(path) is not None and not os.path.lexists(path)
+
+
+def _names(
+    arguments: Iterable[tuple[str, str | None]], on_empty: Callable[[str], None] | None = None
+) -> Iterator[tuple[str, bool]]:
+    """Each path that was typed or stands in a list, and whether it was typed."""
+    for typed, file in arguments:
+        if file is None:
+            yield typed, True
+            continue
+        empty = True
+        for path in read_list(file):
+            empty = False
+            yield path, False
+        if empty and on_empty is not None:
+            on_empty(typed)
+
+
+def _roots(name: str, is_typed: bool, recursive: bool, exclude: str | None) -> Iterator[tuple[str, bool]]:
+    """The files and folders that a name means, each with whether to go into its sub-folders."""
+    if not (is_typed and _is_glob(name)):
+        yield name, recursive
+        return
+    pattern = Path(name)
+    parts = pattern.parts[1:] if pattern.anchor else pattern.parts
+    while parts and parts[-1] == "**":  # what is in folders, at any depth: walked once, not again from each sub-folder
+        parts, recursive = parts[:-1], True
+    for match in _matches(pattern.anchor, parts):
+        if exclude is None or not is_inside(real_path(os.path.dirname(match)), exclude):
+            yield match, recursive
+
+
+def _pictures(root: str, is_deep: bool, exclude: str | None) -> Iterator[tuple[str, str]]:
+    if os.path.isdir(root):
+        yield from pictures_below(root, recursive=is_deep, exclude=exclude)
+    else:
+        yield root, real_path(root)
+
+
+def _matches(base: str, parts: tuple[str, ...]) -> Iterator[str]:
+    """The paths below `base` that match the components of a glob."""
+    if not parts:
+        yield base or os.curdir
+        return
+    part, rest = parts[0], parts[1:]
+    if part == "**":
+        for folder in folders_below(base):
+            yield from _matches(folder, rest)
+    elif not _MAGIC.search(part):
+        path = os.path.join(base, part)
+        if os.path.lexists(path):
+            yield from _matches(path, rest)
+    else:
+        try:
+            names = names_matching(base, part)
+        except (FileNotFoundError, NotADirectoryError):
+            return
+        except OSError:
+            yield base
+            return
+        for name in names:
+            yield from _matches(os.path.join(base, name), rest)
+
+
+def _as_bytes(path: str) -> bytes:
+    try:
+        return os.fsencode(path)
+    except UnicodeEncodeError:  # no name that any system can have
+        return path.encode("utf-8", "surrogatepass")

@@ -1,0 +1,101 @@
+"""A look at the tags of a TIFF file before a decoder sees them."""
+
+from collections.abc import Iterator
+from typing import Literal, NamedTuple
+
+from visiontool.errors import PictureError
+
+# Pillow makes a Python object of each value of a tag: 16 million strips took 4 GB and a minute and a half.
+MAX_VALUES = 2**18
+_MAX_TAGS = 2**16 - 1  # a BigTIFF could have more
+
+_TYPE_BYTES = {1: 1, 2: 1, 3: 2, 4: 4, 5: 8, 6: 1, 7: 1, 8: 2, 9: 4, 10: 8, 11: 4, 12: 8, 13: 4, 16: 8}
+_WHOLE_NUMBERS = (3, 4, 13, 16)
+_KEPT_AS_BYTES = (1, 2, 7)
+
+_SUBFILE_TYPE, _BITS, _COMPRESSION, _SAMPLES, _SUB_PICTURES, _SAMPLE_FORMAT = 254, 258, 259, 277, 330, 339
+_TILE_WIDTH, _TILE_HEIGHT = 322, 323
+_EXIF, _GPS, _INTEROPERABILITY = 34665, 34853, 40965
+_PREVIEW = 1
+
+
+class _Entry(NamedTuple):
+    tag: int
+    type: int
+    values: int
+    place: int  # of the first value
+
+
+class TiffHeader:
+    """The tags of the first picture of a TIFF file.
+
+    Raises:
+        PictureError: There are more of them than any real picture has.
+    """
+
+    def __init__(self, data: bytes) -> None:
+        self._data = data
+        self._order: Literal["little", "big"] = "little" if data[:2] == b"II" else "big"
+        self._big = 43 in (data[2], data[3])
+        self._entries = list(self._directory(self._number(8, 8) if self._big else self._number(4, 4)))
+
+    def check(self, max_pixels: int) -> None:
+        """Refuses what no real picture has, and files whose first picture only stands for another.
+
+        Raises:
+            PictureError: Too many values, tiles above `max_pixels`, or the raw file of a camera.
+        """
+        exif = self._below(self._entries, _EXIF)
+        all_entries = (
+            *self._entries,
+            *exif,
+            *self._below(self._entries, _GPS),
+            *self._below(exif, _INTEROPERABILITY),
+        )
+        if sum(entry.values for entry in all_entries if entry.type not in _KEPT_AS_BYTES) > MAX_VALUES:
+            raise PictureError(f"has more than {MAX_VALUES:,} values in its tags, unlike any real picture")
+        width, height = self._first(_TILE_WIDTH), self._first(_TILE_HEIGHT)
+        if width * height > max_pixels:
+            raise PictureError(f"tiles of {width}x{height} pixels, the limit is {max_pixels:,} (--max-pixels)")
+        if self._data[8:10] == b"CR" or (self._first(_SUBFILE_TYPE, 0) & _PREVIEW and self._first(_SUB_PICTURES, 0)):
+            raise PictureError("is a camera's raw file, which is not read: convert it to JPEG or PNG first")
+
+    def __str__(self) -> str:
+        """ "3 x 32-bit float, compression 8": what the pixels are."""
+        number = {1: "integer", 2: "signed integer", 3: "float"}.get(self._first(_SAMPLE_FORMAT), "unknown number")
+        return f"{self._first(_SAMPLES)} x {self._first(_BITS)}-bit {number}, compression {self.compression}"
+
+    @property
+    def compression(self) -> int:
+        """TIFF's number for it; 1 is none."""
+        return self._first(_COMPRESSION)
+
+    def _below(self, entries: list[_Entry], tag: int) -> list[_Entry]:
+        """The tags to which one of `entries` points."""
+        place = next((self._value(entry) for entry in entries if entry.tag == tag), None)
+        return [] if place is None else list(self._directory(place))
+
+    def _directory(self, place: int) -> Iterator[_Entry]:
+        """The tags at `place` but those that Pillow leaves out, of unknown types or with values outside of the file."""
+        width = 8 if self._big else 4
+        count = self._number(place, 8 if self._big else 2)
+        if count > _MAX_TAGS:
+            raise PictureError(f"has more than {_MAX_TAGS:,} tags, unlike any real picture")
+        place += 8 if self._big else 2
+        for start in range(place, min(place + count * (4 + 2 * width), len(self._data)), 4 + 2 * width):
+            tag, kind, values = self._number(start, 2), self._number(start + 2, 2), self._number(start + 4, width)
+            size = values * _TYPE_BYTES.get(kind, 0)
+            first = start + 4 + width
+            if size > width:
+                first = self._number(first, width)
+            if 0 < size <= len(self._data) - first:
+                yield _Entry(tag, kind, values, first)
+
+    def _first(self, tag: int, default: int = 1) -> int:
+        return next((self._value(entry) for entry in self._entries if entry.tag == tag), default)
+
+    def _value(self, entry: _Entry) -> int:
+        return self._number(entry.place, _TYPE_BYTES[entry.type]) if entry.type in _WHOLE_NUMBERS else 0
+
+    def _number(self, place: int, size: int) -> int:
+        return int.from_bytes(self._data[place : place + size], self._order)
