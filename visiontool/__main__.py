@@ -10,9 +10,7 @@ def main() -> None:
     """Runs the command line and ends the process with its exit code."""
     # The start makes many objects and hardly any garbage; commands turn the collector on again for the work itself.
     gc.disable()
-    for name in ("stdout", "stderr"):
-        if getattr(sys, name) is None:  # closed by the caller, as in `visiontool ... >&-`
-            setattr(sys, name, open(os.devnull, "w"))  # noqa: SIM115
+    _open_closed_streams()
     try:
         from visiontool.cli import run
 
@@ -28,6 +26,22 @@ def main() -> None:
     # Every file is closed by now. To take the interpreter and the network apart in order would cost a tenth of the
     # time of one prediction (docs/design.md).
     os._exit(code)
+
+
+def _open_closed_streams() -> None:
+    """Gives the streams that the caller closed (`visiontool ... >&-`) a place that swallows all.
+
+    Else the next file that is opened would get the number of one of them: what is meant for stderr, or for nobody,
+    would go into it.
+    """
+    for descriptor in (0, 1, 2):
+        try:
+            os.fstat(descriptor)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)  # takes the lowest number that is free: this one
+    for name, descriptor in (("stdout", 1), ("stderr", 2)):
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(descriptor, "w"))  # noqa: SIM115
 
 
 if __name__ == "__main__":
