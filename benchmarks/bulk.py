@@ -184,20 +184,14 @@ def against_the_bound(graphs: dict[str, Path], sets: dict[str, list[str]], round
     return worst
 
 
-def whole_command(graph: Path, pictures: Path, folder: Path) -> None:
+def predict_command(model: Path, pictures: Path, folder: Path) -> list[str]:
     """`visiontool predict` on a folder, rows into a file."""
-    command = [
-        VISIONTOOL,
-        "predict",
-        str(pictures),
-        "-m",
-        str(graph),
-        "-o",
-        str(folder / "rows.jsonl"),
-        "--force",
-        "-q",
-    ]
-    subprocess.run(command, check=True)
+    return [VISIONTOOL, "predict", str(pictures), "-m", str(model), "-o", str(folder / "rows.jsonl"), "--force", "-q"]
+
+
+def whole_command(graph: Path, pictures: Path, folder: Path) -> None:
+    """Runs `predict_command`."""
+    subprocess.run(predict_command(graph, pictures, folder), check=True)
 
 
 def against_peers(graphs: dict[str, Path], files: list[str], rounds: int, folder: Path) -> None:
@@ -235,19 +229,8 @@ def run_peer(command: list[str], folder: Path, environment: dict[str, str], coun
 
 def peak_memory(model: Path, pictures: Path, folder: Path) -> float:
     """MiB that the command and its processes take at their highest, added up."""
-    command = [
-        VISIONTOOL,
-        "predict",
-        str(pictures),
-        "-m",
-        str(model),
-        "-o",
-        str(folder / "rows.jsonl"),
-        "--force",
-        "-q",
-    ]
     peaks: dict[int, int] = {}
-    with subprocess.Popen(command) as process:
+    with subprocess.Popen(predict_command(model, pictures, folder)) as process:
         while process.poll() is None:
             for pid in (process.pid, *children(process.pid)):
                 peaks[pid] = max(peaks.get(pid, 0), high_water_mark(pid))

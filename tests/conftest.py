@@ -18,6 +18,7 @@ from visiontool.spec import InputSpec, ModelSpec
 ROOT = Path(__file__).resolve().parent.parent
 SHARED = Path(os.environ.get("VISIONTOOL_SHARED", ROOT.parent / "shared"))
 
+RED, GREEN, BLUE = (255, 0, 0), (0, 255, 0), (0, 0, 255)
 COLOR_SPEC = ModelSpec(
     name="colors",
     labels=("red", "green", "blue"),
@@ -28,8 +29,10 @@ COLOR_SPEC = ModelSpec(
 
 
 @pytest.fixture(autouse=True)
-def _no_choice_of_the_user(monkeypatch: pytest.MonkeyPatch) -> None:
+def _nothing_of_the_user(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory) -> None:
+    """Tests neither see nor change the models and choices of whoever runs them."""
     monkeypatch.delenv("VISIONTOOL_MODEL", raising=False)
+    monkeypatch.setenv("VISIONTOOL_CACHE", str(tmp_path_factory.getbasetemp() / "cache"))
 
 
 def color_graph() -> onnx.ModelProto:
@@ -81,6 +84,13 @@ def save_picture(path: Path, color: tuple[int, int, int], size: tuple[int, int] 
     path.parent.mkdir(parents=True, exist_ok=True)
     Image.fromarray(np.full((size[1], size[0], 3), color, np.uint8)).save(path)
     return path
+
+
+def save_color_pictures(folder: Path, count: int) -> Path:
+    """Fills `folder` with 0.png, 1.png ...: red, green, blue, red ..."""
+    for index in range(count):
+        save_picture(folder / f"{index}.png", (RED, GREEN, BLUE)[index % 3])
+    return folder
 
 
 class Ran(NamedTuple):

@@ -10,18 +10,13 @@ import time
 from pathlib import Path
 
 import pytest
-from conftest import save_picture
+from conftest import BLUE, GREEN, RED, save_color_pictures, save_picture
 from oddities import broken_pictures, make_oddities
-
-RED, GREEN, BLUE = (255, 0, 0), (0, 255, 0), (0, 0, 255)
 
 
 @pytest.fixture
 def pictures(tmp_path):
-    folder = tmp_path / "pictures"
-    for index in range(9):
-        save_picture(folder / f"{index}.png", (RED, GREEN, BLUE)[index % 3])
-    return folder
+    return save_color_pictures(tmp_path / "pictures", 9)
 
 
 @pytest.fixture

@@ -11,19 +11,15 @@ from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
-from conftest import save_picture
+from conftest import BLUE, GREEN, RED, save_color_pictures, save_picture
 
-RED, GREEN, BLUE = (255, 0, 0), (0, 255, 0), (0, 0, 255)
 needs_pyarrow = pytest.mark.skipif(find_spec("pyarrow") is None, reason="needs the extra [parquet]")
 FORMATS = ["jsonl", "csv", pytest.param("parquet", marks=needs_pyarrow)]
 
 
 @pytest.fixture
 def pictures(tmp_path):
-    folder = tmp_path / "pictures"
-    for index in range(12):
-        save_picture(folder / f"{index}.png", (RED, GREEN, BLUE)[index % 3])
-    return folder
+    return save_color_pictures(tmp_path / "pictures", 12)
 
 
 @pytest.fixture
@@ -44,6 +40,11 @@ def names_of(path):
 def is_alone(path):
     """Whether nothing that a run leaves lies beside `path`."""
     return [name for name in os.listdir(path.parent) if path.name in name] == [path.name]
+
+
+def is_locked(path):
+    """Whether a process holds `path`; asked without taking it, which could keep that process from it."""
+    return path.exists() and f":{path.stat().st_ino} " in Path("/proc/locks").read_text()
 
 
 def interrupt(path, rows, torn=b""):
@@ -249,7 +250,7 @@ def test_a_second_run_on_the_same_file_is_refused(color_model, predict, pictures
     ) as process:
         process.stdin.write(f"{pictures / '0.png'}\n".encode())
         process.stdin.flush()
-        wait_for(lambda: (tmp_path / "rows.jsonl.partial").exists())
+        wait_for(lambda: is_locked(tmp_path / "rows.jsonl.partial"))
         for word in ("--resume", "--force"):
             ran = predict(pictures, "-o", rows, word)
             assert ran.code == 2
