@@ -596,6 +596,14 @@ def test_closed_streams_are_no_reason_to_fail(color_model, pictures):
     assert "Traceback" not in ran.stderr
 
 
+@pytest.mark.parametrize("closed", ["0<&-", "2>&-", "0<&- >&-", "0<&- 2>&-", "0<&- >&- 2>&-"])
+def test_no_file_gets_the_number_of_a_closed_stream(closed):
+    code = "import os; from visiontool import cli; from visiontool.__main__ import main; cli.run = lambda: {}; main()"
+    opened = code.format("os.open(os.devnull, os.O_RDONLY)")  # ends with the number of the file as exit code
+    ran = subprocess.run(["sh", "-c", f'"$@" {closed}', "sh", sys.executable, "-c", opened], stdin=subprocess.DEVNULL)
+    assert ran.returncode > 2
+
+
 @pytest.mark.skipif(sys.platform == "win32", reason="a folder in use cannot be deleted there")
 def test_a_working_folder_that_is_gone_gives_a_row_all_the_same(color_model, tmp_path):
     (tmp_path / "gone").mkdir()
