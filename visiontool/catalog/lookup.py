@@ -1,0 +1,112 @@
+"""From a name or a filter to entries of the catalog.
+
+A classic is found without opening names.csv, which is 20 times as large: `predict -m NAME` goes this way each time.
+"""
+
+from collections.abc import Iterator
+
+from visiontool.catalog import table
+from visiontool.catalog.classics import classic_called, classics, members
+from visiontool.catalog.entry import Entry, fold
+from visiontool.catalog.licenses import is_permissive
+from visiontool.errors import ModelError, closest
+
+_MOST_NAMES = 12  # that a message lists
+
+
+def entries() -> Iterator[Entry]:
+    """The classics with their default weights, oldest first; then every other name of the table."""
+    known = classics()
+    yield from known
+    names = {entry.name for entry in known}
+    by_architecture = {entry.architecture: entry for entry in known}
+    for entry in table.read(table.NAMES):
+        if entry.name not in names:
+            yield _with_classic(entry, by_architecture.get(entry.architecture))
+
+
+def find(name: str) -> Entry:
+    """The one entry that `name` means: an architecture or an alias, with a tag or without, in any case.
+
+    Without a tag it is the classic's default, else timm's.
+
+    Raises:
+        ModelError: no such name (the message has the nearest), no such tag (it lists the tags), or several models are
+            called so (it lists them).
+    """
+    called, _, tag = name.strip().partition(".")
+    classic = classic_called(called)
+    if classic is not None and fold(tag) in ("", fold(classic.tag)):
+        return classic
+    family = members(called)
+    if classic is None and family:
+        raise _ambiguous(name, family)
+    wanted = fold(classic.architecture if classic else called)
+    rows = [_with_classic(entry, classic) for entry in table.read(table.NAMES) if fold(entry.architecture) == wanted]
+    if not rows:
+        raise _unknown(name, called)
+    if not tag:
+        return rows[0]
+    for row in rows:
+        if fold(row.tag) == fold(tag):
+            return row
+    raise _no_such_tag(tag, rows)
+
+
+def search(text: str = "", *, permissive: bool = False, max_params: int | None = None) -> Iterator[Entry]:
+    """The entries, in the order of `entries`, in whose name, aliases, family or title `text` is found.
+
+    Args:
+        permissive: only weights whose license `is_permissive`; so nothing that is untrained.
+        max_params: only models of at most so many parameters.
+    """
+    wanted = fold(text)
+    for entry in entries():
+        if permissive and not is_permissive(entry.license):
+            continue
+        if max_params is not None and entry.params > max_params:
+            continue
+        classic = entry.classic
+        texts = (entry.name, *classic.aliases, classic.family, classic.title) if classic else (entry.name,)
+        if any(wanted in fold(said) for said in texts):
+            yield entry
+
+
+def _with_classic(entry: Entry, default: Entry | None) -> Entry:
+    """`entry` with what is known of the classic it is of; the MACs hold where the network is the same."""
+    if default is None:
+        return entry
+    same = (entry.params, entry.input_size) == (default.params, default.input_size)
+    return entry._replace(classic=default.classic, macs=default.macs if same else None)
+
+
+def _ambiguous(name: str, names: list[str]) -> ModelError:
+    from shlex import quote
+
+    more = f" and {len(names) - _MOST_NAMES} more" if len(names) > _MOST_NAMES else ""
+    return ModelError(
+        f"{name!r} is not one model but several: {', '.join(names[:_MOST_NAMES])}{more}.\n"
+        f'Give one of these, or run "visiontool models {quote(name.strip())}" to see more of them.'
+    )
+
+
+def _unknown(name: str, called: str) -> ModelError:
+    start = fold(called)
+    known = list(dict.fromkeys(entry.architecture for entry in entries()))
+    beginning = [architecture for architecture in known if fold(architecture).startswith(start)]
+    if start and len(beginning) > 1:
+        return _ambiguous(name, beginning)
+    known += [alias for entry in classics() if entry.classic for alias in entry.classic.aliases]
+    return ModelError(
+        f"no model is called {name!r}.{closest(called.lower(), known)}\n"
+        'Run "visiontool models" to see them all, or give the path of an .onnx file.'
+    )
+
+
+def _no_such_tag(tag: str, rows: list[Entry]) -> ModelError:
+    architecture, tags = rows[0].architecture, [row.tag for row in rows if row.tag]
+    if not tags:
+        return ModelError(f"{architecture} has no tags, so no {tag!r} either.\nGive {architecture} alone.")
+    return ModelError(
+        f"{architecture} has no weights with the tag {tag!r}.{closest(tag.lower(), tags)}\nIts tags: {', '.join(tags)}."
+    )
