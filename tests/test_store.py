@@ -1,14 +1,27 @@
 """From what `--model` says to a file: built-in names, paths, and what is said where there is neither."""
 
+import hashlib
+import re
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from conftest import Ran, save_picture
+from conftest import ROOT, Ran, save_picture
 
-from visiontool import store
-from visiontool.errors import ModelError
-from visiontool.store import DEFAULT_MODEL, MODEL_VARIABLE, built_in_names, resolve
+from visiontool import cache, store
+from visiontool.errors import ModelError, UsageError
+from visiontool.naming import pullable
+from visiontool.store import (
+    DEFAULT_MODEL,
+    MODEL_VARIABLE,
+    ModelNotPulled,
+    ModelUntrained,
+    built_in_names,
+    resolve,
+    sample_pictures,
+)
 
 
 @pytest.fixture
@@ -60,6 +73,115 @@ def test_a_folder_with_a_model_comes_before_a_built_in_name(two_built_in: Path, 
     assert resolve("lenet5") == Path("lenet5/model.onnx")
 
 
+@pytest.mark.parametrize("typed", ["LeNet5", "LeNet-5", "lenet_5", "lenet"])
+def test_a_built_in_model_is_found_however_it_is_written(typed: str, two_built_in: Path, in_empty_folder: Path) -> None:
+    assert resolve(typed) == two_built_in / "lenet5" / "model.onnx"
+
+
+def test_a_known_model_that_is_not_here_is_told_with_the_command_that_gets_it(in_empty_folder: Path) -> None:
+    for typed, name in (
+        ("vgg16", "vgg16.tv_in1k"),
+        ("VGG-16", "vgg16.tv_in1k"),
+        ("vgg16@256", "vgg16.tv_in1k@256"),
+        ("vgg16@224", "vgg16.tv_in1k"),  # its own size
+        ("hf-hub:timm/vgg16.tv_in1k", "vgg16.tv_in1k"),
+        ("hf-hub:me/birds", "hf-hub:me/birds"),
+    ):
+        with pytest.raises(ModelNotPulled) as caught:
+            resolve(typed)
+        assert caught.value.name == name
+        assert str(caught.value) == f"{name} is not on this machine yet.\nGet it with: visiontool models pull {name}"
+
+
+def test_a_network_without_weights_is_told_with_the_command_that_trains_it(in_empty_folder: Path) -> None:
+    with pytest.raises(ModelUntrained) as caught:
+        resolve("NiN")
+    assert caught.value.name == "nin"
+    assert str(caught.value) == (
+        "nin has no published weights.\nTrain it with: visiontool finetune DATA -m nin --from-scratch"
+    )
+
+
+def put(name: str) -> Path:
+    with cache.lock(cache.models(), name), cache.unpublished(name) as folder:
+        (folder / "model.onnx").touch()
+        return cache.publish(folder, name, source="", license="", tools={}).path
+
+
+def test_a_pulled_model_is_found_by_every_name_it_has(
+    in_empty_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("VISIONTOOL_CACHE", str(tmp_path / "cache"))
+    path, large, birds = put("vgg16.tv_in1k"), put("vgg16.tv_in1k@256"), put("me--birds")
+    for typed in ("vgg16.tv_in1k", "vgg16", "VGG-16", "vgg16@224", "hf-hub:timm/vgg16.tv_in1k"):
+        assert resolve(typed) == path
+    for typed in ("vgg16.tv_in1k@256", "vgg16@256"):
+        assert resolve(typed) == large
+    for typed in ("me--birds", "hf-hub:me/birds"):
+        assert resolve(typed) == birds
+    (in_empty_folder / "vgg16").touch()
+    assert resolve("vgg16") == Path("vgg16")  # a file comes first
+
+
+def test_a_name_in_the_cache_is_found_without_the_catalog_and_at_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("VISIONTOOL_CACHE", str(tmp_path / "cache"))
+    put("vgg16.tv_in1k")
+    code = (
+        "import sys, time; from visiontool import store\n"
+        "begun = time.perf_counter(); store.resolve('vgg16.tv_in1k')\n"
+        "assert time.perf_counter() - begun < 0.1, 'which takes half a millisecond'\n"
+        "slow = {'visiontool.catalog', 'hashlib', 'shutil', 'urllib.request', 'numpy', 'torch'} & {*sys.modules}\n"
+        "assert not slow, slow"
+    )
+    subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True)
+
+
+def test_a_folder_in_timms_format_is_known_by_what_is_in_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("VISIONTOOL_CACHE", str(tmp_path / "cache"))
+    folder = tmp_path / "my birds"
+    folder.mkdir()
+    for file in ("config.json", "model.safetensors"):
+        (folder / file).write_text(file)
+    with pytest.raises(ModelNotPulled) as caught:
+        resolve(f"local-dir:{folder}")
+    assert caught.value.name == f"local-dir:{folder}"
+    name = pullable(f"local-dir:{folder}").name
+    assert re.fullmatch(r"my_birds\+[0-9a-f]{12}", name)
+    path = put(name)
+    assert resolve(f"local-dir:{folder}") == resolve(name) == path
+    (folder / "config.json").write_text("another")
+    with pytest.raises(ModelNotPulled):
+        resolve(f"local-dir:{folder}")
+    (folder / "model.onnx").touch()  # a run folder
+    assert resolve(f"local-dir:{folder}") == folder / "model.onnx"
+
+
+def test_a_file_of_weights_makes_a_name_of_its_own(tmp_path: Path) -> None:
+    (tmp_path / "w.pth").write_bytes(b"weights")
+    digits = hashlib.sha256(b"weights").hexdigest()[:12]
+    assert pullable("squeezenet1_1", weights=tmp_path / "w.pth").name == f"squeezenet1_1.tv_in1k+{digits}"
+    assert pullable("nin", weights=tmp_path / "w.pth", img_size=256).name == f"nin+{digits}@256"
+    with pytest.raises(ModelError, match=r"gone.pth: cannot be read: No such file"):
+        pullable("nin", weights=tmp_path / "gone.pth")
+    with pytest.raises(UsageError, match="hf-hub:me/birds has its own weights and input size"):
+        pullable("hf-hub:me/birds", img_size=256)
+    with pytest.raises(UsageError, match="vgg16@256 and an input size of 288 contradict each other"):
+        pullable("vgg16@256", img_size=288)
+
+
+def test_a_file_of_weights_alone_is_told_how_to_give_it(in_empty_folder: Path) -> None:
+    (in_empty_folder / "w.pth").touch()
+    assert error_of("w.pth").startswith(
+        "w.pth: weights of torch, not a model file. Name their network: -m NAME --weights w.pth\n"
+    )
+
+
+def test_the_sample_pictures_are_there() -> None:
+    assert "lemon.jpg" in {path.name for path in sample_pictures()}
+
+
 def test_a_path_may_be_a_path_object_and_have_any_name(tmp_path: Path) -> None:
     path = tmp_path / "weights.bin"
     path.touch()
@@ -70,12 +192,18 @@ def test_a_path_may_be_a_path_object_and_have_any_name(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("typed", "words"),
     [
-        ("resnet18_tiny20", "no model is called 'resnet18_tiny20'. Closest: resnet18_tiny200."),
-        ("LeNet5", "no model is called 'LeNet5'. Closest: lenet5."),
-        ("vit", "no model is called 'vit'.\nBuilt-in models: lenet5, resnet18_tiny200."),
+        ("resnet18_tiny20", "no model is called 'resnet18_tiny20'."),
+        ("resnet18_tiny20", "Built-in models: lenet5, resnet18_tiny200."),
+        ("resnet5O", "no model is called 'resnet5O'. Closest: resnet56, resnet50"),
+        ("vgg", "'vgg' is not one model but several: vgg11, vgg11_bn, vgg13"),
+        ("vgg16.tv_in2k", "vgg16 has no weights with the tag 'tv_in2k'. Closest: tv_in1k."),
         ("", "no model is called ''."),
         ("unfinished", "no model is called 'unfinished'."),
-        ("vit", "Or give the path of an .onnx file."),
+        ("unfinished", "or give the path of an .onnx file."),
+        ("vgg16@big", "vgg16@big: behind the @ stands the side of the input in pixels, such as vgg16@256"),
+        ("hf-hub:birds", "hf-hub:birds: expected hf-hub:ORG/NAME"),
+        ("hf-hub:me/birds@v2", "hf-hub:me/birds@v2: expected hf-hub:ORG/NAME"),
+        ("local-dir:gone", "local-dir:gone: expected a folder with config.json and model.safetensors"),
         ("missing.onnx", "missing.onnx: there is no such file"),
         ("runs/one", "runs/one: there is no such file"),
         (".", ".: the folder has no model.onnx in it"),
@@ -100,7 +228,7 @@ def test_the_user_chooses_the_default_model_by_a_variable(monkeypatch: pytest.Mo
     assert resolve(None).parent.name == DEFAULT_MODEL
 
 
-@pytest.mark.parametrize("value", ["lenet", "models/gone.onnx", "."])
+@pytest.mark.parametrize("value", ["lenett", "models/gone.onnx", ".", "vgg16"])
 def test_a_wrong_choice_in_the_variable_is_told_as_such(
     value: str, two_built_in: Path, in_empty_folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

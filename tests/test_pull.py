@@ -1,0 +1,385 @@
+"""Pulling from a real server: weights come, are converted and kept; and nothing half is left, whatever happens."""
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import hub_server
+import numpy as np
+import pytest
+from conftest import ROOT, SHARED, save_picture
+from hub_server import HubServer
+
+from visiontool import Classifier, ConversionError, ModelError, ModelSpec, cache, catalog, store
+from visiontool import download as downloading
+from visiontool.pull import pull
+
+timm = pytest.importorskip("timm")
+torch = pytest.importorskip("torch")
+safetensors_torch = pytest.importorskip("safetensors.torch")
+constants = pytest.importorskip("huggingface_hub.constants")
+
+# torch.export and the packages below it still use what Python and onnx have deprecated.
+pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")
+
+NAME = "test_resnet.r160_in1k"  # timm's smallest: 0.47 M parameters
+FILES = ["config.json", "model.onnx", "model.safetensors", "record.json"]
+
+
+def network(name: str = NAME) -> Any:
+    """A network with random weights, always the same."""
+    torch.manual_seed(0)
+    return timm.create_model(name).eval()
+
+
+@pytest.fixture
+def hub() -> Iterator[HubServer]:
+    with hub_server.running() as hub:
+        hub.add_to_hub(f"timm/{NAME}", "model.safetensors", safetensors_torch.save(network().state_dict()))
+        yield hub
+
+
+@pytest.fixture(autouse=True)
+def root(tmp_path: Path, hub: HubServer, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A cache of its own; processes that are started know the server, and so does this one."""
+    for name, folder in (("VISIONTOOL_CACHE", "cache"), ("TORCH_HOME", "torch"), ("HF_HOME", "hf")):
+        monkeypatch.setenv(name, str(tmp_path / folder))
+    monkeypatch.setenv("HF_ENDPOINT", hub.url)
+    monkeypatch.delenv("HF_HUB_OFFLINE", raising=False)
+    monkeypatch.delenv("HF_TOKEN", raising=False)
+    monkeypatch.setattr(constants, "ENDPOINT", hub.url)
+    monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", hub.url + "/{repo_id}/resolve/{revision}/{filename}")
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "hf" / "hub"))
+    monkeypatch.setattr(downloading, "PAUSES_S", ())
+    return tmp_path / "cache"
+
+
+@pytest.fixture
+def from_address(monkeypatch: pytest.MonkeyPatch) -> Any:
+    """Gives a network of the catalog another address: from_address("squeezenet1_1", url)."""
+    find = catalog.find
+
+    def change(architecture: str, url: str) -> None:
+        def find_changed(name: str) -> catalog.Entry:
+            entry = find(name)
+            return entry._replace(source=url) if entry.architecture == architecture else entry
+
+        monkeypatch.setattr(catalog, "find", find_changed)
+
+    return change
+
+
+def left_in(root: Path) -> dict[str, list[str]]:
+    """What is in the cache, folder by folder."""
+    return {str(folder.relative_to(root)): sorted(os.listdir(folder)) for folder in root.glob("*") if folder.is_dir()}
+
+
+COLOR = (200, 30, 90)
+
+
+def logits_of_torch(model: Any, spec: ModelSpec) -> Any:
+    """What torch answers for a picture of one color, which no resizing or cropping changes."""
+    color, mean, std = (torch.tensor(values).view(1, 3, 1, 1) for values in (COLOR, spec.input.mean, spec.input.std))
+    with torch.inference_mode():
+        return model(((color / 255 - mean) / std).expand(1, 3, *spec.input.size)).numpy()
+
+
+@pytest.fixture
+def picture(tmp_path: Path) -> Path:
+    return save_picture(tmp_path / "color.png", COLOR, (100, 80))
+
+
+def pulling(*arguments: object, before: str = "", **environment: str) -> "subprocess.Popen[str]":
+    """A process that pulls and prints where the model is; `before` is done when torch is loaded."""
+    code = (
+        "import sys; from pathlib import Path; import visiontool.training.convert; from visiontool.pull import pull\n"
+        f"{before}\n"
+        "print('ready', flush=True)\n"
+        f"print(pull({', '.join(map(repr, arguments))}).path)"
+    )
+    return subprocess.Popen(
+        [sys.executable, "-W", "ignore", "-c", code],
+        cwd=ROOT,
+        env={**os.environ, "OMP_NUM_THREADS": "1", **environment},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def ended(process: "subprocess.Popen[str]") -> tuple[int, str, str]:
+    out, err = process.communicate(timeout=300)
+    return process.returncode, out.removeprefix("ready\n"), err
+
+
+def test_a_network_is_pulled_once_and_then_answers_as_torch_does(root: Path, hub: HubServer, picture: Path) -> None:
+    seen: list[tuple[str, int, int | None]] = []
+    pulled = pull("test_resnet", progress=lambda *values: seen.append(values))
+    assert pulled.name == NAME
+    assert left_in(root) == {"models": [NAME], "downloads": []}
+    assert sorted(os.listdir(pulled.folder)) == FILES
+    assert (pulled.source, pulled.path) == (f"hf-hub:timm/{NAME}", store.resolve("test_resnet"))
+    assert cache.verify(NAME) == []
+    size = len(next(iter(hub.files.values())).content)
+    assert list(dict.fromkeys(stage for stage, _, _ in seen)) == ["download", "convert", "check"]
+    assert [values for values in seen if values[0] == "download"][-1] == ("download", size, size)
+
+    classifier = Classifier.load(NAME)
+    assert (classifier.spec.name, classifier.spec.weights["license"]) == (NAME, "apache-2.0")
+    assert classifier.spec.weights["source"] == f"hf-hub:timm/{NAME}"
+    assert len(classifier.spec.labels) == 1000
+    expected = logits_of_torch(network(), classifier.spec)
+    np.testing.assert_allclose(classifier.logits([picture]), expected, atol=1e-4)
+
+    hub.asked.clear()
+    assert pull(NAME, offline=True) == pulled
+    assert hub.asked == []
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "words"),
+    [
+        ("nin", {}, "nin has no published weights.\nTrain it with: visiontool finetune DATA -m nin --from-scratch"),
+        ("lenet5", {}, "lenet5 is built in: there is nothing to pull."),
+        ("vgg17", {}, "no model is called 'vgg17'"),
+        (
+            "test_resnet",
+            {"offline": True},
+            "model.safetensors would be downloaded, but --offline was given.\nGo online",
+        ),
+        ("vit_giant_patch16_gap_224.in22k_ijepa", {}, "gives features only: its weights know no classes to name."),
+        ("vgg16", {}, "cannot be downloaded: the server answers 401 Unauthorized.\n"),
+        ("vgg16", {}, "give it with --weights FILE,\nor put it at "),
+        ("hf-hub:me/birds", {}, "give the folder of a copy of the repository: -m local-dir:FOLDER"),
+    ],
+)
+def test_what_cannot_be_pulled_says_what_to_do(name: str, options: dict[str, Any], words: str, root: Path) -> None:
+    with pytest.raises(ModelError, match=re.escape(words)):
+        pull(name, **options)
+    assert cache.all_cached() == []
+    assert all(names == [] for names in left_in(root).values())
+
+
+def test_a_network_too_large_for_a_file_is_refused_before_it_is_downloaded(hub: HubServer) -> None:
+    large = next(entry for entry in catalog.entries() if entry.params > 2**29 and entry.classes and entry.source)
+    with pytest.raises(ModelError, match=r"M parameters; an .onnx file holds at most 537 M"):
+        pull(large.name)
+    assert hub.asked == []
+
+
+@pytest.mark.parametrize("package", ["torch", "timm"])
+def test_without_the_extra_the_command_that_installs_it_is_told(
+    package: str, hub: HubServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, package, None)
+    with pytest.raises(
+        ModelError, match=rf"Pulling {NAME} needs packages that are not installed.\n.*visiontool\[train"
+    ):
+        pull(NAME)
+    assert hub.asked == []
+
+
+def test_weights_of_another_network_leave_nothing(root: Path, tmp_path: Path) -> None:
+    torch.save({"state_dict": {"module.conv.weight": torch.zeros(3)}}, tmp_path / "other.pth")
+    with pytest.raises(ConversionError, match=r"other.pth: these are not the weights of test_resnet"):
+        pull(NAME, weights=tmp_path / "other.pth")
+    assert left_in(root) == {"models": []}
+    assert (tmp_path / "other.pth").exists()
+
+
+def test_weights_of_another_network_on_the_server_are_not_kept(root: Path, hub: HubServer) -> None:
+    hub.files.clear()
+    hub.add_to_hub(f"timm/{NAME}", "model.safetensors", safetensors_torch.save({"x": torch.zeros(100_000)}))
+    with pytest.raises(ConversionError, match="these are not the weights of test_resnet"):
+        pull(NAME)
+    assert left_in(root) == {"models": [], "downloads": []}
+
+
+@pytest.mark.slow
+def test_another_input_size_is_another_model(root: Path, picture: Path) -> None:
+    pulled = pull("test_resnet", img_size=96)
+    assert pulled.name == f"{NAME}@96"
+    assert Classifier.load("test_resnet@96").spec.input.size == (96, 96)
+    with pytest.raises(store.ModelNotPulled):
+        store.resolve("test_resnet")
+    assert pull("test_resnet@96").path == pulled.path
+
+
+@pytest.mark.slow
+def test_a_checkpoint_in_torchvisions_layout_is_pulled(
+    root: Path, hub: HubServer, tmp_path: Path, from_address: Any
+) -> None:
+    model = network("squeezenet1_1")
+    torch.save(model.state_dict(), tmp_path / "saved.pth")
+    url = hub.add_checkpoint("squeezenet1_1", (tmp_path / "saved.pth").read_bytes(), cuts=[1_000_000])
+    from_address("squeezenet1_1", url)
+    downloading.PAUSES_S = (0.0,)
+    pulled = pull("squeezenet1_1")
+    assert (pulled.name, pulled.source) == ("squeezenet1_1.tv_in1k", url)
+    assert [asked.headers.get("range") for asked in hub.asked] == [None, "bytes=1000000-"]
+    assert Classifier.load("squeezenet1_1").spec.weights["license"] == "bsd-3-clause"
+    again = pull("squeezenet1_1", weights=tmp_path / "saved.pth")
+    assert re.fullmatch(r"squeezenet1_1.tv_in1k\+[0-9a-f]{12}", again.name)
+    assert again.source == "file saved.pth"
+    assert left_in(root)["models"] == [pulled.name, again.name]
+
+
+@pytest.mark.slow
+def test_a_folder_in_timms_format_is_pulled_from_the_hub_and_from_the_disk(
+    root: Path, hub: HubServer, picture: Path, tmp_path: Path
+) -> None:
+    folder = tmp_path / "my birds"
+    torch.manual_seed(0)
+    model = timm.create_model("test_resnet", num_classes=3).eval()
+    config = {"label_names": ["wren", "owl", "emu"]}
+    timm.models.save_for_hf(model, str(folder), model_config=config, safe_serialization=True)
+    for file in ("config.json", "model.safetensors"):
+        hub.add_to_hub("me/birds", file, (folder / file).read_bytes())
+    for name, source in (("hf-hub:me/birds", "me--birds"), (f"local-dir:{folder}", "my_birds+")):
+        with pytest.raises(store.ModelNotPulled):
+            store.resolve(name)
+        pulled = pull(name)
+        assert pulled.name.startswith(source)
+        assert pulled.source == name
+        assert sorted(os.listdir(pulled.folder)) == FILES
+        classifier = Classifier.load(name)
+        assert classifier.path == pulled.path
+        assert classifier.spec.labels == ("wren", "owl", "emu")
+        expected = logits_of_torch(model, classifier.spec)
+        np.testing.assert_allclose(classifier.logits([picture]), expected, atol=1e-4)
+    assert left_in(root)["downloads"] == []
+
+
+@pytest.mark.slow
+def test_a_damaged_model_is_pulled_anew(root: Path) -> None:
+    path = pull(NAME).path
+    path.write_bytes(b"damaged")
+    with pytest.raises(cache.DamagedModel):
+        Classifier.load(NAME)
+    assert pull(NAME).path == path
+    assert cache.verify(NAME) == []
+    assert left_in(root) == {"models": [NAME], "downloads": []}
+
+
+@pytest.mark.slow
+def test_a_process_killed_in_the_download_leaves_what_the_next_one_goes_on_with(root: Path, hub: HubServer) -> None:
+    served = next(served for path, served in hub.files.items() if "storage" in path)
+    served.pause_s = 0.1
+    process = pulling(NAME)
+    partial = root / "downloads" / f"timm--{NAME}--model.safetensors.partial"
+    while not (partial.exists() and partial.stat().st_size > 300_000):
+        assert process.poll() is None, process.communicate()
+        time.sleep(0.01)
+    process.send_signal(signal.SIGKILL)
+    ended(process)
+    assert cache.all_cached() == []
+    came = partial.stat().st_size
+    served.pause_s = 0
+    hub.asked.clear()
+    code, out, err = ended(pulling(NAME))
+    assert (code, out) == (0, f"{root / 'models' / NAME / 'model.onnx'}\n"), err
+    assert hub.requests(end=served.sha256)[0].headers["range"] == f"bytes={came}-"
+    assert cache.verify(NAME) == []
+    assert left_in(root) == {"models": [NAME], "downloads": []}
+
+
+IN_THE_MIDDLE = (
+    "import os, signal; from visiontool.training import exporters, parity\n"
+    "def check(*_, **__): {what}\n"
+    "parity.check = check"
+)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("how", ["SIGKILL", "SIGINT"])
+def test_a_process_ended_in_the_conversion_leaves_only_the_download(how: str, root: Path, hub: HubServer) -> None:
+    process = pulling(NAME, before=IN_THE_MIDDLE.format(what=f"os.kill(os.getpid(), signal.{how})"))
+    code, out, _ = ended(process)
+    assert (code, out) == (-signal.Signals[how], "")
+    assert cache.all_cached() == []
+    left = left_in(root)
+    hidden = [name for name in left["models"] if name.startswith(f".{NAME}~")]
+    assert left["models"] == hidden
+    assert len(hidden) == (2 if how == "SIGKILL" else 0)  # the folder and the lock
+    assert f"timm--{NAME}--model.safetensors" in left["downloads"]
+    hub.asked.clear()
+    assert pull(NAME).name == NAME
+    assert hub.asked == []
+    assert left_in(root) == {"models": [NAME], "downloads": []}
+
+
+@pytest.mark.slow
+def test_of_two_processes_one_pulls_and_the_other_finds_it(root: Path, hub: HubServer) -> None:
+    processes = [pulling(NAME), pulling("test_resnet")]
+    results = [ended(process) for process in processes]
+    path = f"{root / 'models' / NAME / 'model.onnx'}\n"
+    assert [(code, out) for code, out, _ in results] == [(0, path), (0, path)], results
+    assert len(hub.requests(end="model.safetensors")) == 1
+    assert left_in(root) == {"models": [NAME], "downloads": []}
+
+
+@pytest.mark.slow
+def test_two_sizes_at_once_are_one_download_at_a_time(root: Path, hub: HubServer) -> None:
+    served = next(served for path, served in hub.files.items() if "storage" in path)
+    served.pause_s = 0.05
+    processes = [pulling(f"{NAME}@{side}") for side in (96, 128)]
+    results = [ended(process) for process in processes]
+    assert [code for code, _, _ in results] == [0, 0], results
+    assert {model.name for model in cache.all_cached()} == {f"{NAME}@96", f"{NAME}@128"}
+    assert left_in(root)["downloads"] == []
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform != "linux", reason="needs a limit of file sizes")
+@pytest.mark.parametrize("limit", [1_000_000, 1_900_000], ids=["in the download", "in the conversion"])
+def test_a_full_disk_names_the_variable_and_leaves_no_model(limit: int, root: Path) -> None:
+    before = f"import resource; resource.setrlimit(resource.RLIMIT_FSIZE, ({limit}, {limit}))"
+    code, out, err = ended(pulling(NAME, before=before))
+    assert (code, out) == (1, "")
+    assert f"{root}: the disk is full (File too large).\nSet VISIONTOOL_CACHE to a folder on a disk with room" in err
+    assert left_in(root)["models"] == []
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() != 0, reason="only root can become another user")
+def test_a_read_only_cache_says_so(root: Path) -> None:
+    code, out, err = ended(pulling(NAME, before="import os; os.seteuid(65534)"))
+    assert (code, out) == (1, "")
+    assert f"{root}: the cache cannot be written (Permission denied).\nSet VISIONTOOL_CACHE" in err
+
+
+@pytest.mark.slow
+def test_a_pulled_model_predicts_without_torch_timm_onnx_and_network(picture: Path) -> None:
+    pull(NAME)
+    code = (
+        "import sys\n"
+        "for name in ('torch', 'torchvision', 'timm', 'onnx', 'onnxscript', 'huggingface_hub', 'urllib.request'):\n"
+        "    sys.modules[name] = None\n"
+        "from visiontool.cli import run; sys.exit(run(sys.argv[1:]))"
+    )
+    arguments = [sys.executable, "-c", code, "predict", str(picture), "-m", "test_resnet", "--json"]
+    ran = subprocess.run(arguments, cwd=ROOT, capture_output=True, text=True)
+    assert ran.returncode == 0, ran.stderr
+    assert json.loads(ran.stdout)["model"] == NAME
+
+
+@pytest.mark.real
+@pytest.mark.slow
+def test_the_true_squeezenet_is_pulled_and_right_on_every_sample(
+    shared: Path, hub: HubServer, tmp_path: Path, from_address: Any
+) -> None:
+    weights = safetensors_torch.load_file(SHARED / "weights" / "squeezenet1_1" / "model.safetensors")
+    torch.save(weights, tmp_path / "saved.pth")
+    from_address("squeezenet1_1", hub.add_checkpoint("squeezenet1_1", (tmp_path / "saved.pth").read_bytes()))
+    pull("squeezenet1_1")
+    answers = Classifier.load("squeezenet1_1").predict(list(map(str, store.sample_pictures())), top_k=5)
+    labels = {Path(result.path or "").stem: [guess.label for guess in result.predictions] for result in answers}
+    for name, label in (("lemon", "lemon"), ("orange", "orange"), ("ladybug", "ladybug"), ("teapot", "teapot")):
+        assert label in labels[name]

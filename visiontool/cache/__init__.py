@@ -1,0 +1,62 @@
+"""The pulled models on this disk, each a folder that is complete or not there at all.
+
+    ROOT/models/NAME/       model.onnx, config.json, model.safetensors, and record.json, which says what they are
+    ROOT/models/.NAME~...   a model that is being written, and its lock
+    ROOT/downloads/         weights that are being downloaded
+    ROOT/default            the name of the model that the user chose
+
+The files of a model are hashed when they are written; later their size and time are compared, which costs nothing.
+"""
+
+from visiontool.cache.models import (
+    Cached,
+    all_cached,
+    cached,
+    lock,
+    mark_used,
+    publish,
+    remove,
+    unpublished,
+    verify,
+)
+from visiontool.cache.places import (
+    FULL,
+    VARIABLE,
+    cannot_write,
+    default_model,
+    downloads,
+    is_name,
+    models,
+    root,
+    set_default_model,
+)
+from visiontool.cache.record import MODEL_FILE, DamagedModel, sha256
+from visiontool.cache.room import PARTIAL, VALIDATORS, size_bytes, trim
+
+__all__ = [
+    "FULL",
+    "MODEL_FILE",
+    "PARTIAL",
+    "VALIDATORS",
+    "VARIABLE",
+    "Cached",
+    "DamagedModel",
+    "all_cached",
+    "cached",
+    "cannot_write",
+    "default_model",
+    "downloads",
+    "is_name",
+    "lock",
+    "mark_used",
+    "models",
+    "publish",
+    "remove",
+    "root",
+    "set_default_model",
+    "sha256",
+    "size_bytes",
+    "trim",
+    "unpublished",
+    "verify",
+]

@@ -1,0 +1,70 @@
+"""How much of the disk the cache takes, and how to make that less."""
+
+from contextlib import suppress
+from pathlib import Path
+
+from visiontool import locks
+from visiontool.cache import places
+from visiontool.cache.models import Cached, all_cached, remove
+from visiontool.cache.record import RECORD_FILE
+
+PARTIAL, VALIDATORS = ".partial", ".validators"  # ends of the names of an unfinished download's two files
+
+
+def size_bytes() -> int:
+    """What the cache takes of the disk, downloads included."""
+    folders = [*places.model_folders(), places.downloads()]
+    return sum(map(places.size_bytes, folders))
+
+
+def trim(max_bytes: int) -> list[Cached]:
+    """Makes the cache no larger than `max_bytes`.
+
+    What killed processes left goes first, then downloads, then models, least recently used first. What a process is
+    working on stays.
+
+    Returns:
+        The models that were removed.
+
+    Raises:
+        ModelError: a model cannot be removed.
+    """
+    _clear_all_leavings()
+    total = size_bytes()
+    for download in sorted(places.files(places.downloads()), key=_last_used):
+        if total > max_bytes:
+            total -= _delete_download(download)
+    removed = []
+    for model in sorted(all_cached(), key=lambda model: _last_used(model.folder / RECORD_FILE)):
+        if total > max_bytes:
+            remove(model.name)
+            total -= model.size_bytes
+            removed.append(model)
+    return removed
+
+
+def _last_used(path: Path) -> float:
+    try:
+        return path.stat().st_mtime
+    except OSError:
+        return 0.0
+
+
+def _clear_all_leavings() -> None:
+    """Clears away what killed processes left of any model."""
+    with suppress(OSError):
+        for name in {path.name[1:].rpartition(places.HIDDEN)[0] for path in places.leavings("*")}:
+            with locks.locked_if_free(places.lock_file(places.models(), name)) as is_free:
+                if is_free:
+                    places.clear_leavings(name)
+
+
+def _delete_download(path: Path) -> int:
+    """Deletes a file of a download unless a process is at it; gives how many bytes that frees."""
+    name = path.name.removesuffix(PARTIAL).removesuffix(VALIDATORS)
+    with suppress(OSError), locks.locked_if_free(places.lock_file(path.parent, name)) as is_free:
+        if is_free:
+            size = path.stat().st_size
+            path.unlink()
+            return size
+    return 0

@@ -1,0 +1,113 @@
+"""What a model that can be pulled is called in the cache.
+
+    vgg16.tv_in1k                  a name of the catalog
+    vgg16.tv_in1k@256              the same with another input size
+    vgg16.tv_in1k+0123456789ab     the same with a file of weights, by the first digits of its SHA-256
+    ORG--NAME                      a repository of a hub
+    FOLDER+0123456789ab            a folder, by the digest of what is in it
+
+A bare "vgg16" is the catalog's to complete.
+"""
+
+import hashlib
+import re
+from pathlib import Path
+from typing import NamedTuple
+
+from visiontool import cache, catalog
+from visiontool.catalog import Entry
+from visiontool.errors import ModelError, UsageError
+from visiontool.store import FOLDER, HUB
+
+_DIGITS = 12
+
+
+class Pullable(NamedTuple):
+    """A model that can be pulled."""
+
+    name: str  # in the cache
+    entry: Entry | None  # None for what the catalog does not know
+    img_size: int | None  # side of the input in pixels, None for the network's own
+
+
+def pullable(model: str, *, img_size: int | None = None, weights: Path | None = None) -> Pullable:
+    """What `model` is called in the cache.
+
+    Args:
+        model: a name of the catalog, with "@256" behind it for another input size; "hf-hub:ORG/NAME"; "local-dir:DIR".
+        img_size: side of the input in pixels.
+        weights: a file of weights instead of the published ones.
+
+    Raises:
+        ModelError: no such model, folder or file.
+        UsageError: what cannot be combined.
+    """
+    if model.startswith(HUB):
+        entry = _published_on_hub(model)
+        if entry is None:
+            _refuse_options(model, img_size, weights)
+            return Pullable(_name_on_hub(model), None, None)
+    elif model.startswith(FOLDER):
+        _refuse_options(model, img_size, weights)
+        return Pullable(_name_of_folder(Path(model.removeprefix(FOLDER))), None, None)
+    else:
+        model, at, side = model.partition("@")
+        if at:
+            img_size = _side(model, side, img_size)
+        entry = catalog.find(model)
+    if img_size is not None and entry.input_size[1:] == (img_size, img_size):
+        img_size = None
+    of_file = "" if weights is None else f"+{_sha256(weights)[:_DIGITS]}"
+    of_size = "" if img_size is None else f"@{img_size}"
+    return Pullable(f"{entry.name}{of_file}{of_size}", entry, img_size)
+
+
+def _published_on_hub(model: str) -> Entry | None:
+    """The entry of the catalog whose weights lie at "hf-hub:ORG/NAME", or None."""
+    try:
+        entry = catalog.find(model.rpartition("/")[2])
+    except ModelError:
+        return None
+    return entry if entry.source == model else None
+
+
+def _name_on_hub(model: str) -> str:
+    organization, _, repository = model.removeprefix(HUB).partition("/")
+    name = f"{organization}--{repository}"
+    if not (organization and repository and "@" not in name and cache.is_name(name)):
+        raise ModelError(f"{model}: expected {HUB}ORG/NAME, such as {HUB}timm/resnet18.a1_in1k")
+    return name
+
+
+def _name_of_folder(folder: Path) -> str:
+    """The folder's own name, and the digest of what is in it."""
+    files = [folder / "config.json", folder / "model.safetensors"]
+    if not all(file.is_file() for file in files):
+        raise ModelError(
+            f"{FOLDER}{folder}: expected a folder with config.json and model.safetensors, as timm writes it"
+        )
+    digest = hashlib.sha256("".join(map(_sha256, files)).encode()).hexdigest()
+    own = re.sub(r"[^A-Za-z0-9._-]", "_", folder.resolve().name).lstrip(".-")[:100]
+    return f"{own or 'folder'}+{digest[:_DIGITS]}"
+
+
+def _side(model: str, side: str, img_size: int | None) -> int:
+    if not (side.isdecimal() and side.isascii()):
+        raise ModelError(f"{model}@{side}: behind the @ stands the side of the input in pixels, such as {model}@256")
+    if img_size not in (None, int(side)):
+        raise UsageError(f"{model}@{side} and an input size of {img_size} contradict each other")
+    return int(side)
+
+
+def _refuse_options(model: str, img_size: int | None, weights: Path | None) -> None:
+    if img_size is not None or weights is not None:
+        raise UsageError(
+            f"{model} has its own weights and input size; others go with a name of the list (visiontool models)."
+        )
+
+
+def _sha256(path: Path) -> str:
+    try:
+        return cache.sha256(path)
+    except OSError as error:
+        raise ModelError(f"{path}: cannot be read: {error.strerror}") from None

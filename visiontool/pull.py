@@ -1,0 +1,172 @@
+"""Pulling: the weights of a network are fetched, converted, compared with torch, and kept in the cache."""
+
+import shutil
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
+from functools import partial
+from importlib.util import find_spec
+from pathlib import Path
+from types import ModuleType
+
+from visiontool import __version__, cache, store
+from visiontool.cache import Cached
+from visiontool.catalog import Entry
+from visiontool.errors import ConversionError, ModelError, missing_extra
+from visiontool.naming import Pullable, pullable
+from visiontool.onnx_scan import MAX_FILE_BYTES
+from visiontool.spec import ModelSpec
+
+_CONFIG, _WEIGHTS = "config.json", "model.safetensors"
+
+Progress = Callable[[str, int, int | None], None]
+
+
+def pull(
+    name: str,
+    *,
+    img_size: int | None = None,
+    weights: Path | None = None,
+    offline: bool = False,
+    progress: Progress | None = None,
+) -> Cached:
+    """Puts a model into the cache; one that is there is left alone, one that is damaged made anew.
+
+    Args:
+        name: a name of the catalog, with "@256" behind it for another input size; "hf-hub:ORG/NAME"; "local-dir:DIR".
+        img_size: side of the input in pixels, None for the network's own.
+        weights: a file of weights on this disk instead of the published ones.
+        offline: use no network, as with HF_HUB_OFFLINE.
+        progress: called with the stage ("download", "convert", "check"), and for a download the bytes so far and those
+            of the whole file; the last is None where it is not known.
+
+    Raises:
+        ModelError: no such model, no published weights, no way to get them, or the extra [train] is missing.
+        ConversionError: the weights do not fit, the converted network does not answer as in torch, or the cache cannot
+            be written.
+        UsageError: arguments that cannot be combined.
+    """
+    wanted = pullable(name, img_size=img_size, weights=weights)
+    if (found := _whole(wanted.name)) is not None:
+        cache.mark_used(found.name)
+        return found
+    if wanted.entry is not None and weights is None:
+        _check_published(wanted.entry)
+    if not (_is_installed("torch") and _is_installed("timm")):
+        raise ModelError(missing_extra("train", f"Pulling {wanted.name}"))
+    tell: Progress = progress or (lambda stage, done, total: None)
+    with cache.lock(cache.models(), wanted.name, lambda: tell("download", 0, None)):
+        if (found := _whole(wanted.name)) is not None:  # another process was faster
+            return found
+        try:
+            if wanted.entry is not None:
+                return _pull_entry(wanted, wanted.entry, weights, offline, tell)
+            return _pull_folder(name, wanted.name, offline, tell)
+        except ConversionError as error:
+            if (full := _full_disk(error)) is not None:
+                raise cache.cannot_write(full) from error
+            raise
+
+
+def _whole(name: str) -> Cached | None:
+    try:
+        return cache.cached(name)
+    except cache.DamagedModel:
+        return None
+
+
+def _is_installed(package: str) -> bool:
+    try:
+        return find_spec(package) is not None
+    except ImportError:  # as something in the way of imports says it
+        return False
+
+
+def _check_published(entry: Entry) -> None:
+    """Refuses what no download can change, before it begins."""
+    if entry.is_untrained:
+        raise store.ModelUntrained(entry.name)
+    if entry.name in store.built_in_names():
+        raise ModelError(f"{entry.name} is built in: there is nothing to pull.")
+    if not entry.classes:
+        raise ModelError(f"{entry.name} gives features only: its weights know no classes to name.")
+    if entry.params * 4 > MAX_FILE_BYTES:
+        raise ModelError(
+            f"{entry.name} has {entry.params / 1e6:,.0f} M parameters; an .onnx file holds at most "
+            f"{MAX_FILE_BYTES / 4e6:,.0f} M. Choose a smaller network."
+        )
+
+
+def _pull_entry(wanted: Pullable, entry: Entry, weights: Path | None, offline: bool, tell: Progress) -> Cached:
+    """Pulls a network of the catalog, with its published weights or those of a file."""
+    from visiontool import sources
+
+    found: AbstractContextManager[Path]
+    if weights is not None:
+        found, source, license_ = nullcontext(weights), f"file {weights.name}", ""
+    else:
+        found = sources.weights_file(entry.source, offline=offline, progress=partial(tell, "download"))
+        source, license_ = entry.source, entry.license
+    with found as checkpoint, cache.unpublished(wanted.name) as folder:
+        tell("convert", 0, None)
+        spec = _training().convert_checkpoint(
+            entry.name,
+            checkpoint,
+            folder,
+            store.sample_pictures(),
+            name=wanted.name,
+            img_size=wanted.img_size,
+            source=source,
+            license=license_,
+        )
+        return _publish(wanted.name, folder, spec, tell)
+
+
+def _pull_folder(name: str, cache_name: str, offline: bool, tell: Progress) -> Cached:
+    """Pulls a folder in timm's hub format, on a hub or on this disk."""
+    from visiontool import sources
+
+    found: AbstractContextManager[tuple[Path, Path]]
+    if name.startswith(store.HUB):
+        repository = name.removeprefix(store.HUB)
+        found = sources.hub_files(repository, offline=offline, progress=partial(tell, "download"))
+    else:
+        original = Path(name.removeprefix(store.FOLDER))
+        found = nullcontext((original / _CONFIG, original / _WEIGHTS))
+    with found as (config, weights), cache.unpublished(cache_name) as folder:
+        tell("convert", 0, None)
+        try:
+            shutil.copyfile(weights, folder / _WEIGHTS)
+            shutil.copyfile(config, folder / _CONFIG)
+        except OSError as error:
+            raise cache.cannot_write(error) from None
+        spec = _training().convert_folder(folder, folder / cache.MODEL_FILE, store.sample_pictures(), name=cache_name)
+        return _publish(cache_name, folder, spec, tell, name)
+
+
+def _training() -> ModuleType:
+    """visiontool.training.convert, at the cost of torch."""
+    try:
+        from visiontool.training import convert
+    except ImportError as error:
+        raise ModelError(f"{missing_extra('train', 'Pulling')}\n{error}") from error
+    return convert
+
+
+def _publish(name: str, folder: Path, spec: ModelSpec, tell: Progress, source: str = "") -> Cached:
+    tell("check", 0, None)
+    return cache.publish(
+        folder,
+        name,
+        source=source or str(spec.weights.get("source", "")),
+        license=str(spec.weights.get("license", "")),
+        tools={"visiontool": __version__, **spec.tools},
+    )
+
+
+def _full_disk(error: BaseException | None) -> OSError | None:
+    """The error of a full disk behind `error`, however deep."""
+    while error is not None:
+        if isinstance(error, OSError) and error.errno in cache.FULL:
+            return error
+        error = error.__cause__ or error.__context__
+    return None

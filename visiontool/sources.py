@@ -1,0 +1,173 @@
+"""Where published weights come from: a hub in Hugging Face's layout, or an address; copies on this disk come first.
+
+huggingface_hub names the address, gives the token and knows its cache; it does not download here. Its own downloads
+begin anew when a process ends (huggingface/huggingface_hub#4196), compare no hash, and would keep a second copy.
+"""
+
+import os
+import re
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager, suppress
+from pathlib import Path
+from typing import NamedTuple
+
+from visiontool import cache
+from visiontool.download import DownloadError, download
+from visiontool.errors import ConversionError, ModelError
+from visiontool.store import HUB
+
+HUB_WEIGHTS = ("model.safetensors", "pytorch_model.bin")  # the first that a repository has
+_SHA256 = re.compile(r"[0-9a-f]{64}")
+# torch.hub: the first digits of the SHA-256 stand in the file's name.
+_SHA256_IN_NAME = re.compile(r"-([0-9a-f]{8,64})\.[^.]+$")
+
+Progress = Callable[[int, int | None], None]
+
+
+class _Wanted(NamedTuple):
+    """A file of a publisher."""
+
+    url: str
+    name: str  # in the folder of downloads
+    sha256: str  # or its first digits; "" where it is not known before the download
+    copy: Path | None  # a good one on this disk, which another program keeps
+    is_on_hub: bool
+
+
+@contextmanager
+def weights_file(source: str, *, offline: bool = False, progress: Progress | None = None) -> Iterator[Path]:
+    """The file of weights that `source` names, for the block.
+
+    What had to be downloaded is deleted at the end of the block, and kept if the block was interrupted.
+
+    Args:
+        source: "hf-hub:ORG/NAME", or an address.
+        offline: take only what is on this disk.
+
+    Raises:
+        ModelError: it cannot be downloaded, or may not be; the message says what else can be done.
+        ConversionError: the cache cannot be written.
+    """
+    if source.startswith(HUB):
+        choices = [_on_hub(source.removeprefix(HUB), file) for file in HUB_WEIGHTS]
+    else:
+        choices = [_at_address(source)]
+    with _first(choices, "give it with --weights FILE", offline, progress) as path:
+        yield path
+
+
+@contextmanager
+def hub_files(
+    repository: str, *, offline: bool = False, progress: Progress | None = None
+) -> Iterator[tuple[Path, Path]]:
+    """config.json and model.safetensors of a repository ORG/NAME of the hub, as `weights_file`."""
+    remedy = "give the folder of a copy of the repository: -m local-dir:FOLDER"
+    with (
+        _first([_on_hub(repository, "config.json")], remedy, offline, None) as config,
+        _first([_on_hub(repository, HUB_WEIGHTS[0])], remedy, offline, progress) as weights,
+    ):
+        yield config, weights
+
+
+@contextmanager
+def _first(choices: list[_Wanted], remedy: str, offline: bool, progress: Progress | None) -> Iterator[Path]:
+    """The first of `choices` that there is, for the block."""
+    with ExitStack() as held:
+        path = next((wanted.copy for wanted in choices if wanted.copy is not None), None)
+        if path is None:
+            path = _begun(choices, remedy) if _is_offline(offline) else _fetched(choices, remedy, progress, held)
+        try:
+            yield path
+        except ConversionError:  # perhaps because of what was downloaded: the next try shall not begin with it
+            _forget(path)
+            raise
+        _forget(path)
+
+
+def _is_offline(offline: bool) -> bool:
+    return offline or os.environ.get("HF_HUB_OFFLINE", "").upper() in ("1", "ON", "YES", "TRUE")
+
+
+def _begun(choices: list[_Wanted], remedy: str) -> Path:
+    """What an interrupted pull downloaded, or a person who was told where to put it."""
+    for wanted in choices:
+        if os.path.exists(target := cache.downloads() / wanted.name):
+            return target
+    why = "HF_HUB_OFFLINE is set" if _is_offline(False) else "--offline was given"
+    raise ModelError(
+        f"{choices[0].url} would be downloaded, but {why}.\n"
+        f"Go online, or fetch it on another machine and {remedy},\n"
+        f"or put it at {cache.downloads() / choices[0].name}"
+    )
+
+
+def _fetched(choices: list[_Wanted], remedy: str, progress: Progress | None, held: ExitStack) -> Path:
+    """The first of `choices` that the server has, downloaded; `held` holds it against other processes."""
+    for number, wanted in enumerate(choices, 1):
+        target = cache.downloads() / wanted.name
+        held.enter_context(cache.lock(target.parent, target.name, progress and (lambda: progress(0, None))))
+        try:
+            authorization = _authorization() if wanted.is_on_hub else None
+            download(wanted.url, target, sha256=wanted.sha256, authorization=authorization, progress=progress)
+        except DownloadError as error:
+            if error.status == 404 and number < len(choices):
+                continue
+            fetch = "If it is private, set HF_TOKEN. Else fetch" if error.status in (401, 403) else "Fetch"
+            raise ModelError(f"{error}\n{fetch} it by other means and {remedy},\nor put it at {target}") from None
+        return target
+    raise ValueError("no choices")
+
+
+def _forget(path: Path) -> None:
+    if path.parent == cache.downloads():
+        with suppress(OSError):
+            path.unlink()
+
+
+def _at_address(url: str) -> _Wanted:
+    """A file of torchvision's kind, whose name has its hash; torch.hub may have it already.
+
+    Source: torch.hub, `get_dir` and `load_state_dict_from_url`.
+    """
+    name = url.rpartition("/")[2]
+    if not cache.is_name(name):
+        raise ModelError(f"{url}: expected an address that ends in the name of a file")
+    found = _SHA256_IN_NAME.search(name)
+    caches = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
+    home = os.environ.get("TORCH_HOME") or os.path.join(caches, "torch")
+    copy = Path(os.path.expanduser(home), "hub", "checkpoints", name)
+    digits = found[1] if found else ""
+    return _Wanted(url, name, digits, copy if digits and _begins(copy, digits) else None, is_on_hub=False)
+
+
+def _on_hub(repository: str, file: str) -> _Wanted:
+    """A file of a repository of the hub; large ones lie in the hub's cache under their hash."""
+    from huggingface_hub import hf_hub_url, try_to_load_from_cache
+
+    found = try_to_load_from_cache(repository, file)
+    copy = Path(found) if isinstance(found, str) else None
+    if copy is not None:
+        kept_as = os.path.basename(os.path.realpath(copy))
+        if not _begins(copy, kept_as if _SHA256.fullmatch(kept_as) else ""):
+            copy = None
+    name = f"{repository.replace('/', '--')}--{file}"
+    return _Wanted(hf_hub_url(repository, file), name, "", copy, is_on_hub=True)  # the server tells the hash
+
+
+def _begins(path: Path, digits: str) -> bool:
+    """Whether there is a file that can be read, and whose SHA-256 begins with `digits`."""
+    try:
+        return cache.sha256(path).startswith(digits)
+    except OSError:
+        return False
+
+
+def _authorization() -> str | None:
+    """The user's token for the hub, if there is one.
+
+    Not by huggingface_hub's `build_hf_headers`: it asks the hub what tool the process may have been started by.
+    """
+    from huggingface_hub import constants, get_token
+
+    token = None if constants.HF_HUB_DISABLE_IMPLICIT_TOKEN else get_token()
+    return f"Bearer {token}" if token else None
