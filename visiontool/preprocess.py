@@ -53,7 +53,7 @@ def fit(
     """
     if interpolation not in INTERPOLATIONS:
         raise UsageError(f"interpolation {interpolation!r} is unknown: it is one of {', '.join(INTERPOLATIONS)}")
-    height, width = _resized((image.height, image.width), _scaled(size, crop_pct), crop_mode)
+    height, width = _resized((image.height, image.width), scaled_size(size, crop_pct), crop_mode)
     if width * height > _MAX_RESIZED_PIXELS:
         raise PictureError(
             f"{image.width}x{image.height} pixels is too elongated for the crop mode 'center':"
@@ -73,7 +73,7 @@ def resize_to(size: tuple[int, int], crop_pct: float, crop_mode: CropMode) -> in
 
     `images.open_image(resize_to=...)` takes it: a JPEG may be decoded smaller only as long as this is at most half.
     """
-    scaled = _scaled(size, crop_pct)
+    scaled = scaled_size(size, crop_pct)
     return min(scaled) if crop_mode == "border" else max(scaled)
 
 
@@ -112,7 +112,7 @@ def to_tensor(pixels: NDArray[np.uint8], spec: InputSpec) -> NDArray[Any]:
     return np.ascontiguousarray(values.transpose(0, 3, 1, 2) if spec.layout == "NCHW" else values)
 
 
-def _scaled(size: tuple[int, int], crop_pct: float) -> tuple[int, int]:
+def scaled_size(size: tuple[int, int], crop_pct: float) -> tuple[int, int]:
     """The (height, width) to resize towards, of which the crop keeps `crop_pct`."""
     return math.floor(size[0] / crop_pct), math.floor(size[1] / crop_pct)
 

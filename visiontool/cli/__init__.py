@@ -5,16 +5,18 @@ Commands import anything heavy inside their bodies, so that every --help answers
 
 import contextlib
 import os
+from importlib import import_module
 from typing import Any
 
 import click
 
 import visiontool
 from visiontool.cli import exit_codes
-from visiontool.cli.predict import predict
 from visiontool.cli.text import printable, say
 from visiontool.errors import VisiontoolError
 
+# Each is the function of that name in the module of that name, imported when it is wanted.
+COMMANDS = ("predict", "models", "cache")
 # What people type who come from another tool; the names stay out of --help.
 _ALIASES = {"topk": "top-k", "conf": "min-probability", "imgsz": "img-size"}
 _SETTINGS = {
@@ -24,7 +26,16 @@ _SETTINGS = {
 
 
 class _Group(click.Group):
-    """Helps those who forget the command."""
+    """Imports a command when it is asked for, and helps those who forget it."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name not in COMMANDS:
+            return None
+        command: click.Command = getattr(import_module(f"visiontool.cli.{cmd_name}"), cmd_name)
+        return command
 
     def resolve_command(
         self, ctx: click.Context, args: list[str]
@@ -46,12 +57,10 @@ def cli(context: click.Context) -> None:
     \b
     visiontool predict img.jpg          what is on a picture
     visiontool predict photos/ --json   a folder, as JSON
+    visiontool models                   the networks it knows
     """
     if context.invoked_subcommand is None:
         click.echo(context.get_help())
-
-
-cli.add_command(predict)
 
 
 def run(arguments: list[str] | None = None) -> int:

@@ -3,6 +3,7 @@
 from visiontool.errors import ConversionError, DataError, DeviceError, ModelError, UsageError, VisiontoolError
 
 FAILED = 1
+REFUSED = 6  # a check said no
 SOME_FAILED = 7
 INTERRUPTED = 130  # 128 + SIGINT, as shells count
 

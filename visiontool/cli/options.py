@@ -22,6 +22,21 @@ def complete_model(context: click.Context, parameter: click.Parameter, incomplet
     return names or [CompletionItem(incomplete, type="file")]  # bash shows no names beside files
 
 
+def complete_cached(context: click.Context, parameter: click.Parameter, incomplete: str) -> list[Any]:
+    """The names of pulled networks."""
+    from visiontool.cache import all_cached
+
+    return [model.name for model in all_cached() if model.name.startswith(incomplete)]
+
+
+def side(context: click.Context, parameter: click.Parameter, value: str | None) -> int | None:
+    """The side of a square in pixels."""
+    height, width = size(context, parameter, value) or (None, None)
+    if height != width:
+        raise click.BadParameter(f"{value!r} is not one side of a square, such as 224")
+    return height
+
+
 def numbers(context: click.Context, parameter: click.Parameter, value: str | None) -> tuple[float, ...] | None:
     """One number, or one for each channel: 0.5 or 0.485,0.456,0.406."""
     if value is None:

@@ -36,7 +36,11 @@ _FINISHED = "its row is there already"  # marks a result that did not come from 
 @click.command(no_args_is_help=True)
 @click.argument("paths", nargs=-1, metavar="PATHS...", type=click.Path())
 @click.option(
-    "-m", "--model", metavar="MODEL", shell_complete=options.complete_model, help="An .onnx file or a built-in name."
+    "-m",
+    "--model",
+    metavar="MODEL",
+    shell_complete=options.complete_model,
+    help="A name of `models`, or an .onnx file.",
 )
 @click.option(
     "-k", "--top-k", type=options.COUNT, default=5, show_default=True, metavar="N", help="Classes in an answer."
@@ -78,6 +82,8 @@ _FINISHED = "its row is there already"  # marks a result that did not come from 
     metavar="S",
     help="Give a picture up after S seconds.  [default: 10]",
 )
+@click.option("--weights", type=options.FILE, metavar="FILE", help="Weights of the network that -m names.")
+@click.option("--offline", is_flag=True, help="Use no network, also where -m is not on this machine.")
 @click.option("-q", "--quiet", is_flag=True, help="No remarks on stderr; errors stay.")
 @click.option("--class-names", type=options.FILE, metavar="FILE", help="Other tool's file: names, one a line.")
 @click.option("--mean", callback=options.numbers, metavar="R,G,B", help="Other tool's file: mean, scale 0 to 1.")
@@ -112,6 +118,8 @@ def predict(
     max_pixels: int | None,
     max_bytes: int | None,
     timeout: float,
+    weights: Path | None,
+    offline: bool,
     quiet: bool,
     **description: Any,
 ) -> int:
@@ -156,10 +164,11 @@ def predict(
 
     from visiontool.classifier import Classifier
     from visiontool.cli.progress import Progress, Stop, only_ours_on_stderr
+    from visiontool.cli.pulling import obtain
     from visiontool.images import DEFAULT_LIMITS, Limits
 
     classifier = Classifier.load(
-        model,
+        obtain(model, weights=weights, offline=offline, quiet=quiet),
         device=device,
         threads=1 if many else 0,
         crop_mode=crop_mode,
@@ -289,12 +298,14 @@ def _description(said: dict[str, Any]) -> "Description | None":
 
 def _remark(classifier: "Classifier", model: str | None) -> None:
     """Says once, on stderr, which model answers."""
-    from visiontool.store import MODEL_VARIABLE
+    from visiontool.store import DEFAULT_MODEL, MODEL_VARIABLE
 
-    spec, chosen = classifier.spec, os.environ.get(MODEL_VARIABLE)
+    spec = classifier.spec
     text = f"Model {spec.name}: {len(spec.labels)} classes, on {classifier.device}."
-    if model is None:
-        text += f" {MODEL_VARIABLE} names it." if chosen else " Built in, small; -m names another."
+    if model is None and os.environ.get(MODEL_VARIABLE):
+        text += f" {MODEL_VARIABLE} names it."
+    elif model is None:
+        text += " Built in, small; -m names another." if spec.name == DEFAULT_MODEL else " Chosen by: models default."
     say(text)
     if classifier.assumed:
         say(f"Neither it nor you said, so taken: {', '.join(classifier.assumed)}.")

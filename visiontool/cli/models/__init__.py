@@ -1,0 +1,135 @@
+"""`visiontool models`: which networks there are, what they are, and which of them are on this machine."""
+
+from difflib import get_close_matches
+from pathlib import Path
+
+import click
+
+from visiontool.cli import exit_codes, options
+from visiontool.cli.models.listing import list_models
+from visiontool.cli.models.show import show
+from visiontool.cli.text import say
+from visiontool.errors import ModelError
+
+
+class _Models(click.Group):
+    """`models FILTER` is `models list FILTER`, and `models` alone is `models list`."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        first = args[0] if args else ""
+        is_command = first in (*self.commands, *ctx.help_option_names)
+        if not is_command and (len(args) == 1 or not get_close_matches(first, self.commands, cutoff=0.7)):
+            args = ["list", *args]
+        return super().parse_args(ctx, args)
+
+
+@click.group(cls=_Models)
+def models() -> None:
+    """List the networks, show one, and get, check or remove those on this machine.
+
+    \b
+    visiontool models                the classics, oldest first
+    visiontool models resnet         all whose name or family fits
+    visiontool models show vgg16     what it is and what it costs
+    visiontool models pull resnet50  weights, converted and checked
+    """
+
+
+models.add_command(list_models)
+models.add_command(show)
+
+
+@models.command(no_args_is_help=True)
+@click.argument("names", nargs=-1, required=True, metavar="NAME...", shell_complete=options.complete_model)
+@click.option("--img-size", callback=options.side, metavar="N", help="Another side of the input, in pixels.")
+@click.option("--weights", type=options.FILE, metavar="FILE", help="Weights on this disk, instead of a download.")
+@click.option("--offline", is_flag=True, help="Use no network.")
+@click.option("-q", "--quiet", is_flag=True, help="No remarks on stderr; errors stay.")
+def pull(names: tuple[str, ...], img_size: int | None, weights: Path | None, offline: bool, quiet: bool) -> int:
+    """Get networks: weights, converted to ONNX, checked and kept.
+
+    Weights are downloaded from where they are published, and the file is compared with torch before it is kept. This
+    needs the extra [train]; what was pulled needs neither it nor a network. Prints the path of each model file.
+    """
+    from visiontool.cli.pulling import pull_shown
+
+    if weights is not None and len(names) > 1:
+        raise click.UsageError("--weights FILE is about one network; name one")
+    for name in names:
+        click.echo(pull_shown(name, img_size=img_size, weights=weights, offline=offline, quiet=quiet).path)
+    return 0
+
+
+@models.command(no_args_is_help=True)
+@click.argument("names", nargs=-1, required=True, metavar="NAME...", shell_complete=options.complete_cached)
+def remove(names: tuple[str, ...]) -> int:
+    """Remove networks from this machine."""
+    from visiontool import cache
+
+    # Before anything is removed: a name mistyped among others removes nothing.
+    for name in (found := [_cached(name) for name in names]):
+        cache.remove(name)
+    say(f"Removed: {', '.join(found)}.")
+    return 0
+
+
+@models.command(no_args_is_help=True)
+@click.argument("name", metavar="MODEL", shell_complete=options.complete_model)
+def path(name: str) -> int:
+    """Print where the file of a model is."""
+    from visiontool import store
+
+    click.echo(store.resolve(name))
+    return 0
+
+
+@models.command()
+@click.argument("name", required=False, metavar="[MODEL]", shell_complete=options.complete_model)
+@click.option("--unset", is_flag=True, help="Back to the built-in one.")
+def default(name: str | None, unset: bool) -> int:
+    """Choose the model that answers where none is named, or print it."""
+    import os
+
+    from visiontool import cache, store
+
+    if unset and name is not None:
+        raise click.UsageError("give a model or --unset, not both")
+    if name is not None:
+        store.resolve(name)  # says what is wrong with it
+        # A path is meant from wherever the next command runs.
+        cache.set_default_model(os.path.abspath(name) if os.path.exists(name) else name)
+    elif unset:
+        cache.set_default_model(None)
+    click.echo(store.default_model())
+    if chosen := os.environ.get(store.MODEL_VARIABLE):
+        say(f"{store.MODEL_VARIABLE} in the environment comes before it: {chosen}")
+    return 0
+
+
+@models.command()
+@click.argument("names", nargs=-1, metavar="[NAME...]", shell_complete=options.complete_cached)
+def verify(names: tuple[str, ...]) -> int:
+    """Check that pulled files are as they were written: all, or those named."""
+    from visiontool import cache
+
+    damaged = 0
+    for name in [_cached(name) for name in names] if names else [model.name for model in cache.all_cached()]:
+        faults = cache.verify(name)
+        damaged += bool(faults)
+        click.echo(f"{name}: {'; '.join(faults) if faults else 'as it was written'}")
+    if damaged:
+        say("Get them anew with: visiontool models pull NAME")
+    return exit_codes.REFUSED if damaged else 0
+
+
+def _cached(name: str) -> str:
+    """The name in the cache of what the user means."""
+    from visiontool import cache, catalog
+
+    known = {model.name for model in cache.all_cached()}
+    if name in known:
+        return name
+    full = catalog.find(name).name
+    if full not in known:
+        raise ModelError(f"{name} is not on this machine.\nWhat is: visiontool models --cached")
+    return full

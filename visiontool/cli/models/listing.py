@@ -1,0 +1,184 @@
+"""`visiontool models list`: one line a network."""
+
+import json
+import shutil
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import click
+
+from visiontool.cli import options
+from visiontool.cli.text import say
+from visiontool.errors import ModelError
+
+if TYPE_CHECKING:
+    from visiontool.catalog import Entry
+
+_NUMBERS = "{year:>4} {params:>7} {macs:>6} {top1:>5}  {license:<12}"
+_HEAD = _NUMBERS.format(year="year", params="params", macs="GMACs", top1="top-1", license="license").rstrip()
+_NUMBERS_WIDTH = 38
+_LONGEST_LICENSE = 16  # --json has them whole
+_MARKS_WIDTH = 16
+
+
+@click.command("list")
+@click.argument("text", metavar="[FILTER]", default="")
+@click.option("--all", "everything", is_flag=True, help="Every name that timm and torchvision know.")
+@click.option("--cached", is_flag=True, help="Only what is on this machine.")
+@click.option(
+    "--license", "license_", metavar="NAME|permissive", help="Weights of that license, or of any that allows all use."
+)
+@click.option("--max-params", callback=options.amount(1000), metavar="N", help="At most N parameters, such as 5M.")
+@click.option("--json", "as_json", is_flag=True, help="JSON, with all that is known.")
+def list_models(
+    text: str, everything: bool, cached: bool, license_: str | None, max_params: int | None, as_json: bool
+) -> int:
+    """List networks: the classics, or all that FILTER fits.
+
+    FILTER looks in names, families and titles, of every name that timm and torchvision know. Without it the classics
+    are listed, oldest first, and what is on this machine.
+
+    Parameters in millions, multiply-accumulates (MACs) in billions at the usual input size, ImageNet-1k top-1 in
+    percent as published for these weights.
+    """
+    rows = [row for row in _rows(text, everything) if _is_wanted(row, cached, license_, max_params)]
+    if not rows:
+        wanted = repr(text) if text else "these options"
+        raise ModelError(f"no model fits {wanted}.\nAll names: visiontool models --all")
+    if as_json:
+        click.echo("[" + ",\n ".join(json.dumps(row.as_json()) for row in rows) + "]")
+        return 0
+    width = _width(rows)
+    click.echo(f"{'name':<{width}} {_HEAD}")
+    for row in rows:
+        for line in row.lines(width):
+            click.echo(line)
+    if not (text or everything or cached):
+        say("More: visiontool models --all, or visiontool models FILTER. What one is: visiontool models show NAME")
+    return 0
+
+
+class _Row(NamedTuple):
+    """A network in the list."""
+
+    name: str
+    facts: dict[str, Any]
+    marks: dict[str, bool]
+
+    def lines(self, width: int) -> Iterator[str]:
+        """One line, or two where the name leaves no room for the numbers."""
+        numbers = _NUMBERS.format(**{key: self._shown(key) for key in ("year", "params", "macs", "top1", "license")})
+        marks = ", ".join(mark for mark, is_set in self.marks.items() if is_set)
+        if len(self.name) > width:
+            yield self.name
+            yield f"{'':<{width}} {numbers} {marks}".rstrip()
+        else:
+            yield f"{self.name:<{width}} {numbers} {marks}".rstrip()
+
+    def _shown(self, key: str) -> str:
+        value = self.facts[key]
+        if value in (None, ""):
+            return "-"
+        if key == "params":
+            return f"{value / 1e6:.2f}M" if value < 10e6 else f"{value / 1e6:.1f}M"
+        if key == "macs":
+            return f"{value / 1e9:.2f}" if value >= 10e6 else f"{value / 1e9:.4f}"
+        if key == "top1":
+            return f"{value:.1f}"
+        text = str(value)
+        return text if len(text) <= _LONGEST_LICENSE else f"{text[: _LONGEST_LICENSE - 1]}…"
+
+    def as_json(self) -> dict[str, Any]:
+        return {
+            "name": self.name,
+            **self.facts,
+            **{mark.replace("-", "_"): is_set for mark, is_set in self.marks.items()},
+        }
+
+
+def _rows(text: str, everything: bool) -> Iterator[_Row]:
+    """The rows that `text` fits: what only this machine has, then what the catalog has."""
+    from visiontool import cache, catalog, store
+
+    built_in = set(store.built_in_names())
+    here = {model.name for model in cache.all_cached()}
+    default = store.default_model()
+    short = {entry.name: entry.architecture for entry in catalog.classics()}
+
+    def row(name: str, entry: "Entry | None") -> _Row:
+        names = {name, entry.name} if entry else {name}
+        marks = {
+            "default": default in names,
+            "built-in": name in built_in,
+            "cached": bool(names & here),
+            "untrained": entry is not None and entry.is_untrained,
+        }
+        facts = facts_of(entry)
+        return _Row(name, facts if entry else facts | _facts_of_file(store.resolve(name)), marks)
+
+    known = list(catalog.search(text) if text else catalog.entries() if everything else catalog.classics())
+    listed = {name for entry in known for name in (entry.name, entry.architecture)}
+    for name in sorted(built_in | here):
+        if name not in listed and text.lower() in name.lower():
+            yield row(name, None)
+    for entry in known:
+        yield row(short.get(entry.name, entry.name), entry)
+
+
+def _facts_of_file(path: Path) -> dict[str, Any]:
+    """What a model file of ours says of itself, of what the list shows."""
+    from visiontool.onnx_scan import scan
+    from visiontool.spec import MANIFEST_KEY, ModelSpec
+
+    spec = ModelSpec.from_json(scan(path).metadata[MANIFEST_KEY])
+    return {
+        "architecture": spec.architecture,
+        "license": spec.weights.get("license"),
+        "params": spec.weights.get("params"),
+        "input_size": (len(spec.input.mean), *spec.input.size),
+        "classes": len(spec.labels),
+        "source": spec.weights.get("source"),
+    }
+
+
+def facts_of(entry: "Entry | None") -> dict[str, Any]:
+    classic = entry.classic if entry else None
+    return {
+        "architecture": entry.architecture if entry else None,
+        "tag": entry.tag if entry else None,
+        "family": classic.family if classic else None,
+        "year": classic.year if classic else None,
+        "title": classic.title if classic else None,
+        "paper": classic.paper if classic else None,
+        "library": entry.library if entry else None,
+        "license": entry.license if entry else None,
+        "params": entry.params if entry else None,
+        "macs": entry.macs if entry else None,
+        "input_size": entry.input_size if entry else None,
+        "classes": entry.classes if entry else None,
+        "top1": entry.top1 if entry else None,
+        "source": entry.source if entry else None,
+    }
+
+
+def _is_wanted(row: _Row, cached: bool, license_: str | None, max_params: int | None) -> bool:
+    if cached and not row.marks["cached"]:
+        return False
+    if license_ is not None:
+        from visiontool.catalog import is_permissive
+
+        has = row.facts["license"] or ""
+        if not (is_permissive(has) if license_ == "permissive" else has == license_.lower()):
+            return False
+    return max_params is None or (row.facts["params"] is not None and row.facts["params"] <= max_params)
+
+
+def _width(rows: list[_Row]) -> int:
+    """Of the column of names: as wide as the longest on a wide terminal or in a pipe, else what the numbers leave."""
+    longest = max(len(row.name) for row in rows)
+    if not sys.stdout.isatty():
+        return max(longest, 4)
+    room = shutil.get_terminal_size().columns - _NUMBERS_WIDTH - _MARKS_WIDTH - 2
+    return max(4, min(longest, room))

@@ -1,0 +1,284 @@
+"""`visiontool models show`: what one network is, what it costs, its layers, and how to run it without visiontool."""
+
+import json
+import shutil
+import sys
+import textwrap
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import click
+
+from visiontool.cli import options
+from visiontool.cli.text import printable, say
+from visiontool.errors import ModelError, UsageError
+
+if TYPE_CHECKING:
+    from visiontool.catalog import Entry
+    from visiontool.cost import Cost
+    from visiontool.spec import ModelSpec
+
+_KEY_WIDTH = 17
+
+
+@click.command(no_args_is_help=True)
+@click.argument("model", metavar="NAME|FILE|RUN", shell_complete=options.complete_model)
+@click.option("--layers", is_flag=True, help="The table of layers.")
+@click.option("--snippet", is_flag=True, help="A few lines of Python that run the file without visiontool.")
+@click.option("--json", "as_json", is_flag=True, help="JSON, with the layers.")
+def show(model: str, layers: bool, snippet: bool, as_json: bool) -> int:
+    """Show what a network is: paper, license, cost, accuracy ...
+
+    NAME is any name of the list; a file or a run folder is shown without torch.
+
+    \b
+    visiontool models show vgg16
+    visiontool models show lenet5 --layers
+    visiontool models show model.onnx --snippet
+    """
+    if layers + snippet + as_json > 1:
+        raise UsageError("--layers, --snippet and --json contradict each other; leave all but one out")
+    shown = _find(model)
+    if snippet:
+        from visiontool.cli.models.snippet import snippet as lines
+
+        if shown.spec is None or shown.path is None:
+            raise ModelError(f"{shown.name} has no file here that could be run.\n{_how_to_get(shown)}")
+        click.echo(lines(shown.spec, shown.path))
+    elif layers:
+        if shown.cost is None:
+            raise ModelError(f"{shown.name} has no file here whose layers could be shown.\n{_how_to_get(shown)}")
+        click.echo("\n".join(_table(shown.cost)))
+    elif as_json:
+        click.echo(json.dumps(_json(shown), indent=1, ensure_ascii=False))
+    else:
+        click.echo("\n".join(_lines(shown)))
+    for remark in shown.remarks:
+        say(remark)
+    return 0
+
+
+class _Shown(NamedTuple):
+    """All that is known of a network; what is not, is None."""
+
+    name: str  # of what is not on this machine, the one to pull it by
+    entry: "Entry | None"
+    path: Path | None
+    spec: "ModelSpec | None"
+    cost: "Cost | None"
+    remarks: tuple[str, ...] = ()
+
+
+def _find(model: str) -> _Shown:
+    from visiontool import cost, store
+    from visiontool.cost.stored import stored
+    from visiontool.naming import pullable
+
+    try:
+        path = store.resolve(model)
+    except (store.ModelNotPulled, store.ModelUntrained) as error:
+        wanted = pullable(error.name)
+        known = stored(wanted.entry.architecture) if wanted.entry and not wanted.img_size else None
+        return _Shown(error.name, wanted.entry, None, None, known)
+    spec, remark = _spec_of(path)
+    measured = cost.measure(path, size=spec.input.size if spec else None)
+    name = spec.name if spec else path.name
+    return _Shown(name, _entry_of(model, spec), path, spec, measured, (remark,) if remark else ())
+
+
+def _spec_of(path: Path) -> "tuple[ModelSpec | None, str]":
+    """What a file says of itself, and what it does not, as a remark."""
+    from visiontool.classifier import Classifier
+    from visiontool.onnx_scan import scan
+    from visiontool.spec import MANIFEST_KEY, ModelSpec
+
+    manifest = scan(path).metadata.get(MANIFEST_KEY)
+    if manifest is not None:
+        return ModelSpec.from_json(manifest), ""
+    try:
+        classifier = Classifier.load(path, device="cpu")
+    except ModelError as error:
+        return None, str(error)
+    return (
+        classifier.spec,
+        f"The file does not say, so taken: {', '.join(classifier.assumed)}." if classifier.assumed else "",
+    )
+
+
+def _entry_of(model: str, spec: "ModelSpec | None") -> "Entry | None":
+    """What the catalog knows of the network in a file: by the name that was typed, else by its architecture."""
+    from visiontool import catalog
+
+    for name in (model, spec.name if spec else "", spec.architecture if spec else ""):
+        try:
+            return catalog.find(name)
+        except ModelError:
+            continue
+    return None
+
+
+def _lines(shown: _Shown) -> list[str]:
+    classic = shown.entry.classic if shown.entry else None
+    lines = [printable(shown.name)]
+    if classic:
+        lines += [f"{classic.family}, {classic.year}: {classic.title}", classic.paper]
+        lines += [classic.note] if classic.note else []
+    lines.append("")
+    width = shutil.get_terminal_size().columns if sys.stdout.isatty() else 100_000
+    for key, value in _facts(shown).items():
+        indent = " " * _KEY_WIDTH
+        lines += textwrap.wrap(
+            f"{key:<{_KEY_WIDTH}}{printable(value)}", width, subsequent_indent=indent, break_long_words=False
+        )
+    return lines
+
+
+def _facts(shown: _Shown) -> dict[str, str]:
+    """What there is to say, in words."""
+    entry, spec, cost = shown.entry, shown.spec, shown.cost
+    facts: dict[str, str | None] = {}
+    facts["architecture"] = spec.architecture if spec else entry.architecture if entry else None
+    facts["weights"] = _weights(shown)
+    if spec is not None:
+        facts["classes"] = f"{len(spec.labels):,}: {', '.join(spec.labels[:3])}{' ...' if len(spec.labels) > 3 else ''}"
+        facts["input"] = _input(spec)
+        facts["preprocessing"] = _preprocessing(spec)
+    elif entry is not None:
+        channels, height, width = entry.input_size
+        facts["classes"] = f"{entry.classes:,}"
+        facts["input"] = f"{height} x {width} pixels, {'gray' if channels == 1 else 'RGB'}"
+    params, macs = _params(shown), _macs(shown)
+    facts["parameters"] = None if params is None else _amount(params)
+    facts["MACs"] = None if macs is None else f"{_amount(macs)} (multiply-accumulates for one picture)"
+    if cost is not None:
+        if cost.activations is not None and cost.peak_activation_bytes is not None:
+            facts["activations"] = (
+                f"{_amount(cost.activations)} numbers; at most {_bytes(cost.peak_activation_bytes)} at once"
+            )
+        facts["receptive field"] = (
+            None
+            if cost.receptive_field is None
+            else f"{cost.receptive_field} pixels, for each place of the last feature map"
+        )
+    facts["accuracy"] = _accuracy(shown)
+    facts["file"] = f"{shown.path}, {_bytes(shown.path.stat().st_size)}" if shown.path else _how_to_get(shown)
+    return {key: value for key, value in facts.items() if value}
+
+
+def _weights(shown: _Shown) -> str | None:
+    said = shown.spec.weights if shown.spec else {}
+    license_ = said.get("license") or (shown.entry.license if shown.entry else "")
+    source = said.get("source") or (shown.entry.source if shown.entry else "")
+    return ", ".join(text for text in (license_, source) if text) or None
+
+
+def _input(spec: "ModelSpec") -> str:
+    height, width = spec.input.size
+    colors = "gray" if spec.input.color == "L" or len(spec.input.mean) == 1 < spec.input.channels else spec.input.color
+    return f"{height} x {width} pixels, {colors}, {spec.input.dtype}, {spec.input.layout}"
+
+
+def _preprocessing(spec: "ModelSpec") -> str:
+    from visiontool.preprocess import scaled_size
+
+    height, width = scaled_size(spec.input.size, spec.crop_pct)
+    resized = f"{height}" if height == width else f"{height} x {width}"
+    mean, std = (", ".join(f"{number:g}" for number in numbers) for numbers in (spec.input.mean, spec.input.std))
+    return f"resize to {resized}, {spec.interpolation}, {spec.crop_mode} crop; mean {mean}; std {std}"
+
+
+def _params(shown: _Shown) -> int | None:
+    """The network's own count: in a file, batch normalization is part of the convolutions."""
+    if shown.spec is not None and isinstance(count := shown.spec.weights.get("params"), int):
+        return count
+    if shown.entry is not None and (shown.spec is None or shown.spec.name == shown.entry.name):
+        return shown.entry.params
+    return shown.cost.params if shown.cost else None
+
+
+def _macs(shown: _Shown) -> int | None:
+    return shown.cost.macs if shown.cost else shown.entry.macs if shown.entry else None
+
+
+def _accuracy(shown: _Shown) -> str | None:
+    parts = []
+    for said in shown.spec.accuracy if shown.spec else ():
+        figures = [f"{name.replace('top', 'top-')} {said[name]:.1%}" for name in ("top1", "top5") if name in said]
+        parts.append(f"{' '.join(figures)} on {said.get('dataset', '')}, {said.get('pictures', 0):,} pictures")
+    if not parts and shown.entry is not None and shown.entry.top1 is not None:
+        parts.append(f"top-1 {shown.entry.top1:.1f}% on ImageNet-1k, as published")
+    return "; ".join(parts) or None
+
+
+def _how_to_get(shown: _Shown) -> str:
+    if shown.entry is not None and shown.entry.is_untrained:
+        return f"no weights are published; train it: visiontool finetune DATA -m {shown.name} --from-scratch"
+    return f"not on this machine; get it: visiontool models pull {shown.name}"
+
+
+def _table(cost: "Cost") -> list[str]:
+    """The textbook's table. In a terminal of 80 columns long names lose their beginning."""
+    rows = [
+        (
+            layer.name,
+            layer.kind,
+            "x".join(map(str, layer.output_shape or ())),
+            f"{layer.params:,}" if layer.params else "",
+            f"{layer.macs:,}" if layer.macs else "",
+            "" if layer.receptive_field is None else str(layer.receptive_field),
+        )
+        for layer in cost.layers
+    ]
+    rows.append(("total", "", "", f"{cost.params:,}", "" if cost.macs is None else f"{cost.macs:,}", ""))
+    head = ("layer", "kind", "output", "parameters", "MACs", "field")
+    widths = [max(len(row[column]) for row in [head, *rows]) for column in range(len(head))]
+    if sys.stdout.isatty():
+        others = sum(widths[1:]) + 2 * (len(widths) - 1)
+        widths[0] = max(8, min(widths[0], shutil.get_terminal_size().columns - others))
+    return [
+        "  ".join(
+            f"{_fitted(cell, width):<{width}}" if column < 3 else f"{cell:>{width}}"
+            for column, (cell, width) in enumerate(zip(row, widths, strict=True))
+        ).rstrip()
+        for row in [head, *rows]
+    ]
+
+
+def _fitted(text: str, width: int) -> str:
+    return text if len(text) <= width else f"…{text[len(text) - width + 1 :]}"
+
+
+def _amount(number: int) -> str:
+    for name, size in (("G", 10**9), ("M", 10**6), ("k", 10**3)):
+        if number >= size:
+            return f"{number / size:.2f} {name}"
+    return str(number)
+
+
+def _bytes(number: int) -> str:
+    return f"{number / 1e6:,.1f} MB" if number >= 100_000 else f"{number / 1e3:,.1f} kB"
+
+
+def _json(shown: _Shown) -> dict[str, Any]:
+    from visiontool.cli.models.listing import facts_of
+
+    cost = shown.cost
+    return {
+        "name": shown.name,
+        **facts_of(shown.entry),
+        "params": _params(shown),
+        "macs": _macs(shown),
+        "path": str(shown.path) if shown.path else None,
+        "manifest": json.loads(shown.spec.to_json()) if shown.spec else None,
+        "cost": None
+        if cost is None
+        else {
+            "params": cost.params,
+            "macs": cost.macs,
+            "activations": cost.activations,
+            "peak_activation_bytes": cost.peak_activation_bytes,
+            "receptive_field": cost.receptive_field,
+            "layers": [asdict(layer) for layer in cost.layers],
+        },
+    }

@@ -1,0 +1,112 @@
+"""Pulling a network with something to look at: a bar on a terminal, one line before and one after elsewhere."""
+
+import gc
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from visiontool.cli.text import say
+from visiontool.errors import UsageError
+
+if TYPE_CHECKING:
+    from visiontool.cache import Cached
+
+_WORDS = {"download": "Downloading", "convert": "Converting to ONNX", "check": "Comparing with torch"}
+
+
+def obtain(
+    model: str | None, *, weights: Path | None = None, offline: bool = False, quiet: bool = False
+) -> "str | Path | None":
+    """What `Classifier.load` takes for `model`: a network that is not on this machine is pulled first.
+
+    Raises:
+        ModelError, ConversionError: as `pull.pull`.
+        UsageError: `weights` of no network.
+    """
+    from visiontool import store
+
+    if weights is not None:
+        if model is None:
+            raise UsageError("--weights FILE holds the weights of the network that -m names; name it")
+        return pull_shown(model, weights=weights, offline=offline, quiet=quiet).path
+    try:
+        return store.resolve(model)
+    except store.ModelNotPulled as error:
+        return pull_shown(error.name, offline=offline, quiet=quiet).path
+
+
+def pull_shown(
+    name: str,
+    *,
+    img_size: int | None = None,
+    weights: Path | None = None,
+    offline: bool = False,
+    quiet: bool = False,
+) -> "Cached":
+    """`pull.pull`, telling on stderr how far it is; nothing where there is nothing to do.
+
+    Raises:
+        ModelError, ConversionError: as `pull.pull`.
+    """
+    from visiontool.pull import pull
+
+    gc.enable()  # off since the start (visiontool/__main__.py)
+    with _Telling(name, quiet) as telling:
+        pulled = pull(name, img_size=img_size, weights=weights, offline=offline, progress=telling.update)
+    if telling.begun and not quiet:
+        say(f"{pulled.name} is ready: {pulled.size_bytes / 1e6:,.1f} MB; from now on without network and torch.")
+    return pulled
+
+
+class _Telling:
+    """A line when it begins, and on a terminal a bar for each stage. A context."""
+
+    def __init__(self, name: str, quiet: bool) -> None:
+        self.begun = False
+        self._name = name
+        self._quiet = quiet
+        self._stage = ""
+        self._bar: Any = None
+        self._task: Any = None
+
+    def __enter__(self) -> "_Telling":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._end_bar()
+
+    def update(self, stage: str, done: int, total: int | None) -> None:
+        """What `pull` calls."""
+        if not self.begun:
+            self.begun = True
+            if not self._quiet:
+                say(f"{self._name} is not on this machine yet: getting it, once.")
+        if self._quiet or not sys.stderr.isatty():
+            return
+        if stage != self._stage:
+            self._begin_bar(stage)
+        self._bar.update(self._task, completed=done, total=total)
+
+    def _begin_bar(self, stage: str) -> None:
+        from rich.console import Console
+        from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeElapsedColumn
+
+        self._end_bar()
+        self._stage = stage
+        columns = [BarColumn(), *([DownloadColumn()] if stage == "download" else [])]
+        self._bar = Progress(
+            TextColumn("{task.description}"),
+            *columns,
+            TimeElapsedColumn(),
+            console=Console(file=sys.stderr),
+            transient=True,
+            redirect_stdout=False,
+            redirect_stderr=False,
+        )
+        self._task = self._bar.add_task(_WORDS[stage], total=None)
+        self._bar.start()
+
+    def _end_bar(self) -> None:
+        if self._bar is not None:
+            self._bar.stop()
+            self._bar = None
