@@ -1,0 +1,64 @@
+"""ONNX graphs in memory: read from a file that was scanned, and cut down to what leads to given values."""
+
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+import onnx
+from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
+
+from visiontool.errors import ModelError
+from visiontool.onnx_scan import Scan, scan
+
+
+def load(path: Path) -> tuple[onnx.ModelProto, Scan]:
+    """Reads the .onnx file at `path`, weights included.
+
+    Raises:
+        ModelError: the scan refuses the file, or it cannot be read.
+    """
+    found = scan(path)
+    try:
+        # onnx.load would take a file for JSON or text by its name.
+        model = onnx.load(path, format="protobuf", load_external_data=False)
+    except (DecodeError, UnicodeDecodeError) as error:
+        raise ModelError(f"{path}: not an ONNX file, or a damaged one ({error})") from None
+    except OSError as error:
+        raise ModelError(f"{path}: cannot be read: {error.strerror}") from None
+    # protobuf gives bytes for what is no UTF-8.
+    if any(isinstance(name, bytes) for name in _names(model.graph)):
+        raise ModelError(f"{path}: not an ONNX file, or a damaged one (a name in the graph is not UTF-8)")
+    return model, found
+
+
+def _names(graph: onnx.GraphProto) -> Iterator[str | bytes]:
+    for value in (*graph.input, *graph.output, *graph.initializer, *graph.value_info):
+        yield value.name
+    for tensor in graph.sparse_initializer:
+        yield tensor.values.name
+    for node in graph.node:
+        yield from (node.name, node.op_type, node.domain, *node.input, *node.output)
+        for attribute in node.attribute:
+            yield attribute.name
+            for inner in (attribute.g, *attribute.graphs):
+                yield from _names(inner)
+
+
+def leading_to(nodes: Iterable[onnx.NodeProto], values: Iterable[str]) -> list[onnx.NodeProto]:
+    """Those of `nodes`, which are in the order of execution, that `values` are made from, in the same order."""
+    needed = set(values)
+    kept = []
+    for node in reversed(list(nodes)):
+        if not needed.isdisjoint(node.output):
+            kept.append(node)
+            needed.update(values_used(node))
+    return kept[::-1]
+
+
+def values_used(node: onnx.NodeProto) -> Iterator[str]:
+    """The values that a node takes: its inputs, and all that graphs inside it name, which may be from outside."""
+    yield from filter(None, node.input)
+    for attribute in node.attribute:
+        for graph in (attribute.g, *attribute.graphs):
+            for inner in graph.node:
+                yield from values_used(inner)
+            yield from (output.name for output in graph.output)
