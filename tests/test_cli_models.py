@@ -130,9 +130,9 @@ def test_the_layers_of_lenet5_are_the_textbook_table(run):
     # LeCun et al. 1998, figure 2 and section II.B; the receptive fields by hand: 5, 6, 6+4*2, 14+2, 16+4*4.
     assert rows[1:] == [
         ["c1", "conv", "5x5", "6x28x28", "156", "117,600", "5"],
-        ["avg_pool2d", "average", "pool", "2x2", "6x14x14", "6"],
+        ["pool1", "average", "pool", "2x2", "6x14x14", "6"],
         ["c3", "conv", "5x5", "16x10x10", "2,416", "240,000", "14"],
-        ["avg_pool2d_1", "average", "pool", "2x2", "16x5x5", "16"],
+        ["pool2", "average", "pool", "2x2", "16x5x5", "16"],
         ["c5", "conv", "5x5", "120x1x1", "48,120", "48,000", "32"],
         ["f6", "linear", "84", "10,164", "10,080"],
         ["fc", "linear", "10", "850", "840"],

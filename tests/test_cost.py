@@ -126,7 +126,7 @@ def small_network(*shape: int | str) -> Build:
 SMALL_NETWORK = [
     ("stem", "conv 3x3 stride 2", (4, 4, 4), 4 * 27 + 4, 64 * 27, 64, 3),
     ("c", "depthwise conv 3x3", (4, 4, 4), 4 * 9 + 8, 64 * 9, 64, 7),
-    ("e", "max pool 2x2", (4, 2, 2), 0, 0, 0, 9),
+    ("pool1", "max pool 2x2", (4, 2, 2), 0, 0, 0, 9),
     ("side", "conv 1x1", (2, 2, 2), 8, 8 * 4, 8, 9),
     ("h", "global average pool", (6, 1, 1), 0, 0, 0, None),
     ("fc", "linear", (5,), 35, 30, 5, None),

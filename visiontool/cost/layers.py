@@ -47,6 +47,7 @@ def find_layers(network: Network, fields: Fields) -> tuple[Layer, ...]:
     """The layers on the way from the picture to the logits."""
     parameters = Parameters(network)
     layers: list[Layer] = []
+    pools = 0
     behind: dict[str, int] = {}  # value -> the number of the layer that it comes from
     unnamed: dict[str, int] = {}  # the same for values straight from a layer whose weight does not tell its module
     for node in network.nodes:
@@ -58,6 +59,9 @@ def find_layers(network: Network, fields: Fields) -> tuple[Layer, ...]:
         kind = _kind(network, node)
         if kind is not None:
             number = len(layers)
+            if node.op_type in _POOLS and not kind.startswith("global"):
+                pools += 1
+                module = module or f"pool{pools}"  # as papers number them
             layers.append(_layer(network, node, kind, module, fields))
             if module is None:
                 unnamed[node.output[0]] = number
