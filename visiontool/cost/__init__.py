@@ -4,10 +4,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from visiontool.cost.layers import Layer, find_layers
-from visiontool.cost.memory import peak_bytes
-from visiontool.cost.network import read
-from visiontool.cost.receptive_field import Fields
+from visiontool.cost.layer import Layer
 
 __all__ = ["Cost", "Layer", "measure"]
 
@@ -52,6 +49,12 @@ def measure(path: Path, *, size: tuple[int, int] | None = None) -> Cost:
         MACs and activations: fvcore's flop and activation counts, which timm's tables give as GMACs and MActs. The
         receptive field: Araujo, Norris, Sim 2019, "Computing Receptive Fields of Convolutional Neural Networks".
     """
+    # Here, because they bring onnx, and costs that were stored are shown without it.
+    from visiontool.cost.layers import find_layers
+    from visiontool.cost.memory import peak_bytes
+    from visiontool.cost.network import read
+    from visiontool.cost.receptive_field import Fields
+
     network = read(path, size)
     fields = Fields(network)
     layers = find_layers(network, fields)

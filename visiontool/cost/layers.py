@@ -3,12 +3,13 @@
 Activation functions have no line of their own; a normalization, a bias or a scale counts with the layer before it.
 """
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from math import prod
 
 import onnx
 
 from visiontool.cost.attributes import integer, integers
+from visiontool.cost.layer import Layer
 from visiontool.cost.network import Network
 from visiontool.cost.parameters import Parameters
 from visiontool.cost.receptive_field import Fields
@@ -28,19 +29,6 @@ _UNCOUNTED = frozenset((
     "QLinearConv", "QLinearMatMul", "RNN", "Scan",
 ))
 # fmt: on
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Layer:
-    """One line of the table; None where the graph does not tell."""
-
-    name: str  # the module's in torch where the graph still has it: "layer1.0.conv1"
-    kind: str  # "conv 5x5", "depthwise conv 3x3 stride 2", "max pool 3x3 stride 2", "linear", "matmul" ...
-    output_shape: Shape | None  # of one picture, as the graph has it: (C, H, W), (tokens, D), (D,)
-    params: int
-    macs: int | None
-    activations: int | None  # the numbers that it gives; 0 for a pool
-    receptive_field: int | None  # pixels, the longer side; None where each number depends on the whole picture
 
 
 def find_layers(network: Network, fields: Fields) -> tuple[Layer, ...]:

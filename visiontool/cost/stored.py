@@ -7,8 +7,7 @@ import json
 from dataclasses import asdict, fields
 from pathlib import Path
 
-from visiontool.cost import Cost
-from visiontool.cost.layers import Layer
+from visiontool.cost import Cost, Layer
 
 _FOLDER = Path(__file__).parent / "classics"
 

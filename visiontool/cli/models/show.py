@@ -50,6 +50,8 @@ def show(model: str, layers: bool, snippet: bool, as_json: bool) -> int:
         if shown.cost is None:
             raise ModelError(f"{shown.name} has no file here whose layers could be shown.\n{_how_to_get(shown)}")
         click.echo("\n".join(_table(shown.cost)))
+        if (params := _params(shown)) is not None and params > shown.cost.params:
+            say(f"The network has {params:,} parameters: batch normalization is a part of the convolutions here.")
     elif as_json:
         click.echo(json.dumps(_json(shown), indent=1, ensure_ascii=False))
     else:
@@ -221,8 +223,8 @@ def _table(cost: "Cost") -> list[str]:
     """The textbook's table. In a terminal of 80 columns long names lose their beginning."""
     rows = [
         (
-            layer.name,
-            layer.kind,
+            printable(layer.name),
+            printable(layer.kind),
             "x".join(map(str, layer.output_shape or ())),
             f"{layer.params:,}" if layer.params else "",
             f"{layer.macs:,}" if layer.macs else "",
