@@ -58,6 +58,7 @@ default_cfgs = generate_default_cfgs(
             "crop_pct": 1.0,
             "mean": (0.1307,),
             "std": (0.3081,),
+            "first_conv": "c1",
             "classifier": "fc",
         }
     }

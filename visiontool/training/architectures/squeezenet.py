@@ -11,6 +11,8 @@ import torchvision
 from timm.models import build_model_with_cfg, generate_default_cfgs, register_model
 from torch import nn
 
+from visiontool.training.architectures.torchvision_cfg import torchvision_cfg
+
 
 class SqueezeNet(torchvision.models.SqueezeNet):
     """SqueezeNet; its classifier is a convolution and ReLU before the pool, so it is not linear in the embedding."""
@@ -40,23 +42,19 @@ class SqueezeNet(torchvision.models.SqueezeNet):
         return self.forward_head(self.forward_features(x))
 
 
+_LAYERS = {"pool_size": (13, 13), "first_conv": "features.0", "classifier": "classifier.1"}
 default_cfgs = generate_default_cfgs(
     {
-        "squeezenet1_1.tv_in1k": {
-            "url": torchvision.models.SqueezeNet1_1_Weights.IMAGENET1K_V1.url,
-            "license": "bsd-3-clause",
-            "input_size": (3, 224, 224),
-            "num_classes": 1000,
-            "interpolation": "bilinear",
-            "crop_pct": 0.875,
-            "mean": (0.485, 0.456, 0.406),
-            "std": (0.229, 0.224, 0.225),
-            "pool_size": (13, 13),
-            "first_conv": "features.0",
-            "classifier": "classifier.1",
-        }
+        "squeezenet1_0.tv_in1k": torchvision_cfg(torchvision.models.SqueezeNet1_0_Weights.IMAGENET1K_V1, **_LAYERS),
+        "squeezenet1_1.tv_in1k": torchvision_cfg(torchvision.models.SqueezeNet1_1_Weights.IMAGENET1K_V1, **_LAYERS),
     }
 )
+
+
+@register_model
+def squeezenet1_0(pretrained: bool = False, **kwargs: Any) -> SqueezeNet:
+    """SqueezeNet 1.0, torchvision's weights."""
+    return build_model_with_cfg(SqueezeNet, "squeezenet1_0", pretrained, version="1_0", **kwargs)
 
 
 @register_model
