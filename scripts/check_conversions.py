@@ -1,0 +1,294 @@
+"""Converts every classic with random weights and compares the file with torch: the table docs/conversions.csv.
+
+    python scripts/check_conversions.py [NAME...] [--again]
+
+Each name has a process of its own and gets its row as soon as it is done, so the script can be stopped and started
+again: names that have a row are skipped unless --again is given. It exits with 1 where a row is outside its limits.
+
+input_size        C x H x W, the published one
+params            of the network that visiontool converts
+reference         whose network it is compared with: torchvision's, timm's, or a sum worked by hand
+reference_params  its parameters; params must be the same
+macs              multiply-accumulates, counted in the file
+gmacs_of          who publishes how many
+reference_gmacs   how many, in 10^9: within 1 % of torchvision's figure, 3 % of timm's, beside what rounding hides
+exporter          which of visiontool.training.exporters wrote the file
+relative_1        how far the logits of onnxruntime are from torch's at batch 1, on pictures of samples/, as a share of
+                  their length: at most 1e-5
+relative_3        the same at batch 3
+spread            how far the logits of two pictures are apart, as such a share: at least 0.01, else the answers would
+                  be too much alike to show anything
+seconds           for all of it
+
+Needs the extra [train].
+"""
+
+import argparse
+import csv
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+TABLE = ROOT / "docs" / "conversions.csv"
+sys.path.insert(0, str(ROOT / "tests"))
+
+MAX_RELATIVE = 1e-5
+MIN_SPREAD = 0.01
+COLUMNS = (
+    "name",
+    "input_size",
+    "params",
+    "reference",
+    "reference_params",
+    "macs",
+    "gmacs_of",
+    "reference_gmacs",
+    "exporter",
+    "relative_1",
+    "relative_3",
+    "spread",
+    "seconds",
+)
+
+# What torchvision calls a network that timm calls otherwise. Only those that are the same to the last parameter.
+TORCHVISION_NAMES = {
+    "mnasnet_050": "mnasnet0_5",
+    "mnasnet_075": "mnasnet0_75",
+    "mnasnet_100": "mnasnet1_0",
+    "mnasnet_140": "mnasnet1_3",
+    "mobilenetv2_100": "mobilenet_v2",
+    "mobilenetv3_large_100": "mobilenet_v3_large",
+    "mobilenetv3_small_100": "mobilenet_v3_small",
+    "vit_base_patch16_224": "vit_b_16",
+    "vit_base_patch32_224": "vit_b_32",
+    "vit_large_patch16_224": "vit_l_16",
+    "swin_tiny_patch4_window7_224": "swin_t",
+    "swin_small_patch4_window7_224": "swin_s",
+    "swin_base_patch4_window7_224": "swin_b",
+    "regnety_004": "regnet_y_400mf",
+    "regnety_008": "regnet_y_800mf",
+    "regnety_016": "regnet_y_1_6gf",
+    "regnety_032": "regnet_y_3_2gf",
+    "regnety_080_tv": "regnet_y_8gf",
+    "regnety_160": "regnet_y_16gf",
+    "regnety_320": "regnet_y_32gf",
+    "regnetx_004_tv": "regnet_x_400mf",
+    "regnetx_008": "regnet_x_800mf",
+    "regnetx_016": "regnet_x_1_6gf",
+    "regnetx_032": "regnet_x_3_2gf",
+    "regnetx_080": "regnet_x_8gf",
+    "regnetx_160": "regnet_x_16gf",
+    "regnetx_320": "regnet_x_32gf",
+}
+
+# Source: huggingface/pytorch-image-models, results/benchmark-infer-amp-nhwc-pt240-cu124-rtx4090.csv (infer_gmacs).
+TIMM_GMACS = {
+    "inception_v4": 12.28,
+    "inception_resnet_v2": 13.18,
+    "resnetv2_50": 4.11,
+    "resnetv2_101": 7.83,
+    "resnetv2_152": 11.55,
+    "legacy_xception": 8.40,
+    "mobilenetv1_100": 0.58,
+    "legacy_seresnet18": 1.82,
+    "legacy_seresnet34": 3.67,
+    "legacy_seresnet50": 3.88,
+    "legacy_seresnet101": 7.61,
+    "legacy_seresnet152": 11.33,
+    "seresnet50": 4.11,
+    "mobilenetv2_050": 0.10,
+    "mobilenetv2_140": 0.60,
+    "mnasnet_small": 0.07,
+    "semnasnet_100": 0.32,
+    "efficientnet_b1": 0.59,  # at 224 pixels, where torchvision takes 240
+    "efficientnet_b2": 0.89,
+    "efficientnet_b3": 1.63,
+    "efficientnet_b4": 3.13,
+    "efficientnet_b5": 9.59,
+    "tf_efficientnet_b6": 19.40,
+    "tf_efficientnet_b7": 38.33,
+    "regnetx_002": 0.20,
+    "regnety_002": 0.20,
+    "vit_tiny_patch16_224": 1.26,
+    "vit_small_patch16_224": 4.61,
+    "deit_tiny_patch16_224": 1.26,
+    "deit_small_patch16_224": 4.61,
+    "deit_base_patch16_224": 17.58,
+    "deit_tiny_distilled_patch16_224": 1.27,
+    "deit_small_distilled_patch16_224": 4.63,
+    "deit_base_distilled_patch16_224": 17.68,
+    "swin_large_patch4_window7_224": 34.53,
+    "maxvit_tiny_tf_224": 5.60,
+    "maxvit_small_tf_224": 11.66,
+    "maxvit_base_tf_224": 24.04,
+    "maxvit_large_tf_224": 43.68,
+}
+
+# Sums worked by hand in tests/test_architectures.py, for the networks that neither timm nor torchvision has.
+BY_HAND = {
+    "lenet5": 61_706,
+    "nin": 7_595_176,
+    "bn_inception": 11_295_240,
+    **{f"cifar_resnet{version}20": 269_722 for version in ("", "v2_")},
+    **{f"cifar_resnet{version}32": 464_154 for version in ("", "v2_")},
+    **{f"cifar_resnet{version}44": 658_586 for version in ("", "v2_")},
+    **{f"cifar_resnet{version}56": 853_018 for version in ("", "v2_")},
+}
+
+
+def main() -> int:
+    """Returns the exit code."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("names", nargs="*", metavar="NAME", help="architectures (default: every classic)")
+    parser.add_argument("--again", action="store_true", help="check names that have a row as well")
+    parser.add_argument("--one", metavar="NAME", help=argparse.SUPPRESS)  # this script in its process for one name
+    arguments = parser.parse_args()
+    if arguments.one:
+        csv.writer(sys.stdout).writerow(checked(arguments.one))
+        return 0
+    names, rows = arguments.names or classics(), read_table()
+    failed = []
+    for name in names:
+        if name in rows and not arguments.again:
+            continue
+        ran = subprocess.run([sys.executable, __file__, "--one", name], stdout=subprocess.PIPE, text=True)
+        if ran.returncode:
+            failed.append(name)
+            print(f"{name}: failed", file=sys.stderr)
+            continue
+        rows[name] = dict(zip(COLUMNS, next(csv.reader([ran.stdout])), strict=True))
+        print(",".join(rows[name].values()), flush=True)
+        write_table(rows)
+    outside = [name for name in names if name in rows and is_outside(rows[name])]
+    for name in outside:
+        print(f"{name}: outside its limits: {rows[name]}", file=sys.stderr)
+    return 1 if failed or outside else 0
+
+
+def classics() -> list[str]:
+    """The architectures of the catalog's classics."""
+    from visiontool import catalog
+
+    return list(dict.fromkeys(entry.architecture for entry in catalog.classics()))
+
+
+def checked(name: str) -> list[object]:
+    """The row of one architecture."""
+    import numpy as np
+    import torch
+    from random_weights import random_weights
+
+    from visiontool import Classifier, cost
+    from visiontool.cost.stored import store
+    from visiontool.find import find_images
+    from visiontool.spec import InputSpec, ModelSpec
+    from visiontool.training import backbone, parity
+    from visiontool.training.contract import InContract
+    from visiontool.training.convert import convert
+    from visiontool.training.exporters import WAYS
+
+    started = time.monotonic()
+    torch.manual_seed(0)
+    model = backbone.create(name)
+    cfg = model.pretrained_cfg
+    spec = ModelSpec(
+        name=name,
+        labels=tuple(f"class {index}" for index in range(model.num_classes)),
+        input=InputSpec(size=cfg["input_size"][1:], mean=cfg["mean"], std=cfg["std"]),
+    )
+    pictures = list(find_images([str(ROOT / "samples")]))
+    pixels = parity.pixels_of(pictures, spec, 3)
+    random_weights(model, parity.normalized(pixels, spec.input))
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder, "model.onnx")
+        spec = convert(model, spec, path, pictures, batches=(1, 3))
+        expected = parity.answers(InContract(model, spec.input), spec.input, pixels)["logits"]
+        classifier = Classifier.load(path, device="cpu")
+        relative = [parity.relative_l2(classifier.run(pixels[:n], "logits"), expected[:n]) for n in (1, 3)]
+        measured = cost.measure(path)
+    store(name, measured)
+    spread = float(np.linalg.norm(expected[0] - expected[1]) / np.linalg.norm(expected[0]))
+    reference, reference_params = reference_of(name)
+    return [
+        name,
+        "x".join(map(str, cfg["input_size"])),
+        sum(parameter.numel() for parameter in model.parameters()),
+        reference,
+        reference_params,
+        measured.macs,
+        *gmacs_of(name),
+        spec.tools.get("exporter", next(iter(WAYS))),
+        *(f"{value:.1e}" for value in relative),
+        f"{spread:.2f}",
+        round(time.monotonic() - started),
+    ]
+
+
+def reference_of(name: str) -> tuple[str, int]:
+    """Whose network `name` is compared with, and its number of parameters."""
+    import timm
+    import torchvision
+    from torch import nn
+
+    def count(model: nn.Module) -> int:
+        return sum(parameter.numel() for parameter in model.parameters())
+
+    if name in BY_HAND:
+        return "by hand", BY_HAND[name]
+    theirs = TORCHVISION_NAMES.get(name, name)
+    if theirs not in torchvision.models.list_models(torchvision.models):
+        return "timm", count(timm.create_model(name))
+    without_auxiliary = {"aux_logits": False, "init_weights": False} if theirs in ("googlenet", "inception_v3") else {}
+    return "torchvision", count(torchvision.models.get_model(theirs, **without_auxiliary))
+
+
+def gmacs_of(name: str) -> tuple[str, float | str]:
+    """Who publishes the multiply-accumulates of `name`, and how many, in 10^9; empty where nobody does."""
+    import torchvision
+
+    if name in TIMM_GMACS:
+        return "timm", TIMM_GMACS[name]
+    theirs = TORCHVISION_NAMES.get(name, name)
+    if theirs in torchvision.models.list_models(torchvision.models):
+        return "torchvision", torchvision.models.get_model_weights(theirs).DEFAULT.meta["_ops"]
+    return "", ""
+
+
+def is_outside(row: dict[str, str]) -> bool:
+    """Whether the row says that something is wrong."""
+    within = [
+        row["params"] == row["reference_params"],
+        float(row["relative_1"]) <= MAX_RELATIVE,
+        float(row["relative_3"]) <= MAX_RELATIVE,
+        float(row["spread"]) >= MIN_SPREAD,
+    ]
+    if row["gmacs_of"]:
+        share, rounding = {"torchvision": (0.01, 0.0005), "timm": (0.03, 0.005)}[row["gmacs_of"]]
+        published, counted = float(row["reference_gmacs"]), int(row["macs"] or 0) / 1e9
+        within.append(abs(counted - published) <= share * published + rounding)
+    return not all(within)
+
+
+def read_table() -> dict[str, dict[str, str]]:
+    """The rows there are, by name."""
+    if not TABLE.is_file():
+        return {}
+    with TABLE.open(newline="") as file:
+        return {row["name"]: row for row in csv.DictReader(file)}
+
+
+def write_table(rows: dict[str, dict[str, str]]) -> None:
+    """Writes the table anew, so that it is whole at every moment."""
+    unfinished = TABLE.with_name(TABLE.name + ".partial")
+    with unfinished.open("w", newline="") as file:
+        writer = csv.DictWriter(file, COLUMNS, lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(rows[name] for name in sorted(rows))
+    unfinished.replace(TABLE)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
