@@ -105,7 +105,12 @@ def test_torchvisions_networks_are_torchvisions(name):
         assert parameters(name) == weights.meta["num_params"]
 
 
-@pytest.mark.parametrize("name", OURS)
+QUICK = ("lenet5", "cifar_resnet20", "squeezenet1_1")
+
+
+@pytest.mark.parametrize(
+    "name", [name if name in QUICK else pytest.param(name, marks=pytest.mark.slow) for name in OURS]
+)
 def test_they_have_timms_interface(name):
     model = timm.create_model(name).eval()
     features, x = model.num_features, torch.zeros(2, *model.pretrained_cfg["input_size"])

@@ -34,13 +34,14 @@ def saved(path, model, wrap=lambda state: state):
     return path
 
 
+SLOW = ("shufflenet_v2_x0_5", "resnet18", "alexnet", "squeezenet1_0", "vgg11", "vgg11_bn")
+
+
 @pytest.mark.parametrize(
     "name",
     [
         "squeezenet1_1",
-        "shufflenet_v2_x0_5",
-        "resnet18",
-        *(pytest.param(name, marks=pytest.mark.slow) for name in ("alexnet", "squeezenet1_0", "vgg11", "vgg11_bn")),
+        *(pytest.param(name, marks=pytest.mark.slow) for name in SLOW),
     ],
 )
 def test_torchvisions_weights_give_torchvisions_answers(tmp_path, name):
@@ -67,7 +68,8 @@ def test_torchvisions_old_names_of_layers_are_understood(tmp_path):
     torch.testing.assert_close(answers(ours), answers(theirs), atol=1e-4, rtol=1e-4)
 
 
-@pytest.mark.parametrize("name", ["googlenet", pytest.param("inception_v3", marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["googlenet", "inception_v3"])
 def test_auxiliary_heads_are_left_out_and_the_normalization_is_torchvisions(tmp_path, name):
     size = 80
     theirs = torchvision.models.get_model(name, aux_logits=True, init_weights=False, transform_input=True)

@@ -3,6 +3,7 @@
 import hashlib
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -179,6 +180,41 @@ def test_a_damaged_model_is_refused_with_what_to_type(harm: Callable[[Path], obj
     put("a")
     assert cache.verify("a") == []
     assert store.resolve("a").read_bytes() == b"o" * 100
+
+
+@pytest.mark.parametrize(
+    ("name", "source", "again"),
+    [
+        (
+            "vgg16.tv_in1k@256",
+            "hf-hub:timm/vgg16.tv_in1k",
+            "Get it anew with: visiontool models pull vgg16.tv_in1k@256",
+        ),
+        ("me--birds", "hf-hub:me/birds", "Then pull it again: visiontool models pull hf-hub:me/birds"),
+        ("b+0123456789ab", "local-dir:/my b", "Then pull it again: visiontool models pull 'local-dir:/my b'"),
+        ("nin+0123456789ab", "file w.pth", "Then pull it again: visiontool models pull nin --weights w.pth"),
+        ("nin+0123456789ab@96", "file w", "Then pull it again: visiontool models pull nin --weights w --img-size 96"),
+    ],
+)
+def test_a_damaged_model_that_the_catalog_does_not_know_is_pulled_from_its_source(
+    name: str, source: str, again: str
+) -> None:
+    with cache.lock(cache.models(), name), cache.unpublished(name) as folder:
+        (folder / "model.onnx").touch()
+        made = cache.publish(folder, name, source=source, license="", tools={})
+    remove = "" if again.startswith("Get") else f"Remove it with: visiontool models remove {name}\n"
+    made.path.write_bytes(b"x")
+    words = f"{name} in the cache is damaged: model.onnx was changed since it was pulled.\n{remove}{again}"
+    with pytest.raises(cache.DamagedModel, match=f"^{re.escape(words)}$"):
+        cache.cached(name)
+    record_file = made.folder / "record.json"
+    record_file.write_text(record_file.read_text().replace('"pulled"', '"pulled?"'))
+    with pytest.raises(cache.DamagedModel, match=re.escape(again)):
+        cache.cached(name)
+    record_file.write_text("")
+    if remove:
+        with pytest.raises(cache.DamagedModel, match=re.escape(f"models remove {name}, then pull it again") + "$"):
+            cache.cached(name)
 
 
 def test_a_change_that_keeps_size_and_time_is_found_by_verify() -> None:
@@ -393,6 +429,7 @@ def test_a_read_only_cache_answers(tmp_path: Path) -> None:
         "[] 1",
         f"{cache.root()}: the cache cannot be written (Permission denied).",
         "Set VISIONTOOL_CACHE to a folder on a disk with room that you may write to.",
-        f"{path.parent} cannot be removed: Permission denied",
+        f"{cache.root()}: the cache cannot be written (Permission denied).",
+        "Set VISIONTOOL_CACHE to a folder on a disk with room that you may write to.",
     ], ran.stderr
     assert (path.parent / "record.json").stat().st_mtime_ns == record_time

@@ -94,8 +94,9 @@ def test_a_mistyped_command_is_no_filter(run):
     assert "show" in ran.err
 
 
-def test_the_list_fits_80_columns():
-    terminal = Terminal([sys.executable, "-m", "visiontool", "models", "vit_base_patch"])
+@pytest.mark.parametrize("arguments", [[], ["vit_base_patch"]], ids=["classics", "long names"])
+def test_the_list_fits_80_columns(arguments):
+    terminal = Terminal([sys.executable, "-m", "visiontool", "models", *arguments])
     assert terminal.wait() == 0
     lines = terminal.text.splitlines()
     assert len(lines) > 20
@@ -239,7 +240,8 @@ def test_a_pulled_network_answers_without_torch_by_any_of_its_names(run, pulled,
 def test_the_list_marks_what_is_here(run, pulled):
     (line,) = [line for line in run("models").out.splitlines() if line.startswith("vgg16 ")]
     assert line.endswith("cached")
-    assert [line.split()[0] for line in run("models", "--cached").out.splitlines()[1:]] == ["vgg16"]
+    names = [line.split()[0] for line in run("models", "--cached").out.splitlines()[1:]]
+    assert names == ["resnet18_tiny200", "lenet5", "vgg16"]
     assert str(pulled) in run("models", "show", "vgg16").out
 
 
@@ -314,3 +316,70 @@ def test_without_torch_the_error_names_the_extra(tmp_path):
     ran = run_blocked(TORCH, "predict", red, "-m", "alexnet")
     assert ran.returncode == 4
     assert "visiontool[train]" in ran.stderr
+
+
+def test_a_damaged_network_is_marked_and_hides_no_other(run, pulled):
+    (pulled / "record.json").write_text("{")
+    ran = run("models")
+    assert ran.code == 0
+    (line,) = [line for line in ran.out.splitlines() if line.startswith("vgg16 ")]
+    assert line.endswith("cached, damaged")
+
+
+def test_other_weights_have_no_published_facts(run, make_color_model):
+    model = make_color_model("own.onnx", architecture="resnet50", weights={"license": "mit", "params": 7})
+    shown = run("models", "show", model).out
+    assert "Deep Residual Learning" in shown
+    assert "mit" in shown
+    assert "bsd" not in shown
+    assert "as published" not in shown
+    row = json.loads(run("models", "show", model, "--json").out)
+    assert (row["top1"], row["source"], row["license"], row["params"]) == (None, "", "mit", 7)
+
+
+def test_another_size_has_no_figures_of_the_published_one(run):
+    shown = run("models", "show", "resnet50@256").out
+    assert "256 x 256" in shown
+    assert "MACs" not in shown
+    assert "as published" not in shown
+    assert run("models", "show", "resnet50@256", "--layers").code == 4
+    assert "4.09" not in run("models", "show", "resnet50.a3_in1k").out  # made for 160 pixels
+
+
+def test_names_and_licenses_steer_no_terminal(run, pulled):
+    spec = replace(COLOR_SPEC, name="x", weights={"license": "\x1b[31m\nrow"}, labels=("a\u202e", "b", "c"))
+    model = save_model(color_graph(), pulled / "model.onnx", spec.to_metadata())
+    os.rename(pulled, pulled.with_name("own--model"))
+    with cache.lock(cache.models(), "own--model"), cache.unpublished("own--model") as folder:
+        os.rename(pulled.with_name("own--model") / "model.onnx", folder / "model.onnx")
+        cache.publish(folder, "own--model", source="a test", license="", tools={})
+    out = run("models", "--cached").out
+    assert "own--model" in out
+    assert "\x1b" not in out
+    shown = run("models", "show", "own--model", "--json").out
+    assert "\u202e" not in shown
+    assert json.loads(shown)["manifest"]["labels"][0] == "a\u202e"
+    assert not model.exists()
+
+
+def test_a_default_that_cannot_answer_is_refused_and_a_folder_is_not_taken_for_it(run, tmp_path, monkeypatch):
+    monkeypatch.setenv("VISIONTOOL_CACHE", str(tmp_path / "cache"))
+    monkeypatch.chdir(tmp_path)
+    assert run("models", "default", save_model(color_graph(), tmp_path / "bare.onnx")).code == 4
+    (tmp_path / "lenet5").mkdir()
+    assert run("models", "default", "lenet5").out == "lenet5\n"
+
+
+def test_a_file_that_lacks_its_description_has_no_snippet(run, tmp_path):
+    ran = run("models", "show", save_model(color_graph(), tmp_path / "other.onnx"), "--snippet")
+    assert ran.code == 4
+    assert "--class-names FILE" in ran.err
+    assert "models pull" not in ran.err
+
+
+def test_a_full_disk_and_a_closed_pipe_are_told_as_such():
+    command = f"{sys.executable} -m visiontool models --all"
+    ran = subprocess.run(["sh", "-c", f"{command} >/dev/full"], capture_output=True, text=True)
+    assert (ran.returncode, ran.stderr) == (1, "Error: the output cannot be written: No space left on device\n")
+    ran = subprocess.run(["sh", "-c", f"{command} | head -n 1"], capture_output=True, text=True)
+    assert ran.stderr == ""

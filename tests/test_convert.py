@@ -91,6 +91,7 @@ def test_the_last_layer_on_the_embedding_gives_the_logits(digits):
     np.testing.assert_allclose(embedding @ weight.T + bias, classifier.logits(SAMPLES), atol=1e-4)
 
 
+@pytest.mark.slow
 def test_the_same_network_gives_the_same_bytes(digits, tmp_path):
     path, _ = digits
     code = (
@@ -197,6 +198,7 @@ def test_another_way_is_taken_where_one_fails_and_it_is_named(network, tmp_path,
     assert not (tmp_path / "none.onnx").exists()
 
 
+@pytest.mark.slow
 def test_the_other_exporters_write_files_that_pass(network, tmp_path, monkeypatch):
     model, spec, pictures = network
     assert list(exporters.WAYS) == ["dynamo", "dynamo without optimizer", "TorchScript"]

@@ -216,6 +216,36 @@ def test_attention_counts_its_products(tmp_path):
     assert cost.receptive_field is None
 
 
+@pytest.mark.parametrize("operator", ["ReduceMean", "ReduceMax"])
+@pytest.mark.parametrize("opset", [13, 20])
+def test_a_pool_over_sides_of_unknown_length_has_no_field(operator, opset, tmp_path):
+    """A shape is known behind it, but not before; newer opsets give the axes as an input."""
+    build = Build("N", 3, "H", "W", opset=opset)
+    build.constant("fc", 3, 5)
+    if opset < 18:
+        build.node(operator, "x", "a", axes=[2, 3], keepdims=0)
+    else:
+        build.numbers("sides", 2, 3), build.node(operator, "x sides", "a", keepdims=0)
+    cost = measure(build.node("MatMul", "a fc", "b").save(tmp_path, "b"))
+    assert (cost.params, cost.macs, cost.receptive_field, cost.peak_activation_bytes) == (15, 15, None, None)
+    assert [(layer.output_shape, layer.receptive_field) for layer in cost.layers][-1] == ((5,), None)
+
+
+@pytest.mark.parametrize("order", [[0, 1], [0, 1, 2], [3, 2, 1], [0, 1, 2, 2]])
+def test_a_transpose_that_leaves_axes_out_has_no_field(order, tmp_path):
+    build = Build("N", 3, 8, 8)
+    build.constant("w", 4, 3, 3, 3)
+    build.node("Conv", "x w", "a").node("Transpose", "a", "b", perm=order)
+    cost = measure(build.save(tmp_path, "b"))
+    assert [layer.receptive_field for layer in cost.layers] == [3]
+
+
+def test_a_kernel_that_depends_on_the_picture_has_no_field(tmp_path):
+    build = Build(1, 1, 8, 8)
+    build.constant("map", 1, 1, 16, 16)
+    assert measure(build.node("Conv", "map x", "a").save(tmp_path, "a")).receptive_field is None
+
+
 def test_weights_are_found_behind_what_only_depends_on_them(tmp_path):
     """Quantized, transposed, made by a Constant node, and used twice."""
     build = Build("N", 3, 4, 4)
@@ -342,8 +372,12 @@ def growing_ranks(build: Build) -> str:
     return "v3000"
 
 
-def many_outputs(build: Build) -> str:
-    build.node("Split", "x", "y", axis=1, num_outputs=2**62)
+def negative_sides(build: Build) -> str:
+    """onnx ends the whole process on a slice of them, which come of a window larger than its map, or from the file."""
+    build.numbers("start", 0), build.numbers("end", 4), build.numbers("rows", 2)
+    build.tensors.append(TensorProto(name="c", dims=[1, 3, -5, 4], data_type=TensorProto.FLOAT))
+    build.node("MaxPool", "x", "a", kernel_shape=[9, 9]).node("Slice", "a start end rows", "b")
+    build.node("Slice", "c start end rows", "d").node("Add", "b d", "y")
     return "y"
 
 
@@ -382,7 +416,7 @@ def unpaired_attributes(build: Build) -> str:
     [
         doubling_shapes,
         growing_ranks,
-        many_outputs,
+        negative_sides,
         strides_of_strides,
         constants_of_constants,
         huge_numbers,

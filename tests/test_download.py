@@ -264,6 +264,26 @@ def test_a_file_that_is_too_large_is_refused(
     assert not target.exists()
 
 
+@pytest.mark.parametrize("digits", ["9" * 30, "9" * 5000])
+def test_numbers_that_no_file_has_are_refused(digits: str, hub: HubServer, target: Path) -> None:
+    served = hub.add("/file.pth", CONTENT)
+    leave_half(hub, target)
+    served.headers = {"Content-Range": f"bytes {digits}-{digits}/{digits}"}
+    download(hub.url + "/file.pth", target)
+    assert target.read_bytes() == CONTENT
+    assert [asked.headers.get("range") for asked in hub.asked] == ["bytes=500000-", None]  # anew
+    served.headers = {"Content-Length": digits}
+    target.unlink()
+    assert f"it has more than {downloading.MAX_BYTES:,} bytes" in error_of(hub.url + "/file.pth", target)
+
+
+@pytest.mark.parametrize("url", ["http://[::1", "http://127.0.0.1:x/", "http://127.0.0.1:99999/", "http://a..b/c"])
+def test_an_address_that_is_none_is_told(url: str, hub: HubServer, target: Path) -> None:
+    error_of(url, target)
+    hub.add("/file.pth", b"", redirect=url)
+    assert error_of(hub.url + "/file.pth", target).startswith(f"{hub.url}/file.pth cannot be downloaded: ")
+
+
 def test_content_in_another_encoding_is_refused(hub: HubServer, target: Path) -> None:
     hub.add("/file.pth", CONTENT, headers={"Content-Encoding": "gzip"})
     assert "the server sends it as gzip, unasked" in error_of(hub.url + "/file.pth", target)

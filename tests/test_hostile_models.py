@@ -94,6 +94,17 @@ def with_strange_names() -> onnx.ModelProto:
     return model
 
 
+def with_split(count: int, outputs: list[str]) -> Callable[[], onnx.ModelProto]:
+    """onnxruntime, when it opens the file, would make room for too many outputs and crash on too few."""
+
+    def graph() -> onnx.ModelProto:
+        model = color_graph()
+        model.graph.node[-1].CopyFrom(helper.make_node("Split", ["embedding"], outputs, axis=1, num_outputs=count))
+        return model
+
+    return graph
+
+
 GOOD = COLOR_SPEC.to_json()
 HOSTILE: dict[str, tuple[Build, str]] = {
     "external data": (with_external_data, "is kept in another file (external data)"),
@@ -126,6 +137,8 @@ HOSTILE: dict[str, tuple[Build, str]] = {
     "foreign operator": (file_with(GOOD, with_operator_of_another_library), "onnxruntime cannot open it: "),
     "strange names": (file_with(GOOD, with_strange_names), r"is not in the graph: ['a\n\x1b[2Jbb"),
     "two inputs": (file_with(GOOD, with_two_inputs), "the graph takes 2 inputs"),
+    "split of a bomb": (file_with(GOOD, with_split(2**31 - 1, ["logits"])), "a Split into 2,147,483,647 values"),
+    "split into too few": (file_with(GOOD, with_split(1, ["logits", "b"])), "a Split into 1 values that gives 2"),
     "batch of nothing": (file_with(GOOD, with_fixed_batch(0)), "the graph takes 0 pictures at once"),
     "batch of a bomb": (file_with(GOOD, with_fixed_batch(2**40)), "the graph takes 1099511627776 pictures at once"),
 }

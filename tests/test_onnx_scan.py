@@ -386,6 +386,91 @@ def test_a_file_as_large_as_real_networks_is_far_below_the_limit(
     assert scan(path).metadata == {}
 
 
+# A Split that miscounts its outputs: onnxruntime would make room for too many, and end the process on too few.
+
+MANY = 2**31 - 1
+
+
+def split(count: int, outputs: int = 1) -> onnx.NodeProto:
+    return helper.make_node("Split", ["image"], [f"part{i}" for i in range(outputs)], axis=1, num_outputs=count)
+
+
+def split_in_graph(count: int) -> onnx.ModelProto:
+    model = color_graph()
+    model.graph.node.append(split(count))
+    return model
+
+
+def split_in_if(count: int) -> onnx.ModelProto:
+    model = color_graph()
+    branches = {"then_branch": onnx.GraphProto(), "else_branch": onnx.GraphProto(node=[split(count)])}
+    model.graph.node.append(helper.make_node("If", ["x"], ["y"], **branches))
+    return model
+
+
+def split_in_function(count: int) -> onnx.ModelProto:
+    model = color_graph()
+    model.functions.append(onnx.FunctionProto(name="f", node=[split(count)]))
+    return model
+
+
+@pytest.mark.parametrize("build", [split_in_graph, split_in_if, split_in_function])
+def test_a_split_that_miscounts_its_outputs_is_refused(build: Callable[[int], onnx.ModelProto], tmp_path: Path) -> None:
+    for count, said in ((MANY, "2,147,483,647"), (2, "2"), (0, "0"), (-1, f"{2**64 - 1:,}")):
+        message = refusal(save_model(build(count), tmp_path / "model.onnx"))
+        assert message.endswith(f"not an ONNX file, or a damaged one (a Split into {said} values that gives 1)")
+    assert outcome(save_model(build(1), tmp_path / "model.onnx")) == "passed"
+
+
+def test_a_split_into_fewer_values_than_it_gives_is_refused(tmp_path: Path) -> None:
+    model = color_graph()
+    model.graph.node.append(split(2, outputs=3))
+    assert "a Split into 2 values that gives 3" in refusal(save_model(model, tmp_path / "model.onnx"))
+
+
+def test_a_split_whose_outputs_its_caller_counts_is_refused(tmp_path: Path) -> None:
+    """onnxruntime puts the caller's number, or the function's default, in its place."""
+    inner = helper.make_node("Split", ["a"], ["b"], axis=1)
+    inner.attribute.add(name="num_outputs", ref_attr_name="count", type=onnx.AttributeProto.INT)
+    model = color_graph()
+    model.functions.append(onnx.FunctionProto(name="f", node=[inner], attribute=["count"]))
+    model.graph.node.append(helper.make_node("f", ["image"], ["y"], count=MANY))
+    assert "a Split whose number of outputs is not its own" in refusal(save_model(model, tmp_path / "model.onnx"))
+
+
+def test_only_num_outputs_of_a_split_counts(tmp_path: Path) -> None:
+    model = color_graph()
+    model.graph.node.append(split(3, outputs=3))
+    model.graph.node.append(helper.make_node("Split", ["image"], ["part"], axis=MANY))
+    model.graph.node.append(helper.make_node("Other", ["image"], ["other"], num_outputs=MANY))
+    assert outcome(save_model(model, tmp_path / "model.onnx")) == "passed"
+
+
+COUNT = varint(3 << 3) + varint(MANY)
+SMALL_COUNT = varint(3 << 3) + varint(1)
+NAMED = field(1, b"num_outputs")
+SPLIT_TRICKS = {
+    "attribute first": field(5, NAMED + COUNT) + field(4, b"Split"),
+    "number ahead of its name": field(4, b"Split") + field(5, COUNT + NAMED),
+    "operator twice": field(4, b"Relu") + field(4, b"Split") + field(5, NAMED + COUNT),
+    "name twice": field(4, b"Split") + field(5, field(1, b"axis") + NAMED + COUNT),
+    "number twice": field(4, b"Split") + field(5, NAMED + SMALL_COUNT + COUNT),
+    "attribute twice": field(4, b"Split") + field(5, NAMED + SMALL_COUNT) + field(5, NAMED + COUNT),
+    "keys drawn out": varint(4 << 3 | 2, 5) + field(4, b"Split")[1:] + field(5, NAMED + varint(3 << 3, 5) + COUNT[1:]),
+}
+
+
+@pytest.mark.parametrize("trick", SPLIT_TRICKS)
+def test_no_encoding_hides_a_split_into_many_values(trick: str, tmp_path: Path) -> None:
+    path = tmp_path / "model.onnx"
+    node = field(1, b"image") + field(2, b"part") + SPLIT_TRICKS[trick]
+    path.write_bytes(HEADER + field(7, field(1, node) + PORTS))
+    assert "a Split into 2,147,483,647 values that gives 1" in refusal(path)
+    (read,) = onnx.ModelProto.FromString(path.read_bytes()).graph.node  # the reference parser sees it too
+    assert read.op_type == "Split"
+    assert ("num_outputs", MANY) in [(attribute.name, attribute.i) for attribute in read.attribute]
+
+
 @pytest.mark.parametrize("depth", [31, 32, 33, 34, 40])
 def test_external_data_is_found_as_deep_as_onnxruntime_reads(depth: int, tmp_path: Path) -> None:
     graph = field(5, FAR)

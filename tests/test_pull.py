@@ -154,7 +154,14 @@ def test_a_network_is_pulled_once_and_then_answers_as_torch_does(root: Path, hub
             {"offline": True},
             "model.safetensors would be downloaded, but --offline was given.\nGo online",
         ),
-        ("vit_giant_patch16_gap_224.in22k_ijepa", {}, "gives features only: its weights know no classes to name."),
+        ("vit_giant_patch16_gap_224.in22k_ijepa", {}, "gives features only, so its answers would have no names.\n"),
+        (
+            "resmlp_12_224.fb_dino",
+            {},
+            "resmlp_12_224.fb_dino gives 1,000 numbers that are not known as ImageNet's classes, so its answers would"
+            " have no names.\nWith names for its classes: visiontool models pull resmlp_12_224.fb_in1k",
+        ),
+        ("mvitv2_base_cls.fb_inw21k", {}, "would have no names.\nChoose another network."),
         ("vgg16", {}, "cannot be downloaded: the server answers 401 Unauthorized.\n"),
         ("vgg16", {}, "give it with --weights FILE,\nor put it at "),
         ("hf-hub:me/birds", {}, "give the folder of a copy of the repository: -m local-dir:FOLDER"),
@@ -172,6 +179,47 @@ def test_a_network_too_large_for_a_file_is_refused_before_it_is_downloaded(hub: 
     with pytest.raises(ModelError, match=r"M parameters; an .onnx file holds at most 537 M"):
         pull(large.name)
     assert hub.asked == []
+
+
+def test_what_is_refused_for_its_classes_is_what_the_conversion_would_refuse(monkeypatch: pytest.MonkeyPatch) -> None:
+    from visiontool.pull import _has_named_classes
+    from visiontool.training.convert import _imagenet
+
+    monkeypatch.setattr(timm.data, "ImageNetInfo", str)  # which takes long to read its names
+    answers = {}
+    for entry in catalog.entries():
+        known = (entry.tag, entry.classes)
+        if known not in answers:
+            try:
+                answers[known] = bool(_imagenet(entry.name, *known))
+            except ConversionError:
+                answers[known] = False
+        assert _has_named_classes(entry) == answers[known], entry
+    assert set(answers.values()) == {True, False}
+
+
+def test_a_page_in_place_of_a_file_names_the_repository(root: Path, hub: HubServer) -> None:
+    page = b"<!DOCTYPE html><title>Log in</title>"
+    for config in (page, b'{"architecture": "test_resnet", "pretrained_cfg": {}, "num_classes": 1000}'):
+        hub.add_to_hub("me/birds", "config.json", config)
+        hub.add_to_hub("me/birds", "model.safetensors", page)
+        with pytest.raises(
+            ConversionError, match=r"^hf-hub:me/birds(: expected timm's config.json|/model.safetensors: )"
+        ) as caught:
+            pull("hf-hub:me/birds")
+        assert str(root) not in str(caught.value)
+        assert left_in(root) == {"models": [], "downloads": []}
+
+
+def test_offline_is_said_before_that_the_cache_cannot_be_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("VISIONTOOL_CACHE", str(tmp_path / "file" / "cache"))
+    for name in ("test_resnet", "hf-hub:me/birds"):
+        with pytest.raises(ModelError, match="would be downloaded, but --offline was given") as caught:
+            pull(name, offline=True)
+        assert "put it at" not in str(caught.value)
 
 
 @pytest.mark.parametrize("package", ["torch", "timm"])
@@ -197,7 +245,7 @@ def test_weights_of_another_network_leave_nothing(root: Path, tmp_path: Path) ->
 def test_weights_of_another_network_on_the_server_are_not_kept(root: Path, hub: HubServer) -> None:
     hub.files.clear()
     hub.add_to_hub(f"timm/{NAME}", "model.safetensors", safetensors_torch.save({"x": torch.zeros(100_000)}))
-    with pytest.raises(ConversionError, match="these are not the weights of test_resnet"):
+    with pytest.raises(ConversionError, match=f"^hf-hub:timm/{NAME}: these are not the weights of test_resnet"):
         pull(NAME)
     assert left_in(root) == {"models": [], "downloads": []}
 
@@ -308,7 +356,7 @@ def test_a_process_ended_in_the_conversion_leaves_only_the_download(how: str, ro
     hidden = [name for name in left["models"] if name.startswith(f".{NAME}~")]
     assert left["models"] == hidden
     assert len(hidden) == (2 if how == "SIGKILL" else 0)  # the folder and the lock
-    assert f"timm--{NAME}--model.safetensors" in left["downloads"]
+    assert f"downloaded--timm--{NAME}--model.safetensors" in left["downloads"]
     hub.asked.clear()
     assert pull(NAME).name == NAME
     assert hub.asked == []

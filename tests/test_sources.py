@@ -138,9 +138,46 @@ def test_offline_is_obeyed_and_says_what_can_be_done(
     assert error_of(SOURCE) == f"{url} would be downloaded, but HF_HUB_OFFLINE is set.\n{ways_out}"
     assert "would be downloaded" in error_of(hub.url + "/models/alexnet-owt-7be5be79.pth")
     assert hub.asked == []
-    cache.downloads().mkdir(parents=True)
     (cache.downloads() / name).write_bytes(CONTENT)  # as the message says
     assert read(SOURCE) == CONTENT
+    assert downloads() == [name]  # it is not ours
+
+
+def test_what_a_person_put_there_is_used_if_its_hash_fits(hub: HubServer) -> None:
+    url = hub.add_checkpoint("alexnet-owt", CONTENT)
+    name = url.rpartition("/")[2]
+    assert "or put it at" in error_of(url, offline=True)
+    (cache.downloads() / name).write_bytes(OTHER)
+    words = f"{cache.downloads() / name}: expected what {url} gives, whose SHA-256 begins with {name[-12:-4]}.\n"
+    for offline in (True, False):
+        assert error_of(url, offline=offline) == f"{words}Put that file there, or remove this one."
+    (cache.downloads() / name).write_bytes(CONTENT)
+    assert read(url) == CONTENT
+    assert downloads() == [name]
+    assert hub.asked == []
+
+
+def test_a_download_that_was_damaged_meanwhile_is_made_anew(hub: HubServer) -> None:
+    url = hub.add_checkpoint("alexnet-owt", CONTENT)
+    path = cache.downloads() / f"downloaded--{url.rpartition('/')[2]}"
+    path.parent.mkdir(parents=True)
+    path.write_bytes(OTHER)
+    assert "would be downloaded" in error_of(url, offline=True)
+    assert read(url) == CONTENT
+    assert downloads() == []
+
+
+@pytest.mark.parametrize("endpoint", ["http://[bad", "nonsense", "", "http://{", "http://{x}"])
+def test_a_broken_endpoint_is_told(endpoint: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    template = endpoint + "/{repo_id}/resolve/{revision}/{filename}"
+    monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", template)
+    words = error_of(SOURCE)
+    assert "in HF_ENDPOINT" in words if "{" in endpoint else "cannot be downloaded: expected an address" in words
+
+
+def test_a_name_that_no_repository_has_is_told() -> None:
+    with pytest.raises(ModelError, match=r"hf-hub:me/a\.\.b has no address .*\nExpected hf-hub:ORG/NAME"):
+        sources.hub_files("me/a..b").__enter__()
 
 
 @pytest.mark.parametrize("variable", ["", "0"])
@@ -180,7 +217,7 @@ def test_a_download_is_kept_where_the_work_on_it_was_interrupted(hub: HubServer)
 
     with pytest.raises(KeyboardInterrupt):
         use(KeyboardInterrupt())
-    assert downloads() == [url.rpartition("/")[2]]
+    assert downloads() == [f"downloaded--{url.rpartition('/')[2]}"]
     hub.asked.clear()
     assert read(url) == CONTENT
     assert hub.asked == []

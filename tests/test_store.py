@@ -12,7 +12,7 @@ from conftest import ROOT, Ran, save_picture
 
 from visiontool import cache, store
 from visiontool.errors import ModelError, UsageError
-from visiontool.naming import pullable
+from visiontool.naming import cached_name, pullable
 from visiontool.store import (
     DEFAULT_MODEL,
     MODEL_VARIABLE,
@@ -73,6 +73,23 @@ def test_a_folder_with_a_model_comes_before_a_built_in_name(two_built_in: Path, 
     assert resolve("lenet5") == Path("lenet5/model.onnx")
 
 
+def test_a_folder_without_a_model_hides_no_model_of_its_name(
+    two_built_in: Path, in_empty_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("VISIONTOOL_CACHE", str(tmp_path / "cache"))
+    path = put("vgg11.tv_in1k")
+    for name in ("lenet5", "vgg11", "vgg16", "nin", "birds"):
+        (in_empty_folder / name).mkdir()
+    assert resolve("lenet5") == two_built_in / "lenet5" / "model.onnx"
+    assert resolve("vgg11") == path
+    with pytest.raises(ModelNotPulled):
+        resolve("vgg16")
+    with pytest.raises(ModelUntrained):
+        resolve("nin")
+    for typed in ("birds", "./vgg16"):
+        assert error_of(typed) == f"{typed}: the folder has no model.onnx in it"
+
+
 @pytest.mark.parametrize("typed", ["LeNet5", "LeNet-5", "lenet_5", "lenet"])
 def test_a_built_in_model_is_found_however_it_is_written(typed: str, two_built_in: Path, in_empty_folder: Path) -> None:
     assert resolve(typed) == two_built_in / "lenet5" / "model.onnx"
@@ -99,6 +116,16 @@ def test_a_network_without_weights_is_told_with_the_command_that_trains_it(in_em
     assert caught.value.name == "nin"
     assert str(caught.value) == (
         "nin has no published weights.\nTrain it with: visiontool finetune DATA -m nin --from-scratch"
+    )
+
+
+@pytest.mark.parametrize(
+    ("name", "other"), [("efficientnet_b6", "tf_efficientnet_b6"), ("seresnet34", "legacy_seresnet34")]
+)
+def test_a_network_without_weights_names_one_that_has_them(name: str, other: str, in_empty_folder: Path) -> None:
+    assert error_of(name) == (
+        f"{name} has no published weights.\n{other} has weights: visiontool models pull {other}\n"
+        f"Or train it with: visiontool finetune DATA -m {name} --from-scratch"
     )
 
 
@@ -158,6 +185,33 @@ def test_a_folder_in_timms_format_is_known_by_what_is_in_it(tmp_path: Path, monk
     assert resolve(f"local-dir:{folder}") == folder / "model.onnx"
 
 
+def test_what_is_pulled_is_found_in_the_cache_by_every_name_it_has(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("VISIONTOOL_CACHE", str(tmp_path / "cache"))
+    (put("vgg16.tv_in1k") / "../record.json").resolve().write_text("damaged")
+    put("vgg16.tv_in1k@256"), put("vgg11.tv_in1k+0123456789ab"), put("me--birds")
+    for typed, name in (
+        ("VGG-16", "vgg16.tv_in1k"),
+        ("hf-hub:timm/vgg16.tv_in1k", "vgg16.tv_in1k"),
+        ("vgg16@224", "vgg16.tv_in1k"),
+        ("vgg16@256", "vgg16.tv_in1k@256"),
+        ("vgg11.tv_in1k+0123456789ab", "vgg11.tv_in1k+0123456789ab"),
+        ("me--birds", "me--birds"),
+        ("hf-hub:me/birds", "me--birds"),
+    ):
+        assert cached_name(typed) == name
+    for typed, words in (
+        ("vgg11", "'vgg11' is not on this machine. There is: vgg11.tv_in1k+0123456789ab."),
+        ("me--bird", "'me--bird' is not on this machine. There is: me--birds."),
+        ("vgg19", "'vgg19' is not on this machine. Closest: vgg16.tv_in1k"),
+        ("x", "'x' is not on this machine.\nWhat is: visiontool models --cached"),
+        ("lenet5", "lenet5 is built in, not pulled."),
+    ):
+        with pytest.raises(ModelError, match=re.escape(words)):
+            cached_name(typed)
+
+
 def test_a_file_of_weights_makes_a_name_of_its_own(tmp_path: Path) -> None:
     (tmp_path / "w.pth").write_bytes(b"weights")
     digits = hashlib.sha256(b"weights").hexdigest()[:12]
@@ -172,10 +226,11 @@ def test_a_file_of_weights_makes_a_name_of_its_own(tmp_path: Path) -> None:
 
 
 def test_a_file_of_weights_alone_is_told_how_to_give_it(in_empty_folder: Path) -> None:
-    (in_empty_folder / "w.pth").touch()
-    assert error_of("w.pth").startswith(
-        "w.pth: weights of torch, not a model file. Name their network: -m NAME --weights w.pth\n"
-    )
+    for name in ("w.pth", "w.ckpt", "w.BIN"):
+        (in_empty_folder / name).touch()
+        assert error_of(name).startswith(
+            f"{name}: weights of torch, not a model file. Name their network: -m NAME --weights {name}\n"
+        )
 
 
 def test_the_sample_pictures_are_there() -> None:
@@ -183,7 +238,7 @@ def test_the_sample_pictures_are_there() -> None:
 
 
 def test_a_path_may_be_a_path_object_and_have_any_name(tmp_path: Path) -> None:
-    path = tmp_path / "weights.bin"
+    path = tmp_path / "weights.dat"
     path.touch()
     assert resolve(path) == path
     assert resolve(str(path)) == path
@@ -201,6 +256,14 @@ def test_a_path_may_be_a_path_object_and_have_any_name(tmp_path: Path) -> None:
         ("unfinished", "no model is called 'unfinished'."),
         ("unfinished", "or give the path of an .onnx file."),
         ("vgg16@big", "vgg16@big: behind the @ stands the side of the input in pixels, such as vgg16@256"),
+        ("vgg16@0", "vgg16@0: behind the @ stands the side of the input in pixels"),
+        ("vgg16@100000", "vgg16@100000: behind the @ stands the side"),
+        ("vgg16@" + "9" * 5000, "behind the @ stands the side"),
+        ("vgg16@²", "behind the @ stands the side"),
+        ("lenet5@64", "lenet5@64: lenet5 is built in, with its own input size.\nTake it as it is: -m lenet5"),
+        ("resnet18_tiny200@64", "resnet18_tiny200@64: resnet18_tiny200 is built in, with its own input size."),
+        ("hf-hub:me/" + "b" * 300, "expected hf-hub:ORG/NAME"),
+        ("local-dir:" + "b" * 5000, "expected a folder with config.json and model.safetensors"),
         ("hf-hub:birds", "hf-hub:birds: expected hf-hub:ORG/NAME"),
         ("hf-hub:me/birds@v2", "hf-hub:me/birds@v2: expected hf-hub:ORG/NAME"),
         ("local-dir:gone", "local-dir:gone: expected a folder with config.json and model.safetensors"),

@@ -11,6 +11,7 @@ import json
 import os
 import re
 import ssl
+import sys
 import time
 import urllib.error
 import urllib.request
@@ -189,6 +190,10 @@ def _receive(partial: _Partial, authorization: str | None, progress: Progress | 
         raise _BrokenError(_words(error.reason), is_unreachable=True) from None
     except (OSError, http.client.HTTPException) as error:
         raise _BrokenError(f"the connection broke ({_words(error)})") from None
+    except ValueError as error:
+        raise DownloadError(
+            partial.url, f"its address, or the one that the server leads to, is none ({error})"
+        ) from None
     return redirects.sha256
 
 
@@ -213,7 +218,7 @@ def _save(
         partial.forget()
         raise _BrokenError("the server sends a part of another file")
     if total is not None and total > MAX_BYTES:
-        raise DownloadError(partial.url, f"it has {total:,} bytes; at most {MAX_BYTES:,} are taken")
+        raise DownloadError(partial.url, f"it has more than {MAX_BYTES:,} bytes")
     if headers.get("Content-Encoding", "identity") != "identity":
         raise DownloadError(partial.url, f"the server sends it as {headers['Content-Encoding']}, unasked")
     with partial.open(had if append and had else validators, append=append) as file:
@@ -239,9 +244,14 @@ def _extent(headers: http.client.HTTPMessage, is_part: bool) -> tuple[int, int |
     """Where the content begins in the file, and how many bytes the whole file has."""
     if is_part:
         found = _CONTENT_RANGE.fullmatch(headers.get("Content-Range", ""))
-        return (int(found[1]), int(found[2])) if found else (-1, None)
+        return (_number(found[1]), _number(found[2])) if found else (-1, None)
     length = headers.get("Content-Length", "")
-    return 0, int(length) if length.isdecimal() else None
+    return 0, _number(length) if length.isdecimal() else None
+
+
+def _number(digits: str) -> int:
+    """The number; where it has more digits than that of any bytes (`int` refuses thousands), one that is too large."""
+    return int(digits) if len(digits) < 19 else sys.maxsize
 
 
 def _write(file: IO[bytes], chunk: bytes) -> None:
@@ -264,6 +274,17 @@ class _Redirects(urllib.request.HTTPRedirectHandler):
 
     def __init__(self) -> None:
         self.sha256 = ""
+
+    def http_error_302(
+        self, req: urllib.request.Request, fp: IO[bytes], code: int, msg: str, headers: http.client.HTTPMessage
+    ) -> IO[bytes] | None:
+        try:
+            return super().http_error_302(req, fp, code, msg, headers)
+        except ValueError:  # it leads to no address, and urllib leaves the answer open
+            fp.close()
+            raise
+
+    http_error_301 = http_error_303 = http_error_307 = http_error_308 = http_error_302
 
     def redirect_request(
         self,
@@ -288,7 +309,10 @@ class _Redirects(urllib.request.HTTPRedirectHandler):
 
 
 def _is_web(url: str) -> bool:
-    return urlsplit(url).scheme in ("http", "https")
+    try:
+        return urlsplit(url).scheme in ("http", "https")
+    except ValueError:
+        return False
 
 
 def _words(error: object) -> str:

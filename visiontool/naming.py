@@ -10,16 +10,18 @@ A bare "vgg16" is the catalog's to complete.
 """
 
 import hashlib
+import os
 import re
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, NoReturn
 
-from visiontool import cache, catalog
+from visiontool import cache, catalog, store
 from visiontool.catalog import Entry
-from visiontool.errors import ModelError, UsageError
+from visiontool.errors import ModelError, UsageError, closest
 from visiontool.store import FOLDER, HUB
 
 _DIGITS = 12
+_MAX_SIDE = 99_999
 
 
 class Pullable(NamedTuple):
@@ -40,8 +42,10 @@ def pullable(model: str, *, img_size: int | None = None, weights: Path | None = 
 
     Raises:
         ModelError: no such model, folder or file.
-        UsageError: what cannot be combined.
+        UsageError: what cannot be combined, or no size.
     """
+    if img_size is not None and not 0 < img_size <= _MAX_SIDE:
+        raise UsageError(f"{img_size} pixels: expected 1 to {_MAX_SIDE:,} as the side of the input")
     if model.startswith(HUB):
         entry = _published_on_hub(model)
         if entry is None:
@@ -54,12 +58,41 @@ def pullable(model: str, *, img_size: int | None = None, weights: Path | None = 
         model, at, side = model.partition("@")
         if at:
             img_size = _side(model, side, img_size)
+            if model in store.built_in_names():
+                _refuse_size_of_built_in(model, img_size)
         entry = catalog.find(model)
     if img_size is not None and entry.input_size[1:] == (img_size, img_size):
         img_size = None
+    if img_size is not None and weights is None and entry.name in store.built_in_names():
+        _refuse_size_of_built_in(entry.name, img_size)
     of_file = "" if weights is None else f"+{_sha256(weights)[:_DIGITS]}"
     of_size = "" if img_size is None else f"@{img_size}"
     return Pullable(f"{entry.name}{of_file}{of_size}", entry, img_size)
+
+
+def cached_name(name: str) -> str:
+    """What the model that `name` means is called in the cache; it may be damaged there.
+
+    Args:
+        name: its name in the cache, or what `pullable` takes.
+
+    Raises:
+        ModelError: it is not in the cache (the message has the nearest names there).
+    """
+    known = [model.name for model in cache.all_cached()]
+    if name in known:
+        return name
+    try:
+        full = pullable(name).name
+    except ModelError:
+        full = name
+    if full in known:
+        return full
+    if full in store.built_in_names():
+        raise ModelError(f"{name} is built in, not pulled.\nWhat was pulled: visiontool models --cached")
+    alike = [there for there in known if there.startswith(full)]
+    near = f" There is: {', '.join(alike[:3])}." if alike else closest(full, known)
+    raise ModelError(f"{name!r} is not on this machine.{near}\nWhat is: visiontool models --cached")
 
 
 def _published_on_hub(model: str) -> Entry | None:
@@ -82,7 +115,7 @@ def _name_on_hub(model: str) -> str:
 def _name_of_folder(folder: Path) -> str:
     """The folder's own name, and the digest of what is in it."""
     files = [folder / "config.json", folder / "model.safetensors"]
-    if not all(file.is_file() for file in files):
+    if not all(map(os.path.isfile, files)):
         raise ModelError(
             f"{FOLDER}{folder}: expected a folder with config.json and model.safetensors, as timm writes it"
         )
@@ -92,11 +125,15 @@ def _name_of_folder(folder: Path) -> str:
 
 
 def _side(model: str, side: str, img_size: int | None) -> int:
-    if not (side.isdecimal() and side.isascii()):
+    if not re.fullmatch("[0-9]{1,5}", side) or int(side) == 0:
         raise ModelError(f"{model}@{side}: behind the @ stands the side of the input in pixels, such as {model}@256")
     if img_size not in (None, int(side)):
         raise UsageError(f"{model}@{side} and an input size of {img_size} contradict each other")
     return int(side)
+
+
+def _refuse_size_of_built_in(name: str, img_size: int) -> NoReturn:
+    raise ModelError(f"{name}@{img_size}: {name} is built in, with its own input size.\nTake it as it is: -m {name}")
 
 
 def _refuse_options(model: str, img_size: int | None, weights: Path | None) -> None:

@@ -1,11 +1,12 @@
 """A look at an .onnx file from outside, before anything that could act on it: a scan of its protobuf.
 
 It needs neither the `onnx` package nor a session. Tensors are skipped, not read, so a file of any size takes
-milliseconds. onnxruntime would follow a tensor's reference to another file; such files are refused here.
+milliseconds. onnxruntime would follow a tensor's reference to another file, and takes all memory or ends the process
+where a Split miscounts its outputs; such files are refused here.
 
 The scan must never see less than onnxruntime's parser does. So it refuses whatever two parsers could read in two
 ways (numbers of more bits than protobuf keeps, groups, a second graph), and no field overrules an earlier one: a
-tensor that is external by any of its fields is external.
+tensor that is external by any of its fields is external, a node with any operator of Split is a Split.
 
 Source: onnx/onnx.proto3 (field numbers), the protobuf encoding guide (wire types).
 """
@@ -41,7 +42,8 @@ _INSIDE: dict[str, dict[int, str]] = {
 _TENSOR_NAME, _TENSOR_EXTERNAL_DATA, _TENSOR_DATA_LOCATION = 8, 13, 14
 _MODEL_GRAPH, _MODEL_METADATA = 7, 14
 _GRAPH_NODE, _GRAPH_OUTPUT = 1, 12
-_NODE_INPUT, _NODE_OUTPUT, _NODE_OPERATOR = 1, 2, 4
+_NODE_INPUT, _NODE_OUTPUT, _NODE_OPERATOR, _NODE_ATTRIBUTE = 1, 2, 4, 5
+_ATTRIBUTE_NAME, _ATTRIBUTE_INTEGER, _ATTRIBUTE_REFERENCE = 1, 3, 21
 _PASSES_VALUES_ON = {"Identity", "Flatten", "Reshape", "Squeeze", "Cast", "Dropout"}
 
 
@@ -56,7 +58,8 @@ def scan(path: Path) -> Scan:
     """Scans the .onnx file at `path`.
 
     Raises:
-        ModelError: the file cannot be read, is no ONNX file, is too large, or keeps tensors in other files.
+        ModelError: the file cannot be read, is no ONNX file, is too large, keeps tensors in other files, or has a
+            Split that miscounts its outputs.
     """
     try:
         with open(path, "rb") as file:
@@ -175,18 +178,55 @@ class _Protobuf:
 
 
 def _external_tensor(data: _Protobuf, message: str, start: int, end: int, depth: int) -> str | None:
-    """The name of a tensor below this message that lies in another file, or None."""
+    """The name of a tensor below this message that lies in another file, or None.
+
+    Raises:
+        _MalformedError: also for a Split that miscounts its outputs.
+    """
     if depth > _MAX_DEPTH:
         raise _MalformedError(f"messages nested more than {_MAX_DEPTH} deep")
     if message == "Tensor":
         return _name_if_external(data, start, end)
     inside = _INSIDE[message]
+    is_split = False
     for number, wire, first, last in data.fields(start, end):
-        if number in inside and wire == _BYTES:
+        if wire != _BYTES:
+            continue
+        if number in inside:
             tensor = _external_tensor(data, inside[number], first, last, depth + 1)
             if tensor is not None:
                 return tensor
+        elif number == _NODE_OPERATOR and message == "Node":
+            is_split |= data.text(first, last) == "Split"
+    if is_split:
+        _check_split(data, start, end)
     return None
+
+
+def _check_split(data: _Protobuf, start: int, end: int) -> None:
+    """Raises _MalformedError for a Split node whose `num_outputs` is not the number of its outputs."""
+    outputs = 0
+    attributes = []
+    for number, wire, first, last in data.fields(start, end):
+        if wire == _BYTES:
+            outputs += number == _NODE_OUTPUT
+            if number == _NODE_ATTRIBUTE:
+                attributes.append((first, last))
+    for attribute in attributes:
+        is_number_of_outputs = is_reference = False
+        values = []
+        for number, wire, first, last in data.fields(*attribute):
+            if number == _ATTRIBUTE_NAME and wire == _BYTES:
+                is_number_of_outputs |= data.text(first, last) == "num_outputs"
+            elif number == _ATTRIBUTE_INTEGER and wire == _VARINT:
+                values.append(data.varint(first, last)[0])
+            elif number == _ATTRIBUTE_REFERENCE:
+                is_reference = True
+        if is_number_of_outputs and is_reference:  # in a function: whoever calls it says how many
+            raise _MalformedError("a Split whose number of outputs is not its own")
+        for value in values:
+            if is_number_of_outputs and value != outputs:
+                raise _MalformedError(f"a Split into {value:,} values that gives {outputs:,}")
 
 
 def _name_if_external(data: _Protobuf, start: int, end: int) -> str | None:

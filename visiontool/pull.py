@@ -1,14 +1,16 @@
 """Pulling: the weights of a network are fetched, converted, compared with torch, and kept in the cache."""
 
+import os
+import re
 import shutil
-from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 from types import ModuleType
 
-from visiontool import __version__, cache, store
+from visiontool import __version__, cache, catalog, store
 from visiontool.cache import Cached
 from visiontool.catalog import Entry
 from visiontool.errors import ConversionError, ModelError, missing_extra
@@ -17,6 +19,9 @@ from visiontool.onnx_scan import MAX_FILE_BYTES
 from visiontool.spec import ModelSpec
 
 _CONFIG, _WEIGHTS = "config.json", "model.safetensors"
+# The subsets of ImageNet that timm names the classes of (`timm.data.infer_imagenet_subset`), known without timm.
+_NAMED_CLASSES = {1000, 11221, 11821, 21841, 21842, 21843}
+_NAMED_TAG = re.compile(r"in(1|12|21|22)k")
 
 Progress = Callable[[str, int, int | None], None]
 
@@ -53,6 +58,8 @@ def pull(
         _check_published(wanted.entry)
     if not (_is_installed("torch") and _is_installed("timm")):
         raise ModelError(missing_extra("train", f"Pulling {wanted.name}"))
+    if weights is None:
+        _check_offline(name, wanted, offline)
     tell: Progress = progress or (lambda stage, done, total: None)
     with cache.lock(cache.models(), wanted.name, lambda: tell("download", 0, None)):
         if (found := _whole(wanted.name)) is not None:  # another process was faster
@@ -87,13 +94,33 @@ def _check_published(entry: Entry) -> None:
         raise store.ModelUntrained(entry.name)
     if entry.name in store.built_in_names():
         raise ModelError(f"{entry.name} is built in: there is nothing to pull.")
-    if not entry.classes:
-        raise ModelError(f"{entry.name} gives features only: its weights know no classes to name.")
+    if not _has_named_classes(entry):
+        what = (
+            f"{entry.classes:,} numbers that are not known as ImageNet's classes" if entry.classes else "features only"
+        )
+        siblings = (other for other in catalog.entries() if other.architecture == entry.architecture)
+        named = next((other.name for other in siblings if _has_named_classes(other)), None)
+        other = f"With names for its classes: visiontool models pull {named}" if named else "Choose another network."
+        raise ModelError(f"{entry.name} gives {what}, so its answers would have no names.\n{other}")
     if entry.params * 4 > MAX_FILE_BYTES:
         raise ModelError(
             f"{entry.name} has {entry.params / 1e6:,.0f} M parameters; an .onnx file holds at most "
             f"{MAX_FILE_BYTES / 4e6:,.0f} M. Choose a smaller network."
         )
+
+
+def _has_named_classes(entry: Entry) -> bool:
+    return entry.classes in _NAMED_CLASSES and _NAMED_TAG.search(entry.tag) is not None
+
+
+def _check_offline(name: str, wanted: Pullable, offline: bool) -> None:
+    """Refuses what cannot be had without a network, before a cache that perhaps cannot be written is asked for room."""
+    from visiontool import sources
+
+    if wanted.entry is not None:
+        sources.check_offline(wanted.entry.source, offline=offline)
+    elif name.startswith(store.HUB):
+        sources.check_offline(name, is_folder=True, offline=offline)
 
 
 def _pull_entry(wanted: Pullable, entry: Entry, weights: Path | None, offline: bool, tell: Progress) -> Cached:
@@ -108,16 +135,17 @@ def _pull_entry(wanted: Pullable, entry: Entry, weights: Path | None, offline: b
         source, license_ = entry.source, entry.license
     with found as checkpoint, cache.unpublished(wanted.name) as folder:
         tell("convert", 0, None)
-        spec = _training().convert_checkpoint(
-            entry.name,
-            checkpoint,
-            folder,
-            store.sample_pictures(),
-            name=wanted.name,
-            img_size=wanted.img_size,
-            source=source,
-            license=license_,
-        )
+        with _called(source, checkpoint) if checkpoint.name.startswith(sources.OURS) else nullcontext():
+            spec = _training().convert_checkpoint(
+                entry.name,
+                checkpoint,
+                folder,
+                store.sample_pictures(),
+                name=wanted.name,
+                img_size=wanted.img_size,
+                source=source,
+                license=license_,
+            )
         return _publish(wanted.name, folder, spec, tell)
 
 
@@ -130,7 +158,8 @@ def _pull_folder(name: str, cache_name: str, offline: bool, tell: Progress) -> C
         repository = name.removeprefix(store.HUB)
         found = sources.hub_files(repository, offline=offline, progress=partial(tell, "download"))
     else:
-        original = Path(name.removeprefix(store.FOLDER))
+        original = Path(os.path.abspath(name.removeprefix(store.FOLDER)))
+        name = f"{store.FOLDER}{original}"
         found = nullcontext((original / _CONFIG, original / _WEIGHTS))
     with found as (config, weights), cache.unpublished(cache_name) as folder:
         tell("convert", 0, None)
@@ -139,8 +168,20 @@ def _pull_folder(name: str, cache_name: str, offline: bool, tell: Progress) -> C
             shutil.copyfile(config, folder / _CONFIG)
         except OSError as error:
             raise cache.cannot_write(error) from None
-        spec = _training().convert_folder(folder, folder / cache.MODEL_FILE, store.sample_pictures(), name=cache_name)
+        with _called(name, folder):
+            spec = _training().convert_folder(
+                folder, folder / cache.MODEL_FILE, store.sample_pictures(), name=cache_name
+            )
         return _publish(cache_name, folder, spec, tell, name)
+
+
+@contextmanager
+def _called(source: str, path: Path) -> Iterator[None]:
+    """Errors in the block name `source` and not `path`, of which the user knows nothing and which will be deleted."""
+    try:
+        yield
+    except ConversionError as error:
+        raise ConversionError(str(error).replace(str(path), source)) from error
 
 
 def _training() -> ModuleType:

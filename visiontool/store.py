@@ -9,7 +9,7 @@ from visiontool.errors import ModelError, closest
 DEFAULT_MODEL = "resnet18_tiny200"
 MODEL_VARIABLE = "VISIONTOOL_MODEL"
 HUB, FOLDER = "hf-hub:", "local-dir:"  # as timm writes them, before ORG/NAME and the path of a folder
-_TORCH_ENDINGS = (".pt", ".pth", ".safetensors", ".ckpt")
+WEIGHTS_SUFFIXES = (".safetensors", ".pth", ".pt", ".ckpt", ".bin", ".tar")  # of files of torch's weights
 
 
 class ModelNotPulled(ModelError):
@@ -24,8 +24,10 @@ class ModelUntrained(ModelError):
     """A network without published weights; `name` is the catalog's."""
 
     def __init__(self, name: str) -> None:
+        other = _sibling_with_weights(name)
+        first = f"{other} has weights: visiontool models pull {other}\nOr train" if other else "Train"
         super().__init__(
-            f"{name} has no published weights.\nTrain it with: visiontool finetune DATA -m {name} --from-scratch"
+            f"{name} has no published weights.\n{first} it with: visiontool finetune DATA -m {name} --from-scratch"
         )
         self.name = name
 
@@ -70,7 +72,7 @@ def resolve(model: str | os.PathLike[str] | None) -> Path:
         model, origin = _default()
     name, path = os.fspath(model), Path(model)
     if os.path.isfile(path):
-        if path.suffix in _TORCH_ENDINGS:
+        if path.suffix.lower() in WEIGHTS_SUFFIXES:
             raise ModelError(
                 f"{name}{origin}: weights of torch, not a model file. Name their network: -m NAME --weights {name}\n"
                 "For networks of your own, docs/model-file.md says how to convert."
@@ -85,9 +87,10 @@ def resolve(model: str | os.PathLike[str] | None) -> Path:
     if (pulled := _pulled(name)) is not None:
         return pulled
     if not name.startswith((HUB, FOLDER)):
-        if name and os.path.isdir(path):
-            raise ModelError(f"{name}{origin}: the folder has no {cache.MODEL_FILE} in it")
-        if path.suffix == ".onnx" or "/" in name or os.sep in name:
+        has_separator = "/" in name or os.sep in name
+        if has_separator and os.path.isdir(path):
+            raise _empty_folder(name, origin)
+        if path.suffix == ".onnx" or has_separator:
             raise ModelError(f"{name}{origin}: there is no such file")
     return _resolve_pullable(name, origin, built_in)
 
@@ -116,12 +119,26 @@ def _pulled(name: str) -> Path | None:
     return found.path
 
 
+def _empty_folder(name: str, origin: str) -> ModelError:
+    return ModelError(f"{name}{origin}: the folder has no {cache.MODEL_FILE} in it")
+
+
+def _sibling_with_weights(architecture: str) -> str:
+    """A network of the same name with more around it ("tf_efficientnet_b6") that has weights, or ""."""
+    from visiontool import catalog
+
+    names = (entry.architecture for entry in catalog.entries() if not entry.is_untrained)
+    return next((name for name in names if f"_{architecture}_" in f"_{name}_"), "")
+
+
 def _resolve_pullable(name: str, origin: str, built_in: list[str]) -> Path:
     from visiontool.naming import pullable
 
     try:
         wanted = pullable(name)
     except ModelError as error:
+        if name and os.path.isdir(name):
+            raise _empty_folder(name, origin) from None
         text = str(error).replace(repr(name), f"{name!r}{origin}", 1)
         near = f"\nBuilt-in models: {', '.join(built_in)}." if closest(name, built_in) else ""
         raise ModelError(f"{text}{near}") from None

@@ -30,7 +30,7 @@ from visiontool.cache.places import (
     root,
     set_default_model,
 )
-from visiontool.cache.record import MODEL_FILE, DamagedModel, sha256
+from visiontool.cache.record import MODEL_FILE, DamagedModel, remedy, sha256
 from visiontool.cache.room import PARTIAL, VALIDATORS, size_bytes, trim
 
 __all__ = [
@@ -51,6 +51,7 @@ __all__ = [
     "mark_used",
     "models",
     "publish",
+    "remedy",
     "remove",
     "root",
     "set_default_model",

@@ -44,7 +44,7 @@ def cached(name: str) -> Cached | None:
         return None
     if differing := record.differing(folder):
         if faults := record.faults(folder, differing):
-            raise DamagedModel(name, faults[0])
+            raise DamagedModel(name, faults[0], record.source)
         with suppress(OSError):  # the cache may be read-only
             record.renewed(folder, differing).write(folder)
     return Cached.of(folder, record)
@@ -89,14 +89,15 @@ def remove(name: str) -> None:
     """Removes a model at once: nobody finds half of it.
 
     Raises:
-        ModelError: `name` is not in the cache, or cannot be removed.
+        ModelError: `name` is not in the cache.
+        ConversionError: the cache cannot be written.
     """
     folder = _existing(name)
     doomed = places.hidden(folder)
     try:
         folder.rename(doomed)
     except OSError as error:
-        raise ModelError(f"{folder} cannot be removed: {error.strerror}") from None
+        raise places.cannot_write(error) from None
     places.delete(doomed)
 
 

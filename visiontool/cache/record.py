@@ -12,6 +12,7 @@ from visiontool.errors import ModelError
 MODEL_FILE = "model.onnx"
 RECORD_FILE = "record.json"
 _SCHEMA = 1
+_FILE = "file "  # before the name of a file of weights, as a source
 # File systems and archives keep times in steps of up to two seconds.
 _SAME_TIME_NS = 2 * 10**9
 
@@ -19,8 +20,8 @@ _SAME_TIME_NS = 2 * 10**9
 class DamagedModel(ModelError):
     """The files of a model in the cache are not those that were written."""
 
-    def __init__(self, name: str, fault: str) -> None:
-        super().__init__(f"{name} in the cache is damaged: {fault}.\nGet it anew with: visiontool models pull {name}")
+    def __init__(self, name: str, fault: str, source: str = "") -> None:
+        super().__init__(f"{name} in the cache is damaged: {fault}.\n{remedy(name, source)}")
         self.fault = fault
 
 
@@ -69,10 +70,12 @@ class Record(NamedTuple):
         Raises:
             DamagedModel: it is missing, or not of this shape.
         """
+        source = ""
         try:
             values = json.loads((folder / RECORD_FILE).read_bytes())
+            source = str(values.get("source", ""))
             if values.pop("schema") != _SCHEMA:
-                raise DamagedModel(folder.name, f"another version of visiontool wrote its {RECORD_FILE}")
+                raise DamagedModel(folder.name, f"another version of visiontool wrote its {RECORD_FILE}", source)
             values["files"] = {name: FileFacts(**facts) for name, facts in values["files"].items()}
             record = cls(**values)
         except OSError as error:
@@ -82,7 +85,7 @@ class Record(NamedTuple):
         except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
             record = None
         if record is None or not record._is_sound():
-            raise DamagedModel(folder.name, f"its {RECORD_FILE} is not what visiontool writes")
+            raise DamagedModel(folder.name, f"its {RECORD_FILE} is not what visiontool writes", source)
         return record
 
     def write(self, folder: Path) -> None:
@@ -110,6 +113,27 @@ class Record(NamedTuple):
             and all(isinstance(text, str) for text in texts)
             and all(isinstance(number, int) for number in numbers)
         )
+
+
+def remedy(name: str, source: str) -> str:
+    """What to type to have the damaged model `name` anew.
+
+    Args:
+        source: as the record says it, "" where that cannot be read.
+    """
+    if "+" not in name and "--" not in name:  # a name of the catalog
+        return f"Get it anew with: visiontool models pull {name}"
+    from shlex import quote
+
+    model, _, rest = name.partition("+")
+    side = rest.partition("@")[2]
+    pulls = ""
+    if source.startswith(("hf-hub:", "local-dir:")):
+        pulls = quote(source)
+    elif source.startswith(_FILE):
+        pulls = f"{model} --weights {quote(source.removeprefix(_FILE))}" + (f" --img-size {side}" if side else "")
+    again = f"\nThen pull it again: visiontool models pull {pulls}" if pulls else ", then pull it again"
+    return f"Remove it with: visiontool models remove {name}{again}"
 
 
 def sha256(path: Path) -> str:

@@ -27,7 +27,7 @@ def trim(max_bytes: int) -> list[Cached]:
         The models that were removed.
 
     Raises:
-        ModelError: a model cannot be removed.
+        ConversionError: the cache cannot be written.
     """
     _clear_all_leavings()
     total = size_bytes()

@@ -4,6 +4,7 @@ Commands import anything heavy inside their bodies, so that every --help answers
 """
 
 import contextlib
+import errno
 import os
 from importlib import import_module
 from typing import Any
@@ -80,10 +81,15 @@ def run(arguments: list[str] | None = None) -> int:
     except (KeyboardInterrupt, click.Abort):
         say("Interrupted.")
         return exit_codes.INTERRUPTED
+    except BrokenPipeError:  # whoever read the output has enough
+        return exit_codes.FAILED
     except VisiontoolError as error:
         say(f"Error: {error}")
         return exit_codes.of(error)
     except Exception as error:
+        if isinstance(error, OSError) and error.errno == errno.ENOSPC:
+            say(f"Error: the output cannot be written: {error.strerror}")
+            return exit_codes.FAILED
         if "VISIONTOOL_DEBUG" in os.environ:
             raise
         say(f"Error: {type(error).__name__}: {printable(str(error))}")

@@ -9,7 +9,7 @@ from visiontool.cli.text import say
 @click.command()
 @click.option(
     "--max-size",
-    callback=options.amount(1000),
+    callback=options.amount(1000, or_zero=True),
     metavar="N",
     help="Remove what was not used for longest until N bytes (such as 2G) hold the rest.",
 )

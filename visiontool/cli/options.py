@@ -13,13 +13,27 @@ FOLDER = click.Path(file_okay=False, path_type=Path)
 
 
 def complete_model(context: click.Context, parameter: click.Parameter, incomplete: str) -> list[Any]:
-    """The built-in names, or files where none fits."""
+    """The names of built-in and pulled networks and of the classics, or files where none fits."""
     from click.shell_completion import CompletionItem
 
+    from visiontool.cache import all_cached
     from visiontool.store import built_in_names
 
-    names = [CompletionItem(name) for name in built_in_names() if name.startswith(incomplete)]
+    known = [*built_in_names(), *(model.name for model in all_cached()), *_classics()]
+    names = [CompletionItem(name) for name in dict.fromkeys(known) if name.startswith(incomplete)]
     return names or [CompletionItem(incomplete, type="file")]  # bash shows no names beside files
+
+
+def complete_classic(context: click.Context, parameter: click.Parameter, incomplete: str) -> list[Any]:
+    """The names of the classics."""
+    return [name for name in _classics() if name.startswith(incomplete)]
+
+
+def _classics() -> list[str]:
+    """Those that have weights to pull."""
+    from visiontool.catalog import classics
+
+    return [entry.architecture for entry in classics() if entry.source and entry.source != "built-in"]
 
 
 def complete_cached(context: click.Context, parameter: click.Parameter, incomplete: str) -> list[Any]:
@@ -57,12 +71,16 @@ def size(context: click.Context, parameter: click.Parameter, value: str | None) 
     return (int(sides[0]), int(sides[-1]))
 
 
-def amount(thousand: int) -> Callable[[click.Context, click.Parameter, str | None], int | None]:
+def amount(
+    thousand: int, *, or_zero: bool = False
+) -> Callable[[click.Context, click.Parameter, str | None], int | None]:
     """Reads 250000, 500K, 100M or 2G, where a K is `thousand`."""
 
     def read(context: click.Context, parameter: click.Parameter, value: str | None) -> int | None:
         if value is None:
             return None
+        if or_zero and value == "0":
+            return 0
         match = re.fullmatch(r"([1-9]\d{0,14})([KMG]?)", value, re.ASCII | re.IGNORECASE)
         if match is None:
             raise click.BadParameter(f"{value!r} is not an amount: expected a number such as 250000, 500K, 100M or 2G")

@@ -116,7 +116,7 @@ def _picture(graph: onnx.GraphProto, constants: Mapping[str, onnx.TensorProto]) 
 
 def _sides(picture: onnx.ValueInfoProto, size: tuple[int, int] | None) -> tuple[list[int | None], tuple[int, int]]:
     """The shape of the input, None where it is free and nobody says, and where height and width are in it."""
-    sides = [axis.dim_value or None for axis in picture.type.tensor_type.shape.dim]
+    sides = [axis.dim_value if axis.dim_value > 0 else None for axis in picture.type.tensor_type.shape.dim]
     last_are_channels = sides[3] in _CHANNELS and sides[1] not in _CHANNELS
     height, width = axes = (1, 2) if last_are_channels else (2, 3)
     sides[0] = sides[0] or 1

@@ -80,29 +80,34 @@ class Fields:
         return None
 
     def _add_outputs(self, node: onnx.NodeProto) -> None:
-        inputs = [self._of.get(name) for name in self._network.varying_inputs(node)]
-        before = [field for field in inputs if field is not None]
+        inputs = self._network.varying_inputs(node)
+        before = [self._of[name] for name in inputs if name in self._of and self._shape(name)]
         if not before or len(before) < len(inputs):
             return
         for output in filter(None, node.output):
-            # A node with wrong attributes has no shape, so none reaches the arithmetic.
-            if self._network.shapes.of(output) is not None:
+            # A node with wrong attributes has no shape, so hardly one reaches the arithmetic.
+            if self._shape(output):
                 field = self._behind(node, before, output)
                 if field is not None and max(field.pixels, field.rows.stride, field.columns.stride) < _MAX_PIXELS:
                     self._of[output] = field
 
     def _behind(self, node: onnx.NodeProto, before: list[Field], output: str) -> Field | None:
-        first = before[0]
-        if node.op_type in _WINDOWS:
-            return self._window(node, first)
+        first, inputs = before[0], self._network.varying_inputs(node)
         if node.op_type in _POINTWISE:
-            ranks = {len(self._shape(name)) for name in (*self._network.varying_inputs(node), output)}
+            ranks = {len(self._shape(name)) for name in (*inputs, output)}
             return _union(before) if len(ranks) == 1 else None
         if node.op_type in ("Concat", "Split"):
             axis = integer(node, "axis", 0) % len(self._shape(output))
             return None if axis in first.axes else _union(before)
+        if inputs != node.input[:1]:  # a kernel or a shape that depends on the picture
+            return None
+        if node.op_type in _WINDOWS:
+            return self._window(node, first)
         if node.op_type == "Transpose":
-            order = integers(node, "perm") or tuple(reversed(range(len(self._shape(output)))))
+            sides = range(len(self._shape(node.input[0])))
+            order = integers(node, "perm") or tuple(reversed(sides))
+            if sorted(order) != list(sides):
+                return None
             return first._replace(axes=(order.index(first.axes[0]), order.index(first.axes[1])))
         if node.op_type in _RESHAPES:
             return self._reshaped(node, first, output)
@@ -119,7 +124,7 @@ class Fields:
             return first if over.isdisjoint(first.axes) and axes and integer(node, "keepdims", 1) else None
         if node.op_type == "MatMul":  # a layer on the last axis, the same for each position
             last = len(self._shape(node.input[0])) - 1
-            return first if node.input[1] not in self._network.varying and last not in first.axes else None
+            return first if last not in first.axes else None
         return None
 
     def _shape(self, name: str) -> tuple[int, ...]:

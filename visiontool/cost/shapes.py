@@ -14,8 +14,6 @@ from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper, shape_inference
 from onnx.reference import ReferenceEvaluator
 
-from visiontool.cost.attributes import integer
-
 Shape = tuple[int, ...]
 
 _MAX_RANK = 16
@@ -51,8 +49,7 @@ class Shapes:
         if not tensor.HasField("shape"):
             return None
         sides = tuple(axis.dim_value for axis in tensor.shape.dim)
-        known = all(axis.HasField("dim_value") and axis.dim_value >= 0 for axis in tensor.shape.dim)
-        return sides if known else None
+        return sides if all(axis.HasField("dim_value") for axis in tensor.shape.dim) else None
 
     def numbers(self, name: str) -> int | None:
         """How many numbers a value has, or None where that is not known."""
@@ -75,7 +72,7 @@ class Shapes:
 
     def add_constant(self, tensor: onnx.TensorProto, name: str) -> None:
         """Adds a constant of the graph under `name`."""
-        if len(tensor.dims) > _MAX_RANK:
+        if not _is_possible(tensor.dims):
             self._types[name] = onnx.TypeProto()
             return
         self._types[name] = helper.make_tensor_type_proto(tensor.data_type, list(tensor.dims))
@@ -91,15 +88,13 @@ class Shapes:
             return
         types = self._infer(node)
         for name in filter(None, node.output):
-            kept = types.get(name)
-            fits = kept is not None and len(kept.tensor_type.shape.dim) <= _MAX_RANK
-            self._types[name] = kept if kept is not None and fits else onnx.TypeProto()
+            kept = types.get(name, onnx.TypeProto())
+            sides = [axis.dim_value for axis in kept.tensor_type.shape.dim]
+            self._types[name] = kept if _is_possible(sides) else onnx.TypeProto()
         self._work_out(node)
 
     def _infer(self, node: onnx.NodeProto) -> Mapping[str, onnx.TypeProto]:
         inputs = set(filter(None, node.input))
-        if integer(node, "num_outputs", 0) > len(node.output):  # onnx would make as many, up to 2**63
-            return {}
         try:
             data = {name: numpy_helper.from_array(self.small[name], name) for name in inputs & self.small.keys()}
             return shape_inference.infer_node_outputs(
@@ -140,6 +135,14 @@ class Shapes:
     def _is_small(self, name: str) -> bool:
         numbers = self.numbers(name)
         return numbers is not None and numbers <= _MAX_NUMBERS
+
+
+def _is_possible(sides: Sequence[int]) -> bool:
+    """Whether onnx may be asked what follows from a shape.
+
+    Sides below zero, such as it gives for a pool larger than its map, can end the whole process there.
+    """
+    return len(sides) <= _MAX_RANK and min(sides, default=0) >= 0
 
 
 def constant_of(node: onnx.NodeProto) -> onnx.TensorProto | None:

@@ -12,11 +12,12 @@ from torch import nn
 
 import visiontool.training.architectures  # noqa: F401 (registers our networks with timm)
 from visiontool.errors import ConversionError, closest
+from visiontool.store import WEIGHTS_SUFFIXES
 
-WEIGHTS_SUFFIXES = (".safetensors", ".pth", ".pt", ".bin", ".tar")
 _AUXILIARY_HEADS = ("AuxLogits.", "aux1.", "aux2.")  # of torchvision's Inception v3 and GoogLeNet, used in training
 _FILTERS = ("checkpoint_filter_fn", "checkpoint_filter_fn_classifier", "_filter_fn", "_filter_torchvision_pretrained")
 _MOST_KEYS_SHOWN = 3
+_LONGEST_KEY_SHOWN = 100
 
 StateDict = Mapping[str, torch.Tensor]
 
@@ -63,11 +64,14 @@ def from_folder(folder: Path) -> nn.Module:
         ConversionError: the folder is not of that format, or holds weights of another network.
     """
     try:
-        return timm.create_model(f"local-dir:{folder}", pretrained=True, exportable=True).eval()
+        # Not pretrained=True: where the folder's files contradict each other, timm leaves layers as they were made.
+        model = timm.create_model(f"local-dir:{folder}", exportable=True).eval()
     except Exception as error:  # as in _read, and what the network's own code raises
         raise ConversionError(
             f"{folder}: expected timm's config.json and model.safetensors: {type(error).__name__}: {_first_line(error)}"
         ) from error
+    load_weights(model, folder / "model.safetensors")
+    return model
 
 
 def pretrained_cfg(architecture: str) -> Any:
@@ -125,11 +129,25 @@ def _read(file: Path) -> StateDict:
     except FileNotFoundError:
         raise ConversionError(f"{file}: there is no such file") from None
     except Exception as error:  # each format's reader raises others, down to plain Exception
-        raise ConversionError(f"{file}: cannot be read as weights: {_first_line(error)}") from error
+        raise ConversionError(
+            f"{file}: cannot be read as weights ({type(error).__name__}).\n"
+            "Expected safetensors, or what torch.save writes of a model's state_dict() and nothing else."
+        ) from error
     tensors = {key: value for key, value in found.items() if isinstance(value, torch.Tensor)}
     if not tensors:
         raise ConversionError(f"{file}: holds no weights, only {_shown([*found]) or 'nothing'}; expected a state dict")
+    if unusable := [key for key, value in tensors.items() if not _is_usable(value)]:
+        raise ConversionError(
+            f"{file}: these weights are sparse, complex or not numbers (NaN): {_shown(unusable)}.\n"
+            "Save them again as dense and finite tensors of float numbers."
+        )
     return tensors
+
+
+def _is_usable(tensor: torch.Tensor) -> bool:
+    if tensor.layout != torch.strided or tensor.is_complex():
+        return False
+    return not tensor.is_floating_point() or bool(torch.isfinite(tensor).all())
 
 
 def _renamed(model: nn.Module, found: StateDict) -> StateDict:
@@ -159,7 +177,7 @@ def _architecture(model: nn.Module) -> str:
 
 
 def _shown(keys: Sequence[str]) -> str:
-    first, more = ", ".join(keys[:_MOST_KEYS_SHOWN]), len(keys) - _MOST_KEYS_SHOWN
+    first, more = ", ".join(key[:_LONGEST_KEY_SHOWN] for key in keys[:_MOST_KEYS_SHOWN]), len(keys) - _MOST_KEYS_SHOWN
     return f"{first} and {more:,} more" if more > 0 else first
 
 

@@ -228,6 +228,8 @@ def _completed(spec: ModelSpec, graph: InContract, pictures: int, batches: Seque
         logits="logits",
         embedding="embedding",
         feature_map="feature_map" if "feature_map" in graph.outputs else None,
+        # The graph has fewer, where a batch normalization became part of a convolution.
+        weights={**spec.weights, "params": sum(parameter.numel() for parameter in graph.model.parameters())},
         tools={
             "torch": torch.__version__.partition("+")[0],
             "onnxscript": onnxscript.__version__,

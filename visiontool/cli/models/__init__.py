@@ -9,13 +9,14 @@ from visiontool.cli import exit_codes, options
 from visiontool.cli.models.listing import list_models
 from visiontool.cli.models.show import show
 from visiontool.cli.text import say
-from visiontool.errors import ModelError
 
 
 class _Models(click.Group):
     """`models FILTER` is `models list FILTER`, and `models` alone is `models list`."""
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        if ctx.resilient_parsing:  # to complete what is typed
+            return super().parse_args(ctx, args)
         first = args[0] if args else ""
         is_command = first in (*self.commands, *ctx.help_option_names)
         if not is_command and (len(args) == 1 or not get_close_matches(first, self.commands, cutoff=0.7)):
@@ -40,7 +41,7 @@ models.add_command(show)
 
 
 @models.command(no_args_is_help=True)
-@click.argument("names", nargs=-1, required=True, metavar="NAME...", shell_complete=options.complete_model)
+@click.argument("names", nargs=-1, required=True, metavar="NAME...", shell_complete=options.complete_classic)
 @click.option("--img-size", callback=options.side, metavar="N", help="Another side of the input, in pixels.")
 @click.option("--weights", type=options.FILE, metavar="FILE", help="Weights on this disk, instead of a download.")
 @click.option("--offline", is_flag=True, help="Use no network.")
@@ -52,9 +53,12 @@ def pull(names: tuple[str, ...], img_size: int | None, weights: Path | None, off
     needs the extra [train]; what was pulled needs neither it nor a network. Prints the path of each model file.
     """
     from visiontool.cli.pulling import pull_shown
+    from visiontool.naming import pullable
 
     if weights is not None and len(names) > 1:
         raise click.UsageError("--weights FILE is about one network; name one")
+    for name in names[1:]:
+        pullable(name, img_size=img_size)  # a name mistyped among others is told before anything is pulled
     for name in names:
         click.echo(pull_shown(name, img_size=img_size, weights=weights, offline=offline, quiet=quiet).path)
     return 0
@@ -65,9 +69,10 @@ def pull(names: tuple[str, ...], img_size: int | None, weights: Path | None, off
 def remove(names: tuple[str, ...]) -> int:
     """Remove networks from this machine."""
     from visiontool import cache
+    from visiontool.naming import cached_name
 
     # Before anything is removed: a name mistyped among others removes nothing.
-    for name in (found := [_cached(name) for name in names]):
+    for name in (found := [cached_name(name) for name in names]):
         cache.remove(name)
     say(f"Removed: {', '.join(found)}.")
     return 0
@@ -91,13 +96,15 @@ def default(name: str | None, unset: bool) -> int:
     import os
 
     from visiontool import cache, store
+    from visiontool.classifier import Classifier
 
     if unset and name is not None:
         raise click.UsageError("give a model or --unset, not both")
     if name is not None:
-        store.resolve(name)  # says what is wrong with it
+        path = Classifier.load(name, device="cpu").path  # says what is wrong with it
         # A path is meant from wherever the next command runs.
-        cache.set_default_model(os.path.abspath(name) if os.path.exists(name) else name)
+        is_path = path in (Path(name), Path(name, cache.MODEL_FILE))
+        cache.set_default_model(os.path.abspath(name) if is_path else name)
     elif unset:
         cache.set_default_model(None)
     click.echo(store.default_model())
@@ -111,25 +118,13 @@ def default(name: str | None, unset: bool) -> int:
 def verify(names: tuple[str, ...]) -> int:
     """Check that pulled files are as they were written: all, or those named."""
     from visiontool import cache
+    from visiontool.naming import cached_name
 
     damaged = 0
-    for name in [_cached(name) for name in names] if names else [model.name for model in cache.all_cached()]:
+    for name in [cached_name(name) for name in names] if names else [model.name for model in cache.all_cached()]:
         faults = cache.verify(name)
         damaged += bool(faults)
         click.echo(f"{name}: {'; '.join(faults) if faults else 'as it was written'}")
     if damaged:
         say("Get them anew with: visiontool models pull NAME")
     return exit_codes.REFUSED if damaged else 0
-
-
-def _cached(name: str) -> str:
-    """The name in the cache of what the user means."""
-    from visiontool import cache, catalog
-
-    known = {model.name for model in cache.all_cached()}
-    if name in known:
-        return name
-    full = catalog.find(name).name
-    if full not in known:
-        raise ModelError(f"{name} is not on this machine.\nWhat is: visiontool models --cached")
-    return full

@@ -4,13 +4,14 @@ import json
 import shutil
 import sys
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import click
 
 from visiontool.cli import options
-from visiontool.cli.text import say
+from visiontool.cli.text import printable, say
 from visiontool.errors import ModelError
 
 if TYPE_CHECKING:
@@ -18,9 +19,9 @@ if TYPE_CHECKING:
 
 _NUMBERS = "{year:>4} {params:>7} {macs:>6} {top1:>5}  {license:<12}"
 _HEAD = _NUMBERS.format(year="year", params="params", macs="GMACs", top1="top-1", license="license").rstrip()
-_NUMBERS_WIDTH = 38
+_NUMBERS_WIDTH = 39
 _LONGEST_LICENSE = 16  # --json has them whole
-_MARKS_WIDTH = 16
+_MARKS_WIDTH = 17
 
 
 @click.command("list")
@@ -56,7 +57,7 @@ def list_models(
         for line in row.lines(width):
             click.echo(line)
     if not (text or everything or cached):
-        say("More: visiontool models --all, or visiontool models FILTER. What one is: visiontool models show NAME")
+        say("More: visiontool models --all, or visiontool models FILTER.\nWhat one is: visiontool models show NAME")
     return 0
 
 
@@ -87,7 +88,7 @@ class _Row(NamedTuple):
             return f"{value / 1e9:.2f}" if value >= 10e6 else f"{value / 1e9:.4f}"
         if key == "top1":
             return f"{value:.1f}"
-        text = str(value)
+        text = printable(str(value))
         return text if len(text) <= _LONGEST_LICENSE else f"{text[: _LONGEST_LICENSE - 1]}…"
 
     def as_json(self) -> dict[str, Any]:
@@ -104,7 +105,9 @@ def _rows(text: str, everything: bool) -> Iterator[_Row]:
 
     built_in = set(store.built_in_names())
     here = {model.name for model in cache.all_cached()}
-    default = store.default_model()
+    default = ""
+    with suppress(ModelError):  # its file is damaged
+        default = store.default_model()
     short = {entry.name: entry.architecture for entry in catalog.classics()}
 
     def row(name: str, entry: "Entry | None") -> _Row:
@@ -114,15 +117,25 @@ def _rows(text: str, everything: bool) -> Iterator[_Row]:
             "built-in": name in built_in,
             "cached": bool(names & here),
             "untrained": entry is not None and entry.is_untrained,
+            "damaged": False,
         }
         facts = facts_of(entry)
-        return _Row(name, facts if entry else facts | _facts_of_file(store.resolve(name)), marks)
+        if names & (here | built_in):
+            try:
+                path = store.resolve(entry.name if entry else name)
+                facts |= {} if entry else _facts_of_file(path)
+            except ModelError:
+                marks["damaged"] = True
+        return _Row(name, facts, marks)
 
     known = list(catalog.search(text) if text else catalog.entries() if everything else catalog.classics())
     listed = {name for entry in known for name in (entry.name, entry.architecture)}
     for name in sorted(built_in | here):
         if name not in listed and text.lower() in name.lower():
-            yield row(name, None)
+            try:
+                yield row(name, catalog.find(name))
+            except ModelError:  # another size or other weights than the published ones
+                yield row(name, None)
     for entry in known:
         yield row(short.get(entry.name, entry.name), entry)
 
@@ -164,7 +177,7 @@ def facts_of(entry: "Entry | None") -> dict[str, Any]:
 
 
 def _is_wanted(row: _Row, cached: bool, license_: str | None, max_params: int | None) -> bool:
-    if cached and not row.marks["cached"]:
+    if cached and not (row.marks["cached"] or row.marks["built-in"]):
         return False
     if license_ is not None:
         from visiontool.catalog import is_permissive

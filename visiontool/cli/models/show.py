@@ -4,6 +4,7 @@ import json
 import shutil
 import sys
 import textwrap
+from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -11,7 +12,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import click
 
 from visiontool.cli import options
-from visiontool.cli.text import printable, say
+from visiontool.cli.text import json_safe, printable, say
 from visiontool.errors import ModelError, UsageError
 
 if TYPE_CHECKING:
@@ -43,8 +44,10 @@ def show(model: str, layers: bool, snippet: bool, as_json: bool) -> int:
     if snippet:
         from visiontool.cli.models.snippet import snippet as lines
 
-        if shown.spec is None or shown.path is None:
+        if shown.path is None:
             raise ModelError(f"{shown.name} has no file here that could be run.\n{_how_to_get(shown)}")
+        if shown.spec is None:  # the remark says what the file does not
+            raise ModelError("\n".join(shown.remarks))
         click.echo(lines(shown.spec, shown.path))
     elif layers:
         if shown.cost is None:
@@ -53,7 +56,7 @@ def show(model: str, layers: bool, snippet: bool, as_json: bool) -> int:
         if (params := _params(shown)) is not None and params > shown.cost.params:
             say(f"The network has {params:,} parameters: batch normalization is a part of the convolutions here.")
     elif as_json:
-        click.echo(json.dumps(_json(shown), indent=1, ensure_ascii=False))
+        click.echo(json_safe(json.dumps(_json(shown), indent=1, ensure_ascii=False)))
     else:
         click.echo("\n".join(_lines(shown)))
     for remark in shown.remarks:
@@ -81,12 +84,17 @@ def _find(model: str) -> _Shown:
         path = store.resolve(model)
     except (store.ModelNotPulled, store.ModelUntrained) as error:
         wanted = pullable(error.name)
-        known = stored(wanted.entry.architecture) if wanted.entry and not wanted.img_size else None
-        return _Shown(error.name, wanted.entry, None, None, known)
+        entry = wanted.entry
+        if entry is not None and wanted.img_size is not None:  # nobody has counted or measured at that size
+            size = (entry.input_size[0], wanted.img_size, wanted.img_size)
+            entry = entry._replace(input_size=size, macs=None, top1=None)
+        # The catalog counts MACs of other weights than a classic's own where they are of the same network.
+        known = None if entry is None or entry.macs is None else stored(entry.architecture)
+        return _Shown(error.name, entry, None, None, known)
     spec, remark = _spec_of(path)
     measured = cost.measure(path, size=spec.input.size if spec else None)
     name = spec.name if spec else path.name
-    return _Shown(name, _entry_of(model, spec), path, spec, measured, (remark,) if remark else ())
+    return _Shown(name, _entry_of(spec), path, spec, measured, (remark,) if remark else ())
 
 
 def _spec_of(path: Path) -> "tuple[ModelSpec | None, str]":
@@ -108,15 +116,16 @@ def _spec_of(path: Path) -> "tuple[ModelSpec | None, str]":
     )
 
 
-def _entry_of(model: str, spec: "ModelSpec | None") -> "Entry | None":
-    """What the catalog knows of the network in a file: by the name that was typed, else by its architecture."""
+def _entry_of(spec: "ModelSpec | None") -> "Entry | None":
+    """What the catalog knows of the network in a file; of other weights than the published ones, no more than that."""
     from visiontool import catalog
 
-    for name in (model, spec.name if spec else "", spec.architecture if spec else ""):
-        try:
-            return catalog.find(name)
-        except ModelError:
-            continue
+    if spec is None:
+        return None
+    for name in (spec.name, spec.architecture):
+        with suppress(ModelError):
+            entry = catalog.find(name)
+            return entry if entry.name == spec.name else entry._replace(license="", source="", macs=None, top1=None)
     return None
 
 
@@ -141,7 +150,7 @@ def _facts(shown: _Shown) -> dict[str, str]:
     entry, spec, cost = shown.entry, shown.spec, shown.cost
     facts: dict[str, str | None] = {}
     facts["architecture"] = spec.architecture if spec else entry.architecture if entry else None
-    facts["weights"] = _weights(shown)
+    facts["weights"] = ", ".join(filter(None, _weights(shown)))
     if spec is not None:
         facts["classes"] = f"{len(spec.labels):,}: {', '.join(spec.labels[:3])}{' ...' if len(spec.labels) > 3 else ''}"
         facts["input"] = _input(spec)
@@ -168,11 +177,11 @@ def _facts(shown: _Shown) -> dict[str, str]:
     return {key: value for key, value in facts.items() if value}
 
 
-def _weights(shown: _Shown) -> str | None:
-    said = shown.spec.weights if shown.spec else {}
-    license_ = said.get("license") or (shown.entry.license if shown.entry else "")
-    source = said.get("source") or (shown.entry.source if shown.entry else "")
-    return ", ".join(text for text in (license_, source) if text) or None
+def _weights(shown: _Shown) -> tuple[str, str]:
+    """License and source of the weights, by the file's word before the catalog's."""
+    said, entry = shown.spec.weights if shown.spec else {}, shown.entry
+    license_ = said.get("license") or (entry.license if entry else "")
+    return str(license_), str(said.get("source") or (entry.source if entry else ""))
 
 
 def _input(spec: "ModelSpec") -> str:
@@ -194,7 +203,7 @@ def _params(shown: _Shown) -> int | None:
     """The network's own count: in a file, batch normalization is part of the convolutions."""
     if shown.spec is not None and isinstance(count := shown.spec.weights.get("params"), int):
         return count
-    if shown.entry is not None and (shown.spec is None or shown.spec.name == shown.entry.name):
+    if shown.entry is not None and shown.name in (shown.entry.name, shown.entry.architecture):
         return shown.entry.params
     return shown.cost.params if shown.cost else None
 
@@ -266,9 +275,12 @@ def _json(shown: _Shown) -> dict[str, Any]:
     from visiontool.cli.models.listing import facts_of
 
     cost = shown.cost
+    license_, source = _weights(shown)
     return {
         "name": shown.name,
         **facts_of(shown.entry),
+        "license": license_,
+        "source": source,
         "params": _params(shown),
         "macs": _macs(shown),
         "path": str(shown.path) if shown.path else None,
