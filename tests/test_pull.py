@@ -321,7 +321,7 @@ def test_a_process_killed_in_the_download_leaves_what_the_next_one_goes_on_with(
     served = next(served for path, served in hub.files.items() if "storage" in path)
     served.pause_s = 0.1
     process = pulling(NAME)
-    partial = root / "downloads" / f"timm--{NAME}--model.safetensors.partial"
+    partial = root / "downloads" / f"downloaded--timm--{NAME}--model.safetensors.partial"
     while not (partial.exists() and partial.stat().st_size > 300_000):
         assert process.poll() is None, process.communicate()
         time.sleep(0.01)

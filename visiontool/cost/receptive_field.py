@@ -85,7 +85,7 @@ class Fields:
         if not before or len(before) < len(inputs):
             return
         for output in filter(None, node.output):
-            # A node with wrong attributes has no shape, so hardly one reaches the arithmetic.
+            # onnx gives no shape for most wrong attributes; a wrong perm is one that it lets pass.
             if self._shape(output):
                 field = self._behind(node, before, output)
                 if field is not None and max(field.pixels, field.rows.stride, field.columns.stride) < _MAX_PIXELS:

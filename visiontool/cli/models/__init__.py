@@ -120,11 +120,12 @@ def verify(names: tuple[str, ...]) -> int:
     from visiontool import cache
     from visiontool.naming import cached_name
 
+    kept = {model.name: model for model in cache.all_cached()}
     damaged = 0
-    for name in [cached_name(name) for name in names] if names else [model.name for model in cache.all_cached()]:
+    for name in [cached_name(name) for name in names] if names else kept:
         faults = cache.verify(name)
-        damaged += bool(faults)
         click.echo(f"{name}: {'; '.join(faults) if faults else 'as it was written'}")
-    if damaged:
-        say("Get them anew with: visiontool models pull NAME")
+        if faults:
+            damaged += 1
+            say(cache.remedy(name, kept[name].source))
     return exit_codes.REFUSED if damaged else 0
