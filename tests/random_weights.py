@@ -23,7 +23,7 @@ def random_weights(model: nn.Module, x: torch.Tensor, seed: int = 0) -> nn.Modul
                 fan_in = parameter[0].numel() if parameter.shape[0] > 1 else 4
                 parameter.normal_(std=(2 / fan_in) ** 0.5)
             elif name.endswith("bias"):
-                parameter.normal_(std=0.4)  # less, and SiLU and squeeze-and-excitation magnify rounding
+                parameter.normal_(std=0.1)
             else:  # norms, layer scales
                 parameter.uniform_(0.5, 1.5)
         model(x)
