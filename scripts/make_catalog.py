@@ -37,6 +37,8 @@ class Row(NamedTuple):
     library: str
     license: str
     input_size: tuple[int, int, int]
+    fitting: tuple[str, str, str, str, str]
+    """Interpolation, crop mode, crop share, mean and standard deviation, as they stand in the table."""
     classes: int
     source: str
 
@@ -73,7 +75,9 @@ def row_of(architecture: str, tag: str) -> Row:
             license = config["pretrained_cfg"]["license"]
     if license == "unknown":  # so timm writes it for some
         license = ""
-    return Row(name, library, license, tuple(cfg.input_size), cfg.num_classes, source)
+    mean, std = (" ".join(f"{number:g}" for number in numbers) for numbers in (cfg.mean, cfg.std))
+    fitting = cfg.interpolation, cfg.crop_mode, f"{cfg.crop_pct:g}", mean, std
+    return Row(name, library, license, tuple(cfg.input_size), fitting, cfg.num_classes, source)
 
 
 def build(name: str) -> torch.nn.Module:
@@ -106,7 +110,7 @@ def csv_of(rows: list[Row], params: dict[str, int], macs: dict[str, int]) -> str
         size = "x".join(map(str, row.input_size))
         source = HUB if row.source == HUB + row.name else row.source
         counts = str(params[row.name]), str(macs.get(row.name, ""))
-        fields = row.name, row.library, row.license, *counts, size, str(row.classes), source
+        fields = row.name, row.library, row.license, *counts, size, *row.fitting, str(row.classes), source
         if any(character in field for field in fields for character in ',"\n'):
             raise ValueError(f"{row.name}: a field that would need quotes: {fields}")
         lines.append(",".join(fields))

@@ -113,7 +113,16 @@ def test_listing_needs_nothing_slow_and_showing_no_torch():
 def test_show_says_what_vgg16_is(run):
     ran = run("models", "show", "vgg16")
     assert ran.code == 0
-    for words in ("138.36 M", "15.47 G", "bsd-3-clause", "https://arxiv.org/abs/1409.1556", "224 x 224", "71.6%"):
+    for words in (
+        "resize to 256, bilinear, center crop; mean 0.485, 0.456, 0.406",
+        "553.5 MB",
+        "138.36 M",
+        "15.47 G",
+        "bsd-3-clause",
+        "https://arxiv.org/abs/1409.1556",
+        "224 x 224",
+        "71.6%",
+    ):
         assert words in ran.out
     assert "visiontool models pull vgg16.tv_in1k" in ran.out
 

@@ -28,6 +28,11 @@ class Entry(NamedTuple):
     input_size: tuple[int, int, int]  # (C, H, W)
     classes: int  # 0 where the network gives features only
     source: str  # "hf-hub:...", an address, "built-in", or "" where there are no weights
+    interpolation: str  # how pictures are fitted, in the words of `preprocess.fit`
+    crop_mode: str
+    crop_pct: float
+    mean: tuple[float, ...]  # one number a channel, on the scale 0 to 1
+    std: tuple[float, ...]
     top1: float | None  # ImageNet-1k validation in percent, as their publisher says
     classic: Classic | None
 

@@ -1,6 +1,7 @@
 """`visiontool models show`: what one network is, what it costs, its layers, and how to run it without visiontool."""
 
 import json
+import math
 import shutil
 import sys
 import textwrap
@@ -154,11 +155,12 @@ def _facts(shown: _Shown) -> dict[str, str]:
     if spec is not None:
         facts["classes"] = f"{len(spec.labels):,}: {', '.join(spec.labels[:3])}{' ...' if len(spec.labels) > 3 else ''}"
         facts["input"] = _input(spec)
-        facts["preprocessing"] = _preprocessing(spec)
+        facts["preprocessing"] = _preprocessing(spec, spec.input.size, spec.input.mean, spec.input.std)
     elif entry is not None:
         channels, height, width = entry.input_size
         facts["classes"] = f"{entry.classes:,}"
         facts["input"] = f"{height} x {width} pixels, {'gray' if channels == 1 else 'RGB'}"
+        facts["preprocessing"] = _preprocessing(entry, (height, width), entry.mean, entry.std)
     params, macs = _params(shown), _macs(shown)
     facts["parameters"] = None if params is None else _amount(params)
     facts["MACs"] = None if macs is None else f"{_amount(macs)} (multiply-accumulates for one picture)"
@@ -173,7 +175,11 @@ def _facts(shown: _Shown) -> dict[str, str]:
             else f"{cost.receptive_field} pixels, for each place of the last feature map"
         )
     facts["accuracy"] = _accuracy(shown)
-    facts["file"] = f"{shown.path}, {_bytes(shown.path.stat().st_size)}" if shown.path else _how_to_get(shown)
+    if shown.path is not None:
+        facts["file"] = f"{shown.path}, {_bytes(shown.path.stat().st_size)}"
+    else:
+        facts["size"] = None if cost is None else f"{_bytes(cost.size_bytes)} as a file"
+        facts["file"] = _how_to_get(shown)
     return {key: value for key, value in facts.items() if value}
 
 
@@ -190,13 +196,13 @@ def _input(spec: "ModelSpec") -> str:
     return f"{height} x {width} pixels, {colors}, {spec.input.dtype}, {spec.input.layout}"
 
 
-def _preprocessing(spec: "ModelSpec") -> str:
-    from visiontool.preprocess import scaled_size
-
-    height, width = scaled_size(spec.input.size, spec.crop_pct)
+def _preprocessing(
+    says: "ModelSpec | Entry", size: tuple[int, int], mean: tuple[float, ...], std: tuple[float, ...]
+) -> str:
+    height, width = (math.floor(side / says.crop_pct) for side in size)  # as preprocess.scaled_size, without numpy
     resized = f"{height}" if height == width else f"{height} x {width}"
-    mean, std = (", ".join(f"{number:g}" for number in numbers) for numbers in (spec.input.mean, spec.input.std))
-    return f"resize to {resized}, {spec.interpolation}, {spec.crop_mode} crop; mean {mean}; std {std}"
+    means, stds = (", ".join(f"{number:g}" for number in numbers) for numbers in (mean, std))
+    return f"resize to {resized}, {says.interpolation}, {says.crop_mode} crop; mean {means}; std {stds}"
 
 
 def _params(shown: _Shown) -> int | None:
