@@ -181,6 +181,7 @@ def test_a_network_too_large_for_a_file_is_refused_before_it_is_downloaded(hub: 
     assert hub.asked == []
 
 
+@pytest.mark.slow
 def test_what_is_refused_for_its_classes_is_what_the_conversion_would_refuse(monkeypatch: pytest.MonkeyPatch) -> None:
     from visiontool.pull import _has_named_classes
     from visiontool.training.convert import _imagenet
