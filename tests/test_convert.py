@@ -302,10 +302,11 @@ def test_timm_gives_the_same_logits_from_the_folder(tmp_path, name, size, saved_
     assert spec.input.size == ((size, size) if isinstance(size, int) else size or (224, 224))
     assert (spec.name, spec.labels[0], spec.label_ids[0]) == (name.partition(".")[0], "tench", "n01440764")
     sha256 = hashlib.sha256(weights.read_bytes()).hexdigest()
-    assert spec.weights == {"source": "a test", "sha256": sha256, "license": "mit"}
+    again = timm.create_model(f"local-dir:{folder}", pretrained=True).eval()
+    params = sum(parameter.numel() for parameter in again.parameters())
+    assert spec.weights == {"source": "a test", "sha256": sha256, "license": "mit", "params": params}
     classifier = Classifier.load(folder)
     assert classifier.spec == spec
-    again = timm.create_model(f"local-dir:{folder}", pretrained=True).eval()
     pixels = parity.pixels_of(SAMPLES, spec, 3)
     with torch.inference_mode():
         expected = again(parity.normalized(pixels, spec.input)).numpy()
