@@ -9,7 +9,6 @@
 A bare "vgg16" is the catalog's to complete.
 """
 
-import hashlib
 import os
 import re
 from pathlib import Path
@@ -119,6 +118,8 @@ def _name_of_folder(folder: Path) -> str:
         raise ModelError(
             f"{FOLDER}{folder}: expected a folder with config.json and model.safetensors, as timm writes it"
         )
+    import hashlib  # here, since predicting by a name of the catalog comes through this module too
+
     digest = hashlib.sha256("".join(map(_sha256, files)).encode()).hexdigest()
     own = re.sub(r"[^A-Za-z0-9._-]", "_", folder.resolve().name).lstrip(".-")[:100]
     return f"{own or 'folder'}+{digest[:_DIGITS]}"
