@@ -3,7 +3,7 @@
     python scripts/make_catalog.py            write them (minutes: every network is built to be counted)
     python scripts/make_catalog.py --check    write nothing; exit 1 where they are not fresh
 
-names.csv has every name that can be created, classics.csv the default weights of the classics of papers.py. Networks
+names.csv has every name that can be created, classics.csv the default weights of the classics (networks.py). Networks
 are built on torch's meta device, so nothing is allocated or downloaded. --check believes the counts of the names that
 are there. Needs the extra [train].
 """
@@ -24,7 +24,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 import visiontool.training.architectures  # noqa: F401  registers the project's own
 from visiontool.catalog import table
-from visiontool.catalog.papers import PAPERS
+from visiontool.catalog.networks import NETWORKS
 from visiontool.store import built_in_names, weights_folder
 
 HUB = "hf-hub:timm/"
@@ -126,8 +126,7 @@ def main() -> int:
     set_fused_attn(False)  # the fused one hides its products from the counter
 
     found = {row.name: row for row in all_rows()}
-    models = [model for paper in PAPERS for model in paper[-1]]
-    classics = [found[f"{name}.{tag}" if tag else name] for name, tag, *_ in models]
+    classics = [found[f"{name}.{network.tag}" if network.tag else name] for name, network in NETWORKS.items()]
     known = list(table.read(table.NAMES)) if check else []
     params = {entry.name: entry.params for entry in known}
     macs = {entry.name: entry.macs for entry in known if entry.macs is not None}

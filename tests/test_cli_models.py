@@ -71,6 +71,10 @@ def test_license_and_size_filter(run):
     assert any(row["license"] == "cc-by-nc-4.0" for row in everything)
     only = json.loads(run("models", "convnext", "--license", "CC-BY-NC-4.0", "--json").out)
     assert {row["license"] for row in only} == {"cc-by-nc-4.0"}
+    least = json.loads(run("models", "squeezenet", "--max-params", "1235496", "--json").out)
+    assert [(row["name"], row["params"]) for row in least] == [("squeezenet1_1", 1_235_496)]  # the bound itself is in
+    free = json.loads(run("models", "--license", "permissive", "--json").out)
+    assert not any(row["untrained"] for row in free)
 
 
 def test_json_has_all_that_is_known(run):
@@ -88,6 +92,14 @@ def test_what_fits_nothing_is_an_error(run):
     assert "visiontool models --all" in ran.err
 
 
+def test_a_filter_that_fits_nothing_gives_near_names_or_names_the_options(run):
+    assert run("models", "vgg17").err.startswith("Error: no model fits 'vgg17'. Closest: vgg1")
+    assert run("models", "vgg16", "--max-params", "2").err.startswith(
+        "Error: no model fits 'vgg16' and these options.\n"
+    )
+    assert run("models", "--max-params", "2").err.startswith("Error: no model fits these options.\n")
+
+
 def test_a_mistyped_command_is_no_filter(run):
     ran = run("models", "shwo", "vgg16")
     assert ran.code == 2
@@ -101,6 +113,19 @@ def test_the_list_fits_80_columns(arguments):
     lines = terminal.text.splitlines()
     assert len(lines) > 20
     assert max(map(len, lines)) <= 80
+
+
+@pytest.mark.parametrize(
+    ("name", "line"),
+    [
+        ("vit_base_patch16_clip_224.laion2b_ft_in12k_in1k", "get it           visiontool models pull {}"),
+        ("cifar_resnetv2_56", "train it         visiontool finetune DATA -m {} --from-scratch"),
+    ],
+)
+def test_a_command_is_one_line_on_a_terminal_so_that_it_can_be_copied(name, line):
+    terminal = Terminal([sys.executable, "-m", "visiontool", "models", "show", name])
+    assert terminal.wait() == 0
+    assert line.format(name) in terminal.text.splitlines()
 
 
 def test_listing_needs_nothing_slow_and_showing_no_torch():
@@ -313,6 +338,25 @@ def test_offline_a_network_that_is_not_here_is_an_error_with_two_ways_out(run, t
     assert "--weights" in ran.err
 
 
+def test_a_model_file_takes_no_weights(run, color_model, tmp_path):
+    (tmp_path / "w.pth").write_bytes(b"x")
+    ran = run("predict", save_picture(tmp_path / "r.png", (255, 0, 0)), "-m", color_model, "--weights", "w.pth")
+    assert (ran.code, ran.out) == (2, "")
+    assert ran.err == (
+        f"Error: {color_model} has its weights in it already. Leave --weights out,\n"
+        "or name the network that the weights are of: -m NAME --weights w.pth\n"
+    )
+
+
+@pytest.mark.parametrize("arguments", [["predict", "x.png", "-m"], ["models", "show"], ["models", "pull"]])
+def test_a_name_is_understood_however_it_is_written(run, arguments, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    save_picture(tmp_path / "x.png", (255, 0, 0))
+    for typed, name in (("squeezenet-1.1", "squeezenet1_1"), ("Inception v3", "inception_v3"), ("VGG-16", "vgg16")):
+        ran = run(*arguments, typed, *([] if "show" in arguments else ["--offline"]))
+        assert f"{name}.tv_in1k" in ran.out or f"/{name}" in ran.err  # offline the address is named
+
+
 def test_weights_without_a_name_are_wrong_usage(run, tmp_path):
     (tmp_path / "w.pth").write_bytes(b"x")
     ran = run("predict", save_picture(tmp_path / "red.png", (255, 0, 0)), "--weights", tmp_path / "w.pth")
@@ -344,6 +388,17 @@ def test_other_weights_have_no_published_facts(run, make_color_model):
     assert "as published" not in shown
     row = json.loads(run("models", "show", model, "--json").out)
     assert (row["top1"], row["source"], row["license"], row["params"]) == (None, "", "mit", 7)
+
+
+def test_other_weights_of_a_classic_are_listed_with_its_year_and_what_their_file_says(run, pulled):
+    spec = replace(COLOR_SPEC, name="x", architecture="vgg16", weights={"license": "mit", "params": 7})
+    with cache.lock(cache.models(), "vgg16+0"), cache.unpublished("vgg16+0") as folder:
+        save_model(color_graph(), folder / "model.onnx", spec.to_metadata())
+        cache.publish(folder, "vgg16+0", source="a test", license="", tools={})
+    (row,) = [row for row in json.loads(run("models", "--json").out) if row["name"] == "vgg16+0"]
+    assert (row["year"], row["family"], row["license"], row["params"], row["classes"]) == (2014, "VGG", "mit", 7, 3)
+    assert (row["input_size"], row["mean"]) == ([3, 8, 8], list(COLOR_SPEC.input.mean))
+    assert (row["tag"], row["macs"], row["top1"]) == ("", None, None)
 
 
 def test_another_size_has_no_figures_of_the_published_one(run):

@@ -19,7 +19,7 @@ from hub_server import HubServer
 
 from visiontool import download as downloading
 from visiontool.download import DownloadError, download
-from visiontool.errors import ConversionError, ModelError
+from visiontool.errors import ConversionError, ModelError, UsageError
 
 CONTENT = bytes(range(256)) * 4000  # 1,024,000 bytes
 OTHER = bytes(range(255, -1, -1)) * 4000
@@ -202,6 +202,37 @@ def test_a_server_that_is_not_there_is_told_at_once(target: Path, monkeypatch: p
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     assert "cannot be downloaded: Connection refused." in error_of(f"http://127.0.0.1:{port}/file.pth", target)
+
+
+@pytest.mark.parametrize(("said", "seconds"), [("1", 1), (" 45 ", 45), ("0", 30), (None, 30)])
+def test_how_long_a_server_may_say_nothing_is_as_huggingface_hub_reads_it(
+    said: str | None, seconds: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("HF_HUB_DOWNLOAD_TIMEOUT", raising=False)
+    if said is not None:
+        monkeypatch.setenv("HF_HUB_DOWNLOAD_TIMEOUT", said)
+    assert downloading.timeout_s() == seconds
+
+
+@pytest.mark.parametrize("said", ["", "soon", "2.5", "-1", "9999999"])
+def test_a_time_that_is_none_names_the_variable(
+    said: str, hub: HubServer, target: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hub.add("/file.pth", CONTENT)
+    monkeypatch.setenv("HF_HUB_DOWNLOAD_TIMEOUT", said)
+    with pytest.raises(UsageError, match=f"^HF_HUB_DOWNLOAD_TIMEOUT is {said!r}: expected a whole number of seconds$"):
+        download(hub.url + "/file.pth", target)
+    assert hub.asked == []
+
+
+@pytest.mark.slow
+def test_a_server_that_says_nothing_for_the_time_of_the_variable_is_given_up(
+    hub: HubServer, target: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HF_HUB_DOWNLOAD_TIMEOUT", "1")
+    monkeypatch.setattr(downloading, "PAUSES_S", ())
+    hub.add("/file.pth", CONTENT, pause_s=1.4)
+    assert "the connection broke (no answer for 1 s)" in error_of(hub.url + "/file.pth", target)
 
 
 def test_a_server_that_says_nothing_is_given_up(hub: HubServer, target: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -6,6 +6,7 @@ import re
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,10 +15,10 @@ from typing import Any
 import hub_server
 import numpy as np
 import pytest
-from conftest import ROOT, SHARED, save_picture
+from conftest import COLOR_SPEC, ROOT, SHARED, color_graph, save_model, save_picture
 from hub_server import HubServer
 
-from visiontool import Classifier, ConversionError, ModelError, ModelSpec, cache, catalog, store
+from visiontool import Classifier, ConversionError, ModelError, ModelSpec, cache, catalog, labels, store
 from visiontool import download as downloading
 from visiontool.pull import pull
 
@@ -52,8 +53,8 @@ def root(tmp_path: Path, hub: HubServer, monkeypatch: pytest.MonkeyPatch) -> Pat
     for name, folder in (("VISIONTOOL_CACHE", "cache"), ("TORCH_HOME", "torch"), ("HF_HOME", "hf")):
         monkeypatch.setenv(name, str(tmp_path / folder))
     monkeypatch.setenv("HF_ENDPOINT", hub.url)
-    monkeypatch.delenv("HF_HUB_OFFLINE", raising=False)
-    monkeypatch.delenv("HF_TOKEN", raising=False)
+    for name in ("HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE", "HF_HUB_DOWNLOAD_TIMEOUT", "HF_TOKEN"):
+        monkeypatch.delenv(name, raising=False)
     monkeypatch.setattr(constants, "ENDPOINT", hub.url)
     monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", hub.url + "/{repo_id}/resolve/{revision}/{filename}")
     monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "hf" / "hub"))
@@ -148,6 +149,8 @@ def test_a_network_is_pulled_once_and_then_answers_as_torch_does(root: Path, hub
     [
         ("nin", {}, "nin has no published weights.\nTrain it with: visiontool finetune DATA -m nin --from-scratch"),
         ("lenet5", {}, "lenet5 is built in: there is nothing to pull."),
+        ("resnet18_tiny200", {}, "resnet18_tiny200 is built in: there is nothing to pull."),
+        ("weights/lenet5", {}, "there is nothing to pull.\nUse it as it is: -m weights/lenet5"),
         ("vgg17", {}, "no model is called 'vgg17'"),
         (
             "test_resnet",
@@ -174,6 +177,28 @@ def test_what_cannot_be_pulled_says_what_to_do(name: str, options: dict[str, Any
     assert all(names == [] for names in left_in(root).values())
 
 
+def test_who_waits_for_another_says_so_once_and_takes_what_it_made(root: Path) -> None:
+    """The other is a thread here, for which a lock is as much held as for a process."""
+    stages: list[str] = []
+    waits = threading.Event()
+
+    def progress(stage: str, *_: object) -> None:
+        stages.append(stage)
+        waits.set()
+
+    puller = threading.Thread(target=pull, args=[NAME], kwargs={"progress": progress})
+    with cache.lock(cache.models(), NAME):
+        puller.start()
+        assert waits.wait(10)
+        time.sleep(0.3)  # it looks three times
+        with cache.unpublished(NAME) as folder:
+            save_model(color_graph(), folder / "model.onnx", COLOR_SPEC.to_metadata())
+            cache.publish(folder, NAME, source="a test", license="", tools={})
+    puller.join(10)
+    assert not puller.is_alive()
+    assert stages == ["wait"]
+
+
 def test_a_network_too_large_for_a_file_is_refused_before_it_is_downloaded(hub: HubServer) -> None:
     large = next(entry for entry in catalog.entries() if entry.params > 2**29 and entry.classes and entry.source)
     with pytest.raises(ModelError, match=r"M parameters; an .onnx file holds at most 537 M"):
@@ -183,7 +208,6 @@ def test_a_network_too_large_for_a_file_is_refused_before_it_is_downloaded(hub: 
 
 @pytest.mark.slow
 def test_what_is_refused_for_its_classes_is_what_the_conversion_would_refuse(monkeypatch: pytest.MonkeyPatch) -> None:
-    from visiontool.pull import _has_named_classes
     from visiontool.training.convert import _imagenet
 
     monkeypatch.setattr(timm.data, "ImageNetInfo", str)  # which takes long to read its names
@@ -195,7 +219,7 @@ def test_what_is_refused_for_its_classes_is_what_the_conversion_would_refuse(mon
                 answers[known] = bool(_imagenet(entry.name, *known))
             except ConversionError:
                 answers[known] = False
-        assert _has_named_classes(entry) == answers[known], entry
+        assert labels.are_imagenets(entry.classes, entry.tag) == answers[known], entry
     assert set(answers.values()) == {True, False}
 
 

@@ -1,6 +1,8 @@
 """Where weights come from: copies on this disk, a hub, an address; and what is said where none of them can be."""
 
 import os
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -10,7 +12,7 @@ from hub_server import HubServer
 
 from visiontool import cache, sources
 from visiontool import download as downloading
-from visiontool.errors import ConversionError, ModelError
+from visiontool.errors import ConversionError, ModelError, UsageError
 
 huggingface_hub = pytest.importorskip("huggingface_hub")
 constants = pytest.importorskip("huggingface_hub.constants")
@@ -31,7 +33,7 @@ def hub() -> Iterator[HubServer]:
 def _nothing_of_the_user(tmp_path: Path, hub: HubServer, monkeypatch: pytest.MonkeyPatch) -> None:
     for name, folder in (("VISIONTOOL_CACHE", "cache"), ("TORCH_HOME", "torch")):
         monkeypatch.setenv(name, str(tmp_path / folder))
-    for name in ("HF_HUB_OFFLINE", "HF_TOKEN"):
+    for name in ("HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE", "HF_HUB_DOWNLOAD_TIMEOUT", "HF_TOKEN"):
         monkeypatch.delenv(name, raising=False)
     # What huggingface_hub read from the environment when it was imported.
     monkeypatch.setattr(constants, "ENDPOINT", hub.url)
@@ -143,6 +145,12 @@ def test_offline_is_obeyed_and_says_what_can_be_done(
     assert downloads() == [name]  # it is not ours
 
 
+def test_a_time_that_is_none_is_told_before_huggingface_hub_breaks_at_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HF_HUB_DOWNLOAD_TIMEOUT", "soon")
+    with pytest.raises(UsageError, match="^HF_HUB_DOWNLOAD_TIMEOUT is 'soon': expected a whole number"):
+        read(SOURCE, offline=True)
+
+
 def test_what_a_person_put_there_is_used_if_its_hash_fits(hub: HubServer) -> None:
     url = hub.add_checkpoint("alexnet-owt", CONTENT)
     name = url.rpartition("/")[2]
@@ -180,11 +188,37 @@ def test_a_name_that_no_repository_has_is_told() -> None:
         sources.hub_files("me/a..b").__enter__()
 
 
-@pytest.mark.parametrize("variable", ["", "0"])
-def test_a_variable_that_says_no_is_no(variable: str, hub: HubServer, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("HF_HUB_OFFLINE", variable)
+@pytest.mark.parametrize("variables", [("", ""), ("0", ""), ("0", "1"), ("", "0")])
+def test_a_variable_that_says_no_is_no(
+    variables: tuple[str, str], hub: HubServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, value in zip(("HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE"), variables, strict=True):
+        monkeypatch.setenv(name, value)
     hub.add_to_hub("timm/x.in1k", "model.safetensors", CONTENT)
     assert read(SOURCE) == CONTENT
+
+
+@pytest.mark.parametrize("first", [None, ""])
+def test_the_older_variable_is_obeyed_where_the_other_is_not_set(
+    first: str | None, hub: HubServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if first is not None:
+        monkeypatch.setenv("HF_HUB_OFFLINE", first)
+    monkeypatch.setenv("TRANSFORMERS_OFFLINE", "1")
+    assert "would be downloaded, but TRANSFORMERS_OFFLINE is set.\n" in error_of(SOURCE)
+    assert hub.asked == []
+
+
+def test_the_rules_of_the_variables_are_huggingface_hubs(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Asked of itself, in a process for each: it reads them when it is imported."""
+    code = "from huggingface_hub import constants as c; print(c.HF_HUB_OFFLINE, c.HF_HUB_DOWNLOAD_TIMEOUT)"
+    for first, second, seconds in (("0", "1", "7"), ("", "yes", " 8 "), ("on", "0", "9")):
+        said = {"HF_HUB_OFFLINE": first, "TRANSFORMERS_OFFLINE": second, "HF_HUB_DOWNLOAD_TIMEOUT": seconds}
+        ran = subprocess.run([sys.executable, "-c", code], env={**os.environ, **said}, capture_output=True, text=True)
+        for name, value in said.items():
+            monkeypatch.setenv(name, value)
+        is_offline = bool(sources._offline_variable())
+        assert ran.stdout.split() == [str(is_offline), f"{downloading.timeout_s():.0f}"], ran.stderr
 
 
 def test_a_failed_download_names_the_address_the_place_and_the_option(hub: HubServer) -> None:

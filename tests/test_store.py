@@ -225,6 +225,28 @@ def test_a_file_of_weights_makes_a_name_of_its_own(tmp_path: Path) -> None:
         pullable("vgg16@256", img_size=288)
 
 
+@pytest.mark.parametrize("model", ["own.onnx", "gone.onnx", "own@2.onnx", "run", "./run", "resnet18_tiny200"])
+def test_what_has_its_weights_already_takes_no_others_and_needs_no_pulling(
+    model: str, two_built_in: Path, in_empty_folder: Path
+) -> None:
+    for file in ("own.onnx", "own@2.onnx", "run/model.onnx", "w.pth"):
+        (in_empty_folder / file).parent.mkdir(exist_ok=True)
+        (in_empty_folder / file).touch()
+    with pytest.raises(UsageError) as caught:
+        pullable(model, weights=Path("w.pth"))
+    assert str(caught.value) == (
+        f"{model} has its weights in it already. Leave --weights out,\n"
+        "or name the network that the weights are of: -m NAME --weights w.pth"
+    )
+    with pytest.raises(ModelError, match=rf"there is nothing to pull.\nUse it as it is: -m {re.escape(model)}$"):
+        pullable(model)
+
+
+def test_a_network_of_the_name_of_a_built_in_model_takes_other_weights(tmp_path: Path) -> None:
+    (tmp_path / "w.pth").write_bytes(b"weights")
+    assert pullable("LeNet-5", weights=tmp_path / "w.pth").name.startswith("lenet5+")
+
+
 def test_a_file_of_weights_alone_is_told_how_to_give_it(in_empty_folder: Path) -> None:
     for name in ("w.pth", "w.ckpt", "w.BIN"):
         (in_empty_folder / name).touch()
@@ -268,6 +290,10 @@ def test_a_path_may_be_a_path_object_and_have_any_name(tmp_path: Path) -> None:
         ("hf-hub:me/birds@v2", "hf-hub:me/birds@v2: expected hf-hub:ORG/NAME"),
         ("local-dir:gone", "local-dir:gone: expected a folder with config.json and model.safetensors"),
         ("missing.onnx", "missing.onnx: there is no such file"),
+        ("vgg16.pth", "vgg16.pth: there is no such file. Closest: vgg16,"),
+        ("ViT-B/16", "ViT-B/16: there is no such file. Closest: vit_b_16,"),
+        ("timm/resnet50.a1_in1k", "timm/resnet50.a1_in1k: there is no such file. Closest: resnet50,"),
+        ("squeezenet1.2", "no model is called 'squeezenet1.2'. Closest: squeezenet1_"),
         ("runs/one", "runs/one: there is no such file"),
         (".", ".: the folder has no model.onnx in it"),
         ("a\nb", r"no model is called 'a\nb'"),

@@ -21,12 +21,13 @@ from typing import IO, NamedTuple, NoReturn
 from urllib.parse import urlsplit
 
 from visiontool import __version__, cache
-from visiontool.errors import ModelError
+from visiontool.errors import ModelError, UsageError
 
 # A network with larger weights makes no .onnx file (2 GiB); a checkpoint of a training may hold them several times.
 MAX_BYTES = 8 * 2**30
 PAUSES_S = (1.0, 3.0, 9.0)  # before another try; a try that brought something begins the row anew
 TIMEOUT_S = 30.0
+_TIMEOUT_VARIABLE = "HF_HUB_DOWNLOAD_TIMEOUT"
 _CHUNK_BYTES = 2**18
 _TRY_AGAIN = {408, 425, 429, 500, 502, 503, 504}
 _SHA256 = re.compile(r'"?([0-9a-f]{64})"?')
@@ -67,6 +68,7 @@ def download(
     Raises:
         DownloadError: the server has no such file, cannot be reached, or sends another file than was expected.
         ConversionError: the disk is full or cannot be written.
+        UsageError: HF_HUB_DOWNLOAD_TIMEOUT says no time.
     """
     if os.path.exists(target):
         return
@@ -88,6 +90,18 @@ def download(
                 raise DownloadError(url, str(error)) from None
             time.sleep(pause)
     partial.finish(sha256 or told)
+
+
+def timeout_s() -> float:
+    """How long a server may say nothing: what HF_HUB_DOWNLOAD_TIMEOUT says, as huggingface_hub reads it, else 30 s.
+
+    Raises:
+        UsageError: it says something else.
+    """
+    said = os.environ.get(_TIMEOUT_VARIABLE, "0")
+    if not re.fullmatch(r"\s*[0-9]{1,6}\s*", said):
+        raise UsageError(f"{_TIMEOUT_VARIABLE} is {said!r}: expected a whole number of seconds")
+    return float(said) or TIMEOUT_S
 
 
 class _BrokenError(Exception):
@@ -173,7 +187,7 @@ class _Partial:
 def _receive(partial: _Partial, authorization: str | None, progress: Progress | None) -> str:
     """One try to get all that is missing; gives the SHA-256 of the whole file if the server tells it."""
     had = partial.validators()
-    redirects = _Redirects()
+    redirects, timeout = _Redirects(), timeout_s()
     request = urllib.request.Request(partial.url, headers={"User-Agent": f"visiontool/{__version__}"})
     if authorization:
         request.add_unredirected_header("Authorization", authorization)
@@ -181,7 +195,7 @@ def _receive(partial: _Partial, authorization: str | None, progress: Progress | 
         request.add_header("Range", f"bytes={partial.size()}-")
         request.add_header("If-Range", had.condition)
     try:
-        with urllib.request.build_opener(redirects).open(request, timeout=TIMEOUT_S) as response:
+        with urllib.request.build_opener(redirects).open(request, timeout=timeout) as response:
             _save(response, partial, had, progress)
     except urllib.error.HTTPError as error:
         error.close()
@@ -319,7 +333,7 @@ def _words(error: object) -> str:
     if isinstance(error, ssl.SSLCertVerificationError):
         return f"the server's certificate is not valid: {error.verify_message}"
     if isinstance(error, TimeoutError):
-        return f"no answer for {TIMEOUT_S:.0f} s"
+        return f"no answer for {timeout_s():.0f} s"
     if isinstance(error, OSError):
         return error.strerror or str(error) or type(error).__name__
     return str(error) or type(error).__name__

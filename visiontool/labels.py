@@ -11,6 +11,9 @@ from visiontool.json_fields import MAX_CLASSES, is_text, shown
 
 MAX_NAMES_BYTES = 8 * 2**20
 
+# The subsets of ImageNet that timm names the classes of (`timm.data.infer_imagenet_subset`), known without timm.
+_IMAGENETS = {1000, 11221, 11821, 21841, 21842, 21843}
+
 # ImageNet's two cranes have no second synonym that tells them apart.
 _SENSES = {"n02012849": "bird", "n03126707": "machine"}
 
@@ -31,6 +34,15 @@ def from_descriptions(descriptions: Sequence[str], label_ids: Sequence[str] | No
         else:
             labels.append(parts[0])
     return numbered(labels)
+
+
+def are_imagenets(classes: int, tag: str) -> bool:
+    """Whether the classes of published weights are known to be those of ImageNet or of one of its named subsets.
+
+    Args:
+        tag: timm's, which says what the weights were trained on ("tv_in1k").
+    """
+    return classes in _IMAGENETS and re.search(r"in(1|12|21|22)k", tag) is not None
 
 
 def numbered(labels: Sequence[str]) -> tuple[str, ...]:

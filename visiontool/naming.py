@@ -54,12 +54,11 @@ def pullable(model: str, *, img_size: int | None = None, weights: Path | None = 
         _refuse_options(model, img_size, weights)
         return Pullable(_name_of_folder(Path(model.removeprefix(FOLDER))), None, None)
     else:
-        model, at, side = model.partition("@")
-        if at:
-            img_size = _side(model, side, img_size)
-            if model in store.built_in_names():
-                _refuse_size_of_built_in(model, img_size)
-        entry = catalog.find(model)
+        try:
+            entry, img_size = _in_catalog(model, img_size)
+        except ModelError:
+            _refuse_complete(model, weights)
+            raise
     if img_size is not None and entry.input_size[1:] == (img_size, img_size):
         img_size = None
     if img_size is not None and weights is None and entry.name in store.built_in_names():
@@ -92,6 +91,34 @@ def cached_name(name: str) -> str:
     alike = [there for there in known if there.startswith(full)]
     near = f" There is: {', '.join(alike[:3])}." if alike else closest(full, known)
     raise ModelError(f"{name!r} is not on this machine.{near}\nWhat is: visiontool models --cached")
+
+
+def _in_catalog(model: str, img_size: int | None) -> tuple[Entry, int | None]:
+    """The entry that "NAME" or "NAME@256" means, and the side of the input."""
+    model, at, side = model.partition("@")
+    if at:
+        img_size = _side(model, side, img_size)
+        if model in store.built_in_names():
+            _refuse_size_of_built_in(model, img_size)
+    return catalog.find(model), img_size
+
+
+def _refuse_complete(model: str, weights: Path | None) -> None:
+    """Raises for what has its weights in it, and needs no pulling: a model file, a run folder, a built-in model."""
+    path = Path(model)
+    suffix = path.suffix.lower()
+    is_built_in = model in store.built_in_names()
+    is_file = suffix == ".onnx" or (os.path.isfile(path) and suffix not in store.WEIGHTS_SUFFIXES)
+    is_folder = model != "" and os.path.isfile(path / cache.MODEL_FILE)
+    if not (is_built_in or is_file or is_folder):
+        return
+    if weights is not None:
+        raise UsageError(
+            f"{model} has its weights in it already. Leave --weights out,\n"
+            f"or name the network that the weights are of: -m NAME --weights {weights}"
+        )
+    what = "is built in" if is_built_in else "is a model file or a folder with one, and no name of a network"
+    raise ModelError(f"{model} {what}: there is nothing to pull.\nUse it as it is: -m {model}")
 
 
 def _published_on_hub(model: str) -> Entry | None:

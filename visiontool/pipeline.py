@@ -20,6 +20,9 @@ from visiontool.prepare import Prepared, Recipe, prepare
 T = TypeVar("T")
 U = TypeVar("U")
 
+# Up to so many pictures are opened in threads of this process. For more it pays to start processes that open them, and
+# to run the network once a core (docs/design.md).
+FEW = 64
 _CPU_MAX = "/sys/fs/cgroup/cpu.max"
 _WATCH_S = 0.2  # how often overdue pictures are looked for
 _END_TIMEOUT_S = 0.5

@@ -1,7 +1,6 @@
 """Pulling: the weights of a network are fetched, converted, compared with torch, and kept in the cache."""
 
 import os
-import re
 import shutil
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
@@ -10,7 +9,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from types import ModuleType
 
-from visiontool import __version__, cache, catalog, store
+from visiontool import __version__, cache, catalog, labels, store
 from visiontool.cache import Cached
 from visiontool.catalog import Entry
 from visiontool.errors import ConversionError, ModelError, missing_extra
@@ -19,9 +18,6 @@ from visiontool.onnx_scan import MAX_FILE_BYTES
 from visiontool.spec import ModelSpec
 
 _CONFIG, _WEIGHTS = "config.json", "model.safetensors"
-# The subsets of ImageNet that timm names the classes of (`timm.data.infer_imagenet_subset`), known without timm.
-_NAMED_CLASSES = {1000, 11221, 11821, 21841, 21842, 21843}
-_NAMED_TAG = re.compile(r"in(1|12|21|22)k")
 
 Progress = Callable[[str, int, int | None], None]
 
@@ -41,8 +37,9 @@ def pull(
         img_size: side of the input in pixels, None for the network's own.
         weights: a file of weights on this disk instead of the published ones.
         offline: use no network, as with HF_HUB_OFFLINE.
-        progress: called with the stage ("download", "convert", "check"), and for a download the bytes so far and those
-            of the whole file; the last is None where it is not known.
+        progress: called with the stage ("wait", "download", "convert", "check"), and for a download the bytes so far
+            and those of the whole file; the last is None where it is not known. "wait" comes where another process is
+            getting the same.
 
     Raises:
         ModelError: no such model, no published weights, no way to get them, or the extra [train] is missing.
@@ -61,7 +58,7 @@ def pull(
     if weights is None:
         _check_offline(name, wanted, offline)
     tell: Progress = progress or (lambda stage, done, total: None)
-    with cache.lock(cache.models(), wanted.name, lambda: tell("download", 0, None)):
+    with cache.lock(cache.models(), wanted.name, partial(tell, "wait", 0, None)):
         if (found := _whole(wanted.name)) is not None:  # another process was faster
             return found
         try:
@@ -94,12 +91,12 @@ def _check_published(entry: Entry) -> None:
         raise store.ModelUntrained(entry.name)
     if entry.name in store.built_in_names():
         raise ModelError(f"{entry.name} is built in: there is nothing to pull.")
-    if not _has_named_classes(entry):
+    if not labels.are_imagenets(entry.classes, entry.tag):
         what = (
             f"{entry.classes:,} numbers that are not known as ImageNet's classes" if entry.classes else "features only"
         )
         siblings = (other for other in catalog.entries() if other.architecture == entry.architecture)
-        named = next((other.name for other in siblings if _has_named_classes(other)), None)
+        named = next((other.name for other in siblings if labels.are_imagenets(other.classes, other.tag)), None)
         other = f"With names for its classes: visiontool models pull {named}" if named else "Choose another network."
         raise ModelError(f"{entry.name} gives {what}, so its answers would have no names.\n{other}")
     if entry.params * 4 > MAX_FILE_BYTES:
@@ -107,10 +104,6 @@ def _check_published(entry: Entry) -> None:
             f"{entry.name} has {entry.params / 1e6:,.0f} M parameters; an .onnx file holds at most "
             f"{MAX_FILE_BYTES / 4e6:,.0f} M. Choose a smaller network."
         )
-
-
-def _has_named_classes(entry: Entry) -> bool:
-    return entry.classes in _NAMED_CLASSES and _NAMED_TAG.search(entry.tag) is not None
 
 
 def _check_offline(name: str, wanted: Pullable, offline: bool) -> None:
@@ -128,10 +121,11 @@ def _pull_entry(wanted: Pullable, entry: Entry, weights: Path | None, offline: b
     from visiontool import sources
 
     found: AbstractContextManager[Path]
+    wait = partial(tell, "wait", 0, None)
     if weights is not None:
         found, source, license_ = nullcontext(weights), f"file {weights.name}", ""
     else:
-        found = sources.weights_file(entry.source, offline=offline, progress=partial(tell, "download"))
+        found = sources.weights_file(entry.source, offline=offline, progress=partial(tell, "download"), waiting=wait)
         source, license_ = entry.source, entry.license
     with found as checkpoint, cache.unpublished(wanted.name) as folder:
         tell("convert", 0, None)
@@ -154,9 +148,10 @@ def _pull_folder(name: str, cache_name: str, offline: bool, tell: Progress) -> C
     from visiontool import sources
 
     found: AbstractContextManager[tuple[Path, Path]]
+    wait = partial(tell, "wait", 0, None)
     if name.startswith(store.HUB):
         repository = name.removeprefix(store.HUB)
-        found = sources.hub_files(repository, offline=offline, progress=partial(tell, "download"))
+        found = sources.hub_files(repository, offline=offline, progress=partial(tell, "download"), waiting=wait)
     else:
         original = Path(os.path.abspath(name.removeprefix(store.FOLDER)))
         name = f"{store.FOLDER}{original}"

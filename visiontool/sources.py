@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import NamedTuple, NoReturn
 
 from visiontool import cache
-from visiontool.download import DownloadError, download
+from visiontool.download import DownloadError, download, timeout_s
 from visiontool.errors import ConversionError, ModelError
 from visiontool.store import HUB
 
@@ -26,6 +26,7 @@ _SHA256 = re.compile(r"[0-9a-f]{64}")
 _SHA256_IN_NAME = re.compile(r"-([0-9a-f]{8,64})\.[^.]+$")
 
 Progress = Callable[[int, int | None], None]
+Waiting = Callable[[], None]
 
 
 class _Wanted(NamedTuple):
@@ -47,7 +48,9 @@ class _Wanted(NamedTuple):
 
 
 @contextmanager
-def weights_file(source: str, *, offline: bool = False, progress: Progress | None = None) -> Iterator[Path]:
+def weights_file(
+    source: str, *, offline: bool = False, progress: Progress | None = None, waiting: Waiting | None = None
+) -> Iterator[Path]:
     """The file of weights that `source` names, for the block.
 
     What had to be downloaded is deleted at the end of the block, and kept if the block was interrupted.
@@ -55,23 +58,24 @@ def weights_file(source: str, *, offline: bool = False, progress: Progress | Non
     Args:
         source: "hf-hub:ORG/NAME", or an address.
         offline: take only what is on this disk.
+        waiting: called once if another process is downloading it.
 
     Raises:
         ModelError: it cannot be downloaded, or may not be; the message says what else can be done.
         ConversionError: the cache cannot be written.
     """
-    with _first(_weights_of(source), _GIVE_WEIGHTS, offline, progress) as path:
+    with _first(_weights_of(source), _GIVE_WEIGHTS, offline, progress, waiting) as path:
         yield path
 
 
 @contextmanager
 def hub_files(
-    repository: str, *, offline: bool = False, progress: Progress | None = None
+    repository: str, *, offline: bool = False, progress: Progress | None = None, waiting: Waiting | None = None
 ) -> Iterator[tuple[Path, Path]]:
     """config.json and model.safetensors of a repository ORG/NAME of the hub, as `weights_file`."""
     with (
-        _first([_on_hub(repository, _CONFIG)], _GIVE_FOLDER, offline, None) as config,
-        _first([_on_hub(repository, HUB_WEIGHTS[0])], _GIVE_FOLDER, offline, progress) as weights,
+        _first([_on_hub(repository, _CONFIG)], _GIVE_FOLDER, offline, None, waiting) as config,
+        _first([_on_hub(repository, HUB_WEIGHTS[0])], _GIVE_FOLDER, offline, progress, waiting) as weights,
     ):
         yield config, weights
 
@@ -105,14 +109,16 @@ def _weights_of(source: str) -> list[_Wanted]:
 
 
 @contextmanager
-def _first(choices: list[_Wanted], remedy: str, offline: bool, progress: Progress | None) -> Iterator[Path]:
+def _first(
+    choices: list[_Wanted], remedy: str, offline: bool, progress: Progress | None, waiting: Waiting | None
+) -> Iterator[Path]:
     """The first of `choices` that there is, for the block."""
     with ExitStack() as held:
         path = _on_disk(choices)
         if path is None and _is_offline(offline):
             path = _begun(choices) or _refuse_offline(choices[0], remedy)
         elif path is None:
-            path = _fetched(choices, remedy, progress, held)
+            path = _fetched(choices, remedy, progress, waiting, held)
         try:
             yield path
         except ConversionError:  # perhaps because of what was downloaded: the next try shall not begin with it
@@ -122,7 +128,13 @@ def _first(choices: list[_Wanted], remedy: str, offline: bool, progress: Progres
 
 
 def _is_offline(offline: bool) -> bool:
-    return offline or os.environ.get("HF_HUB_OFFLINE", "").upper() in ("1", "ON", "YES", "TRUE")
+    return offline or _offline_variable() != ""
+
+
+def _offline_variable() -> str:
+    """The variable that forbids the network, by huggingface_hub's rule: the first of these that is set decides."""
+    variable = next(filter(os.environ.get, ("HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE")), "")
+    return variable if os.environ.get(variable, "").upper() in ("1", "ON", "YES", "TRUE") else ""
 
 
 def _on_disk(choices: list[_Wanted]) -> Path | None:
@@ -150,7 +162,8 @@ def _begun(choices: list[_Wanted]) -> Path | None:
 
 
 def _refuse_offline(wanted: _Wanted, remedy: str) -> NoReturn:
-    why = "HF_HUB_OFFLINE is set" if _is_offline(False) else "--offline was given"
+    variable = _offline_variable()
+    why = f"{variable} is set" if variable else "--offline was given"
     put = ""
     with suppress(OSError):  # nothing can be put into a cache that cannot be written
         wanted.place.parent.mkdir(parents=True, exist_ok=True)
@@ -160,11 +173,13 @@ def _refuse_offline(wanted: _Wanted, remedy: str) -> NoReturn:
     )
 
 
-def _fetched(choices: list[_Wanted], remedy: str, progress: Progress | None, held: ExitStack) -> Path:
+def _fetched(
+    choices: list[_Wanted], remedy: str, progress: Progress | None, waiting: Waiting | None, held: ExitStack
+) -> Path:
     """The first of `choices` that the server has, downloaded; `held` holds it against other processes."""
     for number, wanted in enumerate(choices, 1):
         target = wanted.downloaded
-        held.enter_context(cache.lock(target.parent, target.name, progress and (lambda: progress(0, None))))
+        held.enter_context(cache.lock(target.parent, target.name, waiting))
         if not _begins(target, wanted.sha256):  # what an interrupted pull left may be damaged by now
             with suppress(OSError):
                 target.unlink(missing_ok=True)
@@ -204,6 +219,7 @@ def _at_address(url: str) -> _Wanted:
 
 def _on_hub(repository: str, file: str) -> _Wanted:
     """A file of a repository of the hub; large ones lie in the hub's cache under their hash."""
+    timeout_s()  # huggingface_hub reads the same variable when it is imported, and breaks where it is no number
     from huggingface_hub import hf_hub_url, try_to_load_from_cache
 
     try:

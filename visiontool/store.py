@@ -90,8 +90,8 @@ def resolve(model: str | os.PathLike[str] | None) -> Path:
         has_separator = "/" in name or os.sep in name
         if has_separator and os.path.isdir(path):
             raise _empty_folder(name, origin)
-        if path.suffix == ".onnx" or has_separator:
-            raise ModelError(f"{name}{origin}: there is no such file")
+        if has_separator or path.suffix.lower() in (".onnx", *WEIGHTS_SUFFIXES):
+            raise _no_such_file(name, origin)
     return _resolve_pullable(name, origin, built_in)
 
 
@@ -121,6 +121,14 @@ def _pulled(name: str) -> Path | None:
 
 def _empty_folder(name: str, origin: str) -> ModelError:
     return ModelError(f"{name}{origin}: the folder has no {cache.MODEL_FILE} in it")
+
+
+def _no_such_file(name: str, origin: str) -> ModelError:
+    """Some look like paths and are names, or begin with one: "ViT-B/16", "timm/resnet50.a1_in1k", "vgg16.pth"."""
+    from visiontool import catalog
+
+    near = catalog.nearest(name)
+    return ModelError(f"{name}{origin}: there is no such file{near and f'.{near}'}")
 
 
 def _sibling_with_weights(architecture: str) -> str:

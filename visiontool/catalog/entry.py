@@ -42,10 +42,13 @@ class Entry(NamedTuple):
         return not self.source
 
 
+_SEPARATORS = str.maketrans("- ./", "____")
+
+
 def fold(name: str) -> str:
     """`name` without what people write differently: case, and separators, but between digits (1_6 is not 16)."""
     folded = ""
-    for part in name.lower().replace("-", "_").replace(" ", "_").split("_"):
+    for part in name.lower().translate(_SEPARATORS).split("_"):
         if folded[-1:].isdigit() and part[:1].isdigit():
             folded += "_"
         folded += part

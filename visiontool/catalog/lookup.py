@@ -8,7 +8,6 @@ from collections.abc import Iterator
 from visiontool.catalog import table
 from visiontool.catalog.classics import classic_called, classics, members
 from visiontool.catalog.entry import Entry, fold
-from visiontool.catalog.licenses import is_permissive
 from visiontool.errors import ModelError, closest
 
 _MOST_NAMES = 12  # that a message lists
@@ -26,18 +25,21 @@ def entries() -> Iterator[Entry]:
 
 
 def find(name: str) -> Entry:
-    """The one entry that `name` means: an architecture or an alias, with a tag or without, in any case.
+    """The one entry that `name` means: an architecture or an alias, with a tag or without, however it is written.
 
-    Without a tag it is the classic's default, else timm's.
+    Without a tag it is the classic's default, else timm's. A dot between digits is a part of the name
+    ("squeezenet1.1"); the first other one begins the tag, unless the whole is a classic's name ("inception.v3").
 
     Raises:
         ModelError: no such name (the message has the nearest), no such tag (it lists the tags), or several models are
             called so (it lists them).
     """
-    called, _, tag = name.strip().partition(".")
+    called, tag = _parted(name.strip())
     classic = classic_called(called)
     if classic is not None and fold(tag) in ("", fold(classic.tag)):
         return classic
+    if classic is None and (whole := classic_called(name)) is not None:
+        return whole
     family = members(called)
     if classic is None and family:
         raise _ambiguous(name, family)
@@ -53,23 +55,37 @@ def find(name: str) -> Entry:
     raise _no_such_tag(tag, rows)
 
 
-def search(text: str = "", *, permissive: bool = False, max_params: int | None = None) -> Iterator[Entry]:
-    """The entries, in the order of `entries`, in whose name, aliases, family or title `text` is found.
+def nearest(name: str) -> str:
+    """ " Closest: a, b." for the architectures and aliases nearest to `name`, or "" where none is near.
 
-    Args:
-        permissive: only weights whose license `is_permissive`; so nothing that is untrained.
-        max_params: only models of at most so many parameters.
+    Of what looks like a path ("timm/resnet50.a1_in1k") the end counts where it is a name.
     """
+    from difflib import get_close_matches
+
+    known = [entry.architecture for entry in entries()]
+    known += [alias for entry in classics() if entry.classic for alias in entry.classic.aliases]
+    written = {fold(architecture): architecture for architecture in known}
+    wanted, end = (fold(_parted(text)[0]) for text in (name, name.rpartition("/")[2]))
+    near = get_close_matches(end if end in written else wanted, written, n=3, cutoff=0.6)
+    return f" Closest: {', '.join(written[match] for match in near)}." if near else ""
+
+
+def search(text: str) -> Iterator[Entry]:
+    """The entries, in the order of `entries`, in whose name, aliases, family or title `text` is found."""
     wanted = fold(text)
     for entry in entries():
-        if permissive and not is_permissive(entry.license):
-            continue
-        if max_params is not None and entry.params > max_params:
-            continue
         classic = entry.classic
         texts = (entry.name, *classic.aliases, classic.family, classic.title) if classic else (entry.name,)
         if any(wanted in fold(said) for said in texts):
             yield entry
+
+
+def _parted(name: str) -> tuple[str, str]:
+    """The architecture and the tag that `name` is written of."""
+    for place, sign in enumerate(name):
+        if sign == "." and not (name[:place][-1:].isdigit() and name[place + 1 : place + 2].isdigit()):
+            return name[:place], name[place + 1 :]
+    return name, ""
 
 
 def _with_classic(entry: Entry, default: Entry | None) -> Entry:
@@ -92,13 +108,12 @@ def _ambiguous(name: str, names: list[str]) -> ModelError:
 
 def _unknown(name: str, called: str) -> ModelError:
     start = fold(called)
-    known = list(dict.fromkeys(entry.architecture for entry in entries()))
+    known = dict.fromkeys(entry.architecture for entry in entries())
     beginning = [architecture for architecture in known if fold(architecture).startswith(start)]
     if start and len(beginning) > 1:
         return _ambiguous(name, beginning)
-    known += [alias for entry in classics() if entry.classic for alias in entry.classic.aliases]
     return ModelError(
-        f"no model is called {name!r}.{closest(called.lower(), known)}\n"
+        f"no model is called {name!r}.{nearest(name)}\n"
         'Run "visiontool models" to see them all, or give the path of an .onnx file.'
     )
 

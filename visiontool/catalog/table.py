@@ -14,7 +14,9 @@ COLUMNS = "name,library,license,params,macs,input,interpolation,crop_mode,crop_p
 
 
 def read(path: Path) -> Iterator[Entry]:
-    """Every row: those of one architecture together, its default weights first. What papers.py says is not in them."""
+    """Every row: those of one architecture together, its default weights first. What is said in networks.py and
+    papers.py is not in them.
+    """
     with path.open(encoding="utf-8") as file:
         for line in file:
             if not line.startswith(("#", COLUMNS)):

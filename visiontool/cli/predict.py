@@ -27,9 +27,6 @@ if TYPE_CHECKING:
     from visiontool.cli.progress import Progress
     from visiontool.outside import Description
 
-# Up to so many pictures are opened in threads of this process, and the network takes all cores for one run at a time.
-# For more it pays to start processes that open them, and to run the network once a core (docs/design.md).
-FEW = 64
 _FINISHED = "its row is there already"  # marks a result that did not come from the network
 
 
@@ -141,6 +138,7 @@ def predict(
     check_sorting(sort_into, mode, yes)
 
     from visiontool.find import count_images, find_images, is_fed, is_one_file
+    from visiontool.pipeline import FEW
 
     single = len(paths) == 1 and is_one_file(paths[0]) and shard is None
     format_ = choose_format(format_, as_json, output, single=single)
@@ -178,6 +176,7 @@ def predict(
     if not quiet:
         _remark(classifier, model)
     _silence_pillow()
+    gc.freeze()  # else the first collection walks all that the start made, which takes 10 ms
     gc.enable()  # off since the start (visiontool/__main__.py)
 
     top_k = min(top_k, len(classifier.spec.labels))

@@ -1,10 +1,10 @@
-"""Pulling a network with something to look at: a bar on a terminal, one line before and one after elsewhere."""
+"""Pulling a network with something to look at: a line before, a line after, and on a terminal a bar."""
 
 import gc
-import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
+from visiontool.cli.stages import Stages
 from visiontool.cli.text import say
 from visiontool.errors import UsageError
 
@@ -65,48 +65,24 @@ class _Telling:
         self.begun = False
         self._name = name
         self._quiet = quiet
-        self._stage = ""
-        self._bar: Any = None
-        self._task: Any = None
+        self._stages = Stages(_WORDS, in_bytes=("download",), shown=not quiet)
 
     def __enter__(self) -> "_Telling":
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._end_bar()
+        self._stages.end()
 
     def update(self, stage: str, done: int, total: int | None) -> None:
         """What `pull` calls."""
+        if stage == "wait":
+            self._say(f"Another process is getting {self._name}; waiting for it.")
+            return
         if not self.begun:
             self.begun = True
-            if not self._quiet:
-                say(f"{self._name} is not on this machine yet: getting it, once.")
-        if self._quiet or not sys.stderr.isatty():
-            return
-        if stage != self._stage:
-            self._begin_bar(stage)
-        self._bar.update(self._task, completed=done, total=total)
+            self._say(f"{self._name} is not on this machine yet: getting it, once.")
+        self._stages.update(stage, done, total)
 
-    def _begin_bar(self, stage: str) -> None:
-        from rich.console import Console
-        from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeElapsedColumn
-
-        self._end_bar()
-        self._stage = stage
-        columns = [BarColumn(), *([DownloadColumn()] if stage == "download" else [])]
-        self._bar = Progress(
-            TextColumn("{task.description}"),
-            *columns,
-            TimeElapsedColumn(),
-            console=Console(file=sys.stderr),
-            transient=True,
-            redirect_stdout=False,
-            redirect_stderr=False,
-        )
-        self._task = self._bar.add_task(_WORDS[stage], total=None)
-        self._bar.start()
-
-    def _end_bar(self) -> None:
-        if self._bar is not None:
-            self._bar.stop()
-            self._bar = None
+    def _say(self, text: str) -> None:
+        if not self._quiet:
+            self._stages.say(text)

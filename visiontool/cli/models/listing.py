@@ -16,6 +16,7 @@ from visiontool.errors import ModelError
 
 if TYPE_CHECKING:
     from visiontool.catalog import Entry
+    from visiontool.spec import ModelSpec
 
 _NUMBERS = "{year:>4} {params:>7} {macs:>6} {top1:>5}  {license:<12}"
 _HEAD = _NUMBERS.format(year="year", params="params", macs="GMACs", top1="top-1", license="license").rstrip()
@@ -46,8 +47,7 @@ def list_models(
     """
     rows = [row for row in _rows(text, everything) if _is_wanted(row, cached, license_, max_params)]
     if not rows:
-        wanted = repr(text) if text else "these options"
-        raise ModelError(f"no model fits {wanted}.\nAll names: visiontool models --all")
+        raise _nothing_fits(text, has_options=cached or license_ is not None or max_params is not None)
     if as_json:
         click.echo("[" + ",\n ".join(json.dumps(row.as_json()) for row in rows) + "]")
         return 0
@@ -59,6 +59,15 @@ def list_models(
     if not (text or everything or cached):
         say("More: visiontool models --all, or visiontool models FILTER.\nWhat one is: visiontool models show NAME")
     return 0
+
+
+def _nothing_fits(text: str, has_options: bool) -> ModelError:
+    from visiontool import catalog
+
+    wanted = " and ".join([*([repr(text)] if text else []), *(["these options"] if has_options else [])])
+    return ModelError(
+        f"no model fits {wanted}.{'' if has_options else catalog.nearest(text)}\nAll names: visiontool models --all"
+    )
 
 
 class _Row(NamedTuple):
@@ -141,16 +150,39 @@ def _rows(text: str, everything: bool) -> Iterator[_Row]:
 
 
 def _facts_of_file(path: Path) -> dict[str, Any]:
-    """What a model file of ours says of itself, of what the list shows."""
+    """What a model file of ours says of itself, and what is known of its network, of what the list shows."""
     from visiontool.onnx_scan import scan
     from visiontool.spec import MANIFEST_KEY, ModelSpec
 
     spec = ModelSpec.from_json(scan(path).metadata[MANIFEST_KEY])
+    return facts_of(entry_of(spec)) | facts_of_spec(spec)
+
+
+def entry_of(spec: "ModelSpec") -> "Entry | None":
+    """What the catalog knows of the network in a file; of other weights than the published ones, no more than that."""
+    from visiontool import catalog
+
+    for name in (spec.name, spec.architecture):
+        with suppress(ModelError):
+            entry = catalog.find(name)
+            if entry.name == spec.name:
+                return entry
+            return entry._replace(tag="", license="", source="", macs=None, top1=None)
+    return None
+
+
+def facts_of_spec(spec: "ModelSpec") -> dict[str, Any]:
+    """What a file says of itself; comes before what the catalog knows of its network."""
     return {
         "architecture": spec.architecture,
         "license": spec.weights.get("license"),
         "params": spec.weights.get("params"),
         "input_size": (len(spec.input.mean), *spec.input.size),
+        "interpolation": spec.interpolation,
+        "crop_mode": spec.crop_mode,
+        "crop_pct": spec.crop_pct,
+        "mean": spec.input.mean,
+        "std": spec.input.std,
         "classes": len(spec.labels),
         "source": spec.weights.get("source"),
     }

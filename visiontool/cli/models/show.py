@@ -5,7 +5,6 @@ import math
 import shutil
 import sys
 import textwrap
-from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -13,6 +12,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import click
 
 from visiontool.cli import options
+from visiontool.cli.models.listing import entry_of, facts_of, facts_of_spec
 from visiontool.cli.text import json_safe, printable, say
 from visiontool.errors import ModelError, UsageError
 
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from visiontool.spec import ModelSpec
 
 _KEY_WIDTH = 17
+_COPIED = {"file", "get it", "train it"}  # a path or a command in two lines could not be copied
 
 
 @click.command(no_args_is_help=True)
@@ -46,13 +47,13 @@ def show(model: str, layers: bool, snippet: bool, as_json: bool) -> int:
         from visiontool.cli.models.snippet import snippet as lines
 
         if shown.path is None:
-            raise ModelError(f"{shown.name} has no file here that could be run.\n{_how_to_get(shown)}")
+            raise ModelError(f"{shown.name} has no file here that could be run.\n{_way_to_file(shown)}")
         if shown.spec is None:  # the remark says what the file does not
             raise ModelError("\n".join(shown.remarks))
         click.echo(lines(shown.spec, shown.path))
     elif layers:
         if shown.cost is None:
-            raise ModelError(f"{shown.name} has no file here whose layers could be shown.\n{_how_to_get(shown)}")
+            raise ModelError(f"{shown.name} has no file here whose layers could be shown.\n{_way_to_file(shown)}")
         click.echo("\n".join(_table(shown.cost)))
         if (params := _params(shown)) is not None and params > shown.cost.params:
             say(f"The network has {params:,} parameters: batch normalization is a part of the convolutions here.")
@@ -95,7 +96,7 @@ def _find(model: str) -> _Shown:
     spec, remark = _spec_of(path)
     measured = cost.measure(path, size=spec.input.size if spec else None)
     name = spec.name if spec else path.name
-    return _Shown(name, _entry_of(spec), path, spec, measured, (remark,) if remark else ())
+    return _Shown(name, entry_of(spec) if spec else None, path, spec, measured, (remark,) if remark else ())
 
 
 def _spec_of(path: Path) -> "tuple[ModelSpec | None, str]":
@@ -117,19 +118,6 @@ def _spec_of(path: Path) -> "tuple[ModelSpec | None, str]":
     )
 
 
-def _entry_of(spec: "ModelSpec | None") -> "Entry | None":
-    """What the catalog knows of the network in a file; of other weights than the published ones, no more than that."""
-    from visiontool import catalog
-
-    if spec is None:
-        return None
-    for name in (spec.name, spec.architecture):
-        with suppress(ModelError):
-            entry = catalog.find(name)
-            return entry if entry.name == spec.name else entry._replace(license="", source="", macs=None, top1=None)
-    return None
-
-
 def _lines(shown: _Shown) -> list[str]:
     classic = shown.entry.classic if shown.entry else None
     lines = [printable(shown.name)]
@@ -139,10 +127,8 @@ def _lines(shown: _Shown) -> list[str]:
     lines.append("")
     width = shutil.get_terminal_size().columns if sys.stdout.isatty() else 100_000
     for key, value in _facts(shown).items():
-        indent = " " * _KEY_WIDTH
-        lines += textwrap.wrap(
-            f"{key:<{_KEY_WIDTH}}{printable(value)}", width, subsequent_indent=indent, break_long_words=False
-        )
+        line = f"{key:<{_KEY_WIDTH}}{printable(value)}"
+        lines += [line] if key in _COPIED else textwrap.wrap(line, width, subsequent_indent=" " * _KEY_WIDTH)
     return lines
 
 
@@ -172,14 +158,15 @@ def _facts(shown: _Shown) -> dict[str, str]:
         facts["receptive field"] = (
             None
             if cost.receptive_field is None
-            else f"{cost.receptive_field} pixels, for each place of the last feature map"
+            else f"{cost.receptive_field:,} pixels, for each place of the last feature map"
         )
     facts["accuracy"] = _accuracy(shown)
     if shown.path is not None:
         facts["file"] = f"{shown.path}, {_bytes(shown.path.stat().st_size)}"
     else:
         facts["size"] = None if cost is None else f"{_bytes(cost.size_bytes)} as a file"
-        facts["file"] = _how_to_get(shown)
+        facts["file"], (how, command) = _missing(shown)
+        facts[how] = command
     return {key: value for key, value in facts.items() if value}
 
 
@@ -228,10 +215,16 @@ def _accuracy(shown: _Shown) -> str | None:
     return "; ".join(parts) or None
 
 
-def _how_to_get(shown: _Shown) -> str:
+def _missing(shown: _Shown) -> tuple[str, tuple[str, str]]:
+    """Why there is no file, and what to do about it: in a word, and as a command."""
     if shown.entry is not None and shown.entry.is_untrained:
-        return f"no weights are published; train it: visiontool finetune DATA -m {shown.name} --from-scratch"
-    return f"not on this machine; get it: visiontool models pull {shown.name}"
+        return "no weights are published", ("train it", f"visiontool finetune DATA -m {shown.name} --from-scratch")
+    return "not on this machine", ("get it", f"visiontool models pull {shown.name}")
+
+
+def _way_to_file(shown: _Shown) -> str:
+    why, (how, command) = _missing(shown)
+    return f"{why[0].upper()}{why[1:]}; {how}: {command}"
 
 
 def _table(cost: "Cost") -> list[str]:
@@ -278,13 +271,12 @@ def _bytes(number: int) -> str:
 
 
 def _json(shown: _Shown) -> dict[str, Any]:
-    from visiontool.cli.models.listing import facts_of
-
     cost = shown.cost
     license_, source = _weights(shown)
     return {
         "name": shown.name,
         **facts_of(shown.entry),
+        **(facts_of_spec(shown.spec) if shown.spec else {}),
         "license": license_,
         "source": source,
         "params": _params(shown),
