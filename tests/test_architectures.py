@@ -133,6 +133,25 @@ def test_they_have_timms_interface(name):
         torch.testing.assert_close(model(x), head(embedding))
 
 
+@pytest.mark.parametrize(
+    "name", ["cifar_resnet20", "squeezenet1_1", pytest.param("bn_inception", marks=pytest.mark.slow)]
+)
+def test_they_come_back_from_a_folder(name, tmp_path):
+    model = timm.create_model(name, num_classes=7)
+    timm.models.save_for_hf(model, tmp_path, safe_serialization=True)
+    again = timm.create_model(f"local-dir:{tmp_path}", pretrained=True).state_dict()
+    assert all(torch.equal(again[key], tensor) for key, tensor in model.state_dict().items())
+
+
+@pytest.mark.parametrize("name", ["squeezenet1_1", "nin"])
+def test_a_linear_head_can_be_had_from_the_start(name):
+    model = timm.create_model(name, num_classes=7, linear_head=True).eval()
+    x = torch.rand(2, 3, 99, 99, generator=torch.Generator().manual_seed(0))
+    with torch.inference_mode():
+        embedding = model.forward_head(model.forward_features(x), pre_logits=True)
+        torch.testing.assert_close(model(x), model.get_submodule("classifier.2")(embedding))
+
+
 def test_the_small_resnets_shortcuts_keep_every_second_pixel_and_fill_with_zeros():
     x = torch.arange(2 * 4 * 4, dtype=torch.float32).view(1, 2, 4, 4)
     expected = torch.zeros(1, 4, 2, 2)

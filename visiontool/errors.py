@@ -43,6 +43,12 @@ class DeviceError(VisiontoolError):
     """A device that was asked for and cannot be used on this machine."""
 
 
+def first_line(error: BaseException) -> str:
+    """What an error of another library says, to be put into a message: one line of at most 300 characters."""
+    line = (str(error).strip().splitlines() or [type(error).__name__])[0]
+    return line if len(line) <= 300 else f"{line[:300]}..."
+
+
 def missing_extra(extra: str, purpose: str) -> str:
     """The message for a command whose optional packages are absent: `purpose` is a gerund phrase."""
     from importlib.util import find_spec

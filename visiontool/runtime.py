@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 from numpy.typing import NDArray
 
-from visiontool.errors import DeviceError, ModelError, UsageError, missing_extra
+from visiontool.errors import DeviceError, ModelError, UsageError, first_line, missing_extra
 from visiontool.onnx_scan import Scan, scan
 from visiontool.spec import Port
 
@@ -78,7 +78,7 @@ def run(session: Any, output: str, feeds: dict[str, NDArray[Any]]) -> NDArray[An
     try:
         (values,) = session.run([output], feeds)
     except Exception as error:  # as in _create
-        raise ModelError(f"onnxruntime cannot run the model: {_first_line(error)}") from None
+        raise ModelError(f"onnxruntime cannot run the model: {first_line(error)}") from None
     return values  # type: ignore[no-any-return]
 
 
@@ -115,12 +115,7 @@ def _create(path: Path, providers: list[Any], threads: int) -> Any:
         return session
     # onnxruntime's exceptions share no root but Exception.
     except Exception as error:
-        raise ModelError(f"{path}: onnxruntime cannot open it: {_first_line(error)}") from None
-
-
-def _first_line(error: Exception) -> str:
-    line = (str(error).strip().splitlines() or [type(error).__name__])[0]
-    return line if len(line) <= 300 else f"{line[:300]}..."
+        raise ModelError(f"{path}: onnxruntime cannot open it: {first_line(error)}") from None
 
 
 def _gpu_in_sight() -> bool:
@@ -150,5 +145,5 @@ def _why_no_cuda() -> str | None:
             ctypes.CDLL(str(folder / "libonnxruntime_providers_shared.so"), mode=ctypes.RTLD_GLOBAL)
         ctypes.CDLL(str(library))
     except OSError as error:
-        return f"{_first_line(error)}. {missing_extra('gpu', 'CUDA')}"
+        return f"{first_line(error)}. {missing_extra('gpu', 'CUDA')}"
     return None

@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 import visiontool.training.architectures  # noqa: F401 (registers our networks with timm)
-from visiontool.errors import ConversionError, closest
+from visiontool.errors import ConversionError, closest, first_line
 from visiontool.store import WEIGHTS_SUFFIXES
 
 _AUXILIARY_HEADS = ("AuxLogits.", "aux1.", "aux2.")  # of torchvision's Inception v3 and GoogLeNet, used in training
@@ -51,7 +51,7 @@ def create(
         height, width = size or cfg.input_size[1:]
         published = "x".join(map(str, cfg.input_size[1:]))
         raise ConversionError(
-            f"{architecture} cannot run at {height}x{width} pixels: {_first_line(error)}\n"
+            f"{architecture} cannot run at {height}x{width} pixels: {first_line(error)}\n"
             f"Its published size is {published}."
         ) from error
     return model
@@ -68,7 +68,7 @@ def from_folder(folder: Path) -> nn.Module:
         model = timm.create_model(f"local-dir:{folder}", exportable=True).eval()
     except Exception as error:  # as in _read, and what the network's own code raises
         raise ConversionError(
-            f"{folder}: expected timm's config.json and model.safetensors: {type(error).__name__}: {_first_line(error)}"
+            f"{folder}: expected timm's config.json and model.safetensors: {type(error).__name__}: {first_line(error)}"
         ) from error
     load_weights(model, folder / "model.safetensors")
     return model
@@ -179,7 +179,3 @@ def _architecture(model: nn.Module) -> str:
 def _shown(keys: Sequence[str]) -> str:
     first, more = ", ".join(key[:_LONGEST_KEY_SHOWN] for key in keys[:_MOST_KEYS_SHOWN]), len(keys) - _MOST_KEYS_SHOWN
     return f"{first} and {more:,} more" if more > 0 else first
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0]

@@ -4,7 +4,7 @@ import torch
 from timm.layers import SelectAdaptivePool2d
 from torch import nn
 
-from visiontool.errors import ConversionError
+from visiontool.errors import ConversionError, first_line
 from visiontool.spec import InputSpec
 
 LUMA = (0.299, 0.587, 0.114)  # ITU-R BT.601, as Pillow's convert("L")
@@ -75,8 +75,9 @@ def _probe(model: nn.Module, x: torch.Tensor) -> tuple[int, bool]:
             embedding = model.forward_head(features, pre_logits=True)  # type: ignore[operator]
             logits = model.forward_head(features)  # type: ignore[operator]
     except Exception as error:  # whatever the network's own code raises for a size that it is not made for
-        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
-        raise ConversionError(f"the network cannot run at {x.shape[2]}x{x.shape[3]} pixels: {reason}") from error
+        raise ConversionError(
+            f"the network cannot run at {x.shape[2]}x{x.shape[3]} pixels: {first_line(error)}"
+        ) from error
     finally:
         for hook in hooks:
             hook.remove()

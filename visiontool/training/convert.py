@@ -1,8 +1,6 @@
 """From a torch network to a model file, written only after it has answered as torch does on real pictures."""
 
-import hashlib
 import json
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -13,7 +11,7 @@ import timm
 import torch
 from torch import nn
 
-from visiontool import labels
+from visiontool import cache, labels
 from visiontool.errors import ConversionError, ModelError
 from visiontool.images import ImageSource
 from visiontool.spec import InputSpec, ModelSpec
@@ -110,7 +108,7 @@ def convert_folder(folder: Path, path: Path, pictures: Sequence[ImageSource], *,
         cfg = config["pretrained_cfg"]
         weights = {
             "source": config.get("source"),
-            "sha256": config.get("sha256") or _sha256(folder / "model.safetensors"),
+            "sha256": config.get("sha256") or cache.sha256(folder / "model.safetensors"),
             "license": cfg.get("license"),
         }
         spec = _spec(name or folder.name, config, weights)
@@ -163,7 +161,7 @@ def convert_checkpoint(
         "label_names": info.label_names(),
         "label_descriptions": info.label_descriptions(as_dict=True),
         "source": source or published or "",
-        "sha256": _sha256(checkpoint),
+        "sha256": cache.sha256(checkpoint),
         "pretrained_cfg": {} if license is None else {"license": license},
     }
     try:
@@ -190,14 +188,13 @@ def _imagenet(architecture: str, tag: str, classes: int) -> Any:
     Raises:
         ConversionError: they are not those of ImageNet or one of its published subsets.
     """
-    subset = timm.data.infer_imagenet_subset({"num_classes": classes})
-    if subset is None or not re.search(r"in(1|12|21|22)k", tag):
+    if not labels.are_imagenets(classes, tag):
         known = f"the {classes:,} classes of its weights ({tag})" if classes and tag != "untrained" else "its classes"
         raise ConversionError(
             f"{architecture}: {known} have no names: they are not known as ImageNet's.\n"
             "Convert a folder in timm's hub format, whose config.json has label_names."
         )
-    return timm.data.ImageNetInfo(subset)
+    return timm.data.ImageNetInfo(timm.data.infer_imagenet_subset({"num_classes": classes}))
 
 
 def _spec(name: str, config: Mapping[str, Any], weights: Mapping[str, str | None]) -> ModelSpec:
@@ -264,11 +261,6 @@ def _per_channel(values: Sequence[float], channels: int) -> tuple[float, ...]:
     if len(values) not in (1, channels):
         raise ValueError(f"{len(values)} numbers for {channels} channels")
     return tuple(map(float, values)) * (channels // len(values))
-
-
-def _sha256(file: Path) -> str:
-    with open(file, "rb") as opened:
-        return hashlib.file_digest(opened, "sha256").hexdigest()
 
 
 def _shortened(error: Exception) -> str:

@@ -15,6 +15,8 @@ from timm.layers import ClassifierHead
 from timm.models import build_model_with_cfg, generate_default_cfgs, register_model
 from torch import nn
 
+from visiontool.training.architectures.untrained_cfg import untrained_cfg
+
 
 def _conv(in_channels: int, channels: int, kernel: int, stride: int = 1) -> nn.Sequential:
     return nn.Sequential(
@@ -73,7 +75,7 @@ class Reduction(nn.Module):
 class BNInception(nn.Module):
     """BN-Inception for pictures whose sides are multiples of 32 pixels."""
 
-    def __init__(self, num_classes: int = 1000, in_chans: int = 3) -> None:
+    def __init__(self, num_classes: int = 1000, in_chans: int = 3, global_pool: str = "avg") -> None:
         super().__init__()
         self.num_classes = num_classes
         self.num_features = self.head_hidden_size = 1024
@@ -94,7 +96,7 @@ class BNInception(nn.Module):
         self.inception4e = Reduction(608, (128, 192), (192, 256))  # (N, 1056, 7, 7)
         self.inception5a = Inception(1056, 352, (192, 320), (160, 224), 128)  # (N, 1024, 7, 7)
         self.inception5b = Inception(1024, 352, (192, 320), (192, 224), 128, pool=nn.MaxPool2d)  # (N, 1024, 7, 7)
-        self.head = ClassifierHead(self.num_features, num_classes)
+        self.head = ClassifierHead(self.num_features, num_classes, pool_type=global_pool)
 
     def get_classifier(self) -> nn.Module:
         return self.head.fc
@@ -116,20 +118,7 @@ class BNInception(nn.Module):
 
 
 default_cfgs = generate_default_cfgs(
-    {
-        "bn_inception.untrained": {
-            "url": "",
-            "input_size": (3, 224, 224),
-            "num_classes": 1000,
-            "interpolation": "bilinear",
-            "crop_pct": 0.875,
-            "mean": (0.485, 0.456, 0.406),
-            "std": (0.229, 0.224, 0.225),
-            "pool_size": (7, 7),
-            "first_conv": "stem.0.0",
-            "classifier": "head.fc",
-        }
-    }
+    {"bn_inception.untrained": untrained_cfg(pool_size=(7, 7), first_conv="stem.0.0", classifier="head.fc")}
 )
 
 

@@ -19,6 +19,8 @@ from timm.models import build_model_with_cfg, generate_default_cfgs, register_mo
 from torch import nn
 from torch.nn import functional
 
+from visiontool.training.architectures.untrained_cfg import untrained_cfg
+
 
 def _conv3x3(in_channels: int, channels: int, stride: int = 1) -> nn.Conv2d:
     return nn.Conv2d(in_channels, channels, 3, stride, padding=1, bias=False)
@@ -69,7 +71,14 @@ class PreActivationBlock(nn.Module):
 class CifarResNet(nn.Module):
     """A ResNet of 6 * `blocks` + 2 layers for pictures of 32x32 pixels."""
 
-    def __init__(self, blocks: int, pre_activation: bool, num_classes: int = 10, in_chans: int = 3) -> None:
+    def __init__(
+        self,
+        blocks: int,
+        pre_activation: bool,
+        num_classes: int = 10,
+        in_chans: int = 3,
+        global_pool: str = "avg",
+    ) -> None:
         super().__init__()
         self.num_classes = num_classes
         self.num_features = self.head_hidden_size = 64
@@ -89,7 +98,7 @@ class CifarResNet(nn.Module):
         self.stage2 = stage(16, 32)
         self.stage3 = stage(32, 64)
         self.norm2 = norm(64) if pre_activation else nn.Identity()
-        self.head = ClassifierHead(self.num_features, num_classes)
+        self.head = ClassifierHead(self.num_features, num_classes, pool_type=global_pool)
         for module in self.modules():
             if isinstance(module, nn.Conv2d):
                 nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
@@ -113,18 +122,16 @@ class CifarResNet(nn.Module):
         return self.forward_head(self.forward_features(x))
 
 
-_CFG = {
-    "url": "",
-    "input_size": (3, 32, 32),
-    "num_classes": 10,
-    "interpolation": "bilinear",
-    "crop_pct": 1.0,
-    "mean": (0.4914, 0.4822, 0.4465),
-    "std": (0.2470, 0.2435, 0.2616),
-    "pool_size": (8, 8),
-    "first_conv": "conv1",
-    "classifier": "head.fc",
-}
+_CFG = untrained_cfg(
+    input_size=(3, 32, 32),
+    num_classes=10,
+    crop_pct=1.0,
+    mean=(0.4914, 0.4822, 0.4465),
+    std=(0.2470, 0.2435, 0.2616),
+    pool_size=(8, 8),
+    first_conv="conv1",
+    classifier="head.fc",
+)
 default_cfgs = generate_default_cfgs(
     {f"cifar_resnet{version}{layers}.untrained": _CFG for version in ("", "v2_") for layers in (20, 32, 44, 56)}
 )

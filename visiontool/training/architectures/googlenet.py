@@ -14,10 +14,11 @@ import torchvision
 from timm.models import build_model_with_cfg, generate_default_cfgs, register_model
 from torch import nn
 
+from visiontool.training.architectures.heads import PooledLinear
 from visiontool.training.architectures.torchvision_cfg import torchvision_cfg
 
 
-class GoogLeNet(torchvision.models.GoogLeNet):
+class GoogLeNet(PooledLinear, torchvision.models.GoogLeNet):
     """GoogLeNet, Inception v1."""
 
     def __init__(self, num_classes: int = 1000, in_chans: int = 3) -> None:
@@ -28,13 +29,6 @@ class GoogLeNet(torchvision.models.GoogLeNet):
         self.num_features = self.head_hidden_size = 1024
         self.global_pool = self.avgpool
 
-    def get_classifier(self) -> nn.Module:
-        return self.fc
-
-    def reset_classifier(self, num_classes: int) -> None:
-        self.num_classes = num_classes
-        self.fc = nn.Linear(self.num_features, num_classes)
-
     def forward_features(self, x: torch.Tensor) -> torch.Tensor:
         x = self.maxpool1(self.conv1(x))  # (N, 3, 224, 224) -> (N, 64, 56, 56)
         x = self.maxpool2(self.conv3(self.conv2(x)))  # (N, 192, 28, 28)
@@ -42,13 +36,6 @@ class GoogLeNet(torchvision.models.GoogLeNet):
         x = self.inception4c(self.inception4b(self.inception4a(x)))  # (N, 512, 14, 14)
         x = self.maxpool4(self.inception4e(self.inception4d(x)))  # (N, 832, 7, 7)
         return self.inception5b(self.inception5a(x))  # (N, 1024, 7, 7)
-
-    def forward_head(self, x: torch.Tensor, pre_logits: bool = False) -> torch.Tensor:
-        x = self.dropout(self.global_pool(x).flatten(1))  # (N, 1024)
-        return x if pre_logits else self.fc(x)
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return self.forward_head(self.forward_features(x))
 
 
 def checkpoint_filter_fn(state_dict: dict[str, torch.Tensor], model: nn.Module) -> dict[str, torch.Tensor]:

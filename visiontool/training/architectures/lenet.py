@@ -12,6 +12,8 @@ import torch
 from timm.models import build_model_with_cfg, generate_default_cfgs, register_model
 from torch import nn
 
+from visiontool.training.architectures.untrained_cfg import untrained_cfg
+
 
 class LeNet5(nn.Module):
     """LeNet-5 for gray pictures of 32x32 pixels, with timm's interface."""
@@ -50,17 +52,15 @@ class LeNet5(nn.Module):
 
 default_cfgs = generate_default_cfgs(
     {
-        "lenet5.untrained": {
-            "url": "",
-            "input_size": (1, 32, 32),
-            "num_classes": 10,
-            "interpolation": "bilinear",
-            "crop_pct": 1.0,
-            "mean": (0.1307,),
-            "std": (0.3081,),
-            "first_conv": "c1",
-            "classifier": "fc",
-        }
+        "lenet5.untrained": untrained_cfg(
+            input_size=(1, 32, 32),
+            num_classes=10,
+            crop_pct=1.0,
+            mean=(0.1307,),
+            std=(0.3081,),
+            first_conv="c1",
+            classifier="fc",
+        )
     }
 )
 

@@ -12,6 +12,9 @@ import torch
 from timm.models import build_model_with_cfg, generate_default_cfgs, register_model
 from torch import nn
 
+from visiontool.training.architectures.heads import ConvolutionPooled
+from visiontool.training.architectures.untrained_cfg import untrained_cfg
+
 
 def _mlpconv(in_channels: int, channels: int, kernel: int, stride: int = 1, padding: int = 0) -> list[nn.Module]:
     """A convolution and two of 1x1, each with ReLU: a small network that slides over the picture."""
@@ -23,10 +26,14 @@ def _mlpconv(in_channels: int, channels: int, kernel: int, stride: int = 1, padd
     return [layer for convolution in convolutions for layer in (convolution, nn.ReLU(inplace=True))]
 
 
-class NiN(nn.Module):
-    """Network in Network; its classifier is a convolution and ReLU before the pool, so not linear in the embedding."""
+class NiN(ConvolutionPooled, nn.Module):
+    """Network in Network.
 
-    def __init__(self, num_classes: int = 1000, in_chans: int = 3) -> None:
+    Args:
+        linear_head: has the head that `reset_classifier` makes instead of the published one.
+    """
+
+    def __init__(self, num_classes: int = 1000, in_chans: int = 3, linear_head: bool = False) -> None:
         super().__init__()
         self.num_classes = num_classes
         self.num_features = self.head_hidden_size = 1024
@@ -42,40 +49,15 @@ class NiN(nn.Module):
         )
         self.global_pool = nn.AdaptiveAvgPool2d(1)
         self.classifier = nn.Sequential(nn.Conv2d(1024, num_classes, 1), nn.ReLU(inplace=True), self.global_pool)
-
-    def get_classifier(self) -> nn.Module:
-        return self.classifier
-
-    def reset_classifier(self, num_classes: int) -> None:
-        """A linear classifier on the embedding takes the place of the convolution."""
-        self.num_classes = num_classes
-        self.classifier = nn.Sequential(self.global_pool, nn.Flatten(1), nn.Linear(self.num_features, num_classes))
+        if linear_head:
+            self.reset_classifier(num_classes)
 
     def forward_features(self, x: torch.Tensor) -> torch.Tensor:
         return self.features(x)  # (N, 1024, 6, 6)
 
-    def forward_head(self, x: torch.Tensor, pre_logits: bool = False) -> torch.Tensor:
-        return self.global_pool(x).flatten(1) if pre_logits else self.classifier(x).flatten(1)
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return self.forward_head(self.forward_features(x))
-
 
 default_cfgs = generate_default_cfgs(
-    {
-        "nin.untrained": {
-            "url": "",
-            "input_size": (3, 224, 224),
-            "num_classes": 1000,
-            "interpolation": "bilinear",
-            "crop_pct": 0.875,
-            "mean": (0.485, 0.456, 0.406),
-            "std": (0.229, 0.224, 0.225),
-            "pool_size": (6, 6),
-            "first_conv": "features.0",
-            "classifier": "classifier.0",
-        }
-    }
+    {"nin.untrained": untrained_cfg(pool_size=(6, 6), first_conv="features.0", classifier="classifier.0")}
 )
 
 

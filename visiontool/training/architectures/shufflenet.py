@@ -11,10 +11,11 @@ import torchvision
 from timm.models import build_model_with_cfg, generate_default_cfgs, register_model
 from torch import nn
 
+from visiontool.training.architectures.heads import PooledLinear
 from visiontool.training.architectures.torchvision_cfg import torchvision_cfg
 
 
-class ShuffleNetV2(torchvision.models.ShuffleNetV2):
+class ShuffleNetV2(PooledLinear, torchvision.models.ShuffleNetV2):
     """ShuffleNet v2 with `channels` behind the first convolution, stages 2, 3 and 4, and the last convolution."""
 
     def __init__(self, channels: list[int], num_classes: int = 1000, in_chans: int = 3) -> None:
@@ -24,25 +25,12 @@ class ShuffleNetV2(torchvision.models.ShuffleNetV2):
         self.num_classes = num_classes
         self.num_features = self.head_hidden_size = channels[-1]
         self.global_pool = nn.AdaptiveAvgPool2d(1)
-
-    def get_classifier(self) -> nn.Module:
-        return self.fc
-
-    def reset_classifier(self, num_classes: int) -> None:
-        self.num_classes = num_classes
-        self.fc = nn.Linear(self.num_features, num_classes)
+        self.dropout = nn.Identity()
 
     def forward_features(self, x: torch.Tensor) -> torch.Tensor:
         x = self.maxpool(self.conv1(x))  # (N, 3, 224, 224) -> (N, 24, 56, 56)
         x = self.stage4(self.stage3(self.stage2(x)))  # x1.0: (N, 116, 28, 28), (N, 232, 14, 14), (N, 464, 7, 7)
         return self.conv5(x)  # x1.0: (N, 1024, 7, 7)
-
-    def forward_head(self, x: torch.Tensor, pre_logits: bool = False) -> torch.Tensor:
-        x = self.global_pool(x).flatten(1)
-        return x if pre_logits else self.fc(x)
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return self.forward_head(self.forward_features(x))
 
 
 _LAYERS = {"pool_size": (7, 7), "first_conv": "conv1.0", "classifier": "fc"}

@@ -11,35 +11,30 @@ import torchvision
 from timm.models import build_model_with_cfg, generate_default_cfgs, register_model
 from torch import nn
 
+from visiontool.training.architectures.heads import ConvolutionPooled
 from visiontool.training.architectures.torchvision_cfg import torchvision_cfg
 
 
-class SqueezeNet(torchvision.models.SqueezeNet):
-    """SqueezeNet; its classifier is a convolution and ReLU before the pool, so it is not linear in the embedding."""
+class SqueezeNet(ConvolutionPooled, torchvision.models.SqueezeNet):
+    """SqueezeNet.
 
-    def __init__(self, version: str = "1_1", num_classes: int = 1000, in_chans: int = 3) -> None:
+    Args:
+        linear_head: has the head that `reset_classifier` makes instead of the published one.
+    """
+
+    def __init__(
+        self, version: str = "1_1", num_classes: int = 1000, in_chans: int = 3, linear_head: bool = False
+    ) -> None:
         if in_chans != 3:
             raise ValueError(f"SqueezeNet takes 3 channels, not {in_chans}")
         super().__init__(version=version, num_classes=num_classes)
         self.num_features = self.head_hidden_size = 512
         self.global_pool = nn.AdaptiveAvgPool2d(1)
-
-    def get_classifier(self) -> nn.Module:
-        return self.classifier
-
-    def reset_classifier(self, num_classes: int) -> None:
-        """A linear classifier on the embedding takes the place of the convolution."""
-        self.num_classes = num_classes
-        self.classifier = nn.Sequential(self.global_pool, nn.Flatten(1), nn.Linear(self.num_features, num_classes))
+        if linear_head:
+            self.reset_classifier(num_classes)
 
     def forward_features(self, x: torch.Tensor) -> torch.Tensor:
         return self.features(x)  # (N, 3, 224, 224) -> (N, 512, 13, 13)
-
-    def forward_head(self, x: torch.Tensor, pre_logits: bool = False) -> torch.Tensor:
-        return self.global_pool(x).flatten(1) if pre_logits else self.classifier(x).flatten(1)
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return self.forward_head(self.forward_features(x))
 
 
 _LAYERS = {"pool_size": (13, 13), "first_conv": "features.0", "classifier": "classifier.1"}
