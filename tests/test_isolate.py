@@ -15,6 +15,7 @@ from conftest import save_picture
 from PIL import Image
 
 from visiontool import VisiontoolError, isolate
+from visiontool.augment import LEVELS, views
 from visiontool.images import Limits
 from visiontool.isolate import Worker
 from visiontool.pipeline import Opening, prepared
@@ -24,6 +25,7 @@ pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="looks at proces
 RECIPE = Recipe(
     {"size": (8, 8), "crop_mode": "center", "crop_pct": 1.0, "interpolation": "nearest", "fill": (0, 0, 0)}, 8, Limits()
 )
+VIEWS = RECIPE._replace(views=views(3, LEVELS["heavy"], 0))
 # What the worker does with a picture goes by its name.
 PLUG = """
 import ctypes, json, os, signal, sys, time
@@ -51,6 +53,9 @@ ANSWERS = {
     "odd-notes": head(b'[null, [1], 0.1, 0.1]'),
     "text-for-notes": head(b'[null, "abc", 0.1, 0.1]'),
     "odd-time": head(b'[null, [], "1", 0.1]'),
+    "look-unasked": head(b'[null, [], 0.1, 0.1, 9, 9, "%s", "%s"]' % (b"ab" * 16, b"ab" * 256)),
+    "look-missing": head(b"[null, [], 0.1, 0.1]"),
+    "look-of-an-error": head(b'["an error", [], 0.1, 0.1, 9, 9, "%s", "%s"]' % (b"ab" * 16, b"ab" * 256)),
 }
 
 def prepare(path, recipe):
@@ -78,6 +83,8 @@ def prepare(path, recipe):
         assert os.read(0, 100) == b""
     if name == "long":
         return Prepared(path, error="\\U0001f600" * 100_000)
+    if name == "modules":
+        return Prepared(path, error=" ".join({"visiontool.augment", "visiontool.look"} & set(sys.modules)))
     if name == "pid":
         return Prepared(path, error=str(os.getpid()))
     if name == "child":
@@ -93,6 +100,9 @@ def send(stream, data):
         time.sleep(1000)
     if name == "half":
         real_send(stream, memoryview(data)[: len(data) // 2])
+        os._exit(0)
+    if name == "half-views" and len(data) == 3 * 8 * 8 * 3:
+        real_send(stream, memoryview(data)[: 2 * 8 * 8 * 3])
         os._exit(0)
     if name == "half-pixels" and len(data) == 8 * 8 * 3:
         real_send(stream, memoryview(data)[:100])
@@ -186,6 +196,28 @@ def test_a_worker_answers_what_this_process_would(one_worker, tmp_path):
         assert (theirs.fit_s > 0) == (theirs.pixels is not None)
 
 
+def test_a_worker_gives_the_views_and_the_look_that_this_process_would(tmp_path):
+    noise = np.random.default_rng(0).integers(0, 256, (150, 200, 3), np.uint8)
+    for name in ("a.png", "a.jpg"):
+        Image.fromarray(noise).save(tmp_path / name)
+    Image.fromarray(np.full((9, 9), 40_000, np.uint16)).save(tmp_path / "16.png")
+    (tmp_path / "junk.png").write_bytes(b"junk")
+    with contextlib.closing(Worker(VIEWS)) as worker:
+        for name in ("a.png", "a.jpg", "16.png", "junk.png", "gone.png"):
+            ours, theirs = prepare(tmp_path / name, VIEWS), worker.prepare(tmp_path / name)
+            assert without_times(ours) == without_times(theirs)
+            np.testing.assert_array_equal(ours.pixels, theirs.pixels)
+            if name[0] == "a":
+                assert theirs.pixels.shape == (3, 8, 8, 3)
+                assert len({view.tobytes() for view in theirs.pixels}) == 3
+            assert (theirs.look is None) == (theirs.pixels is None)
+
+
+def test_a_worker_that_is_asked_for_no_views_imports_nothing_of_them(plug, worker):
+    worker.prepare("a")
+    assert worker.prepare("modules").error == ""
+
+
 @pytest.mark.parametrize(
     "name",
     [b"caf\xe9.png", b"two\nlines\r.png", b" ", b'\'; "$x" {0} %s.png', "\U0001f600.png".encode()],
@@ -242,7 +274,7 @@ def test_a_picture_that_kills_the_process_costs_one_answer(plug, worker, red, na
 
 
 ODD_ANSWERS = ("huge", "too-long", "garbage", "not-utf-8", "nested", "big-number", "pickle", "no-list", "too-few",
-               "odd-error", "odd-notes", "text-for-notes", "odd-time")  # fmt: skip
+               "odd-error", "odd-notes", "text-for-notes", "odd-time", "look-unasked")  # fmt: skip
 
 
 def test_an_odd_answer_is_an_error_and_the_end_of_that_process(plug, worker, red, monkeypatch):
@@ -253,6 +285,53 @@ def test_an_odd_answer_is_an_error_and_the_end_of_that_process(plug, worker, red
         assert "Z" not in children_of(os.getpid()).values()
     assert worker.prepare(red).error is None
     assert not Path("pwned").exists()
+
+
+def test_a_look_that_is_missing_or_half_of_the_views_are_an_error(plug, red):
+    os.link(red, plug / "half-views.png")
+    with contextlib.closing(Worker(VIEWS)) as worker:
+        for name in ("look-missing", "look-of-an-error"):
+            answer = worker.prepare(name)
+            assert answer.error == "crashed the decoder (its answer is damaged)"
+            assert (answer.pixels, answer.look) == (None, None)
+        assert "exit status 0" in worker.prepare(plug / "half-views.png").error
+        assert worker.prepare(red).pixels.shape == (3, 8, 8, 3)
+
+
+LOOK = {"width": 10_000, "height": 10_000, "pixels": "ab" * 16, "thumbnail": "0f" * 256}
+ODD_LOOKS = [
+    {"width": 10_000.0},
+    {"width": True},
+    {"width": None},
+    {"height": 0},
+    {"width": -5, "height": -5},
+    {"height": 10_001},
+    {"width": 10**400},
+    {"pixels": 9},
+    {"pixels": "ab"},
+    {"pixels": "ag" * 16},
+    {"pixels": "AB" * 16},
+    {"pixels": "ab " * 16},
+    {"pixels": "\u0661b" * 16},
+    {"thumbnail": "0f" * 255},
+    {"thumbnail": "0f" * 257},
+    {"thumbnail": [1] * 256},
+    {"more": 1},
+]
+
+
+def test_a_look_is_taken_only_where_all_of_it_is_right():
+    def checked(*answer):
+        try:
+            return isolate._checked_look([*answer], 100_000_000)
+        except ValueError as error:
+            return error
+
+    assert checked(*LOOK.values()) == (10_000, 10_000, "ab" * 16, b"\x0f" * 256)
+    for odd in ODD_LOOKS:
+        assert isinstance(checked(*{**LOOK, **odd}.values()), ValueError), odd
+    for answer in ([], [None], [[*LOOK.values()]], [*LOOK.values()][:3]):
+        assert isinstance(checked(*answer), ValueError), answer
 
 
 def test_an_answer_cannot_make_this_process_take_memory(plug, worker):

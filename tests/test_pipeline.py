@@ -11,9 +11,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from conftest import COLOR_SPEC
+from PIL import Image
 
 from visiontool import VisiontoolError, pipeline
+from visiontool.augment import LEVELS, render_all, views
 from visiontool.images import Limits
+from visiontool.look import look_at
 from visiontool.pipeline import Opening, StageTimes, batches, cores, prepared, run_ahead
 from visiontool.prepare import Prepared, Recipe
 
@@ -97,6 +101,21 @@ def test_no_more_than_ahead_are_taken_before_they_are_asked_for(opens, ahead, wo
     for asked, _ in zip(range(1, 101), answers, strict=False):
         assert len(taken) <= asked + ahead - 1
     answers.close()
+
+
+def test_views_come_out_in_order_from_files_and_from_objects(tmp_path):
+    recipe = Recipe.of(COLOR_SPEC, Limits(), views(3, LEVELS["medium"], 0))
+    images = [Image.fromarray(np.random.default_rng(seed).integers(0, 256, (9, 12, 3), np.uint8)) for seed in range(8)]
+    files = [tmp_path / f"{number}.png" for number in range(8)]
+    for image, file in zip(images, files, strict=True):
+        image.save(file)
+    from_files = list(prepared(files, recipe, Opening(3), 5, tuple))
+    from_objects = list(prepared(images, recipe, Opening(3), 5, tuple))
+    assert [answer.path for answer in from_files] == list(map(str, files))
+    for one, other, image in zip(from_files, from_objects, images, strict=True):
+        np.testing.assert_array_equal(one.pixels, other.pixels)
+        assert one.look == other.look == look_at(image)
+        np.testing.assert_array_equal(one.pixels, render_all(image, recipe.views, one.look.pixels, recipe.fit_options))
 
 
 def test_no_more_than_workers_are_opened_at_the_same_time(opens):

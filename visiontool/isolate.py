@@ -3,8 +3,8 @@
 Pillow's security handbook asks for it, and beside that a process has no share in this one's interpreter lock. The
 worker is `python -c ...`, neither a fork (this process has threads) nor multiprocessing (which would run the caller's
 script again). It reads paths from its stdin, each after its length, and answers on its stdout with JSON, after its
-length, and the pixels of a picture that was read. Hostile pictures are opened there, so nothing that comes from it is
-evaluated, and it cannot make this process take more memory than an honest answer does.
+length, and the pixels of a picture that was read, or of its views. Hostile pictures are opened there, so nothing that
+comes from it is evaluated, and it cannot make this process take more memory than an honest answer does.
 """
 
 import contextlib
@@ -16,12 +16,15 @@ import subprocess
 import sys
 import threading
 import time
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from visiontool.errors import VisiontoolError
 from visiontool.prepare import Prepared, Recipe, prepare
+
+if TYPE_CHECKING:
+    from visiontool.look import Look
 
 _START = "import sys; sys.path[:] = {path!a}; from visiontool.isolate import serve; serve({parent})"
 _START_TIMEOUT_S = 60.0
@@ -34,6 +37,7 @@ _LONGEST_ANSWER = 2**16
 # of 4 bytes, and what it gives is converted, laid over white and turned.
 _MEMORY_BASE = 2**30
 _MEMORY_PER_PIXEL = 32
+_DIGEST_BYTES, _THUMBNAIL_BYTES = 16, 256  # of a Look
 
 
 class Worker:
@@ -165,18 +169,42 @@ class Worker:
         if size > _LONGEST_ANSWER:
             raise ValueError(size)
         match json.loads(_read(process.stdout, size)):
-            case [None | str() as error, [*notes], float(decode_s), float(fit_s)] if all(
+            case [None | str() as error, [*notes], float(decode_s), float(fit_s), *look] if all(
                 isinstance(note, str) for note in notes
             ):
                 prepared = Prepared(None, None, error, tuple(notes), decode_s, fit_s)
             case _:
                 raise ValueError
+        views = self._recipe.views
+        if error is None and views:
+            prepared = prepared._replace(look=_checked_look(look, self._recipe.limits.max_pixels))
+        elif look:
+            raise ValueError
         if error is not None:
             return prepared
         height, width = self._recipe.fit_options["size"]
-        pixels = np.empty((height, width, 3), np.uint8)
+        pixels = np.empty((len(views), height, width, 3) if views else (height, width, 3), np.uint8)
         _read_into(process.stdout, pixels.data.cast("B"))
         return prepared._replace(pixels=pixels)
+
+
+def _checked_look(answer: list[Any], max_pixels: int) -> "Look":
+    """Raises ValueError where it is none."""
+    from visiontool.look import Look
+
+    match answer:
+        case [int(width), int(height), str(pixels), str(thumbnail)] if (
+            bool not in (type(width), type(height)) and min(width, height) > 0 and width * height <= max_pixels
+        ):
+            return Look(width, height, _from_hex(pixels, _DIGEST_BYTES).hex(), _from_hex(thumbnail, _THUMBNAIL_BYTES))
+    raise ValueError
+
+
+def _from_hex(text: str, size: int) -> bytes:
+    data = bytes.fromhex(text)
+    if len(data) != size or data.hex() != text:  # fromhex takes spaces and capitals, too
+        raise ValueError
+    return data
 
 
 def _why_ended(code: int | None) -> str:
@@ -207,7 +235,8 @@ def serve(parent: int) -> None:
             path = os.fsdecode(_read(requests, int.from_bytes(_read(requests, 4), "little")))
             prepared = prepare(path, recipe)
             error = prepared.error and prepared.error[:_LONGEST_ERROR]
-            answer = json.dumps([error, prepared.notes, prepared.decode_s, prepared.fit_s]).encode()
+            look = [] if prepared.look is None else [*prepared.look[:3], prepared.look.thumbnail.hex()]
+            answer = json.dumps([error, prepared.notes, prepared.decode_s, prepared.fit_s, *look]).encode()
             _send(answers, len(answer).to_bytes(4, "little") + answer)
             if prepared.pixels is not None:
                 _send(answers, prepared.pixels.data.cast("B"))

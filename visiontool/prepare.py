@@ -2,15 +2,20 @@
 
 import os
 import time
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
+from PIL import Image
 
 from visiontool import preprocess
 from visiontool.errors import PictureError
 from visiontool.images import ImageSource, Limits, open_image
 from visiontool.spec import ModelSpec
+
+if TYPE_CHECKING:
+    from visiontool.augment import View
+    from visiontool.look import Look
 
 
 class Recipe(NamedTuple):
@@ -20,16 +25,18 @@ class Recipe(NamedTuple):
     """What `preprocess.fit` takes beside the picture."""
     resize_to: int
     limits: Limits
+    views: "tuple[View, ...]" = ()
+    """What finetuning wants of each picture; predict, which has none, sees the plain one."""
 
     @classmethod
-    def of(cls, spec: ModelSpec, limits: Limits) -> "Recipe":
+    def of(cls, spec: ModelSpec, limits: Limits, views: "tuple[View, ...]" = ()) -> "Recipe":
         """The recipe of a model."""
         to = preprocess.resize_to(spec.input.size, spec.crop_pct, spec.crop_mode)
-        return cls(preprocess.fit_options(spec), to, limits)
+        return cls(preprocess.fit_options(spec), to, limits, views)
 
 
 class Prepared(NamedTuple):
-    """A picture on its way to the network: pixels (H, W, 3) uint8, or an error."""
+    """A picture on its way to the network: pixels (H, W, 3) uint8, or (V, H, W, 3) of its views, or an error."""
 
     path: str | None
     pixels: NDArray[np.uint8] | None = None
@@ -37,6 +44,8 @@ class Prepared(NamedTuple):
     notes: tuple[str, ...] = ()
     decode_s: float = 0.0
     fit_s: float = 0.0
+    look: "Look | None" = None
+    """Of a picture that was read, where the recipe has views."""
 
 
 def prepare(source: ImageSource, recipe: Recipe) -> Prepared:
@@ -50,9 +59,21 @@ def prepare(source: ImageSource, recipe: Recipe) -> Prepared:
     try:
         picture = open_image(source, resize_to=recipe.resize_to, limits=recipe.limits)
         opened = time.perf_counter()
-        pixels = preprocess.fit(picture.image, **recipe.fit_options)
+        if recipe.views:
+            pixels, look = _views_of(picture.image, recipe)
+        else:
+            pixels, look = preprocess.fit(picture.image, **recipe.fit_options), None
     except PictureError as error:
         return Prepared(path, error=str(error), decode_s=time.perf_counter() - start)
     except MemoryError:
         return Prepared(path, error="not enough memory to resize it", decode_s=time.perf_counter() - start)
-    return Prepared(path, pixels, None, picture.notes, opened - start, time.perf_counter() - opened)
+    return Prepared(path, pixels, None, picture.notes, opened - start, time.perf_counter() - opened, look)
+
+
+def _views_of(image: Image.Image, recipe: Recipe) -> "tuple[NDArray[np.uint8], Look]":
+    # Imported here, since predict needs neither.
+    from visiontool.augment import render_all
+    from visiontool.look import look_at
+
+    look = look_at(image)
+    return render_all(image, recipe.views, look.pixels, recipe.fit_options), look

@@ -1,0 +1,484 @@
+"""Views of pictures: what predict sees and its mirror bit for bit, and random ones that can be drawn again."""
+
+import math
+import subprocess
+import sys
+from dataclasses import fields, replace
+from hashlib import blake2b
+
+import numpy as np
+import pytest
+from conftest import BLUE, COLOR_SPEC, GREEN, RED
+from PIL import Image
+
+from visiontool import UsageError, preprocess
+from visiontool.augment import LEVELS, Augment, View, _Box, _colored, _moved, render, render_all, sheet, views
+from visiontool.images import Limits
+from visiontool.look import look_at
+from visiontool.prepare import Recipe, prepare
+
+FILL = (7, 77, 177)
+EACH = {"mirror": True, "crop": 0.5, "rotate": 20.0, "shift": 0.2, "zoom": 0.3, "brightness": 0.4, "contrast": 0.4,
+        "color": 0.4}  # fmt: skip
+ALL = Augment(**EACH)
+RANDOM_ONLY = replace(ALL, mirror=False)
+
+
+def fit_options(crop_mode="center", crop_pct=1.0, size=(64, 64), fill=FILL):
+    return {"size": size, "crop_mode": crop_mode, "crop_pct": crop_pct, "interpolation": "bicubic", "fill": fill}
+
+
+def noise(width, height):
+    return Image.fromarray(np.random.default_rng(0).integers(0, 256, (height, width, 3), np.uint8))
+
+
+def drawn(augment, count=60, image=None, **options):
+    """Many random views of one picture, (V, H, W, 3), as whole numbers that can be subtracted."""
+    image = image or noise(90, 60)
+    fit = fit_options(**options)
+    return np.stack([render(image, View(number, augment, 0), "a", fit) for number in range(2, count + 2)]).astype(int)
+
+
+# The plain view and its mirror
+
+
+@pytest.mark.parametrize("crop_mode", preprocess.CROP_MODES)
+@pytest.mark.parametrize(("picture", "size", "crop_pct"), [((90, 60), (64, 64), 0.875), ((31, 200), (48, 33), 1.0)])
+def test_view_0_is_what_predict_sees_and_view_1_its_mirror_bit_for_bit(crop_mode, picture, size, crop_pct):
+    image, options = noise(*picture), fit_options(crop_mode, crop_pct, size)
+    plain = preprocess.fit(image, **options)
+    for augment in (ALL, LEVELS["light"]):
+        first, second = (render(image, view, "a", options) for view in views(2, augment, 5))
+        np.testing.assert_array_equal(first, plain)
+        np.testing.assert_array_equal(second, plain[:, ::-1])
+
+
+def test_views_together_are_the_views_one_by_one():
+    image, options = noise(90, 60), fit_options()
+    plain, mirror, third, fourth = views(4, ALL, 5)
+    for some in ((plain, mirror, third, fourth), (fourth, mirror), (mirror,), (third, plain, mirror), ()):
+        together = render_all(image, some, "a", options)
+        assert together.shape == (len(some), 64, 64, 3)
+        for pixels, view in zip(together, some, strict=True):
+            np.testing.assert_array_equal(pixels, render(image, view, "a", options))
+
+
+def test_a_picture_is_not_changed():
+    image = noise(90, 60)
+    before = image.tobytes()
+    render_all(image, views(6, ALL, 0), "a", fit_options())
+    assert image.tobytes() == before
+
+
+# Random views can be drawn again, and differ
+
+
+AGAIN = """
+from hashlib import blake2b
+from test_augment import ALL, fit_options, noise, views
+from visiontool.augment import render_all
+print(blake2b(render_all(noise(90, 60), views(6, ALL, 3), "a", fit_options()).tobytes()).hexdigest())
+"""
+
+
+def test_another_process_draws_the_same_views():
+    pixels = render_all(noise(90, 60), views(6, ALL, 3), "a", fit_options())
+    path = [entry for entry in sys.path if entry]
+    code = f"import sys; sys.path[:] = {path!r}\n{AGAIN}"
+    ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert ran.stdout.strip() == blake2b(pixels.tobytes()).hexdigest()
+
+
+def test_numbers_seeds_and_pictures_of_another_name_have_views_of_their_own():
+    image, options = noise(90, 60), fit_options()
+    cases = [(number, seed, name) for number in (2, 3, 12) for seed in (0, 1, -1, 2**70) for name in ("a", "b", "")]
+    different = {render(image, View(number, ALL, seed), name, options).tobytes() for number, seed, name in cases}
+    assert len(different) == len(cases)
+
+
+def test_without_any_augmentation_a_random_view_is_the_plain_one():
+    assert (drawn(Augment(), 3) == preprocess.fit(noise(90, 60), **fit_options())).all()
+
+
+@pytest.mark.parametrize("name", EACH)
+def test_each_value_alone_changes_views_and_each_view_in_another_way(name):
+    pixels = drawn(Augment(**{name: EACH[name]}), 12)
+    assert len({view.tobytes() for view in pixels}) == (2 if name == "mirror" else 12)
+
+
+def test_a_key_is_all_that_a_view_depends_on():
+    assert [view.key() for view in views(2, ALL, 5)] == ["plain", "mirror"]
+    assert View(0, Augment(), 9).key() == "plain"
+    assert View(1, LEVELS["light"], 9).key() == "mirror"
+    expected = "random-1 number=2 seed=7 mirror=1.0 crop=0.5 rotate=10.0 shift=0.0 zoom=0.0"
+    expected += " brightness=0.0 contrast=0.0 color=0.0"
+    assert View(2, Augment(mirror=True, crop=0.5, rotate=10), 7).key() == expected
+    assert View(2, Augment(mirror=True, crop=0.5, rotate=10.0), 7).key() == expected
+
+
+def test_each_value_changes_the_key():
+    assert set(EACH) == {field.name for field in fields(Augment)}
+    changed = [replace(RANDOM_ONLY, **{name: 0.123}) for name in EACH if name != "mirror"]
+    augments = [ALL, RANDOM_ONLY, *changed]
+    keys = {View(number, augment, seed).key() for augment in augments for number in (2, 3) for seed in (0, 1)}
+    assert len(keys) == 4 * len(augments)
+    assert View(1, RANDOM_ONLY, 0).key() not in (*keys, "mirror")
+
+
+# What is drawn: values as torchvision's transforms take them
+
+
+def test_a_mirror_is_drawn_half_of_the_time():
+    plain = preprocess.fit(noise(90, 60), **fit_options())
+    mirrored = [(view == plain[:, ::-1]).all() for view in drawn(Augment(mirror=True), 200)]
+    assert 75 < sum(mirrored) < 125  # 50 % of 200 and 3.5 standard deviations
+
+
+def ramps(width, height):
+    """Red goes from 0 on the left to 255 on the right, green from the top to the bottom."""
+    pixels = np.zeros((height, width, 3))
+    pixels[..., 0] = np.linspace(0, 255, width)
+    pixels[..., 1] = np.linspace(0, 255, height)[:, None]
+    return Image.fromarray(pixels.round().astype(np.uint8))
+
+
+def shown_shares(view):
+    """Which shares of the width and height of `ramps` a view shows."""
+    shown = view[(view != FILL).any(axis=-1)]
+    return [(shown[:, channel].max() - shown[:, channel].min() + 4) / 255 for channel in (0, 1)]
+
+
+@pytest.mark.parametrize("crop_mode", preprocess.CROP_MODES)
+def test_a_crop_keeps_the_share_of_the_area_and_nearly_the_proportions(crop_mode):
+    seen = drawn(Augment(crop=0.3), 200, ramps(400, 250), crop_mode=crop_mode, crop_pct=0.8)
+    shares, proportions = [], []
+    for view in seen:
+        wide, high = shown_shares(view)
+        shares.append(wide * high)
+        proportions.append(wide / high * (400 / 250 if crop_mode == "center" else 1))
+    assert 0.28 < min(shares) < 0.4
+    assert max(shares) > 0.75
+    if crop_mode != "center":  # the biggest box of 4 to 3 that the picture has room for is 83 % of it
+        assert max(shares) > 0.95
+        assert np.mean(shares) == pytest.approx(0.59, abs=0.04)  # 0.3 to 1, but many a big box does not fit
+    assert 0.72 < min(proportions) < 0.8
+    assert 1.25 < max(proportions) < 1.38
+    is_filled = (seen == FILL).all(axis=-1)
+    assert is_filled.any() == (crop_mode == "border")
+
+
+def test_where_no_box_fits_the_middle_is_taken():
+    # Of a 20 x 600 picture at least 90 % cannot be had at 3 to 4: the middle 20 x 27 pixels are left.
+    for channel, image in ((1, ramps(20, 600)), (0, ramps(600, 20))):
+        for view in drawn(Augment(crop=0.9), 5, image):
+            assert view[..., channel].min() == pytest.approx(255 * 287 / 600, abs=2)
+            assert view[..., channel].max() == pytest.approx(255 * 313 / 600, abs=2)
+            assert np.ptp(view[..., 1 - channel]) > 250
+
+
+def square(left, top, side=12):
+    """White, of `side` pixels, on a black picture of 120 x 120, which is then seen at 60 x 60."""
+    pixels = np.zeros((120, 120, 3), np.uint8)
+    pixels[top : top + side, left : left + side] = 255
+    return Image.fromarray(pixels)
+
+
+def squares_seen(augment, image):
+    """Center (x, y) from the middle and area of the white square in each view, in pixels of the picture."""
+    red = drawn(augment, 100, image, size=(60, 60), crop_mode="squash", fill=(0, 0, 0))[..., 0]
+    weights = red / red.sum(axis=(1, 2), keepdims=True)
+    places = (np.arange(60) + 0.5) * 2 - 60
+    xs, ys = (weights * places).sum(axis=(1, 2)), (weights * places[:, None]).sum(axis=(1, 2))
+    return np.stack([xs, ys], axis=1), red.sum(axis=(1, 2)) / 255 * 4
+
+
+def test_rotation_turns_by_up_to_its_degrees_to_either_side_about_the_middle():
+    centers, areas = squares_seen(Augment(rotate=30.0), square(84, 54))  # 30 pixels right of the middle
+    angles = np.degrees(np.arctan2(centers[:, 1], centers[:, 0]))
+    assert -31 < angles.min() < -24
+    assert 24 < angles.max() < 31
+    np.testing.assert_allclose(np.hypot(*centers.T), 30, atol=0.5)
+    np.testing.assert_allclose(areas, 144, rtol=0.05)
+
+
+def test_shift_moves_by_up_to_its_share_of_each_edge():
+    centers, areas = squares_seen(Augment(shift=0.25), square(54, 54))
+    for places in centers.T:
+        assert -30.5 < places.min() < -25
+        assert 25 < places.max() < 30.5
+    assert abs(np.corrcoef(*centers.T)[0, 1]) < 0.4
+    np.testing.assert_allclose(areas, 144, rtol=0.05)
+
+
+def test_zoom_makes_larger_and_smaller_by_up_to_its_share():
+    centers, areas = squares_seen(Augment(zoom=0.4), square(54, 54))
+    sides = np.sqrt(areas) / 12
+    assert 0.57 < sides.min() < 0.66
+    assert 1.34 < sides.max() < 1.43
+    np.testing.assert_allclose(centers, 0, atol=0.5)
+
+
+@pytest.mark.parametrize(
+    ("name", "color", "changes"),
+    [
+        ("brightness", (120, 120, 120), True),
+        ("contrast", (120, 120, 120), False),  # a picture of one gray has no contrast
+        ("color", (120, 120, 120), False),  # gray has no color
+    ],
+)
+def test_colors_of_one_gray(name, color, changes):
+    levels = drawn(Augment(**{name: 0.25}), 100, Image.new("RGB", (9, 9), color))
+    assert (levels == levels[:, :1, :1, :1]).all()
+    levels = levels[:, 0, 0, 0]
+    if changes:
+        assert 90 <= levels.min() <= 93
+        assert 147 <= levels.max() <= 150
+    else:
+        assert (levels == 120).all()
+
+
+def test_contrast_and_color_go_to_either_side():
+    halves = np.zeros((8, 8, 3), np.uint8)
+    halves[:4], halves[4:] = 100, 200  # their mean is 150
+    seen = drawn(Augment(contrast=0.5), 100, Image.fromarray(halves), size=(8, 8))
+    assert 125 - 1 <= seen.max(axis=(1, 2, 3)).min() - 50 <= 132  # 150 + 50 * 0.5, and a little more
+    assert 220 <= seen.max() <= 225  # 150 + 50 * 1.5
+    np.testing.assert_allclose(seen.max(axis=(1, 2, 3)) + seen.min(axis=(1, 2, 3)), 300, atol=1)
+    reds = drawn(Augment(color=0.5), 100, Image.new("RGB", (8, 8), (150, 100, 100)), size=(8, 8))
+    spread = reds[:, 0, 0, 0] - reds[:, 0, 0, 1]
+    assert 25 <= spread.min() <= 28  # 50 levels apart, times 0.5 to 1.5
+    assert 72 <= spread.max() <= 75
+
+
+class Drawn:
+    """Draws what it is told to, as shares of each range."""
+
+    def __init__(self, *shares):
+        self._shares = list(shares)
+
+    def uniform(self, low, high):
+        return low + (high - low) * self._shares.pop(0)
+
+
+@pytest.mark.slow  # torchvision
+def test_with_the_same_numbers_torchvision_gives_the_same_bytes():
+    from torchvision.transforms.v2 import InterpolationMode, functional
+
+    image = noise(120, 80)
+    augment, draw = Augment(rotate=30.0, shift=0.1, zoom=0.2), Drawn(0.8, 0.75, 0.75, 0.25)
+    ours = _moved(image, _Box(0, 0, 120, 80), 1, augment, draw, Image.Resampling.BILINEAR, FILL)
+    options = {"shear": [0.0, 0.0], "interpolation": InterpolationMode.BILINEAR, "fill": list(FILL)}
+    theirs = functional.affine(image, angle=18.0, scale=1.1, translate=[6, -4], **options)
+    np.testing.assert_array_equal(np.asarray(ours), np.asarray(theirs))
+    colored = _colored(np.asarray(image), Augment(brightness=0.4, contrast=0.2, color=0.1), Drawn(0.75, 0.0, 1.0))
+    brighter = functional.adjust_contrast(functional.adjust_brightness(image, 1.2), 0.8)
+    np.testing.assert_array_equal(colored, np.asarray(functional.adjust_saturation(brighter, 1.1)))
+
+
+# The parts of a picture, and its size
+
+
+def test_what_lies_beyond_the_picture_has_the_fill_color():
+    seen = drawn(Augment(rotate=45.0), 20, Image.new("RGB", (100, 100), (255, 255, 255)))
+    assert (seen[:, 32, 32] == 255).all()
+    assert sum((view[0, 0] == FILL).all() for view in seen) >= 18
+
+
+def test_a_turned_crop_shows_what_stands_beside_it_in_the_picture():
+    seen = drawn(Augment(crop=0.01, rotate=45.0), 40, Image.new("RGB", (300, 300), (255, 255, 255)))
+    assert sum((view == 255).all() for view in seen) >= 8
+
+
+@pytest.mark.parametrize(
+    ("crop_mode", "factor"),
+    # Fitted, the picture is 750 / 64 = 11.7 or, with a border, 1000 / 64 = 15.6 times smaller: half of that before.
+    [("center", 5), ("squash", 5), ("border", 7)],
+)
+def test_a_big_picture_is_made_smaller_before_it_is_turned_and_looks_the_same(monkeypatch, crop_mode, factor):
+    sizes = []
+    transform = Image.Image.transform
+
+    def spied(image, *arguments, **options):
+        sizes.append(image.size)
+        return transform(image, *arguments, **options)
+
+    monkeypatch.setattr(Image.Image, "transform", spied)
+    augment = Augment(rotate=30.0, shift=0.1, zoom=0.2)
+    image = noise(16, 12).resize((1000, 750), Image.Resampling.BICUBIC)
+    small = drawn(augment, 2, image, crop_mode=crop_mode)
+    monkeypatch.setattr("visiontool.augment._shrink", lambda *_: 1.0)
+    large = drawn(augment, 2, image, crop_mode=crop_mode)
+    assert sizes == [(math.ceil(1000 / factor), math.ceil(750 / factor))] * 2 + [(1000, 750)] * 2
+    assert np.abs(small - large).mean() < 1
+
+
+@pytest.mark.parametrize("crop_mode", preprocess.CROP_MODES)
+@pytest.mark.parametrize("size", [(1, 1), (2, 3), (1, 5000), (5000, 1), (40, 20_000), (4000, 3000)])
+def test_pictures_of_any_size_have_views(crop_mode, size):
+    image = Image.new("RGB", size, RED)
+    options = fit_options(crop_mode, 0.875, (64, 48))
+    heavy = replace(LEVELS["heavy"], shift=0.1, zoom=0.2)
+    for augment in (LEVELS["medium"], heavy, replace(heavy, crop=1.0), replace(heavy, crop=0.01)):
+        for view in views(4, augment, 0)[2:]:
+            pixels = render(image, view, "a", options)
+            assert (pixels.shape, pixels.dtype) == ((64, 48, 3), np.uint8)
+    pixels = render(image, View(1, Augment(crop=0.5), 0), "a", options)
+    assert (pixels == RED).all(axis=-1).any()
+
+
+# What may be asked for
+
+
+def test_views_are_the_plain_one_the_mirror_and_random_ones():
+    assert [view.key() for view in views(1, Augment(), 0)] == ["plain"]
+    four = views(4, LEVELS["medium"], 0)
+    assert [view.number for view in four] == [0, 1, 2, 3]
+    assert [view.is_plain for view in four] == [True, False, False, False]
+    assert [view.is_mirror for view in four] == [False, True, False, False]
+    assert not any(view.is_mirror for view in views(4, RANDOM_ONLY, 0))
+    assert views(3, LEVELS["medium"], 0) == four[:3]
+
+
+@pytest.mark.parametrize(
+    ("count", "augment", "words"),
+    [
+        (0, ALL, "0 views.*at least 1"),
+        (-1, Augment(), "-1 views.*at least 1"),
+        (2, Augment(), "2 views.*would all be the same.*choose an augmentation"),
+        (3, LEVELS["light"], "(?s)3 views.*there are 2.*another augmentation"),
+    ],
+)
+def test_views_that_would_not_differ_are_refused(count, augment, words):
+    with pytest.raises(UsageError, match=words):
+        views(count, augment, 0)
+
+
+@pytest.mark.parametrize(
+    ("name", "values", "words"),
+    [
+        ("crop", (0.0, -1.0, 1.01), "0.01 to 1"),
+        ("rotate", (-1.0, 181.0), "0 to 180"),
+        ("shift", (-0.1, 1.1), "0 to 1"),
+        ("zoom", (-0.1, 1.0), "0 to 0.9"),
+        *((name, (-0.1, 1.1, math.inf), "0 to 1") for name in ("brightness", "contrast", "color")),
+    ],
+)
+def test_a_value_out_of_its_range_is_refused(name, values, words):
+    for value in (*values, math.nan):
+        with pytest.raises(UsageError, match=f"^{name} {value:g} is out of range: it goes from {words}$"):
+            Augment(**{name: value})
+
+
+def test_levels_grow():
+    assert list(LEVELS) == ["none", "light", "medium", "heavy"]
+    assert LEVELS["none"] == Augment()
+    assert LEVELS["light"] == Augment(mirror=True)
+    distances = [np.abs(drawn(augment, 20) - drawn(Augment(), 1)).mean() for augment in list(LEVELS.values())[1:]]
+    assert distances == sorted(distances)
+
+
+# On the way to the network
+
+
+def test_a_picture_has_its_views_and_its_look(tmp_path):
+    Image.effect_noise((1600, 1200), 90).convert("RGB").save(tmp_path / "a.jpg")
+    plain = Recipe.of(COLOR_SPEC, Limits())._replace(fit_options=fit_options(), resize_to=64)
+    with_views = plain._replace(views=views(3, ALL, 0))
+    before, after = prepare(tmp_path / "a.jpg", plain), prepare(tmp_path / "a.jpg", with_views)
+    assert (before.pixels.shape, before.look) == ((64, 64, 3), None)
+    assert after.pixels.shape == (3, 64, 64, 3)
+    np.testing.assert_array_equal(after.pixels[0], before.pixels)
+    np.testing.assert_array_equal(after.pixels[1], before.pixels[:, ::-1])
+    assert (after.look.width, after.look.height) == (200, 150)  # decoded at an eighth: its views come from that
+    with Image.open(tmp_path / "a.jpg") as image:
+        image.draft(None, (128, 128))
+        assert after.look == look_at(image)
+        np.testing.assert_array_equal(
+            after.pixels[2], render(image, with_views.views[2], after.look.pixels, fit_options())
+        )
+    assert before.fit_s > 0
+    assert Recipe.of(COLOR_SPEC, Limits(), with_views.views).views == with_views.views
+
+
+def test_a_picture_without_one_of_its_views_is_an_error(tmp_path, monkeypatch):
+    Image.new("RGB", (1, 30_000)).save(tmp_path / "long.png")
+    Image.new("RGB", (9, 9)).save(tmp_path / "a.png")
+    recipe = Recipe(fit_options(), 64, Limits(), views(3, ALL, 0))
+    answer = prepare(tmp_path / "long.png", recipe)
+    assert "too elongated" in answer.error
+    assert (answer.pixels, answer.look) == (None, None)
+
+    def fails(*_):
+        raise MemoryError
+
+    monkeypatch.setattr("visiontool.augment._colored", fails)
+    answer = prepare(tmp_path / "a.png", recipe)
+    assert (answer.error, answer.pixels, answer.look) == ("not enough memory to resize it", None, None)
+
+
+def test_predict_imports_nothing_of_views():
+    code = (
+        "import sys, visiontool.classifier, visiontool.isolate, visiontool.pipeline, visiontool.cli.predict;"
+        "print(sorted({'visiontool.augment', 'visiontool.look'} & set(sys.modules)))"
+    )
+    ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert ran.stdout == "[]\n"
+
+
+# The sheet
+
+
+def one_color(color, size=(64, 64)):
+    return np.full((*size, 3), color, np.uint8)
+
+
+def test_a_sheet_has_a_row_for_each_picture_and_a_column_for_each_view():
+    rows = [("a.jpg", [one_color(RED), one_color(GREEN)]), ("b.jpg", [one_color(BLUE, (500, 500)), one_color(RED)])]
+    pixels = np.asarray(sheet(rows, ["plain", "mirror"]))
+    assert pixels.shape == (8 + 20 + 2 * (20 + 160 + 8), 2 * (160 + 8) + 8, 3)
+    for row, top in enumerate((48, 236)):
+        for column, left in enumerate((8, 176)):
+            assert (pixels[top : top + 160, left : left + 160] == rows[row][1][column][0, 0]).all()
+        assert (pixels[top - 20 : top] < 128).any()  # its caption, in black
+    assert (pixels[8:28, 8:168] < 200).any()
+    assert (pixels[8:28, 176:] < 200).any()
+
+
+def test_a_view_keeps_its_proportions_in_a_sheet():
+    pixels = np.asarray(sheet([("a", [one_color(RED, (32, 64))])], ["plain"]))
+    is_red = (pixels == RED).all(axis=-1)
+    rows, columns = (np.flatnonzero(is_red.any(axis=axis)) for axis in (1, 0))
+    assert (columns[0], columns[-1]) == (8, 167)
+    assert (rows[0], rows[-1]) == (48 + 40, 48 + 119)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "x" * 10_000,
+        "i" * 10_000,
+        "two\nlines\r\0\x1b[31m",
+        "\udcff\u202e",
+        "",
+        " ",
+        "\u0301" * 999,
+        "\U0001f600 caf\xe9 猫",
+    ],
+)
+def test_captions_may_be_any_text_and_stay_in_their_places(text):
+    pixels = np.asarray(sheet([(text, [one_color(RED)] * 2)] * 2, [text, text]))
+    plain = np.asarray(sheet([("", [one_color(RED)] * 2)] * 2, ["", ""]))
+    assert pixels.shape == plain.shape
+    differs = (pixels != plain).any(axis=-1)
+    assert not differs[48:208].any()  # nothing is written over pictures
+    assert not differs[236:].any()
+    assert not differs[:28, 168:174].any()  # headings keep apart
+    assert not differs[:, -8:].any()
+
+
+def test_the_middle_of_a_long_caption_is_left_out():
+    def caption(text):
+        return np.asarray(sheet([(text, [])], []))
+
+    assert (caption("a" * 99 + "b" * 99) == caption("a" * 50 + "..." + "b" * 50)).all()
+    assert (caption("a" * 99 + "b" * 99) != caption("a" * 99 + "c" * 99)).any()
