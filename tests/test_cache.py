@@ -12,7 +12,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from conftest import ROOT
+from conftest import ROOT, Ran
 
 from visiontool import cache, locks, store
 from visiontool.cache import record
@@ -292,6 +292,83 @@ def test_trim_clears_downloads_before_models(root: Path) -> None:
         assert cache.size_bytes() == total - 500
         assert [model.name for model in cache.trim(600)] == ["a"]
         assert {path.name for path in cache.downloads().glob("[a-z]*")} == {"z.pth.partial"}
+
+
+def put_features(digest: str, size: int, used: float) -> Path:
+    """A file of features, last used at `used` seconds since 1970."""
+    path = cache.features_file(digest)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(b"f" * size)
+    os.utime(path, (used, used))
+    return path
+
+
+def test_trim_removes_features_before_models_and_those_not_used_for_longest_first() -> None:
+    put("a", 1000, used=1)
+    model = cache.size_bytes()
+    new, old, middle = (put_features(*facts) for facts in (("x", 500, 4000), ("y", 500, 2000), ("z", 500, 3000)))
+    assert cache.size_bytes() == model + 1500 == model + cache.features_bytes()
+    assert cache.trim(model + 1500) == []
+    assert set(cache.features_files()) == {new, old, middle}
+    assert cache.trim(model + 1000) == []
+    assert set(cache.features_files()) == {new, middle}
+    assert cache.trim(model + 999) == []
+    assert cache.features_files() == [new]
+    assert [removed.name for removed in cache.trim(0)] == ["a"]
+    assert cache.size_bytes() == 0
+
+
+def test_features_that_are_used_stay(root: Path) -> None:
+    path = put_features("x", 500, 1000)
+    path.with_name("x.sqlite-journal").touch()
+    with cache.features_in_use(path):
+        with cache.features_in_use(path):
+            cache.trim(0)
+            assert path.exists()
+        assert cache.remove_features(path) == 0
+        assert path.exists()
+    assert cache.remove_features(path) == 500
+    assert os.listdir(root / "features") == []
+
+
+def test_features_that_a_killed_process_used_may_go(root: Path) -> None:
+    path = put_features("x", 500, 1000)
+    code = (
+        "import os, signal; from visiontool import cache\n"
+        "with cache.features_in_use(cache.features_file('x')): os.kill(os.getpid(), signal.SIGKILL)"
+    )
+    assert run_python(code).returncode == -signal.SIGKILL
+    assert len(os.listdir(root / "features")) == 2  # the file and the lock
+    cache.trim_features(499)
+    assert not path.exists()
+    assert os.listdir(root / "features") == []
+
+
+def test_the_command_shows_features_and_makes_them_less(run: Callable[..., Ran]) -> None:
+    put("a", 1000)
+    put_features("x", 3_000_000, 1)
+    put_features("y", 1_500_000, 2)
+    assert "       4.5 MB  features of pictures, from 2 networks" in run("cache").out.splitlines()
+    ran = run("cache", "--max-size", "2M")
+    assert ran.err == "Removed: features of pictures (3.0 MB).\n"
+    assert "       1.5 MB  features of pictures, from 1 networks" in ran.out.splitlines()
+    assert "1.5 MB  in 1 networks, features and what was begun" in ran.out
+
+
+def test_the_hash_of_a_model_comes_from_its_record_while_it_is_as_it_was_written(tmp_path: Path) -> None:
+    path = put("a").path
+    written, other = hashlib.sha256(b"o" * 100).hexdigest(), hashlib.sha256(b"x" * 100).hexdigest()
+    assert cache.model_sha256(path) == written
+    status = path.stat()
+    path.write_bytes(b"x" * 100)
+    os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns))
+    assert cache.model_sha256(path) == written  # not read: a change that keeps size and time is for `verify`
+    os.utime(path, (1, 1))
+    assert cache.model_sha256(path) == other
+    path.with_name("record.json").write_text("damaged")
+    assert cache.model_sha256(path) == other
+    (tmp_path / "model.onnx").write_bytes(b"x" * 100)
+    assert cache.model_sha256(tmp_path / "model.onnx") == other
 
 
 def test_what_a_killed_process_left_is_no_model_and_is_cleared(root: Path) -> None:

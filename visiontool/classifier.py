@@ -62,6 +62,7 @@ class Classifier:
         spec: what the model file says of itself; labels in the order of the logits.
         device: what it runs on, "cpu" or "cuda:N".
         assumed: for a file from another tool, what neither the file nor the caller said.
+        runs_at_once: the runs of the network that fill the machine.
     """
 
     def __init__(
@@ -83,7 +84,7 @@ class Classifier:
         self._fixed_batch: int | None = fixed if isinstance(fixed, int) else None
         self._recipe = Recipe.of(spec, limits)
         # One run of the network on the CPU uses `threads` cores, so this many fill the machine; a GPU takes one.
-        self._runs_at_once = max(1, cores() // threads) if threads and opened.device == "cpu" else 1
+        self.runs_at_once = max(1, cores() // threads) if threads and opened.device == "cpu" else 1
 
     @classmethod
     def load(
@@ -174,8 +175,7 @@ class Classifier:
             UsageError: a number out of range, or one picture where a list of pictures is expected.
             VisiontoolError: `isolate`, and no process could be started.
         """
-        if batch_size is None:
-            batch_size = max(1, min(DEFAULT_BATCH_SIZE, _MOST_AT_ONCE // self._runs_at_once))
+        batch_size = self.batch_size(batch_size)
         if top_k < 1 or batch_size < 1 or (workers is not None and workers < 1):
             raise UsageError("top_k, batch_size and workers must be at least 1")
         if not 0.0 <= min_probability <= 1.0:
@@ -183,9 +183,13 @@ class Classifier:
         if timeout is not None and not timeout > 0:
             raise UsageError(f"timeout must be above 0 seconds, not {timeout}")
         opening = Opening(workers or cores(), timeout, isolate)
-        ahead = batch_size * (1 + self._runs_at_once) + opening.workers
+        ahead = batch_size * (1 + self.runs_at_once) + opening.workers
         items = prepared(_listed(images), self._recipe, opening, ahead, passed=Result)
         return self._results(items, batch_size, times or StageTimes(), top_k, min_probability)
+
+    def batch_size(self, asked: int | None) -> int:
+        """The pictures in one run of the network: as many as asked for; for None 8, fewer where many run at once."""
+        return max(1, min(DEFAULT_BATCH_SIZE, _MOST_AT_ONCE // self.runs_at_once)) if asked is None else asked
 
     def logits(self, images: Iterable[ImageSource]) -> NDArray[np.float32]:
         """The network's raw answers, (N, C), before temperature and softmax.
@@ -202,9 +206,32 @@ class Classifier:
             ModelError: the model file has no embedding output.
             PictureError: a picture cannot be read.
         """
+        return self._outputs(images, self.embedding_output())
+
+    def embedding_output(self) -> str:
+        """The name of the graph's output that gives embeddings.
+
+        Raises:
+            ModelError: the model file has none.
+        """
         if self.spec.embedding is None:
-            raise ModelError(f"{self.spec.name}: the file has no embedding output")
-        return self._outputs(images, self.spec.embedding)
+            raise ModelError(
+                f"{self.spec.name}: the file has no embedding output, the input of the last layer.\n"
+                "Take a network that has one, as every name in the list of visiontool models has."
+            )
+        return self.spec.embedding
+
+    def embedding_width(self) -> int:
+        """D, the length of an embedding.
+
+        Raises:
+            ModelError: the model file has no embedding output, or onnxruntime cannot run the graph.
+        """
+        output = self.embedding_output()
+        shape = next(port.shape for port in self._opened.outputs if port.name == output)
+        if len(shape) > 1 and isinstance(shape[1], int):
+            return shape[1]
+        return self.run(np.zeros((1, *self.spec.input.size, 3), np.uint8), output).size
 
     def _outputs(self, images: Iterable[ImageSource], output: str) -> NDArray[np.float32]:
         chunks = []
@@ -227,7 +254,7 @@ class Classifier:
         min_probability: float,
     ) -> Generator[Result, None, None]:
         with closing(items):  # now, and not when the last reference goes: an exception of the network holds on to it
-            for batch, logits in run_ahead(self._logits_of, batches(items, batch_size), self._runs_at_once, times):
+            for batch, logits in run_ahead(self._logits_of, batches(items, batch_size), self.runs_at_once, times):
                 rows = iter(logits)
                 for item in batch:
                     if isinstance(item, Result):
@@ -297,16 +324,21 @@ class Classifier:
         return Result(item.path, self.spec.name, predictions, unknown, notes=item.notes)
 
     def probabilities(self, logits: NDArray[np.float32]) -> NDArray[np.float64]:
-        """Softmax of (..., C) logits at the model's temperature: the only place where either is applied.
-
-        Source: Guo et al. 2017, "On Calibration of Modern Neural Networks", section 4.2 (temperature scaling).
-        """
+        """`softmax` of (..., C) logits at the model's temperature."""
         values = logits.astype(np.float64)
         if self.spec.activation == "softmax":  # the graph gives probabilities already
             values = np.log(np.maximum(values, 1e-30))
-        values = values / self.spec.temperature
-        powers = np.exp(values - values.max(axis=-1, keepdims=True))
-        return powers / powers.sum(axis=-1, keepdims=True)  # type: ignore[no-any-return]
+        return softmax(values, self.spec.temperature)
+
+
+def softmax(logits: NDArray[np.floating[Any]], temperature: float) -> NDArray[np.float64]:
+    """The probabilities of (..., C) logits.
+
+    Source: Guo et al. 2017, "On Calibration of Modern Neural Networks", section 4.2 (temperature scaling).
+    """
+    values = logits.astype(np.float64) / temperature
+    powers = np.exp(values - values.max(axis=-1, keepdims=True))
+    return powers / powers.sum(axis=-1, keepdims=True)  # type: ignore[no-any-return]
 
 
 def _listed(images: Iterable[T]) -> Iterable[T]:

@@ -47,6 +47,11 @@ def downloads() -> Path:
     return root() / "downloads"
 
 
+def features() -> Path:
+    """The folder of the features."""
+    return root() / "features"
+
+
 def lock_file(folder: Path, name: str) -> Path:
     """What a process holds that writes `name` in `folder`."""
     return folder / f".{name}{HIDDEN}lock"
@@ -146,6 +151,14 @@ def size_bytes(folder: Path) -> int:
         with suppress(OSError):  # another process finished with it meanwhile
             total += path.stat().st_size
     return total
+
+
+def last_used(path: Path) -> float:
+    """When `path` was written or marked last, in seconds since 1970; 0 where it is gone."""
+    try:
+        return path.stat().st_mtime
+    except OSError:
+        return 0.0
 
 
 def leavings(name: str) -> list[Path]:

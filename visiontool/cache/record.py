@@ -3,10 +3,11 @@
 import json
 import os
 from collections.abc import Iterable, Mapping
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from visiontool.cache.places import write_file
+from visiontool.cache import places
 from visiontool.errors import ModelError
 
 MODEL_FILE = "model.onnx"
@@ -91,7 +92,7 @@ class Record(NamedTuple):
     def write(self, folder: Path) -> None:
         """Writes record.json, all at once."""
         values = self._asdict() | {"files": {name: facts._asdict() for name, facts in self.files.items()}}
-        write_file(folder / RECORD_FILE, json.dumps({"schema": _SCHEMA} | values, indent=1) + "\n")
+        places.write_file(folder / RECORD_FILE, json.dumps({"schema": _SCHEMA} | values, indent=1) + "\n")
 
     def faults(self, folder: Path, names: Iterable[str]) -> list[str]:
         """What is wrong with the content of the files `names`, a line for each."""
@@ -134,6 +135,29 @@ def remedy(name: str, source: str) -> str:
         pulls = f"{model} --weights {quote(source.removeprefix(_FILE))}" + (f" --img-size {side}" if side else "")
     again = f"\nThen pull it again: visiontool models pull {pulls}" if pulls else ", then pull it again"
     return f"Remove it with: visiontool models remove {name}{again}"
+
+
+def model_sha256(path: Path) -> str:
+    """The SHA-256 of the model file `path`: read once while size and time are the same, and not at all where the cache
+    has a record of it.
+
+    Raises:
+        OSError: it cannot be read.
+    """
+    try:
+        if path.name == MODEL_FILE and path.parent.parent == places.models() and (record := Record.read(path.parent)):
+            facts = record.files[MODEL_FILE]
+            if facts.look_like(path):
+                return facts.sha256
+    except ModelError:  # no record that can be read, or no cache
+        pass
+    status = path.stat()
+    return _sha256_of(path, status.st_size, status.st_mtime_ns)
+
+
+@lru_cache(maxsize=4)  # half a second for VGG-16
+def _sha256_of(path: Path, size: int, mtime_ns: int) -> str:
+    return sha256(path)
 
 
 def sha256(path: Path) -> str:

@@ -5,6 +5,7 @@ from pathlib import Path
 
 from visiontool import locks
 from visiontool.cache import places
+from visiontool.cache.features import features_bytes, trim_features
 from visiontool.cache.models import Cached, all_cached, remove
 from visiontool.cache.record import RECORD_FILE
 
@@ -12,16 +13,16 @@ PARTIAL, VALIDATORS = ".partial", ".validators"  # ends of the names of an unfin
 
 
 def size_bytes() -> int:
-    """What the cache takes of the disk, downloads included."""
-    folders = [*places.model_folders(), places.downloads()]
+    """What the cache takes of the disk, downloads and features included."""
+    folders = [*places.model_folders(), places.downloads(), places.features()]
     return sum(map(places.size_bytes, folders))
 
 
 def trim(max_bytes: int) -> list[Cached]:
     """Makes the cache no larger than `max_bytes`.
 
-    What killed processes left goes first, then downloads, then models, least recently used first. What a process is
-    working on stays.
+    What killed processes left goes first, then downloads, then features, which can be computed anew, then models, each
+    least recently used first. What a process is working on stays.
 
     Returns:
         The models that were removed.
@@ -31,23 +32,20 @@ def trim(max_bytes: int) -> list[Cached]:
     """
     _clear_all_leavings()
     total = size_bytes()
-    for download in sorted(places.files(places.downloads()), key=_last_used):
+    for download in sorted(places.files(places.downloads()), key=places.last_used):
         if total > max_bytes:
             total -= _delete_download(download)
+    if total > max_bytes:
+        total -= features_bytes()
+        trim_features(max(0, max_bytes - total))
+        total += features_bytes()
     removed = []
-    for model in sorted(all_cached(), key=lambda model: _last_used(model.folder / RECORD_FILE)):
+    for model in sorted(all_cached(), key=lambda model: places.last_used(model.folder / RECORD_FILE)):
         if total > max_bytes:
             remove(model.name)
             total -= model.size_bytes
             removed.append(model)
     return removed
-
-
-def _last_used(path: Path) -> float:
-    try:
-        return path.stat().st_mtime
-    except OSError:
-        return 0.0
 
 
 def _clear_all_leavings() -> None:

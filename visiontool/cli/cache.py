@@ -1,4 +1,4 @@
-"""`visiontool cache`: where pulled networks are kept, and how much of the disk they take."""
+"""`visiontool cache`: where pulled networks and features are kept, and how much of the disk they take."""
 
 import click
 
@@ -14,15 +14,21 @@ from visiontool.cli.text import say
     help="Remove what was not used for longest until N bytes (such as 2G) hold the rest.",
 )
 def cache(max_size: int | None) -> int:
-    """Show where pulled networks are kept and what they take, or make that less."""
+    """Show where pulled networks and features of pictures are kept and what they take, or make that less."""
     from visiontool import cache
 
     if max_size is not None:
-        for removed in cache.trim(max_size):
-            say(f"Removed: {removed.name} ({removed.size_bytes / 1e6:,.1f} MB).")
+        features_before = cache.features_bytes()
+        removed = cache.trim(max_size)
+        if freed := features_before - cache.features_bytes():
+            say(f"Removed: features of pictures ({freed / 1e6:,.1f} MB).")
+        for model in removed:
+            say(f"Removed: {model.name} ({model.size_bytes / 1e6:,.1f} MB).")
     click.echo(cache.root())
     kept = cache.all_cached()
     for model in kept:
         click.echo(f"{model.size_bytes / 1e6:>10,.1f} MB  {model.name}")
-    click.echo(f"{cache.size_bytes() / 1e6:>10,.1f} MB  in {len(kept)} networks and what was begun")
+    features = cache.features_bytes()
+    click.echo(f"{features / 1e6:>10,.1f} MB  features of pictures, from {len(cache.features_files())} networks")
+    click.echo(f"{cache.size_bytes() / 1e6:>10,.1f} MB  in {len(kept)} networks, features and what was begun")
     return 0

@@ -91,7 +91,7 @@ def open_image(source: ImageSource, *, resize_to: int | None = None, limits: Lim
         if isinstance(source, Image.Image):
             picture = _upright_rgb(source, limits)
             return Picture(source.copy(), picture.notes) if picture.image is source else picture
-        return _from_file(_read(source, limits), resize_to, limits)
+        return _from_file(read(source, limits), resize_to, limits)
     except PictureError:
         raise
     except MemoryError as error:
@@ -122,7 +122,12 @@ def _raise_pillow_limit(max_pixels: int) -> None:
             Image.MAX_IMAGE_PIXELS = max(Image.MAX_IMAGE_PIXELS, max_pixels)
 
 
-def _read(path: str | os.PathLike[str], limits: Limits) -> bytes:
+def read(path: str | os.PathLike[str], limits: Limits) -> bytes:
+    """The bytes of a picture file, which may be anything: a pipe, a device, too large.
+
+    Raises:
+        PictureError: it cannot be read or is not allowed.
+    """
     try:
         _check_status(path, os.stat(path), limits)  # Before opening: to open some devices is to use them.
         # In between it may have become a pipe, and to open a pipe that nobody writes to would wait for ever.
