@@ -351,8 +351,8 @@ def test_the_command_shows_features_and_makes_them_less(run: Callable[..., Ran])
     assert "       4.5 MB  features of pictures, from 2 networks" in run("cache").out.splitlines()
     ran = run("cache", "--max-size", "2M")
     assert ran.err == "Removed: features of pictures (3.0 MB).\n"
-    assert "       1.5 MB  features of pictures, from 1 networks" in ran.out.splitlines()
-    assert "1.5 MB  in 1 networks, features and what was begun" in ran.out
+    assert "       1.5 MB  features of pictures, from 1 network" in ran.out.splitlines()
+    assert "1.5 MB  in 1 network, features and what was begun" in ran.out
 
 
 def test_the_hash_of_a_model_comes_from_its_record_while_it_is_as_it_was_written(tmp_path: Path) -> None:

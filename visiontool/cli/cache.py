@@ -3,7 +3,7 @@
 import click
 
 from visiontool.cli import options
-from visiontool.cli.text import say
+from visiontool.cli.text import counted, say
 
 
 @click.command()
@@ -29,6 +29,10 @@ def cache(max_size: int | None) -> int:
     for model in kept:
         click.echo(f"{model.size_bytes / 1e6:>10,.1f} MB  {model.name}")
     features = cache.features_bytes()
-    click.echo(f"{features / 1e6:>10,.1f} MB  features of pictures, from {len(cache.features_files())} networks")
-    click.echo(f"{cache.size_bytes() / 1e6:>10,.1f} MB  in {len(kept)} networks, features and what was begun")
+    click.echo(
+        f"{features / 1e6:>10,.1f} MB  features of pictures, from {counted(len(cache.features_files()), 'network')}"
+    )
+    click.echo(
+        f"{cache.size_bytes() / 1e6:>10,.1f} MB  in {counted(len(kept), 'network')}, features and what was begun"
+    )
     return 0

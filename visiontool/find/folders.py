@@ -3,6 +3,7 @@
 import fnmatch
 import os
 import re
+from collections import Counter
 from collections.abc import Callable, Iterator
 from typing import Literal
 
@@ -44,6 +45,16 @@ def folders_below(top: str) -> Iterator[str]:
         yield folder
 
 
+def class_folders_below(top: str, ignored: Counter[str]) -> Iterator[tuple[str, list[str] | None]]:
+    """`top` and each folder below it with the names of its pictures, None where it cannot be read; in natural order.
+
+    Args:
+        ignored: Has counted in it what is left out: "hidden", "junk", "links to folders", "not pictures".
+    """
+    for folder, _, pictures in _walk(top, recursive=True, ignored=ignored):
+        yield folder, None if pictures is None else [key.split("\0")[1] for key in reversed(pictures)]
+
+
 def count_below(
     top: str, *, recursive: bool = True, exclude: str | None = None, stop: Callable[[], bool] = lambda: False
 ) -> int | None:
@@ -76,8 +87,13 @@ def names_matching(folder: str, pattern: str) -> Iterator[str]:
     hidden = pattern.startswith(".")
     with os.scandir(folder or os.curdir) as entries:
         names = (entry.name for entry in entries if hidden or not entry.name.startswith("."))
-        keys = sorted((_key(name) for name in names if fnmatch.fnmatch(name, pattern)), reverse=True)
+        keys = sorted((natural_key(name) for name in names if fnmatch.fnmatch(name, pattern)), reverse=True)
     return (keys.pop().split("\0")[1] for _ in range(len(keys)))
+
+
+def natural_key(name: str) -> str:
+    """What sorts as people do, 2 before 10 and without regard to case, with `name` itself behind a NUL."""
+    return f"{_DIGITS.sub(_padded, name.casefold())}\0{name}"
 
 
 def real_path(path: str) -> str:
@@ -94,10 +110,13 @@ def is_inside(path: str, folder: str) -> bool:
     return path == folder or path.startswith(os.path.join(folder, ""))
 
 
-def _walk(top: str, recursive: bool, exclude: str | None = None) -> Iterator[tuple[str, str, list[str] | None]]:
+def _walk(
+    top: str, recursive: bool, exclude: str | None = None, ignored: Counter[str] | None = None
+) -> Iterator[tuple[str, str, list[str] | None]]:
     """Each folder from `top` down, its real path and its pictures as `_contents` has them, None if it cannot be read.
 
-    Who takes the pictures empties the list, so that it is gone before the next folder is read.
+    Who takes the pictures empties the list, so that it is gone before the next folder is read. `ignored` counts what
+    is left out.
     """
     levels = [("", [top])]
     while levels:
@@ -110,7 +129,7 @@ def _walk(top: str, recursive: bool, exclude: str | None = None) -> Iterator[tup
         if exclude is not None and is_inside(real, exclude):
             continue
         try:
-            pictures, folders = _contents(folder)
+            pictures, folders = _contents(folder, ignored)
         except OSError:
             yield folder, real, None
             continue
@@ -119,7 +138,7 @@ def _walk(top: str, recursive: bool, exclude: str | None = None) -> Iterator[tup
             levels.append((folder, folders))
 
 
-def _contents(folder: str) -> tuple[list[str], list[str]]:
+def _contents(folder: str, ignored: Counter[str] | None) -> tuple[list[str], list[str]]:
     """The pictures and the folders in `folder`, in reverse, to be popped: keys with "link" behind a link's, and names.
 
     One string for each picture, which sorts and holds the name, takes a quarter of what entry, path and key take.
@@ -130,29 +149,28 @@ def _contents(folder: str) -> tuple[list[str], list[str]]:
         for entry in entries:
             kind = _kind(entry)
             if kind == "picture":
-                pictures.append(_key(entry.name) + ("\0link" if entry.is_symlink() else "\0"))
+                pictures.append(natural_key(entry.name) + ("\0link" if entry.is_symlink() else "\0"))
             elif kind == "folder":
                 folders.append(entry.name)
+            elif ignored is not None:
+                ignored[kind] += 1
     pictures.sort(reverse=True)
-    folders.sort(key=_key, reverse=True)
+    folders.sort(key=natural_key, reverse=True)
     return pictures, folders
 
 
-def _kind(entry: os.DirEntry[str]) -> Literal["picture", "folder"] | None:
+def _kind(
+    entry: os.DirEntry[str],
+) -> Literal["picture", "folder", "hidden", "junk", "links to folders", "not pictures"]:
     name = entry.name
     if name.startswith("."):
-        return None
+        return "hidden"
     if entry.is_dir(follow_symlinks=False):
-        return None if name.lower() in _JUNK_FOLDERS else "folder"
-    if os.path.splitext(name)[1].lower() not in PICTURE_EXTENSIONS:
-        return None
+        return "junk" if name.lower() in _JUNK_FOLDERS else "folder"
     # A broken link counts: whoever opens it says what is wrong. DirEntry.is_dir raises on a link that leads in circles.
-    return None if entry.is_symlink() and os.path.isdir(entry.path) else "picture"
-
-
-def _key(name: str) -> str:
-    """What sorts as people do, 2 before 10 and without regard to case, with `name` itself behind a NUL."""
-    return f"{_DIGITS.sub(_padded, name.casefold())}\0{name}"
+    if entry.is_symlink() and os.path.isdir(entry.path):
+        return "links to folders"
+    return "picture" if os.path.splitext(name)[1].lower() in PICTURE_EXTENSIONS else "not pictures"
 
 
 def _padded(digits: re.Match[str]) -> str:

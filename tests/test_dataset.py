@@ -1,0 +1,322 @@
+"""Class folders become samples, and every fault of them is told at once. No picture is opened for that."""
+
+import os
+import sys
+from pathlib import Path
+
+import pytest
+
+from visiontool import dataset
+from visiontool.errors import DataError, UsageError
+
+
+@pytest.fixture
+def data(tmp_path):
+    """Makes empty files in a folder of data: data("ants/1.jpg", "bees/") gives the folder."""
+
+    def make(*names: str) -> Path:
+        root = tmp_path / "data"
+        root.mkdir(exist_ok=True)
+        for name in names:
+            path = root / name
+            if name.endswith("/"):
+                path.mkdir(parents=True)
+            else:
+                path.parent.mkdir(parents=True, exist_ok=True)
+                path.touch()
+        return root
+
+    return make
+
+
+def two_each(*folders: str) -> list[str]:
+    return [f"{folder}/{number}.jpg" for folder in folders for number in (1, 2)]
+
+
+def splits_of(read: dataset.Dataset) -> dict[str, str | None]:
+    return {sample.name: sample.split for sample in read.samples}
+
+
+def test_a_folder_is_a_class_and_its_pictures_are_samples(data):
+    root = data("bees/2.jpg", "bees/10.png", "ants/a.JPEG", "ants/b.webp")
+    read = dataset.read(root)
+    assert read.labels == ("ants", "bees")
+    assert read.label_ids is None
+    assert [(sample.name, sample.class_id) for sample in read.samples] == [
+        ("ants/a.JPEG", 0), ("ants/b.webp", 0), ("bees/2.jpg", 1), ("bees/10.png", 1),
+    ]  # fmt: skip
+    assert all(sample.path == str(root / sample.name) and sample.split is None for sample in read.samples)
+    assert (read.faults, read.notes, dict(read.ignored)) == ((), (), {})
+
+
+def test_labels_are_in_natural_order_and_numbers_are_remarked_on(data):
+    read = dataset.read(data(*two_each("10", "2", "1")))
+    assert read.labels == ("1", "2", "10")
+    assert read.notes == ("the labels are numbers, in the order of their values: 1, 2, 10",)
+
+
+def test_labels_in_folders_are_told_apart_by_their_path(data):
+    read = dataset.read(data(*two_each("birds/crane", "machines/crane")))
+    assert read.labels == ("birds/crane", "machines/crane")
+    assert read.faults == ()
+    assert read.notes == ("2 labels are folders in folders: birds/crane, machines/crane",)
+
+
+def test_a_folder_with_pictures_above_another_is_a_class_of_its_own(data):
+    assert dataset.read(data(*two_each("birds", "birds/crane"))).labels == ("birds", "birds/crane")
+
+
+def test_what_is_hidden_or_junk_is_ignored_and_counted(data):
+    root = data(
+        *two_each("ants", "bees"), "ants/.ipynb_checkpoints/1.jpg", ".git/2.jpg", "ants/._1.jpg",
+        "bees/Thumbs.db", "labels.tsv", "__MACOSX/ants/1.jpg",
+    )  # fmt: skip
+    os.symlink(root / "ants", root / "link")
+    read = dataset.read(root)
+    assert read.labels == ("ants", "bees")
+    assert dict(read.ignored) == {"hidden": 3, "not pictures": 2, "junk": 1, "links to folders": 1}
+    assert read.faults == ()
+
+
+@pytest.mark.parametrize("val", ["val", "valid", "validation", "dev", "Valid"])
+def test_split_folders_are_found_by_their_names(data, val):
+    read = dataset.read(data(*two_each(f"{val}/ants", f"{val}/bees", "TRAIN/ants", "TRAIN/bees", "test/ants")))
+    assert read.labels == ("ants", "bees")
+    assert splits_of(read)["TRAIN/bees/1.jpg"] == "train"
+    assert splits_of(read)[f"{val}/bees/2.jpg"] == "val"
+    assert splits_of(read)["test/ants/1.jpg"] == "test"
+    assert "TRAIN/ is taken for train" in read.notes[0]
+    assert (f"{val}/ is taken for val" in read.notes[0]) == (val != "val")
+    assert read.faults == ()
+
+
+def test_folders_with_the_usual_names_need_no_word(data):
+    assert dataset.read(data(*two_each("train/a", "train/b", "val/a", "val/b"))).notes == ()
+
+
+def test_without_val_the_pictures_of_train_have_no_split_yet(data):
+    read = dataset.read(data(*two_each("train/0", "train/1", "test/0", "test/1")))
+    assert splits_of(read)["train/0/1.jpg"] is None
+    assert splits_of(read)["test/0/1.jpg"] == "test"
+    assert "val is drawn from train, since there is none" in read.notes
+    assert read.faults == ()
+
+
+def test_classes_of_val_are_matched_by_name_and_not_by_position(data):
+    read = dataset.read(data(*two_each("train/ants", "train/bees", "train/wasps", "val/bees", "val/wasps", "val/ants")))
+    classes = {sample.name: read.labels[sample.class_id] for sample in read.samples}
+    assert classes["val/wasps/1.jpg"] == "wasps"
+    missing = dataset.read(data(*two_each("train/crickets")))
+    assert missing.labels == ("ants", "bees", "crickets", "wasps")
+    assert missing.faults == ("1 class has no picture in val: crickets",)
+
+
+def test_a_class_that_only_val_or_test_has_is_a_fault(data):
+    read = dataset.read(data(*two_each("train/a", "train/b", "val/a", "val/b", "val/c", "test/d")))
+    assert read.faults == ("2 classes of val or test are not in train: c, d",)
+
+
+def test_an_empty_class_of_train_is_a_fault_of_val(data):
+    read = dataset.read(data(*two_each("train/a", "train/b", "val/a", "val/b", "val/c"), "train/c/"))
+    assert read.faults == ("1 class of val or test is not in train: c",)
+
+
+def test_ids_become_the_labels_of_the_model(data):
+    known = {"n02012849": "crane (bird)", "n03126707": "crane (machine)", "n01443537": "goldfish"}
+    read = dataset.read(data(*two_each("train/n03126707", "train/n02012849", "val/crane (machine)", "val/n02012849")),
+                        known=known)  # fmt: skip
+    assert read.labels == ("crane (bird)", "crane (machine)")
+    assert read.label_ids == ("n02012849", "n03126707")
+    classes = {sample.name: sample.class_id for sample in read.samples}
+    assert classes["train/n03126707/1.jpg"] == classes["val/crane (machine)/1.jpg"] == 1
+    assert read.faults == ()
+    assert "the labels are the model's" in read.notes
+
+
+def test_one_class_that_the_model_does_not_know_leaves_all_names_as_they_are(data):
+    read = dataset.read(data(*two_each("n02012849", "wasps")), known={"n02012849": "crane (bird)"})
+    assert read.labels == ("n02012849", "wasps")
+    assert read.label_ids is None
+
+
+def test_names_that_differ_only_in_how_they_are_composed_are_one_class(data):
+    read = dataset.read(data(*two_each("train/caf\u00e9", "train/tea", "val/cafe\u0301", "val/tea")))
+    assert read.labels == ("caf\u00e9", "tea")
+    assert read.faults == ()
+
+
+def test_labels_that_differ_in_case_alone_are_remarked_on(data):
+    if (data("Cat/1.jpg") / "cat").exists():
+        pytest.skip("upper and lower case are one here")
+    read = dataset.read(data(*two_each("cat", "Cat", "sea_lion", "sea lion")))
+    assert len(read.labels) == 4
+    assert read.notes == ("2 labels are written in different ways: Cat / cat, sea lion / sea_lion",)
+
+
+def test_all_faults_are_told_at_once_and_many_of_a_kind_in_one_line(data):
+    root = data("a/1.jpg", *(f"empty{number}/" for number in range(17)), "loose.jpg", "loose2.jpg")
+    read = dataset.read(root)
+    assert read.faults == (
+        "2 pictures lie in DATA itself, with no label: loose.jpg, loose2.jpg",
+        "17 classes have no picture: empty0, empty1, empty2 and 14 more",
+        "1 class cannot be split: a; to be in train and in val each needs at least 2 pictures, not all of one group",
+    )
+    with pytest.raises(dataset.Unusable) as caught:
+        dataset.check(read, {"a/1.jpg": "truncated or damaged"})
+    lines = str(caught.value).splitlines()
+    assert lines[0] == f"{root} cannot be learned from:"
+    assert lines[1:-1] == [f"  - {fault}" for fault in (*read.faults, "a/1.jpg: truncated or damaged")]
+    assert lines[-1].startswith("Put the data right and run it again; --on-bad skip")
+    assert caught.value.faults == (*read.faults, "a/1.jpg: truncated or damaged")
+
+
+def test_a_long_report_is_cut(data):
+    read = dataset.read(data(*two_each("a", "b")))
+    dataset.check(read)
+    unreadable = {f"a/{number}.jpg": "no picture" for number in range(40)}
+    with pytest.raises(dataset.Unusable) as caught:
+        dataset.check(read, unreadable)
+    assert caught.value.faults == (
+        *(f"a/{number}.jpg: no picture" for number in range(9)), "31 more pictures that cannot be read",
+    )  # fmt: skip
+
+
+def test_fewer_than_two_classes_are_a_fault(data):
+    assert dataset.read(data(*two_each("only"))).faults == ("expected at least 2 classes, found only one: only",)
+
+
+def test_a_class_with_one_picture_cannot_be_split_but_can_be_where_val_is_given(data):
+    root = data(*two_each("a", "b"), "c/1.jpg")
+    assert [fault for fault in dataset.read(root).faults if "1 class cannot be split: c;" in fault]
+    assert dataset.read(data(*two_each("x"))).labels == ("a", "b", "c", "x")
+
+
+def test_a_class_in_train_once_is_no_fault_where_val_is_given(data):
+    read = dataset.read(data("train/a/1.jpg", "train/b/1.jpg", "val/a/2.jpg", "val/b/2.jpg"))
+    assert read.faults == ()
+
+
+def test_without_leaves_out_samples_and_finds_the_faults_anew(data):
+    read = dataset.read(data(*two_each("a", "b")))
+    left = dataset.without(read, {"b/1.jpg", "b/2.jpg"})
+    assert [sample.name for sample in left.samples] == ["a/1.jpg", "a/2.jpg"]
+    assert left.faults == ("1 class has no picture: b",)
+
+
+def test_nothing_there_is_an_error_that_says_what_was_expected(data, tmp_path):
+    with pytest.raises(DataError, match="is not there\nExpected a folder"):
+        dataset.read(tmp_path / "nowhere")
+    file = tmp_path / "file.zip"
+    file.touch()
+    with pytest.raises(DataError, match="is no folder"):
+        dataset.read(file)
+    with pytest.raises(DataError, match=r"no picture in .*left out: 1 hidden, 1 not pictures\)\nExpected DATA/<label>"):
+        dataset.read(data("notes.txt", ".DS_Store"))
+
+
+def test_a_class_called_train_beside_other_classes_is_remarked_on(data):
+    read = dataset.read(data(*two_each("bus", "train")))
+    assert read.labels == ("bus", "train")
+    assert read.faults == ()
+    assert read.notes == ("train/ holds pictures itself and has other classes beside it, so it is a class too",)
+
+
+@pytest.mark.parametrize(
+    ("names", "fault"),
+    [
+        (["bus", "car", "test"], "test/: a split without labels, or a class like bus, car? Rename it if it is a class"),
+        (["train/a", "train/b", "c"], "train/ beside other folders with pictures: c. Put those into train/"),
+        (["val/a", "val/b", "test/a"], "there is test/, val/ but no train/"),
+        (["train/a", "train/b", "val/a", "val/b", "dev/a"], "dev/ and val/ are both taken for val: keep one"),
+        (["train", "val"], "2 pictures lie in train/, with no label: 1.jpg, 2.jpg"),
+        (["train/a", "train/b", "val"], "2 pictures lie in val/, with no label: 1.jpg, 2.jpg"),
+        (["ants/train", "ants/val", "bees/train"], "but do not lie directly in DATA: ants/train, ants/val, bees/train"),
+        (["all/train/a", "all/train/b", "all/val/a"], "name the folder that holds train/"),
+    ],
+)
+def test_what_could_be_meant_in_two_ways_is_a_fault(data, names, fault):
+    assert [line for line in dataset.read(data(*two_each(*names))).faults if fault in line]
+
+
+def test_an_empty_val_is_a_fault(data):
+    assert dataset.read(data(*two_each("train/a", "train/b"), "val/")).faults == ("val/ holds no picture",)
+
+
+def test_pictures_beside_the_split_folders_are_a_fault(data):
+    read = dataset.read(data(*two_each("train/a", "train/b"), "stray.jpg"))
+    assert read.faults == ("1 picture lies in DATA itself, with no label: stray.jpg",)
+
+
+def test_pictures_of_test_without_a_label_are_ignored_and_counted(data):
+    read = dataset.read(data(*two_each("train/a", "train/b", "test")))
+    assert read.faults == ()
+    assert dict(read.ignored) == {"test pictures without a label": 2}
+    assert {sample.split for sample in read.samples} == {None}
+
+
+def test_groups_are_what_the_expression_finds_in_the_name(data):
+    names = ["a/p1_1.jpg", "a/p1_2.jpg", "a/p2_1.jpg", "b/p3_1.jpg", "b/other.jpg", "b/p4_1.jpg"]
+    read = dataset.read(data(*names), group=r"(p\d+)_")
+    assert {sample.name: sample.group for sample in read.samples} == {
+        "a/p1_1.jpg": "p1", "a/p1_2.jpg": "p1", "a/p2_1.jpg": "p2", "b/p3_1.jpg": "p3", "b/p4_1.jpg": "p4",
+        "b/other.jpg": None,
+    }  # fmt: skip
+    assert read.notes == ("1 picture is in no group: b/other.jpg",)
+    assert {sample.group for sample in dataset.read(data(), group=r"p\d").samples} == {"p1", "p2", "p3", "p4", None}
+
+
+def test_a_class_of_one_group_cannot_be_split(data):
+    read = dataset.read(data("a/p1_1.jpg", "a/p1_2.jpg", "b/p2_1.jpg", "b/p3_1.jpg"), group=r"p\d")
+    assert [fault for fault in read.faults if fault.startswith("1 class cannot be split: a;")]
+
+
+def test_an_expression_that_is_none_or_matches_nothing_is_told(data):
+    root = data(*two_each("a", "b"))
+    with pytest.raises(UsageError, match=r"--group '\(' is no regular expression"):
+        dataset.read(root, group="(")
+    assert dataset.read(root, group="patient").faults[0] == "--group patient matches no picture, not even a/1.jpg"
+
+
+@pytest.mark.skipif(sys.platform in ("win32", "darwin"), reason="names are text there")
+def test_a_label_that_is_no_text_is_a_fault(data):
+    root = data(*two_each("a", "b"))
+    os.mkdir(os.fsencode(root) + b"/\xff")
+    (root / "\udcff" / "1.jpg").touch()
+    (root / "\udcff" / "2.jpg").touch()
+    assert dataset.read(root).faults == ("1 label is no UTF-8 text: '\\udcff'",)
+
+
+def test_a_name_with_a_line_break_stays_on_one_line(data):
+    read = dataset.read(data(*two_each("a", "b"), "c\nd/"))
+    assert read.faults == ("1 class has no picture: 'c\\nd'",)
+
+
+@pytest.mark.skipif(os.name == "nt" or os.geteuid() == 0, reason="folders cannot be closed to this user")
+def test_a_folder_that_cannot_be_read_is_a_fault(data):
+    root = data(*two_each("a", "b", "c"))
+    (root / "c").chmod(0)
+    try:
+        assert "the folder c cannot be read" in dataset.read(root).faults
+    finally:
+        (root / "c").chmod(0o700)
+
+
+def test_nothing_is_written_into_the_data(data):
+    root = data(*two_each("train/a", "train/b", "val/a", "val/b"))
+    before = {path: path.stat().st_mtime_ns for path in [root, *root.rglob("*")]}
+    read = dataset.read(root)
+    dataset.split(read)
+    assert {path: path.stat().st_mtime_ns for path in [root, *root.rglob("*")]} == before
+
+
+@pytest.mark.real
+def test_real_ants_and_bees(shared, tmp_path):
+    import tarfile
+
+    with tarfile.open(shared / "data" / "ants_and_bees.tar") as archive:
+        archive.extractall(tmp_path, filter="data")
+    (root,) = (path for path in tmp_path.iterdir() if path.is_dir())
+    read = dataset.read(root)
+    assert read.labels == ("ants", "bees")
+    assert read.faults == ()
+    assert len(read.samples) > 390

@@ -1,0 +1,121 @@
+"""Class folders: which folder is a class, which is a split, and what lies where it has no meaning."""
+
+import os
+from collections import Counter
+from pathlib import Path
+
+from visiontool.dataset.rows import Found, Row
+from visiontool.dataset.wording import on_one_line, some, split_called, told
+from visiontool.errors import DataError
+from visiontool.find.folders import class_folders_below
+
+UNLABELED = "test pictures without a label"
+
+
+def read_class_folders(data: Path) -> Found:
+    """The pictures below `data`, the folder that directly holds one being its class.
+
+    Raises:
+        DataError: it cannot be read, or holds no picture at all.
+    """
+    found = Found()
+    folders = _folders(data, found)
+    splits = _splits(folders, found)
+    if not splits:
+        _tell_of_deep_splits(folders, found)
+    parents = {os.path.dirname(folder) for folder in folders}
+    for folder, names in folders.items():
+        top, _, below = folder.partition("/")
+        split = splits.get(top)
+        if splits and top and split is None:
+            continue
+        label = below if splits else folder
+        if label and (names or folder not in parents):
+            found.labels.setdefault(label)
+        elif names and split == "test":
+            found.ignored[UNLABELED] += len(names)
+        elif names:
+            where = f"in {on_one_line(folder)}/" if folder else "in DATA itself"
+            found.faults.append(
+                told(names, f"picture lies {where}, with no label", f"pictures lie {where}, with no label")
+            )
+        if label:
+            names_below = [f"{folder}/{name}" for name in names]
+            found.rows += [Row(os.path.join(data, name), name, label, split, None) for name in names_below]
+    return found
+
+
+def _folders(data: Path, found: Found) -> dict[str, list[str]]:
+    """The names of the pictures of each folder, "" being `data` itself."""
+    folders: dict[str, list[str]] = {}
+    for path, names in class_folders_below(str(data), found.ignored):
+        folder = os.path.relpath(path, data).replace(os.sep, "/").removeprefix(".")
+        if names is None:
+            found.faults.append(f"the folder {on_one_line(folder or str(data))} cannot be read")
+        folders[folder] = names or []
+    if not any(folders.values()):
+        left_out = ", ".join(f"{count:,} {kind}" for kind, count in found.ignored.items())
+        raise DataError(
+            f"there is no picture in {data}{f' (left out: {left_out})' if left_out else ''}"
+            + "".join(f"\n{fault}" for fault in found.faults[:1])
+            + "\nExpected DATA/<label>/picture, or DATA/train/<label>/picture."
+        )
+    return folders
+
+
+def _splits(folders: dict[str, list[str]], found: Found) -> dict[str, str]:
+    """The split that each folder on top is; empty where all of them are classes."""
+    pictures_below: Counter[str] = Counter()
+    has_labels = set()
+    for folder, names in folders.items():
+        top, _, label = folder.partition("/")
+        if top:
+            pictures_below[top] += len(names)
+        if label and names:
+            has_labels.add(top)
+    named = {top: split for top in pictures_below if (split := split_called(top))}
+    others = [top for top in +pictures_below if top not in named]
+    if not named:
+        return {}
+    told_as = some([f"{top}/" for top in named])
+    if others and not has_labels & named.keys():
+        if set(named.values()) == {"train"}:
+            found.notes.append(f"{told_as} holds pictures itself and has other classes beside it, so it is a class too")
+        else:
+            found.faults.append(
+                f"{told_as}: a split without labels, or a class like {some(others)}? Rename it if it is a class, "
+                "else put its pictures elsewhere"
+            )
+        return {}
+    if others:
+        found.faults.append(
+            f"{told_as} beside other folders with pictures: {some(others)}. Put those into {told_as} or elsewhere"
+        )
+    counts = Counter(named.values())
+    for split, count in counts.items():
+        if count > 1:
+            both = " and ".join(f"{on_one_line(top)}/" for top in named if named[top] == split)
+            found.faults.append(f"{both} are both taken for {split}: keep one")
+    for top, split in named.items():
+        if not pictures_below[top] and split != "test":
+            found.faults.append(f"{on_one_line(top)}/ holds no picture")
+    if "train" not in counts:
+        found.faults.append(f"there is {told_as} but no train/")
+    if taken := [f"{on_one_line(top)}/ is taken for {split}" for top, split in named.items() if top != split]:
+        found.notes.append(", ".join(taken))
+    return named
+
+
+def _tell_of_deep_splits(folders: dict[str, list[str]], found: Found) -> None:
+    deep = {
+        folder: split
+        for folder, names in folders.items()
+        if names
+        for part in folder.split("/")[1:]
+        if (split := split_called(part))
+    }
+    if len(set(deep.values())) > 1:
+        found.faults.append(
+            f"folders are called like splits, but do not lie directly in DATA: {some(list(deep))}. "
+            "Expected DATA/train/<label>/picture; name the folder that holds train/"
+        )

@@ -1,0 +1,112 @@
+"""A CSV file of labels: a line for each picture."""
+
+import os
+import re
+from collections import Counter, defaultdict
+from collections.abc import Iterable
+from pathlib import Path
+
+from visiontool.dataset.csv_file import read_csv
+from visiontool.dataset.rows import Found, Row
+from visiontool.dataset.wording import some, split_called, told
+from visiontool.errors import DataError
+from visiontool.find.folders import is_inside
+
+_HELP = "Expected UTF-8 text whose first line is path,label or path,label,split,group."
+_LABEL_COLUMN = re.compile(r"labels?[ _-]?\d*")
+
+# What is told of the names that have it: of one, and of more.
+_ODDITIES = {
+    "several labels": (
+        "picture has several labels, which is not supported yet",
+        "pictures have several labels, which is not supported yet",
+    ),
+    "another label": (
+        "picture stands there twice, with different labels",
+        "pictures stand there twice, with different labels",
+    ),
+    "another split": ("picture is in two splits", "pictures are in two splits"),
+    "missing": ("path is not there", "paths are not there"),
+    "incomplete": ("line has no path or no label", "lines have no path or no label"),
+    "too long": ("line has more columns than the first", "lines have more columns than the first"),
+    "unknown split": (
+        "split is unknown (expected train, val, test or nothing)",
+        "splits are unknown (expected train, val, test or nothing)",
+    ),
+}
+
+
+def read_label_table(file: Path, data: Path) -> Found:
+    """The pictures that `file` names: paths start at `data`, or where nothing is there, at the folder of `file`.
+
+    Raises:
+        DataError: it cannot be read, is no such table, or names no picture.
+    """
+    header, lines = read_csv(file, "path", _HELP)
+    label_columns = [index for index, name in enumerate(header) if _LABEL_COLUMN.fullmatch(name)]
+    if not label_columns:
+        raise DataError(f"{file} has no column label, found: {some(header)}\n{_HELP}")
+    found = Found()
+    odd: defaultdict[str, dict[str, None]] = defaultdict(dict)
+    rows: dict[str, Row] = {}  # by real path
+    beside = []
+    for number, fields in lines:
+        path = fields[header.index("path")]
+        labels = [label for column in label_columns if (label := fields[column].strip())]
+        split, group = (fields[header.index(name)].strip() if name in header else "" for name in ("split", "group"))
+        if any(fields[len(header) :]):
+            odd["too long"][f"line {number:,}"] = None
+            continue
+        if not path or not labels:
+            odd["incomplete"][f"line {number:,}"] = None
+            continue
+        place = _place(path, (data, file.parent))
+        if place is None:
+            odd["missing"][path] = None
+            continue
+        if len(labels) > 1:
+            odd["several labels"][path] = None
+        if split and split_called(split) is None:
+            odd["unknown split"][split] = None
+        row = Row(place, _name(place, data), labels[0], split_called(split), group or None)
+        before = rows.setdefault(os.path.realpath(place), row)
+        if before.label != row.label:
+            odd["another label"][f"{row.name} ({before.label}, {row.label})"] = None
+        elif before.split != row.split:
+            odd["another split"][row.name] = None
+        elif before is not row:
+            found.ignored["repeated lines"] += 1
+        if place != os.path.join(data, path):
+            beside.append(path)
+    joint = _joint({row.label for row in rows.values()})
+    odd["several labels"].update(dict.fromkeys(row.name for row in rows.values() if row.label in joint))
+    found.rows = [row for row in rows.values() if row.label not in joint]
+    found.labels = dict.fromkeys(row.label for row in found.rows)
+    found.faults = [told(list(odd[kind]), one, many) for kind, (one, many) in _ODDITIES.items() if odd[kind]]
+    if not lines:
+        raise DataError(f"{file} names no picture\n{_HELP}")
+    if beside:
+        where = f"of {file.name} {{}} taken from the folder that it lies in"
+        found.notes.append(told(beside, f"path {where.format('is')}", f"paths {where.format('are')}"))
+    return found
+
+
+def _place(path: str, folders: Iterable[Path]) -> str | None:
+    """Where the file is that a line names, or None."""
+    return next((place for folder in folders if os.path.isfile(place := os.path.join(folder, path))), None)
+
+
+def _name(place: str, data: Path) -> str:
+    path, root = os.path.abspath(place), os.path.abspath(data)
+    return (path[len(os.path.join(root, "")) :] if is_inside(path, root) else path).replace(os.sep, "/")
+
+
+def _joint(labels: Iterable[str]) -> set[str]:
+    """The labels that are several in one, such as "cat|dog": another label of the file is or has each of the parts."""
+    parts_of = {label: {part.strip() for part in re.split(r"[;|]", label)} for label in labels}
+    holders = Counter(part for parts in parts_of.values() for part in parts)
+    return {
+        label
+        for label, parts in parts_of.items()
+        if len(parts) > 1 and all(part and holders[part] > 1 for part in parts)
+    }

@@ -1,0 +1,103 @@
+"""What a dataset is: its classes and samples, and what makes it unfit to learn from."""
+
+from collections import Counter
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import NamedTuple
+
+from visiontool.dataset.wording import on_one_line, told
+
+
+class Sample(NamedTuple):
+    """One picture of a class.
+
+    Attributes:
+        path: To open it.
+        name: Its path from DATA on, with "/"; from the root on where it is not in DATA.
+        class_id: Index of its label.
+        split: "train", "val", "test" as the user said, "" where it is left out, None where nobody said.
+        group: What must stay on one side of a split has the same.
+    """
+
+    path: str
+    name: str
+    class_id: int
+    split: str | None
+    group: str | None
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """Classes and the pictures of each.
+
+    Attributes:
+        labels: In natural order, 2 before 10.
+        label_ids: The id of each label where the model knows them all.
+        ignored: How much was left out, by kind: {"hidden": 2, "not pictures": 1}.
+        misread: The faults that were found while reading.
+        notes: What is worth saying and no fault, one line each.
+    """
+
+    root: Path
+    labels: tuple[str, ...]
+    label_ids: tuple[str, ...] | None
+    samples: tuple[Sample, ...]
+    ignored: Mapping[str, int]
+    misread: tuple[str, ...]
+    notes: tuple[str, ...]
+
+    @property
+    def faults(self) -> tuple[str, ...]:
+        """All that makes it unfit to learn from, one line each: what was misread, and what its samples lack."""
+        return (*self.misread, *_lacking(self.labels, self.samples))
+
+
+def without(dataset: Dataset, names: Collection[str]) -> Dataset:
+    """The dataset without the samples of these names; a class may lack pictures now."""
+    return replace(dataset, samples=tuple(sample for sample in dataset.samples if sample.name not in names))
+
+
+def is_val_drawn(samples: Sequence[Sample]) -> bool:
+    """Whether val is to be drawn from the samples that have no split: the user gave no val."""
+    splits = {sample.split for sample in samples}
+    return None in splits and "val" not in splits
+
+
+def _lacking(labels: Sequence[str], samples: Sequence[Sample]) -> list[str]:
+    counts = [Counter[str | None]() for _ in labels]
+    units: list[set[str]] = [set() for _ in labels]  # of what has no split: groups, and pictures that are in none
+    for sample in samples:
+        counts[sample.class_id][sample.split] += 1
+        if sample.split is None:
+            units[sample.class_id].add(f"picture {sample.name}" if sample.group is None else f"group {sample.group}")
+    is_drawn = is_val_drawn(samples)
+    has_val = is_drawn or any(count["val"] for count in counts)
+    nothing, not_in_train, not_in_val, alone = [], [], [], []
+    for label, count, unit in zip(labels, counts, units, strict=True):
+        if not any(count[split] for split in (None, "train", "val", "test")):
+            nothing.append(label)
+        elif not (count[None] or count["train"]):
+            not_in_train.append(label)
+        elif is_drawn and len(unit) == 1:
+            alone.append(label)
+        elif has_val and not count["val"] and not (is_drawn and unit):
+            not_in_val.append(label)
+    faults = []
+    if len(labels) < 2:
+        found = f"only one: {on_one_line(labels[0])}" if labels else "none"
+        faults.append(f"expected at least 2 classes, found {found}")
+    if nothing:
+        faults.append(told(nothing, "class has no picture", "classes have no picture"))
+    if not_in_train:
+        faults.append(
+            told(not_in_train, "class of val or test is not in train", "classes of val or test are not in train")
+        )
+    if not_in_val:
+        faults.append(told(not_in_val, "class has no picture in val", "classes have no picture in val"))
+    if alone:
+        faults.append(
+            told(alone, "class cannot be split", "classes cannot be split")
+            + "; to be in train and in val each needs at least 2 pictures, not all of one group"
+        )
+    return faults
