@@ -53,9 +53,9 @@ ANSWERS = {
     "odd-notes": head(b'[null, [1], 0.1, 0.1]'),
     "text-for-notes": head(b'[null, "abc", 0.1, 0.1]'),
     "odd-time": head(b'[null, [], "1", 0.1]'),
-    "look-unasked": head(b'[null, [], 0.1, 0.1, 9, 9, "%s", "%s"]' % (b"ab" * 16, b"ab" * 256)),
+    "look-unasked": head(b'[null, [], 0.1, 0.1, 9, 9, "%s", "%s", "ababab"]' % (b"ab" * 16, b"ab" * 256)),
     "look-missing": head(b"[null, [], 0.1, 0.1]"),
-    "look-of-an-error": head(b'["an error", [], 0.1, 0.1, 9, 9, "%s", "%s"]' % (b"ab" * 16, b"ab" * 256)),
+    "look-of-an-error": head(b'["an error", [], 0.1, 0.1, 9, 9, "%s", "%s", "ababab"]' % (b"ab" * 16, b"ab" * 256)),
 }
 
 def prepare(path, recipe):
@@ -298,7 +298,7 @@ def test_a_look_that_is_missing_or_half_of_the_views_are_an_error(plug, red):
         assert worker.prepare(red).pixels.shape == (3, 8, 8, 3)
 
 
-LOOK = {"width": 10_000, "height": 10_000, "pixels": "ab" * 16, "thumbnail": "0f" * 256}
+LOOK = {"width": 10_000, "height": 10_000, "pixels": "ab" * 16, "thumbnail": "0f" * 256, "color": "010203"}
 ODD_LOOKS = [
     {"width": 10_000.0},
     {"width": True},
@@ -316,6 +316,8 @@ ODD_LOOKS = [
     {"thumbnail": "0f" * 255},
     {"thumbnail": "0f" * 257},
     {"thumbnail": [1] * 256},
+    {"color": "0102"},
+    {"color": [1, 2, 3]},
     {"more": 1},
 ]
 
@@ -327,7 +329,7 @@ def test_a_look_is_taken_only_where_all_of_it_is_right():
         except ValueError as error:
             return error
 
-    assert checked(*LOOK.values()) == (10_000, 10_000, "ab" * 16, b"\x0f" * 256)
+    assert checked(*LOOK.values()) == (10_000, 10_000, "ab" * 16, b"\x0f" * 256, b"\1\2\3")
     for odd in ODD_LOOKS:
         assert isinstance(checked(*{**LOOK, **odd}.values()), ValueError), odd
     for answer in ([], [None], [[*LOOK.values()]], [*LOOK.values()][:3]):

@@ -7,7 +7,7 @@ from collections import Counter
 
 import numpy as np
 import pytest
-from PIL import Image, ImageOps
+from PIL import Image, ImageChops, ImageOps
 
 from visiontool.find import find_images
 from visiontool.images import open_image
@@ -42,6 +42,18 @@ def test_a_look_tells_size_pixels_and_gray_levels():
     assert rows[:, 0].tolist() == [100] * 16
     assert rows[:, 15].tolist() == [200] * 16
     assert look == look_at(image.copy())
+    assert look_at(Image.new("RGB", (9, 9), (10, 20, 30))).color == bytes((10, 20, 30))
+
+
+def test_the_same_thing_in_another_color_is_another_picture():
+    image = photo(1)
+    gray = image.convert("L").point(lambda value: value // 2)
+    dyed = []
+    for tint in ((100, 0, 0), (0, 0, 100), (0, 100, 0)):
+        layer = Image.new("RGB", image.size, tint)
+        dyed.append(ImageChops.add(Image.merge("RGB", (gray, gray, gray)), layer))
+    assert same([look_at(one) for one in dyed]) == [0, 1, 2]
+    assert same([look_at(as_jpeg(ImageOps.mirror(one), 60)) for one in dyed[:1]] + [look_at(dyed[0])]) == [0, 0]
 
 
 def test_the_digest_is_of_all_pixels_and_of_the_size():
@@ -126,8 +138,10 @@ def test_a_hundred_thousand_take_seconds_and_not_each_with_each():
     rng = np.random.default_rng(0)
     thumbnails = np.kron(rng.integers(0, 256, (100_000, 4, 4)).astype(np.float32), np.ones((4, 4), np.float32))
     thumbnails = np.clip(thumbnails + rng.normal(0, 12, thumbnails.shape), 0, 255).astype(np.uint8)
-    looks = [Look(1, 1, str(number), thumbnail.tobytes()) for number, thumbnail in enumerate(thumbnails)]
-    mirrored = [Look(1, 1, f"{number} mirrored", thumbnails[number, :, ::-1].tobytes()) for number in range(100)]
+    looks = [Look(1, 1, str(number), thumbnail.tobytes(), b"abc") for number, thumbnail in enumerate(thumbnails)]
+    mirrored = [
+        Look(1, 1, f"{number} mirrored", thumbnails[number, :, ::-1].tobytes(), b"abc") for number in range(100)
+    ]
     start = time.process_time()
     assert same([*looks, *mirrored]) == [*range(100_000), *range(100)]
     assert time.process_time() - start < 60

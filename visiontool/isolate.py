@@ -37,7 +37,7 @@ _LONGEST_ANSWER = 2**16
 # of 4 bytes, and what it gives is converted, laid over white and turned.
 _MEMORY_BASE = 2**30
 _MEMORY_PER_PIXEL = 32
-_DIGEST_BYTES, _THUMBNAIL_BYTES = 16, 256  # of a Look
+_DIGEST_BYTES, _THUMBNAIL_BYTES, _COLOR_BYTES = 16, 256, 3  # of a Look
 
 
 class Worker:
@@ -193,10 +193,11 @@ def _checked_look(answer: list[Any], max_pixels: int) -> "Look":
     from visiontool.look import Look
 
     match answer:
-        case [int(width), int(height), str(pixels), str(thumbnail)] if (
+        case [int(width), int(height), str(pixels), str(thumbnail), str(color)] if (
             bool not in (type(width), type(height)) and min(width, height) > 0 and width * height <= max_pixels
         ):
-            return Look(width, height, _from_hex(pixels, _DIGEST_BYTES).hex(), _from_hex(thumbnail, _THUMBNAIL_BYTES))
+            digest = _from_hex(pixels, _DIGEST_BYTES).hex()
+            return Look(width, height, digest, _from_hex(thumbnail, _THUMBNAIL_BYTES), _from_hex(color, _COLOR_BYTES))
     raise ValueError
 
 
@@ -235,7 +236,7 @@ def serve(parent: int) -> None:
             path = os.fsdecode(_read(requests, int.from_bytes(_read(requests, 4), "little")))
             prepared = prepare(path, recipe)
             error = prepared.error and prepared.error[:_LONGEST_ERROR]
-            look = [] if prepared.look is None else [*prepared.look[:3], prepared.look.thumbnail.hex()]
+            look = [part.hex() if isinstance(part, bytes) else part for part in prepared.look or ()]
             answer = json.dumps([error, prepared.notes, prepared.decode_s, prepared.fit_s, *look]).encode()
             _send(answers, len(answer).to_bytes(4, "little") + answer)
             if prepared.pixels is not None:

@@ -15,6 +15,9 @@ _SIDE = 16
 _TOLERANCE = 0.075
 # Gray levels. What varies less is flat, or so nearly that rounding to whole levels is most of what would be compared.
 _MIN_CONTRAST = 3.0
+# Levels between red and green, and blue and green, of the mean colors: a red shirt is no copy of a blue one. JPEG of
+# quality 30 moves them by 3 at most.
+_MAX_TINT = 12
 # More different pictures that all look the same are no copies of one, but what thumbnails cannot tell apart: a camera
 # that never moves, or a microscope whose lamp is all that is seen from afar.
 _MAX_COPIES = 50
@@ -33,12 +36,14 @@ class Look(NamedTuple):
         height: As `width`.
         pixels: Hexadecimal digest of the size and of all RGB values.
         thumbnail: 16 x 16 gray levels, row by row.
+        color: Mean red, green and blue, 0 to 255.
     """
 
     width: int
     height: int
     pixels: str
     thumbnail: bytes
+    color: bytes
 
 
 def look_at(image: Image.Image) -> Look:
@@ -47,27 +52,30 @@ def look_at(image: Image.Image) -> Look:
     digest.update(image.tobytes())
     # Pillow's BOX takes whole pixels only, and would give the mirrored picture another thumbnail.
     thumbnail = image.convert("L").resize((_SIDE, _SIDE), Image.Resampling.BILINEAR)
-    return Look(image.width, image.height, digest.hexdigest(), thumbnail.tobytes())
+    color = image.resize((1, 1), Image.Resampling.BOX)
+    return Look(image.width, image.height, digest.hexdigest(), thumbnail.tobytes(), color.tobytes())
 
 
 def same(looks: Sequence[Look]) -> list[int]:
     """The number of each picture's group of same pictures: the smallest index in the group.
 
     Pictures are the same where their pixels are, or where their thumbnails agree up to brightness, contrast and
-    mirroring: re-encoded, resized and squashed copies do. Pixels alone count for nearly flat pictures, and for those
-    that would make a group of more than 50 whose pixels differ.
+    mirroring, and their tints: re-encoded, resized and squashed copies do. Pixels alone count for nearly flat
+    pictures, and for those that would make a group of more than 50 whose pixels differ.
     """
     first: dict[str, int] = {}
     groups = [first.setdefault(look.pixels, index) for index, look in enumerate(looks)]
     different = np.fromiter(first.values(), np.intp, len(first))
     thumbnails = np.frombuffer(b"".join(looks[index].thumbnail for index in different), np.uint8)
-    leaders = different[_leaders(thumbnails.reshape(-1, _SIDE, _SIDE))]
+    colors = np.frombuffer(b"".join(looks[index].color for index in different), np.uint8).reshape(-1, 3)
+    tints = colors[:, ::2].astype(np.int16) - colors[:, 1:2]  # red and blue, both less green
+    leaders = different[_leaders(thumbnails.reshape(-1, _SIDE, _SIDE), tints)]
     number = dict(zip(different.tolist(), leaders.tolist(), strict=True))
     return [number[group] for group in groups]
 
 
-def _leaders(thumbnails: NDArray[np.uint8]) -> NDArray[np.intp]:
-    """The smallest index in each one's group of thumbnails that agree."""
+def _leaders(thumbnails: NDArray[np.uint8], tints: NDArray[np.int16]) -> NDArray[np.intp]:
+    """The smallest index in each one's group of thumbnails that agree, and tints (N, 2) too."""
     from scipy.sparse import coo_array
     from scipy.sparse.csgraph import connected_components
 
@@ -78,14 +86,17 @@ def _leaders(thumbnails: NDArray[np.uint8]) -> NDArray[np.intp]:
     # Equal ones are taken together at once: in a tree, very many equal points take time without end.
     numbers: dict[bytes, int] = {}
     ways = _one_way_round(thumbnails[varied])
-    kind = np.array([numbers.setdefault(way.tobytes(), len(numbers)) for way in ways], np.intp)
-    kinds = np.frombuffer(b"".join(numbers), np.uint8).reshape(-1, _SIDE, _SIDE)
-    one, other = _alike(kinds).T
-    links = coo_array((np.ones(len(one), np.bool_), (one, other)), shape=(len(kinds), len(kinds)))
+    names = (way.tobytes() + tint.tobytes() for way, tint in zip(ways, tints[varied], strict=True))
+    kind = np.array([numbers.setdefault(name, len(numbers)) for name in names], np.intp)
+    first = np.unique(kind, return_index=True)[1]  # one of each kind
+    pairs = _alike(ways[first])
+    near = np.abs(tints[varied][first][pairs[:, 0]] - tints[varied][first][pairs[:, 1]]).max(axis=1, initial=0)
+    one, other = pairs[near <= _MAX_TINT].T
+    links = coo_array((np.ones(len(one), np.bool_), (one, other)), shape=(len(first), len(first)))
     groups = connected_components(links, directed=False)[1][kind]
     few = np.bincount(groups)[groups] <= _MAX_COPIES
-    _, first, group = np.unique(groups[few], return_index=True, return_inverse=True)
-    leaders[varied[few]] = varied[few][first][group]
+    _, leader, group = np.unique(groups[few], return_index=True, return_inverse=True)
+    leaders[varied[few]] = varied[few][leader][group]
     return leaders
 
 

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 LOOK = "look"  # in place of a view's key
 # Goes up when the same picture comes to the network with other pixels than before, or when rows are written otherwise.
 _FORMAT = 1
-_HEAD = struct.Struct("<II16s")  # of a look: width, height, digest of its pixels
+_HEAD = struct.Struct("<II16s3s")  # of a look: width, height, digest of its pixels, color
 
 
 def backbone_digest(classifier: "Classifier", recipe: Recipe) -> str:
@@ -68,10 +68,10 @@ def vector_from(value: bytes) -> NDArray[np.float32]:
 
 def look_to_bytes(look: Look) -> bytes:
     """A look as it is kept."""
-    return _HEAD.pack(look.width, look.height, bytes.fromhex(look.pixels)) + look.thumbnail
+    return _HEAD.pack(look.width, look.height, bytes.fromhex(look.pixels), look.color) + look.thumbnail
 
 
 def look_from(value: bytes) -> Look:
     """The look that was kept as `value`."""
-    width, height, pixels = _HEAD.unpack_from(value)
-    return Look(width, height, pixels.hex(), value[_HEAD.size :])
+    width, height, pixels, color = _HEAD.unpack_from(value)
+    return Look(width, height, pixels.hex(), value[_HEAD.size :], color)
