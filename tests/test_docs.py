@@ -1,5 +1,6 @@
 """What README and docs say is run as written."""
 
+import itertools
 import json
 import os
 import re
@@ -40,10 +41,13 @@ def test_links_in_the_docs_lead_somewhere():
 
 @pytest.fixture
 def stage(tmp_path, monkeypatch):
-    """A folder with samples/ and the files that examples name: img.jpg, and a network of another tool."""
+    """A folder with samples/ and what examples name: img.jpg, mydata/, and a network of another tool."""
     shutil.copytree(ROOT / "samples", tmp_path / "samples")
     shutil.copytree(ROOT / "weights" / "lenet5", tmp_path / "weights" / "lenet5")
     save_picture(tmp_path / "img.jpg", (255, 0, 0), (64, 64))
+    for label, number in itertools.product(("cat", "dog"), range(10)):
+        color = (200 - 9 * number, 30, 40) if label == "cat" else (20, 30 + 7 * number, 200 - 9 * number)
+        save_picture(tmp_path / "mydata" / label / f"{number}.jpg", color, (64, 48))
     graph = helper.make_graph(
         [helper.make_node("ReduceMean", ["data", "axes"], ["out"], keepdims=0)],
         "resnet50",
@@ -60,11 +64,19 @@ def stage(tmp_path, monkeypatch):
     return tmp_path
 
 
-@pytest.mark.parametrize(("page", "count"), [("README.md", 12), ("docs/cli.md", 3), ("docs/models.md", 4)])
+@pytest.mark.parametrize(
+    ("page", "count"),
+    [
+        ("README.md", 14),
+        ("docs/cli.md", 3),
+        ("docs/models.md", 4),
+        pytest.param("docs/training.md", 6, marks=pytest.mark.slow),
+    ],
+)
 def test_every_command_of_the_docs_runs_as_written(stage, page, count):
     text = (ROOT / page).read_text(encoding="utf-8")
     lines = [line for block in blocks(text, "sh") for line in block.splitlines()]
-    lines = [line for line in lines if re.search(r"visiontool (predict|models)\b", line)]
+    lines = [line for line in lines if re.search(r"visiontool (predict|finetune|models)\b", line)]
     lines = [line for line in lines if not line.startswith("python3 ")]  # setting up is another test
     assert len(lines) >= count
     (stage / "bin").mkdir()

@@ -77,6 +77,12 @@ def resize_to(size: tuple[int, int], crop_pct: float, crop_mode: CropMode) -> in
     return min(scaled) if crop_mode == "border" else max(scaled)
 
 
+def share_kept(picture: tuple[int, int], spec: ModelSpec) -> float:
+    """The share, up to 1, of the area of a picture of (height, width) pixels that `fit` shows to a model."""
+    height, width = _resized(picture, scaled_size(spec.input.size, spec.crop_pct), spec.crop_mode)
+    return min(1.0, spec.input.size[0] / height) * min(1.0, spec.input.size[1] / width)
+
+
 def fit_to_spec(image: Image.Image, spec: ModelSpec) -> NDArray[np.uint8]:
     """`fit` as a model wants it: (H, W, 3), uint8, RGB."""
     return fit(image, **fit_options(spec))

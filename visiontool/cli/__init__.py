@@ -17,7 +17,7 @@ from visiontool.cli.text import printable, say
 from visiontool.errors import VisiontoolError
 
 # Each is the function of that name in the module of that name, imported when it is wanted.
-COMMANDS = ("predict", "models", "cache")
+COMMANDS = ("predict", "finetune", "models", "cache")
 # What people type who come from another tool; the names stay out of --help.
 _ALIASES = {"topk": "top-k", "conf": "min-probability", "imgsz": "img-size"}
 _SETTINGS = {
@@ -58,6 +58,7 @@ def cli(context: click.Context) -> None:
     \b
     visiontool predict img.jpg          what is on a picture
     visiontool predict photos/ --json   a folder, as JSON
+    visiontool finetune mydata/         a model for your own classes
     visiontool models                   the networks it knows
     """
     if context.invoked_subcommand is None:

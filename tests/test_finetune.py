@@ -1,0 +1,421 @@
+"""Finetuning as a user meets it: a folder of pictures becomes a run, and nothing gets lost."""
+
+import csv
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+from conftest import ROOT, save_picture
+from onnx import numpy_helper
+from PIL import Image
+from test_imports import BLOCKER, TORCH
+
+from visiontool import Classifier
+
+RUN_FILES = {"model.onnx", "settings.json", "splits.csv", "metrics.json", "curves.png", "confusion.png"}
+
+
+def shade(random: np.random.Generator, label: str) -> tuple[int, int, int]:
+    """A color of the class: reddish, greenish or bluish, none like another."""
+    channels = random.integers(0, 140, 3)
+    channels[("warm", "fresh", "cold").index(label)] = random.integers(190, 256)
+    return tuple(channels.tolist())
+
+
+def fill(folder: Path, label: str, count: int, seed: int = 0) -> None:
+    """`count` pictures of noise around shades of the class, so that no two are the same."""
+    random = np.random.default_rng([seed, *label.encode()])
+    folder.mkdir(parents=True, exist_ok=True)
+    for number in range(count):
+        pixels = np.array(shade(random, label)) + random.integers(-30, 31, (12, 12, 3))
+        Image.fromarray(pixels.clip(0, 255).astype(np.uint8)).save(folder / f"{number}.png")
+
+
+@pytest.fixture
+def data(tmp_path):
+    """Three classes of 12 pictures each."""
+    for label in ("warm", "fresh", "cold"):
+        fill(tmp_path / "moods" / label, label, 12)
+    return tmp_path / "moods"
+
+
+@pytest.fixture
+def at_home(tmp_path, monkeypatch):
+    """The working folder and the cache are new ones."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("VISIONTOOL_CACHE", str(tmp_path / "cache"))
+    return tmp_path
+
+
+def environment():
+    return {**os.environ, "PYTHONPATH": str(ROOT)}
+
+
+def splits_of(run_folder):
+    with open(run_folder / "splits.csv", newline="") as file:
+        return {row["path"]: row["split"] for row in csv.DictReader(file)}
+
+
+def tree(folder):
+    return {path: (path.stat().st_mtime_ns, path.stat().st_size) for path in folder.rglob("*")}
+
+
+def initializers(file):
+    return {tensor.name: numpy_helper.to_array(tensor) for tensor in onnx.load(file).graph.initializer}
+
+
+def test_a_folder_becomes_a_model(run, data, at_home, color_model):
+    before = tree(data)
+    ran = run("finetune", data, "-m", color_model)
+    assert ran.code == 0, ran.err
+    folder = at_home / "runs" / "moods"
+    assert ran.out == f"{folder}\n"
+    assert {path.name for path in folder.iterdir()} >= RUN_FILES
+    assert not [path for path in folder.parent.iterdir() if path != folder]
+    assert tree(data) == before
+
+    measured = json.loads((folder / "metrics.json").read_text())
+    assert measured["pictures"] == {"train": 30, "val": 6}  # a fifth of each class
+    assert measured["val"]["accuracy"] == 1.0
+    assert measured["backbone_passes"] == 36 + 30  # all once, and the mirrors of those for training
+    for word in ("100.0%", "6 pictures of val", "30 for training", "visiontool predict -m runs/moods"):
+        assert word in ran.err
+
+    fresh = save_picture(at_home / "new.png", (40, 230, 60), (20, 20))
+    rows = json.loads(run("predict", fresh, "-m", folder).out)
+    assert rows["predictions"][0]["label"] == "fresh"
+    assert sum(item["probability"] for item in rows["predictions"]) == pytest.approx(1, abs=1e-4)
+    spec = Classifier.load(folder).spec
+    assert (spec.name, spec.labels) == ("moods", ("cold", "fresh", "warm"))
+    assert spec.accuracy == ({"dataset": "moods, val", "pictures": 6, "top1": 1.0},)
+
+    kept, given = initializers(folder / "model.onnx"), initializers(color_model)
+    assert all(np.array_equal(kept[name], given[name]) for name in given)  # frozen is frozen
+    assert kept["head.weight"].shape == (3, 3)
+
+
+def test_nothing_of_torch_is_needed(data, at_home):
+    settings = ["-m", "lenet5", "--augment", "heavy", "--folds", "2"]
+    command = [sys.executable, "-c", BLOCKER.format(blocked=TORCH), "finetune", str(data), *settings]
+    ran = subprocess.run([*command, "-o", "run"], capture_output=True, text=True, env=environment())
+    assert ran.returncode == 0, ran.stderr
+    assert (at_home / "run" / "model.safetensors").is_file()
+    planned = subprocess.run([*command, "--dry-run"], capture_output=True, text=True, env=environment())
+    assert planned.returncode == 0, planned.stderr
+
+
+def test_a_second_run_costs_no_pass_of_the_backbone(run, data, at_home, color_model):
+    run("finetune", data, "-m", color_model)
+    ran = run("finetune", data, "-m", color_model, "--balance", "weights", "--json", "-q")
+    assert ran.err == ""
+    again = json.loads(ran.out)
+    assert again["folder"] == str(at_home / "runs" / "moods-2")
+    assert again["backbone_passes"] == 0
+    other_split = json.loads(run("finetune", data, "-m", color_model, "--seed", "5", "--json", "-q").out)
+    before, now = splits_of(Path(again["folder"])), splits_of(Path(other_split["folder"]))
+    new = [path for path in now if now[path] == "train" and before[path] == "val"]
+    assert other_split["backbone_passes"] == len(new) > 0  # their mirrors
+
+
+def test_a_run_is_made_again_from_its_settings(run, data, at_home, color_model):
+    settings = ("--views", 4, "--rotate", 20, "--no-mirror", "--balance", "weights", "--seed", 7, "--val-split", 0.5)
+    first = Path(run("finetune", data, "-m", color_model, *settings).out.strip())
+    ran = run("finetune", "--from", first, "-o", "again")
+    assert ran.code == 0, ran.err
+    for name in ("splits.csv", "settings.json"):
+        assert (at_home / "again" / name).read_bytes() == (first / name).read_bytes()
+    kept, given = initializers(at_home / "again" / "model.onnx"), initializers(first / "model.onnx")
+    assert all(np.array_equal(kept[name], given[name]) for name in given)
+    changed = run("finetune", "--from", first, "-o", "changed", "--seed", 8)
+    assert changed.code == 0
+    assert splits_of(at_home / "changed") != splits_of(first)
+    (first / "settings.json").write_text('{"schema": 1}')
+    ran = run("finetune", "--from", first)
+    assert ran.code == 3
+    assert "settings.json: these are not the settings of a run" in ran.err
+
+
+def test_splits_are_used_again(run, data, at_home, color_model):
+    first = Path(run("finetune", data, "-m", color_model).out.strip())
+    ran = run("finetune", data, "-m", color_model, "--seed", 9, "--splits", first / "splits.csv")
+    assert splits_of(Path(ran.out.strip())) == splits_of(first)
+
+
+def test_pictures_of_test_are_never_opened(run, at_home, color_model):
+    for split, count in (("train", 8), ("valid", 4), ("test", 3)):
+        for label in ("warm", "cold"):
+            fill(at_home / "d" / split / label, label, count, seed=count)
+    for label in ("warm", "cold"):
+        (at_home / "d" / "test" / label / "0.png").write_bytes(b"no picture")
+    ran = run("finetune", "d", "-m", color_model)
+    assert ran.code == 0, ran.err
+    measured = json.loads((at_home / "runs" / "d" / "metrics.json").read_text())
+    assert measured["pictures"] == {"train": 16, "val": 8, "test": 6}
+    assert measured["backbone_passes"] == 2 * 16 + 8
+
+
+def test_same_pictures_stay_on_one_side(run, at_home, color_model):
+    for label in ("warm", "cold"):
+        folder = at_home / "d" / label
+        fill(folder, label, 10)
+        for number in range(10):
+            with Image.open(folder / f"{number}.png") as image:
+                image.transpose(Image.Transpose.FLIP_LEFT_RIGHT).save(folder / f"copy{number}.png")
+    for seed in range(3):
+        ran = run("finetune", "d", "-m", color_model, "-q", "--seed", seed)
+        splits = splits_of(Path(ran.out.strip()))
+        assert sorted(set(splits.values())) == ["train", "val"]
+        for label in ("warm", "cold"):
+            assert all(splits[f"{label}/{n}.png"] == splits[f"{label}/copy{n}.png"] for n in range(10))
+
+
+def test_every_fault_is_told_at_once(run, at_home, color_model):
+    for split in ("train", "val"):
+        fill(at_home / "d" / split / "warm", "warm", 4)
+        (at_home / "d" / split / "warm" / "bad.jpg").write_bytes(b"no picture")
+    fill(at_home / "d" / "train" / "cold", "cold", 4)
+    (at_home / "d" / "train" / "fresh").mkdir()
+    fill(at_home / "d" / "val" / "strange", "cold", 2)
+    ran = run("finetune", "d", "-m", color_model)
+    assert ran.code == 3
+    for word in ("train/warm/bad.jpg", "val/warm/bad.jpg", "cold", "fresh", "strange"):
+        assert word in ran.err
+    assert ran.out == ""
+    assert not [*(at_home / "runs").iterdir()]
+
+
+def test_unreadable_pictures_are_a_fault_or_left_out(run, data, at_home, color_model):
+    (data / "warm" / "bad.jpg").write_bytes(b"no picture")
+    ran = run("finetune", data, "-m", color_model)
+    assert ran.code == 3
+    assert "warm/bad.jpg" in ran.err
+    assert "--on-bad skip" in ran.err
+    ran = run("finetune", data, "-m", color_model, "--on-bad", "skip")
+    assert ran.code == 0
+    assert "Left out, since they cannot be read: 1. warm/bad.jpg" in ran.err
+    first = splits_of(at_home / "runs" / "moods")
+    assert first["warm/bad.jpg"] == ""
+    ran = run("finetune", data, "-m", color_model, "--splits", "runs/moods/splits.csv", "--seed", 3)
+    assert ran.code == 0, ran.err  # what was left out is not opened
+    assert splits_of(at_home / "runs" / "moods-2") == first
+
+
+def test_same_pictures_with_different_labels_are_told(run, data, at_home, color_model):
+    shutil.copy(data / "warm" / "0.png", data / "cold" / "same.png")
+    ran = run("finetune", data, "-m", color_model)
+    assert "1 picture has several labels, e.g. cold/same.png = warm/0.png" in ran.err
+
+
+def test_labels_from_a_csv(run, data, at_home, color_model):
+    rows = [
+        ("path", "label", "split"),
+        *((f"{n}.png", "b" if n % 2 else "a", "train" if n < 8 else "val") for n in range(12)),
+    ]
+    (data / "cold" / "labels.csv").write_text("\n".join(map(",".join, rows)))
+    ran = run("finetune", data / "cold", "--labels", data / "cold" / "labels.csv", "-m", color_model)
+    assert ran.code == 0, ran.err
+    assert Classifier.load(at_home / "runs" / "cold").spec.labels == ("a", "b")
+    (data / "cold" / "labels.csv").write_text("path,label\n0.png,a;b\n1.png,a\n2.png,b\n3.png,b\n")
+    ran = run("finetune", data / "cold", "--labels", data / "cold" / "labels.csv", "-m", color_model)
+    assert ran.code == 3
+    assert "not supported yet" in ran.err
+
+
+def test_folders_named_by_ids_get_the_labels_of_the_model(run, at_home, make_color_model):
+    model = make_color_model("ids.onnx", label_ids=("n01", "n02", "n03"))
+    for name, label in (("n01", "warm"), ("n03", "cold")):
+        fill(at_home / "d" / name, label, 10)
+    assert run("finetune", "d", "-m", model).code == 0
+    spec = Classifier.load(at_home / "runs" / "d").spec
+    assert (spec.labels, spec.label_ids) == (("blue", "red"), ("n03", "n01"))
+
+
+def test_few_and_folds(run, data, at_home, color_model):
+    few = json.loads(run("finetune", data, "-m", color_model, "--few", 3, "--json").out)
+    assert few["pictures"] == {"train": 9, "val": 6}
+    assert few["val"]["pictures"] == 6
+    ran = run("finetune", data, "-m", color_model, "--few", 4, "--folds", 4, "--json")
+    folds = json.loads(ran.out)
+    assert folds["pictures"] == {"train": 12}
+    assert folds["val"]["pictures"] == 12  # each is judged once
+    assert folds["judged_by"] == "4 folds"
+    assert "4 folds" in ran.err
+
+
+def test_a_run_is_not_overwritten(run, data, at_home, color_model):
+    assert run("finetune", data, "-m", color_model, "-o", "mine").code == 0
+    before = tree(at_home / "mine")
+    ran = run("finetune", data, "-m", color_model, "-o", "mine")
+    assert ran.code == 2
+    assert "--force" in ran.err
+    (data / "warm" / "bad.jpg").write_bytes(b"no picture")
+    assert run("finetune", data, "-m", color_model, "-o", "mine", "--force").code == 3
+    assert tree(at_home / "mine") == before  # a run that fails leaves the last good one
+    (data / "warm" / "bad.jpg").unlink()
+    assert run("finetune", data, "-m", color_model, "-o", "mine", "--force", "--seed", 3).code == 0
+    assert json.loads((at_home / "mine" / "settings.json").read_text())["seed"] == 3
+    assert [path.name for path in at_home.glob("*mine*")] == ["mine"]
+    (at_home / "other").mkdir()
+    (at_home / "other" / "file").touch()
+    ran = run("finetune", data, "-m", color_model, "-o", "other", "--force")
+    assert ran.code == 2
+    assert "is not a run" in ran.err
+
+
+def test_a_dry_run_writes_nothing(run, data, at_home, color_model):
+    before = sorted(tree(at_home))
+    ran = run("finetune", data, "-m", color_model, "--dry-run", "--views", 2)
+    assert ran.code == 0
+    for word in ("36 pictures", "3 classes", "30 train, 6 val", "66 pictures through the backbone", "colors"):
+        assert word in ran.out
+    assert max(map(len, ran.out.splitlines())) <= 160
+    planned = json.loads(run("finetune", data, "-m", color_model, "--dry-run", "--json").out)
+    assert planned["memory_bytes"] == 4 * 36 * 2 * 3
+    assert sorted(tree(at_home)) == before
+
+
+def test_a_sheet_of_views(run, data, at_home, color_model):
+    ran = run("finetune", data, "-m", color_model, "--augment", "heavy", "--preview-augment", "sheet.png")
+    assert ran.code == 0, ran.err
+    with Image.open(at_home / "sheet.png") as image:
+        assert image.width > image.height / 3
+    assert not (at_home / "runs").exists()
+    assert run("finetune", data, "-m", color_model, "--preview-augment", "sheet.txt").code == 2
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "words"),
+    [
+        ([], 2, "name the folder"),
+        (["nowhere"], 3, "nowhere"),
+        (["{data}", "--force"], 2, "-o"),
+        (["{data}", "--rotate", "10", "--views", "2"], 2, "3 or more"),
+        (["{data}", "--views", "8"], 2, "mirror"),
+        (["{data}", "--group", "("], 2, "regular expression"),
+        (["{data}", "--folds", "5", "--splits", "x.csv"], 2, "folds"),
+        (["{data}", "--splits", "x.csv"], 3, "x.csv"),
+        (["{data}", "--from", "nowhere"], 3, "settings.json"),
+        (["{data}", "--val-split", "2"], 2, "val_share"),
+        (["{data}", "-m", "no.onnx"], 4, "no.onnx"),
+    ],
+)
+def test_what_cannot_be_meant_is_told(run, data, at_home, color_model, arguments, code, words):
+    typed = [argument.format(data=data) for argument in arguments]
+    ran = run("finetune", *typed, *([] if "-m" in arguments else ["-m", color_model]))
+    assert ran.code == code
+    assert words in ran.err
+    assert len(ran.err.splitlines()) <= 6
+    assert not (at_home / "runs" / "moods").exists()
+
+
+def test_a_model_without_an_embedding_is_refused(run, data, at_home, make_color_model):
+    ran = run("finetune", data, "-m", make_color_model("flat.onnx", embedding=None))
+    assert ran.code == 4
+    assert "no embedding" in ran.err
+
+
+def test_a_crop_that_cuts_much_is_told(run, at_home, color_model):
+    for label in ("warm", "cold"):
+        folder = at_home / "d" / label
+        fill(folder, label, 8)
+        for path in folder.iterdir():
+            with Image.open(path) as image:
+                image.resize((48, 12)).save(path)
+    ran = run("finetune", "d", "-m", color_model)
+    assert "--crop-mode border" in ran.err
+    assert "75%" in ran.err
+    ran = run("finetune", "d", "-m", color_model, "--crop-mode", "border")
+    assert "--crop-mode border" not in ran.err
+    assert Classifier.load(at_home / "runs" / "d-2").spec.crop_mode == "border"
+
+
+def _command(*arguments):
+    return [sys.executable, "-m", "visiontool", *map(str, arguments)]
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform == "win32", reason="signals")
+def test_a_killed_run_is_taken_up(at_home):
+    for label in ("warm", "cold"):
+        fill(at_home / "d" / label, label, 400)
+    command = _command("finetune", "d", "-m", "resnet18_tiny200", "--json", "-q")
+    going = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=environment())
+    deadline = time.monotonic() + 60
+    features = at_home / "cache" / "features"
+    while not any(path.stat().st_size > 300_000 for path in features.glob("**/*")) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    going.send_signal(signal.SIGKILL)
+    going.communicate()
+    assert going.returncode == -signal.SIGKILL
+    assert [path.name for path in (at_home / "runs").iterdir() if path.is_dir()] == ["d.partial"]
+    ran = subprocess.run(command, capture_output=True, text=True, env=environment(), check=True)
+    result = json.loads(ran.stdout)
+    assert 0 < result["backbone_passes"] < 800 + 640
+    assert result["folder"] == str(at_home / "runs" / "d")
+    assert [path.name for path in (at_home / "runs").iterdir() if path.is_dir()] == ["d"]
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform == "win32", reason="signals")
+def test_ctrl_c_says_that_the_work_is_kept(at_home):
+    for label in ("warm", "cold"):
+        fill(at_home / "d" / label, label, 400)
+    command = _command("finetune", "d", "-m", "resnet18_tiny200")
+    going = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=environment())
+    while not (at_home / "runs" / "d.partial").exists() and going.poll() is None:
+        time.sleep(0.05)
+    time.sleep(1)
+    going.send_signal(signal.SIGINT)
+    _, err = going.communicate(timeout=60)
+    assert going.returncode == 130
+    assert b"the same command goes on" in err
+    assert b"Traceback" not in err
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform == "win32", reason="resource limits")
+def test_a_full_disk_leaves_the_last_good_run(run, data, at_home):
+    assert run("finetune", data, "-m", "lenet5", "-o", "mine").code == 0
+    before = tree(at_home / "mine")
+    code = (
+        "import resource, signal, sys; signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
+        "resource.setrlimit(resource.RLIMIT_FSIZE, (50_000, 50_000))\n"
+        "from visiontool.cli import run; sys.exit(run(sys.argv[1:]))"
+    )
+    command = [
+        sys.executable,
+        "-c",
+        code,
+        "finetune",
+        str(data),
+        "-m",
+        "lenet5",
+        "-o",
+        "mine",
+        "--force",
+        "--seed",
+        "2",
+    ]
+    ran = subprocess.run(command, capture_output=True, text=True, env=environment())
+    assert ran.returncode == 5, ran.stderr
+    assert len(ran.stderr.splitlines()) <= 5
+    assert tree(at_home / "mine") == before
+    assert Classifier.load(at_home / "mine").predict([data / "warm" / "0.png"])[0].error is None
+
+
+@pytest.mark.real
+def test_ants_and_bees_with_the_built_in_model(run, at_home, shared):
+    shutil.unpack_archive(shared / "data" / "ants_and_bees.tar", at_home)
+    ran = run("finetune", "ants_and_bees")
+    assert ran.code == 0, ran.err
+    measured = json.loads((at_home / "runs" / "ants_and_bees" / "metrics.json").read_text())
+    assert measured["pictures"] == {"train": 245, "val": 153}
+    assert measured["val"]["accuracy"] > 0.75

@@ -1,0 +1,211 @@
+"""Finetuning, from a folder of pictures to a checked model: the whole story, read from top to bottom.
+
+The backbone stays as it is. Its embeddings of all pictures are computed once and kept (`features`), a linear head is
+solved on them (`head`) and put behind the same graph (`graph`). Nothing here needs torch.
+"""
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from visiontool import augment, dataset, head, metrics, store
+from visiontool.classifier import Classifier, softmax
+from visiontool.errors import DataError, ModelError
+from visiontool.finetune import report, run_folder, settings
+from visiontool.finetune.embedded import UNUSED, Embedded, Means, Progress, Remark, embed
+from visiontool.finetune.settings import Settings
+from visiontool.finetune.written import write_model
+from visiontool.head import Head, Solved
+from visiontool.images import DEFAULT_LIMITS, Limits
+from visiontool.metrics import Metrics
+from visiontool.spec import ModelSpec
+
+__all__ = ["Run", "Settings", "finetune"]
+
+SPLITS_FILE = "splits.csv"
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """A finished run.
+
+    Attributes:
+        folder: where it is.
+        spec: what its model says of itself.
+        metrics: on the pictures of val; with folds on all, each judged by a head that never saw it.
+        solved: how the head was found.
+        folds: in how many parts the pictures were judged; None where val judged.
+        splits: how many pictures are in "train", "val" and "test".
+        passes: pictures that went through the backbone, all views counted; what was cached did not.
+    """
+
+    folder: Path
+    spec: ModelSpec
+    metrics: Metrics
+    solved: Solved
+    folds: int | None
+    splits: dict[str, int]
+    passes: int
+
+
+def finetune(
+    wanted: Settings,
+    *,
+    model: Path | None = None,
+    output: Path | None = None,
+    force: bool = False,
+    limits: Limits = DEFAULT_LIMITS,
+    workers: int | None = None,
+    batch_size: int | None = None,
+    progress: Progress = lambda stage, done, total: None,
+    remark: Remark = lambda text: None,
+) -> Run:
+    """Finetunes a model on a dataset and writes the folder of the run.
+
+    Args:
+        model: the model file, where the caller has resolved `wanted.model` already.
+        output: the folder of the run; None for runs/<name of the dataset>.
+        force: replaces the run that is in `output`.
+        limits, workers, batch_size: as `Classifier.predict_stream` takes them; the result does not depend on them.
+        progress: called with the stage ("check", "plain", "views", "head" or "folds") and how much of it is done.
+        remark: called with what the user should know, a line each.
+
+    Raises:
+        DataError: the dataset cannot be used (`dataset.Unusable` lists all faults).
+        ModelError: no such model, or one without an embedding.
+        ConversionError: the run cannot be written, or what was written does not answer as it should.
+        UsageError: settings that cannot be meant; `output` is taken.
+    """
+    views = augment.views(wanted.views, wanted.augment, wanted.seed)
+    classifier = open_model(wanted, model, limits)
+    data = read_data(wanted, classifier)
+    with run_folder.made(wanted.data, output, force=force) as place:
+        if place.taken_up:
+            remark(f"Going on with {place.folder.name}; what the backbone computed for it is kept.")
+        spec = _spec_before(classifier.spec, place.target.name, data)
+        recorded = replace(wanted, model=wanted.model or store.default_model()).with_absolute_paths()
+        (place.folder / settings.FILE).write_text(recorded.to_json(), encoding="utf-8")
+
+        means = Means(classifier, limits, workers, batch_size)
+        seen = embed(wanted, data, views, means, progress, remark)
+        split_of = dict(zip((sample.name for sample in seen.data.samples), seen.splits, strict=True))
+        splits = [split_of.get(sample.name, UNUSED) for sample in data.samples]  # of what cannot be read as well
+        dataset.write_splits(place.folder / SPLITS_FILE, data, splits)
+
+        train = seen.of("train")
+        solved = _solve(wanted, seen, train, progress)
+        for note in solved.notes:
+            remark(note)
+        judged, probabilities = _judge(wanted, seen, train, solved, progress)
+        measured = metrics.measure(probabilities, seen.class_ids[judged], seen.data.labels)
+
+        spec = replace(spec, accuracy=(_accuracy(wanted, data, measured),))
+        spec = write_model(place.folder, classifier, spec, seen, judged, solved.head, limits)
+        counts = dict(Counter(split for split in seen.splits if split != UNUSED))
+        run = Run(place.target, spec, measured, solved, wanted.folds, counts, seen.passes)
+        report.write(place.folder, run, seen, judged, probabilities)
+    return run
+
+
+def open_model(wanted: Settings, model: Path | None, limits: Limits) -> Classifier:
+    """The model of the settings, ready for many pictures.
+
+    Raises:
+        ModelError: there is no such model, or it has no embedding for a new head to stand on.
+    """
+    classifier = Classifier.load(
+        model or wanted.model, device=wanted.device, threads=1, crop_mode=wanted.crop_mode, limits=limits
+    )
+    classifier.embedding_output()
+    return classifier
+
+
+def read_data(wanted: Settings, classifier: Classifier) -> dataset.Dataset:
+    """The dataset of the settings, with the splits that they give.
+
+    Folders that are named by the ids of the model's classes get the labels of these.
+
+    Raises:
+        DataError: it is not there, holds no picture, or the file of splits does not fit.
+    """
+    spec = classifier.spec
+    known = dict(zip(spec.label_ids, spec.labels, strict=True)) if spec.label_ids else None
+    data = dataset.read(wanted.data, labels_file=wanted.labels_file, group=wanted.group, known=known)
+    return _with_known_splits(wanted, data)
+
+
+def _with_known_splits(wanted: Settings, data: dataset.Dataset) -> dataset.Dataset:
+    """The dataset with the splits of the file that the user gave; with folds, all but test is for training."""
+    splits: Sequence[str | None] = [sample.split for sample in data.samples]
+    if wanted.splits_file is not None:
+        splits = dataset.read_splits(wanted.splits_file, data)
+    elif wanted.folds is not None:
+        splits = ["test" if split == "test" else "train" for split in splits]
+    samples = tuple(sample._replace(split=split) for sample, split in zip(data.samples, splits, strict=True))
+    return replace(data, samples=samples)
+
+
+def _spec_before(base: ModelSpec, name: str, data: dataset.Dataset) -> ModelSpec:
+    """What the new model says of itself, but for what is not known yet: temperature and accuracy.
+
+    Raises:
+        DataError: the dataset's labels cannot be those of a model.
+    """
+    weights = {
+        "source": f"{base.name}, with a new head for {data.root.name}",
+        "backbone": base.weights.get("source", base.name),
+        "license": base.weights.get("license", "not known"),
+    }
+    spec = replace(base, name=name, labels=data.labels, label_ids=data.label_ids, weights=weights, accuracy=())
+    try:
+        ModelSpec.from_json(spec.to_json())
+    except (ModelError, UnicodeEncodeError) as error:
+        raise DataError(f"{data.root}: these labels cannot be those of a model: {error}") from None
+    return spec
+
+
+def _solve(wanted: Settings, seen: Embedded, train: NDArray[np.intp], progress: Progress) -> Solved:
+    """The head for the pictures `train`."""
+    return head.solve(
+        seen.embeddings[train],
+        seen.class_ids[train],
+        len(seen.data.labels),
+        seen.groups[train],
+        balance=wanted.balance,
+        seed=wanted.seed,
+        progress=lambda done, total: progress("head", done, total),
+    )
+
+
+def _judge(
+    wanted: Settings, seen: Embedded, train: NDArray[np.intp], solved: Solved, progress: Progress
+) -> tuple[NDArray[np.intp], NDArray[np.float64]]:
+    """The pictures that the head is judged by, and its probabilities for them, (N, C).
+
+    With folds each picture is judged by a head that was solved, strength, temperature and all, without its fold.
+    """
+    if wanted.folds is None:
+        judged = seen.of("val")
+        return judged, _probabilities(solved.head, seen, judged)
+    fold_of = dataset.folds(seen.class_ids[train], seen.groups[train], wanted.folds, wanted.seed)
+    probabilities = np.zeros((len(train), len(seen.data.labels)))
+    for fold in range(wanted.folds):
+        out = fold_of == fold
+        others = _solve(wanted, seen, train[~out], lambda stage, done, total: None)
+        probabilities[out] = _probabilities(others.head, seen, train[out])
+        progress("folds", fold + 1, wanted.folds)
+    return train, probabilities
+
+
+def _probabilities(head: Head, seen: Embedded, indices: NDArray[np.intp]) -> NDArray[np.float64]:
+    return softmax(seen.embeddings[indices, 0] @ head.weight.T + head.bias, head.temperature)
+
+
+def _accuracy(wanted: Settings, data: dataset.Dataset, measured: Metrics) -> dict[str, str | int | float]:
+    """What the model file says of how good it is."""
+    how = "val" if wanted.folds is None else f"{wanted.folds} folds"
+    return {"dataset": f"{data.root.name}, {how}", "pictures": measured.pictures, "top1": round(measured.accuracy, 4)}

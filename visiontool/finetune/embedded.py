@@ -1,0 +1,209 @@
+"""The pictures as the backbone sees them: embedded, what cannot be read sorted out, split."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from visiontool import dataset, features, look
+from visiontool.augment import View
+from visiontool.classifier import Classifier
+from visiontool.dataset import Dataset
+from visiontool.finetune.settings import Settings
+from visiontool.images import Limits
+from visiontool.look import Look
+from visiontool.pipeline import Opening, cores, prepared
+from visiontool.prepare import Prepared, Recipe
+from visiontool.preprocess import share_kept
+
+_TIMEOUT_S = 10.0  # for one picture, as predict has it
+_CUT_MUCH = 0.35  # of the area of the picture in the middle of all: 4:3 and 3:2 lose less, 16:9 more
+_MOST_NAMED = 3
+UNUSED = ""  # as `dataset.split` says it
+
+Progress = Callable[[str, int, int | None], None]
+Remark = Callable[[str], None]
+
+
+class Means(NamedTuple):
+    """What the backbone runs with; of these, embeddings depend on the classifier only."""
+
+    classifier: Classifier
+    limits: Limits
+    workers: int | None
+    batch_size: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class Embedded:
+    """A dataset as the backbone sees it.
+
+    Attributes:
+        data: without the pictures that cannot be read.
+        splits: "train", "val" or "test" of each of its samples; "" for one that `few` leaves out.
+        groups: (N,); samples with the same number stay on one side of every split.
+        embeddings: (N, V, D); zeros for test, and in all views but the first for what is not for training.
+        passes: pictures that went through the backbone, all views counted.
+    """
+
+    data: Dataset
+    splits: tuple[str, ...]
+    groups: NDArray[np.int64]
+    embeddings: NDArray[np.float32]
+    passes: int
+
+    def of(self, split: str) -> NDArray[np.intp]:
+        """The indices of the samples in a split."""
+        return np.flatnonzero(np.array(self.splits) == split)
+
+    @property
+    def class_ids(self) -> NDArray[np.int64]:
+        """(N,)."""
+        return np.array([sample.class_id for sample in self.data.samples], np.int64)
+
+
+def embed(
+    wanted: Settings, data: Dataset, views: Sequence[View], means: Means, progress: Progress, remark: Remark
+) -> Embedded:
+    """Has the backbone see the pictures of train and val, and splits them where the user did not.
+
+    Each picture is seen as predict sees it, which tells too whether it can be read and whether it is the same as
+    another; those for training in the other views as well, at once where it is known that they are for training.
+    Nothing looks at the pictures of test.
+
+    Raises:
+        dataset.Unusable: faults of the dataset, pictures that cannot be read among them unless they are to be skipped.
+    """
+    for note in data.notes:
+        remark(note)
+    if data.faults:
+        dataset.check(data, _unreadable(data, means, progress))
+    table = _Table(data, views, means, progress)
+    known = [] if wanted.few else [i for i, sample in enumerate(data.samples) if sample.split == "train"]
+    table.see("views", known, slice(None))
+    others = [i for i, sample in enumerate(data.samples) if sample.split not in ("test", UNUSED) and not table.whole[i]]
+    table.see("plain", others, slice(1))
+    if table.errors:
+        table.drop_unreadable(wanted, remark)
+        data = table.data
+    _suggest_border(means.classifier, table.looks, remark)
+
+    same = _same(table.looks)
+    splits = dataset.split(data, same, val_share=wanted.val_share, seed=wanted.seed)
+    for note in (*dataset.contradictions(data, same), *dataset.leaks(data, splits, same)):
+        remark(note)
+    if wanted.few:
+        splits = few_of(data, splits, wanted.few, wanted.seed)
+    late = [i for i, split in enumerate(splits) if split == "train" and not table.whole[i]]
+    table.see("views", late, slice(1, None))
+    for note in table.notes:
+        remark(note)
+    return Embedded(data, splits, dataset.groups_of(data, same), table.embeddings, table.passes)
+
+
+class _Table:
+    """What has been seen of the pictures so far, a row each."""
+
+    def __init__(self, data: Dataset, views: Sequence[View], means: Means, progress: Progress) -> None:
+        self.data = data
+        self.looks: list[Look | None] = [None] * len(data.samples)
+        self.errors: dict[int, str] = {}
+        self.embeddings = np.zeros((len(data.samples), len(views), means.classifier.embedding_width()), np.float32)
+        self.whole = np.zeros(len(data.samples), bool)  # seen in all views
+        self.passes = 0
+        self.notes: dict[str, None] = {}  # each once, in order
+        self._views = views
+        self._means = means
+        self._progress = progress
+
+    def see(self, stage: str, indices: Sequence[int], views: slice) -> None:
+        """Has the backbone see these pictures in these of the views."""
+        if not indices or not self._views[views]:
+            return
+        means = self._means
+        seen = features.extract(
+            means.classifier,
+            [self.data.samples[index].path for index in indices],
+            self._views[views],
+            limits=means.limits,
+            workers=means.workers,
+            timeout=_TIMEOUT_S,
+            batch_size=means.batch_size,
+            progress=lambda done, total: self._progress(stage, done, total),
+        )
+        self.embeddings[indices, views] = seen.embeddings
+        self.whole[indices] = views.stop is None
+        self.passes += seen.computed
+        for index, seen_look in zip(indices, seen.looks, strict=True):
+            self.looks[index] = seen_look
+        self.errors.update({indices[place]: error for place, error in seen.errors.items()})
+        self.notes.update(dict.fromkeys(seen.notes))
+
+    def drop_unreadable(self, wanted: Settings, remark: Remark) -> None:
+        """Leaves out the pictures that cannot be read.
+
+        Raises:
+            dataset.Unusable: they are not to be skipped, or what is left cannot be used.
+        """
+        names = {self.data.samples[index].name: error for index, error in sorted(self.errors.items())}
+        if wanted.on_bad == "fail":
+            dataset.check(self.data, names)
+        kept = [index for index in range(len(self.looks)) if index not in self.errors]
+        self.data = dataset.without(self.data, names)
+        dataset.check(self.data)
+        self.looks = [self.looks[index] for index in kept]
+        self.embeddings, self.whole = self.embeddings[kept], self.whole[kept]
+        self.errors = {}
+        some = "; ".join(f"{name}: {error}" for name, error in [*names.items()][:_MOST_NAMED])
+        more = f"; and {len(names) - _MOST_NAMED:,} more" if len(names) > _MOST_NAMED else ""
+        remark(f"Left out, since they cannot be read: {len(names):,}. {some}{more}")
+
+
+def few_of(data: Dataset, splits: Sequence[str], few: int, seed: int) -> tuple[str, ...]:
+    """The splits with `few` pictures of each class left in train, drawn."""
+    chosen, left = list(splits), dict.fromkeys(range(len(data.labels)), few)
+    for index in np.random.default_rng(seed).permutation(len(splits)).tolist():
+        if splits[index] == "train":
+            class_id = data.samples[index].class_id
+            chosen[index] = "train" if left[class_id] > 0 else UNUSED
+            left[class_id] -= 1
+    return tuple(chosen)
+
+
+def _same(looks: Sequence[Look | None]) -> list[int]:
+    """The number of each picture's group of same pictures; those that nobody looked at are alone."""
+    groups = list(range(len(looks)))
+    seen = [index for index, seen_look in enumerate(looks) if seen_look is not None]
+    for index, group in zip(seen, look.same([found for found in looks if found is not None]), strict=True):
+        groups[index] = seen[group]
+    return groups
+
+
+def _unreadable(data: Dataset, means: Means, progress: Progress) -> dict[str, str]:
+    """The name of each picture that cannot be read and why, found without the backbone."""
+    opening = Opening(means.workers or cores(), _TIMEOUT_S, isolate=True)
+    recipe = Recipe.of(means.classifier.spec, means.limits)
+    unreadable = {}
+    paths = [sample.path for sample in data.samples]
+    opened = prepared(paths, recipe, opening, 2 * opening.workers, passed=Prepared)
+    for number, (sample, picture) in enumerate(zip(data.samples, opened, strict=True), 1):
+        if picture.error is not None:
+            unreadable[sample.name] = picture.error
+        progress("check", number, len(paths))
+    return unreadable
+
+
+def _suggest_border(classifier: Classifier, looks: Sequence[Look | None], remark: Remark) -> None:
+    """Says so where the crop takes away much of most pictures."""
+    spec = classifier.spec
+    if spec.crop_mode != "center":
+        return
+    ideal = share_kept(spec.input.size, spec)  # the crop cuts that much off a picture of its own proportions too
+    kept = [share_kept((found.height, found.width), spec) / ideal for found in looks if found is not None]
+    if kept and (cut := 1 - float(np.median(kept))) > _CUT_MUCH:
+        remark(
+            f"Half of the pictures are so wide or high that {cut:.0%} of their area or more is not seen.\n"
+            "--crop-mode border shows them whole."
+        )

@@ -1,0 +1,73 @@
+"""What a run would do, found out without doing it."""
+
+import time
+from collections import Counter
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from visiontool import augment, dataset, features
+from visiontool.dataset import Dataset
+from visiontool.finetune import open_model, read_data
+from visiontool.finetune.embedded import UNUSED, few_of
+from visiontool.finetune.settings import Settings
+from visiontool.images import DEFAULT_LIMITS, Limits
+from visiontool.spec import ModelSpec
+
+_TIMED = 32  # pictures
+_BESIDES_S = 3.0  # for the start, the head and the plots of a small dataset
+
+
+class Plan(NamedTuple):
+    """What a run would do."""
+
+    data: Dataset
+    splits: dict[str, int]
+    """Pictures in "train", "val" and "test", before same pictures are found."""
+    spec: ModelSpec
+    device: str
+    passes: int
+    """Pictures that would go through the backbone, all views counted, with nothing cached."""
+    memory_bytes: int
+    """What the embeddings take."""
+    seconds: float
+    """An estimate from a few pictures."""
+
+
+def plan(
+    wanted: Settings,
+    *,
+    model: Path | None = None,
+    limits: Limits = DEFAULT_LIMITS,
+    workers: int | None = None,
+    batch_size: int | None = None,
+) -> Plan:
+    """What `finetune` would do with the same arguments. Writes nothing.
+
+    Raises:
+        DataError, ModelError, UsageError: as `finetune`, but for pictures that cannot be read.
+    """
+    views = augment.views(wanted.views, wanted.augment, wanted.seed)
+    classifier = open_model(wanted, model, limits)
+    data = read_data(wanted, classifier)
+    dataset.check(data)
+    splits = dataset.split(data, val_share=wanted.val_share, seed=wanted.seed)
+    if wanted.few:
+        splits = few_of(data, splits, wanted.few, wanted.seed)
+    counts = Counter(split for split in splits if split != UNUSED)
+    passes = len(splits) - counts["test"] + counts["train"] * (len(views) - 1)
+    some = np.linspace(0, len(splits) - 1, min(_TIMED, len(splits)), dtype=np.intp).tolist()
+    start = time.perf_counter()
+    seen = features.extract(
+        classifier,
+        [data.samples[index].path for index in some],
+        views[:1],
+        limits=limits,
+        workers=workers,
+        batch_size=batch_size,
+        use_cache=False,
+    )
+    each = (time.perf_counter() - start) / len(some)
+    memory = 4 * len(splits) * len(views) * seen.embeddings.shape[2]
+    return Plan(data, dict(counts), classifier.spec, classifier.device, passes, memory, passes * each + _BESIDES_S)

@@ -1,0 +1,231 @@
+"""The pictures in a run's folder: how the head was chosen, which labels it mixes up, and on which pictures.
+
+Drawn with matplotlib's figures alone: pyplot would look for a screen and keep every figure. The same content gives the
+same bytes, whatever the user's matplotlibrc says. Labels are foreign text: see `_legible`.
+"""
+
+import contextlib
+import functools
+import unicodedata
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import ImageOps
+
+from visiontool import images
+from visiontool.errors import PictureError
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+    from visiontool.head import Solved
+    from visiontool.metrics import Metrics
+
+_BLUE, _ORANGE = "#0072b2", "#d55e00"  # Okabe and Ito's: told apart with any kind of color vision
+_MOST_WITH_COUNTS = 30
+_MOST_WITH_LABELS = 100
+_PAIRS_LISTED = 30
+_PICTURES_SHOWN = 24
+_COLUMNS = 6
+_THUMBNAIL = 200  # pixels of a side
+# For scripts that matplotlib's own DejaVu Sans lacks: what Linux, Windows and macOS come with.
+_OTHER_FONTS = (
+    "Noto Sans CJK SC",
+    "Noto Sans CJK JP",
+    "WenQuanYi Micro Hei",
+    "Microsoft YaHei",
+    "Malgun Gothic",
+    "PingFang SC",
+    "Hiragino Sans",
+    "Arial Unicode MS",
+    "Noto Sans Devanagari",
+    "Nirmala UI",
+    "Noto Sans Thai",
+    "Leelawadee UI",
+)
+
+
+def curves(file: Path, solved: "Solved") -> None:
+    """Writes a PNG of the regularization path: NLL and accuracy on held-out pictures, with what was chosen.
+
+    Raises:
+        OSError: `file` cannot be written.
+    """
+    with _page(file, (7.0, 6.0)) as figure:
+        if not solved.path:
+            figure.text(0.5, 0.5, f"No regularization path: the head is {solved.kind}.", ha="center")
+            return
+        strength, nll, nll_error, accuracy = np.array(solved.path, float).T
+        upper, lower = figure.subplots(2, sharex=True)
+        upper.plot(strength, nll, "o-", color=_BLUE, label="NLL")
+        upper.fill_between(strength, nll - nll_error, nll + nll_error, color=_BLUE, alpha=0.2, label="± standard error")
+        upper.set_ylabel("NLL (nats a picture)")
+        lower.plot(strength, accuracy, "o-", color=_BLUE, label="accuracy")
+        lower.set_ylabel("accuracy")
+        lower.set_xlabel("strength of the L2 penalty (log scale)")
+        lower.set_xscale("log")
+        lower.xaxis.set_major_formatter("{x:g}")  # the usual one would be mathtext
+        if solved.chosen < 0:
+            upper.set_title(f"Held-out pictures: none of these was chosen, the head is {solved.kind}")
+        else:
+            chosen = solved.path[solved.chosen]
+            upper.set_title(f"Held-out pictures: NLL {chosen.nll:.3f}, accuracy {chosen.accuracy:.3f} as chosen")
+            for axes in (upper, lower):
+                axes.axvline(chosen.strength, color=_ORANGE, linestyle="--", label=f"chosen: {chosen.strength:.3g}")
+        for axes in (upper, lower):
+            axes.grid(alpha=0.3)
+            axes.legend()
+
+
+def confusion(file: Path, metrics: "Metrics", labels: Sequence[str]) -> None:
+    """Writes a PNG of the confusion matrix: a row for each true label, colored by share of the row.
+
+    Up to 30 labels each cell has its count, up to 100 the axes have the labels; with more they have class ids, and the
+    most frequent confusions are listed beside.
+
+    Args:
+        labels: in the order of the matrix.
+
+    Raises:
+        OSError: `file` cannot be written.
+    """
+    counts = np.asarray(metrics.confusion)
+    classes = len(counts)
+    if classes <= _MOST_WITH_LABELS:
+        side = float(np.clip(0.45 * classes, 4.0, 14.0))
+        with _page(file, (side + 3.2, side + 2.2)) as figure:
+            axes = figure.subplots()
+            _draw_matrix(axes, counts, metrics)
+            names = [_legible(label, 24) for label in labels]
+            size = 9 if classes <= _MOST_WITH_COUNTS else 7
+            inches = 0.1 * max(map(len, names))
+            axes.set_xticks(range(classes), names, fontsize=size, rotation=0 if inches < side / classes else 90)
+            axes.set_yticks(range(classes), names, fontsize=size)
+            if classes <= _MOST_WITH_COUNTS:
+                _write_counts(axes, counts)
+        return
+    with _page(file, (18.0, 11.0)) as figure:
+        axes, beside = figure.subplots(1, 2, width_ratios=(12, 6))
+        _draw_matrix(axes, counts, metrics)
+        beside.set_axis_off()
+        lines = _most_frequent(counts, labels)
+        beside.text(0, 1, lines, transform=beside.transAxes, va="top", linespacing=1.6, in_layout=False)
+
+
+def confused(file: Path, pictures: Sequence[tuple[str, str, str, float]]) -> None:
+    """Writes a PNG sheet of pictures with what they are and what they were taken for; unreadable ones are left out.
+
+    Args:
+        pictures: path, true label, predicted label and its probability of each, the worst first. The first 24 that can
+            be read are shown.
+
+    Raises:
+        OSError: `file` cannot be written.
+    """
+    shown = []
+    for path, truth, predicted, probability in pictures:
+        with contextlib.suppress(PictureError):
+            image = images.open_image(path, resize_to=_THUMBNAIL).image
+            square = ImageOps.pad(image, (_THUMBNAIL, _THUMBNAIL), color="white")
+            shown.append((square, truth, predicted, probability))
+        if len(shown) == _PICTURES_SHOWN:
+            break
+    columns = min(len(shown), _COLUMNS) or 1
+    rows = -(-len(shown) // columns) or 1
+    with _page(file, (max(2.6 * columns, 4.0), 3.1 * rows + 0.5)) as figure:
+        if not shown:
+            figure.text(0.5, 0.5, "No confused pictures.", ha="center")
+            return
+        figure.suptitle("The most confused pictures")
+        grid = figure.subplots(rows, columns, squeeze=False).ravel()
+        for axes in grid:
+            axes.set(xticks=(), yticks=(), frame_on=False)
+        for axes, (square, truth, predicted, probability) in zip(grid, shown, strict=False):
+            axes.imshow(square)
+            labels = f"true: {_legible(truth, 17)}\npredicted: {_legible(predicted, 17)}"
+            axes.set_xlabel(f"{labels}\nprobability {probability:.2f}", fontsize=8)
+
+
+def _draw_matrix(axes: "Axes", counts: NDArray[np.integer[Any]], metrics: "Metrics") -> None:
+    from matplotlib.colors import PowerNorm
+
+    totals = counts.sum(axis=1, keepdims=True)
+    shares = np.ma.masked_invalid(counts / np.where(totals, totals, np.nan))  # a label without pictures stays blank
+    # The square root of the share where there are no counts to read: a few pictures can then be told from none.
+    norm = PowerNorm(1.0 if len(counts) <= _MOST_WITH_COUNTS else 0.5, vmin=0, vmax=1)
+    matrix = axes.imshow(shares, cmap="viridis", norm=norm, interpolation="nearest")
+    axes.figure.colorbar(matrix, ax=axes, shrink=0.8, label="share of the true label's pictures")
+    low, high = metrics.interval
+    accuracy = f"accuracy {metrics.accuracy:.3f} (95 % interval {low:.3f} to {high:.3f})"
+    axes.set_title(f"{metrics.pictures:,} pictures\n{accuracy}")
+    axes.set_xlabel("predicted")
+    axes.set_ylabel("true")
+
+
+def _write_counts(axes: "Axes", counts: NDArray[np.integer[Any]]) -> None:
+    size = 12 if len(counts) <= 10 else 8
+    bright = 0.6 * counts.sum(axis=1)
+    for row, column in np.argwhere(counts):
+        count = counts[row, column]
+        color = "black" if count > bright[row] else "white"
+        axes.text(column, row, str(count), color=color, ha="center", va="center", fontsize=size)
+
+
+def _most_frequent(counts: NDArray[np.integer[Any]], labels: Sequence[str]) -> str:
+    """Lines of text: which labels are taken for which others most often."""
+    wrong = counts - np.diag(np.diag(counts))
+    lines = ["Most frequent confusions (with class ids):"]
+    for place in np.argsort(-wrong, axis=None, kind="stable")[:_PAIRS_LISTED]:
+        true, predicted = (int(class_id) for class_id in np.unravel_index(place, wrong.shape))
+        if wrong[true, predicted]:
+            names = (f"{class_id} {_legible(labels[class_id], 24)}" for class_id in (true, predicted))
+            lines.append(f"{wrong[true, predicted]} of {counts[true].sum()}: {' as '.join(names)}")
+    return "\n".join(lines)
+
+
+@contextlib.contextmanager
+def _page(file: Path, inches: tuple[float, float]) -> Iterator["Figure"]:
+    """A figure to draw on, written to `file` as a PNG at the end."""
+    import matplotlib
+    from matplotlib.figure import Figure
+
+    with matplotlib.rc_context():
+        matplotlib.rcdefaults()
+        matplotlib.rcParams.update({"font.family": _families(), "text.parse_math": False})
+        figure = Figure(figsize=inches, dpi=100, layout="compressed")
+        yield figure
+        figure.savefig(file, format="png", metadata={"Software": None})
+
+
+def _legible(label: str, columns: int) -> str:
+    """`label` on one line of about so many Latin letters, with escapes for what cannot be drawn.
+
+    What is too long loses its middle: labels that come from paths differ at both ends.
+    """
+    glyphs = _glyphs()
+    text = "".join(char if char.isprintable() and ord(char) in glyphs else ascii(char)[1:-1] for char in label)
+    if any(unicodedata.east_asian_width(char) in "WF" for char in text):
+        columns //= 2
+    tail = (columns - 1) // 2
+    return text if len(text) <= columns else f"{text[: columns - 1 - tail]}\N{HORIZONTAL ELLIPSIS}{text[-tail:]}"
+
+
+@functools.cache
+def _glyphs() -> frozenset[int]:
+    """Code points that can be drawn; matplotlib warns about any other."""
+    from matplotlib import font_manager
+
+    fonts = (font_manager.get_font(font_manager.findfont(family)) for family in _families())
+    return frozenset(code for font in fonts for code in font.get_charmap())
+
+
+@functools.cache
+def _families() -> list[str]:
+    from matplotlib import font_manager
+
+    installed = set(font_manager.get_font_names())
+    return ["DejaVu Sans", *(family for family in _OTHER_FONTS if family in installed)]

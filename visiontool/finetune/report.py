@@ -1,0 +1,85 @@
+"""What a run tells of itself: metrics.json and three pictures."""
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from visiontool.finetune import plots
+from visiontool.finetune.embedded import Embedded
+
+if TYPE_CHECKING:
+    from visiontool.finetune import Run
+
+METRICS_FILE = "metrics.json"
+SCHEMA = 1
+
+_MOST_CONFUSED = 24
+
+
+class Mistake(NamedTuple):
+    """A picture that the model takes for something else."""
+
+    path: str
+    label: str
+    predicted: str
+    probability: float  # of `predicted`
+
+
+def write(
+    folder: Path, run: "Run", seen: Embedded, judged: NDArray[np.intp], probabilities: NDArray[np.float64]
+) -> None:
+    """Writes metrics.json, curves.png, confusion.png and confused.png.
+
+    Args:
+        judged: indices of the pictures that the run is judged by.
+        probabilities: (N, C) of these.
+    """
+    labels = seen.data.labels
+    text = json.dumps(to_json(run), indent=1, allow_nan=False)
+    (folder / METRICS_FILE).write_text(text + "\n", encoding="utf-8")
+    if len(run.solved.path) > 1:
+        plots.curves(folder / "curves.png", run.solved)
+    plots.confusion(folder / "confusion.png", run.metrics, labels)
+    if found := mistakes(seen, judged, probabilities):
+        plots.confused(folder / "confused.png", found[:_MOST_CONFUSED])
+
+
+def to_json(run: "Run") -> dict[str, Any]:
+    """What metrics.json holds."""
+    solved = run.solved
+    return {
+        "schema": SCHEMA,
+        "run": run.spec.name,
+        "judged_by": "val" if run.folds is None else f"{run.folds} folds",
+        "val": run.metrics.to_json(),
+        "pictures": run.splits,
+        "backbone_passes": run.passes,
+        "head": {
+            "kind": solved.kind,
+            "balance": solved.balance,
+            "all_views": solved.all_views,
+            "strength": solved.path[solved.chosen].strength if solved.path else None,
+            "temperature": solved.head.temperature,
+        },
+        "path": [step._asdict() for step in solved.path],
+    }
+
+
+def mistakes(seen: Embedded, judged: NDArray[np.intp], probabilities: NDArray[np.float64]) -> list[Mistake]:
+    """The pictures that are taken for something else, the surest first."""
+    predicted = probabilities.argmax(axis=1)
+    sure = probabilities[np.arange(len(judged)), predicted]
+    wrong = np.flatnonzero(predicted != seen.class_ids[judged])
+    samples, labels = seen.data.samples, seen.data.labels
+    return [
+        Mistake(
+            samples[judged[place]].path,
+            labels[samples[judged[place]].class_id],
+            labels[predicted[place]],
+            float(sure[place]),
+        )
+        for place in wrong[np.argsort(-sure[wrong], kind="stable")].tolist()
+    ]
