@@ -198,7 +198,8 @@ def _page(file: Path, inches: tuple[float, float]) -> Iterator["Figure"]:
         matplotlib.rcParams.update({"font.family": _families(), "text.parse_math": False})
         figure = Figure(figsize=inches, dpi=100, layout="compressed")
         yield figure
-        figure.savefig(file, format="png", metadata={"Software": None})
+        # To compress more takes longer than to draw.
+        figure.savefig(file, format="png", metadata={"Software": None}, pil_kwargs={"compress_level": 1})
 
 
 def _legible(label: str, columns: int) -> str:

@@ -18,7 +18,7 @@ from visiontool.spec import ModelSpec
 
 MODEL_FILE = "model.onnx"
 
-_CHECKED = 32  # pictures
+_CHECKED = 16  # pictures
 _TOLERANCE = 1e-4  # of the largest logit
 
 

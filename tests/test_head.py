@@ -1,0 +1,349 @@
+"""The linear head: the solver against scikit-learn, and what is chosen by itself."""
+
+from collections.abc import Callable, Iterator
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+from scipy.special import log_softmax
+from sklearn.linear_model import LogisticRegression
+from threadpoolctl import threadpool_limits
+
+from visiontool.errors import DataError, UsageError
+from visiontool.head import KINDS, Solved, calibration, solve
+from visiontool.head.balance import Balancing
+from visiontool.head.few_shot import nearest_mean
+from visiontool.head.held_out import HeldOut
+from visiontool.head.logistic import fit
+from visiontool.head.path import STRENGTHS
+from visiontool.head.space import Space
+
+Floats = NDArray[np.float32]
+Ints = NDArray[np.int64]
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _one_thread() -> Iterator[None]:
+    """As `solve` has it: what is compared here is small, and BLAS's threads are slow where others use the cores."""
+    with threadpool_limits(1, user_api="blas"):
+        yield
+
+
+def blobs(counts: list[int], width: int, *, distance: float, seed: int = 0, views: int = 1) -> tuple[Floats, Ints]:
+    """Embeddings (N, V, D) around a mean of each class, views 0.3 apart, and class ids."""
+    random = np.random.default_rng(seed)
+    means = random.normal(size=(len(counts), width)) * distance / np.sqrt(2 * width)
+    class_ids = np.repeat(np.arange(len(counts)), counts)
+    pictures = means[class_ids] + random.normal(size=(len(class_ids), width))
+    others = pictures[:, None] + 0.3 * random.normal(size=(len(class_ids), views - 1, width))
+    return np.concatenate([pictures[:, None], others], axis=1).astype(np.float32) + 5, class_ids
+
+
+def solved(embeddings: Floats, class_ids: Ints, **options: object) -> Solved:
+    return solve(embeddings, class_ids, int(class_ids.max()) + 1, np.arange(len(class_ids)), **options)  # type: ignore[arg-type]
+
+
+def predicted(solution: Solved, embeddings: Floats) -> Ints:
+    return (embeddings[:, 0] @ solution.head.weight.T + solution.head.bias).argmax(axis=1)
+
+
+def balanced_accuracy(solution: Solved, embeddings: Floats, class_ids: Ints) -> float:
+    right = predicted(solution, embeddings) == class_ids
+    return float(np.mean([right[class_ids == class_id].mean() for class_id in np.unique(class_ids)]))
+
+
+class TestLogistic:
+    @pytest.mark.parametrize("strength", [100.0, 1.0, 0.01])
+    def test_is_scikit_learns_solution(self, strength: float) -> None:
+        embeddings, class_ids = blobs([30, 40, 50], 6, distance=3)
+        x = embeddings[:, 0].astype(np.float64)
+        ours = fit(x, class_ids, np.ones(len(x)), strength, 3, tolerance=1e-9)
+        theirs = LogisticRegression(C=1 / strength, tol=1e-9, max_iter=10_000).fit(x, class_ids)
+        assert ours.weight == pytest.approx(theirs.coef_, abs=2e-5)
+        # A constant added to all of the biases changes nothing.
+        assert ours.bias - ours.bias.mean() == pytest.approx(theirs.intercept_ - theirs.intercept_.mean(), abs=2e-4)
+
+    def test_two_classes_have_half_of_scikit_learns_strength(self) -> None:
+        embeddings, class_ids = blobs([30, 40], 5, distance=2)
+        x = embeddings[:, 0].astype(np.float64)
+        ours = fit(x, class_ids, np.ones(70), 0.5, 2, tolerance=1e-9)
+        theirs = LogisticRegression(C=2 / 0.5, tol=1e-9, max_iter=10_000).fit(x, class_ids)
+        assert ours.weight[1] - ours.weight[0] == pytest.approx(theirs.coef_[0], abs=2e-5)
+
+    def test_weights_are_scikit_learns_sample_weights(self) -> None:
+        embeddings, class_ids = blobs([30, 40, 50], 4, distance=2, views=2)
+        rows, ids = embeddings.reshape(-1, 4).astype(np.float64), np.repeat(class_ids, 2)
+        weights = np.random.default_rng(0).uniform(0.1, 1, len(rows))
+        ours = fit(rows, ids, weights, 0.3, 3, tolerance=1e-9)
+        theirs = LogisticRegression(C=1 / 0.3, tol=1e-9, max_iter=10_000).fit(rows, ids, weights)
+        assert ours.weight == pytest.approx(theirs.coef_, abs=2e-5)
+
+    def test_many_rows_worked_on_in_parts_give_the_same(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        embeddings, class_ids = blobs([50, 60, 70], 6, distance=2)
+        x = embeddings[:, 0]
+        whole = fit(x, class_ids, np.ones(180), 1.0, 3, tolerance=1e-9)
+        monkeypatch.setattr("visiontool.head.logistic._BLOCK", 30)
+        in_parts = fit(x, class_ids, np.ones(180), 1.0, 3, tolerance=1e-9)
+        assert in_parts.weight == pytest.approx(whole.weight, abs=1e-6)
+
+    def test_the_prior_is_left_out_of_the_logits(self) -> None:
+        # Nothing to tell the classes apart by: adjusted logits are equal, others are those of the shares.
+        x, class_ids = np.zeros((40, 1)), np.repeat([0, 1], [30, 10])
+        log_prior = np.log([0.75, 0.25])
+        plain = fit(x, class_ids, np.ones(40), 1.0, 2).bias
+        adjusted = fit(x, class_ids, np.ones(40), 1.0, 2, log_prior=log_prior).bias
+        assert plain[0] - plain[1] == pytest.approx(np.log(3), abs=1e-4)
+        assert adjusted[0] - adjusted[1] == pytest.approx(0, abs=1e-4)
+
+
+class TestSpace:
+    @pytest.mark.parametrize(("count", "width", "rank"), [(40, 7, 7), (8, 30, 7)])
+    def test_a_solution_in_it_is_that_of_scaled_embeddings(self, count: int, width: int, rank: int) -> None:
+        embeddings, class_ids = blobs([count // 2] * 2, width, distance=3)
+        space = Space.of(embeddings[:, 0])
+        features = space.features(embeddings)
+        assert features.shape == (1, count, rank)
+        assert np.sum(features[0] ** 2, axis=1).mean() == pytest.approx(1, abs=1e-5)
+        ours = space.unfold(fit(features[0], class_ids, np.ones(count), 0.1, 2, tolerance=1e-9))
+        scaled = (embeddings[:, 0].astype(np.float64) - space.mean) / space.scale
+        theirs = fit(scaled, class_ids, np.ones(count), 0.1, 2, tolerance=1e-9)
+        assert ours.logits(embeddings[:, 0]) == pytest.approx(theirs.logits(scaled), abs=1e-4)
+
+    def test_the_size_of_embeddings_changes_nothing(self) -> None:
+        embeddings, class_ids = blobs([15, 15], 6, distance=2)
+        one, other = solved(embeddings, class_ids), solved(embeddings * 1000, class_ids)
+        assert [step.nll for step in other.path] == pytest.approx([step.nll for step in one.path], rel=1e-3)
+
+
+class TestHeldOut:
+    def test_five_rounds_judge_each_picture_once_without_its_group(self) -> None:
+        class_ids, groups = np.repeat([0, 1], 40), np.arange(80) // 2
+        held_out = HeldOut.of(class_ids, groups, Balancing("none", np.array([40, 40])), 0)
+        assert held_out.count == 5
+        assert held_out.judged.tolist() == list(range(80))
+        for number, training in enumerate(held_out.training()):
+            assert not set(groups[training]) & set(groups[held_out.rounds == number])
+
+    def test_one_round_judges_a_fifth_of_many(self) -> None:
+        class_ids = np.arange(2000) % 4
+        held_out = HeldOut.of(class_ids, np.arange(2000), Balancing("none", np.full(4, 500)), 0)
+        assert held_out.count == 1
+        assert len(held_out.judged) == 400
+
+    def test_a_classs_only_picture_is_always_trained_on(self) -> None:
+        class_ids = np.array([0] * 10 + [1] * 10 + [2])
+        held_out = HeldOut.of(class_ids, np.arange(21), Balancing("none", np.array([10, 10, 1])), 0)
+        assert 20 not in held_out.judged
+        assert all(20 in training for training in held_out.training())
+
+    def test_heads_never_saw_what_they_are_judged_by(self) -> None:
+        # Labels are noise, so a head that saw them would be right more often than by chance.
+        random = np.random.default_rng(0)
+        embeddings, class_ids = random.normal(size=(200, 2, 400)).astype(np.float32), random.integers(0, 2, 200)
+        held_out = solved(embeddings, class_ids).held_out
+        assert 0.35 < (held_out.argmax(axis=1) == class_ids).mean() < 0.65
+
+    def test_views_of_a_picture_never_straddle_a_fold(self) -> None:
+        # Noise again, but with two equal views: one of them in training would give the label away.
+        random = np.random.default_rng(0)
+        picture = random.normal(size=(200, 1, 400)).astype(np.float32)
+        class_ids = random.integers(0, 2, 200)
+        held_out = solved(np.repeat(picture, 2, axis=1), class_ids).held_out
+        assert 0.35 < (held_out.argmax(axis=1) == class_ids).mean() < 0.65
+
+
+class TestChoices:
+    def test_the_strength_is_the_one_with_the_least_held_out_loss(self) -> None:
+        embeddings, class_ids = blobs([60, 60], 40, distance=3)
+        solution = solved(embeddings, class_ids)
+        nll = [step.nll for step in solution.path]
+        assert solution.chosen == int(np.argmin(nll))
+        assert 0 < solution.chosen < len(nll) - 1
+        strengths = [step.strength for step in solution.path]
+        assert strengths == sorted(strengths, reverse=True)
+        assert strengths[0] == pytest.approx(STRENGTHS[0])
+        log_p = log_softmax(solution.held_out, axis=1)
+        assert nll[solution.chosen] == pytest.approx(-log_p[np.arange(120), class_ids].mean(), abs=1e-5)
+
+    def test_no_worse_than_scikit_learns_defaults(self) -> None:
+        embeddings, class_ids = blobs([100] * 5, 60, distance=4)
+        train, rest = np.arange(500) % 5 < 2, np.arange(500) % 5 >= 2
+        solution = solved(embeddings[train], class_ids[train])
+        theirs = LogisticRegression(max_iter=1000).fit(embeddings[train, 0], class_ids[train])
+        ours = (predicted(solution, embeddings[rest]) == class_ids[rest]).mean()
+        assert ours >= theirs.score(embeddings[rest, 0], class_ids[rest]) - 0.01
+
+    def test_other_views_are_used_where_they_help(self) -> None:
+        embeddings, class_ids = blobs([40] * 3, 20, distance=3, views=3)
+        assert solved(embeddings, class_ids).all_views
+
+    @pytest.mark.parametrize("kind", KINDS)
+    def test_views_that_look_like_another_class_are_left_out(self, kind: str) -> None:
+        embeddings, class_ids = blobs([60, 60], 10, distance=6, views=2)
+        embeddings[:, 1] = embeddings[::-1, 0]  # as if each class were the other's mirror
+        solution = solved(embeddings, class_ids, kind=kind)
+        assert not solution.all_views
+        assert any("plain view" in note for note in solution.notes)
+        assert balanced_accuracy(solution, embeddings, class_ids) > 0.95
+
+    def test_the_views_of_a_picture_weigh_as_much_as_one(self) -> None:
+        embeddings, class_ids = blobs([30, 30], 10, distance=2)
+        once, thrice = solved(embeddings, class_ids), solved(np.repeat(embeddings, 3, axis=1), class_ids)
+        assert thrice.all_views
+        assert thrice.path[thrice.chosen].strength == once.path[once.chosen].strength
+        assert thrice.head.weight == pytest.approx(once.head.weight, abs=1e-4)
+
+    def test_the_nearest_mean_is_tried_for_few_pictures_alone(self) -> None:
+        few, few_ids = blobs([3] * 10, 50, distance=4)
+        solution = solved(few, few_ids)
+        assert any("smallest class has 3" in note for note in solution.notes)
+        many, many_ids = blobs([6] * 10, 50, distance=4)
+        assert solved(many, many_ids).kind == "logistic"
+        kinds = {kind: solved(few, few_ids, kind=kind) for kind in KINDS}
+        assert {kind: solution.kind for kind, solution in kinds.items()} == {kind: kind for kind in KINDS}
+        assert kinds["nearest-mean"].path == ()
+        assert kinds["nearest-mean"].chosen == -1
+
+    def test_nearest_mean_by_hand(self) -> None:
+        x = np.array([[2.0, 0.0], [4.0, 0.0], [0.0, -1.0]])
+        head = nearest_mean(x, np.array([0, 0, 1]), np.ones(3), 2)
+        directions = head.weight / np.linalg.norm(head.weight, axis=1, keepdims=True)
+        assert directions == pytest.approx(np.array([[1.0, 0.0], [0.0, -1.0]]))
+        assert head.bias.tolist() == [0.0, 0.0]
+
+
+class TestBalance:
+    def test_auto_raises_balanced_accuracy_at_20_to_1(self) -> None:
+        embeddings, class_ids = blobs([200, 10, 200, 10], 20, distance=3)
+        fresh, fresh_ids = blobs([300] * 4, 20, distance=3)
+        ways = {balance: solved(embeddings, class_ids, balance=balance) for balance in ("auto", "none", "weights")}
+        got = {balance: balanced_accuracy(way, fresh, fresh_ids) for balance, way in ways.items()}
+        assert got["auto"] > got["none"] + 0.05
+        assert got["weights"] > got["none"]
+        assert ways["auto"].balance == "logit-adjust"
+        (note,) = ways["auto"].notes
+        assert "200" in note
+        assert "10" in note
+        assert ways["none"].notes == ()
+
+    def test_auto_does_nothing_up_to_10_to_1(self) -> None:
+        embeddings, class_ids = blobs([100, 10], 8, distance=3)
+        solution = solved(embeddings, class_ids)
+        assert solution.balance == "none"
+        assert solution.notes == ()
+
+    def test_a_balanced_path_is_judged_for_equally_frequent_classes(self) -> None:
+        embeddings, class_ids = blobs([200, 10], 10, distance=3)
+        solution = solved(embeddings, class_ids)
+        right = solution.held_out.argmax(axis=1) == class_ids
+        expected = (right[class_ids == 0].mean() + right[class_ids == 1].mean()) / 2
+        assert solution.path[solution.chosen].accuracy == pytest.approx(expected)
+
+    def test_weights_are_those_of_equal_classes(self) -> None:
+        weights = Balancing("weights", np.array([3, 1])).training_weights(np.array([0, 0, 0, 1]))
+        assert weights == pytest.approx([2 / 3, 2 / 3, 2 / 3, 2])
+
+
+class TestCalibration:
+    def test_finds_the_temperature_that_logits_were_spoiled_with(self) -> None:
+        random = np.random.default_rng(0)
+        honest = random.normal(size=(4000, 4)) * 2
+        class_ids = (honest + random.gumbel(size=honest.shape)).argmax(axis=1)  # drawn from softmax(honest)
+        for spoiled_by in (0.3, 3.0):
+            found = calibration.temperature(honest * spoiled_by, class_ids, np.ones(4000))
+            assert found == pytest.approx(spoiled_by, rel=0.1)
+
+    def test_all_right_is_no_reason_to_be_certain(self) -> None:
+        class_ids = np.arange(50) % 2
+        logits = np.eye(2)[class_ids] * 3.0
+        found = calibration.temperature(logits, class_ids, np.ones(50))
+        certain = 1 / (1 + np.exp(-3.0 / found))
+        assert 0.97 < certain < 0.995  # about one in fifty may be wrong
+
+    def test_separable_pictures_have_a_temperature_of_no_extreme(self) -> None:
+        embeddings, class_ids = blobs([20, 20], 10, distance=40)
+        solution = solved(embeddings, class_ids)
+        assert 0.2 < solution.head.temperature < 5
+        assert balanced_accuracy(solution, embeddings, class_ids) == 1.0
+
+
+class TestRobustness:
+    @pytest.mark.parametrize(
+        "spoil",
+        [
+            pytest.param(lambda e: e * 0 + 3, id="nothing but a constant"),
+            pytest.param(lambda e: np.concatenate([e, e * 0 + 7], axis=2), id="constant features"),
+            pytest.param(lambda e: np.repeat(e[:1], len(e), axis=0), id="the same picture everywhere"),
+            pytest.param(lambda e: np.ones((*e.shape[:2], 100)) / 3, id="a constant, more features than rows"),
+            pytest.param(lambda e: np.repeat(e, 20, axis=2), id="features that say the same, more than rows"),
+            pytest.param(lambda e: e * 1e-20, id="tiny"),
+            pytest.param(lambda e: e * 1e15, id="huge"),
+        ],
+    )
+    def test_odd_embeddings_give_a_finite_head(self, spoil: Callable[[Floats], Floats]) -> None:
+        embeddings, class_ids = blobs([12, 12, 12], 5, distance=4, views=2)
+        solution = solved(spoil(embeddings).astype(np.float32), class_ids)
+        assert np.isfinite(solution.head.weight).all()
+        assert np.isfinite(solution.head.bias).all()
+        assert 0.05 <= solution.head.temperature <= 20
+
+    @pytest.mark.parametrize("kind", ["auto", *KINDS])
+    def test_one_picture_a_class_cannot_be_judged(self, kind: str) -> None:
+        embeddings, class_ids = blobs([1, 1, 1], 5, distance=20, views=2)
+        solution = solved(embeddings, class_ids, kind=kind)
+        assert predicted(solution, embeddings).tolist() == [0, 1, 2]
+        assert np.isnan(solution.held_out).all()
+        assert (solution.path, solution.chosen, solution.head.temperature) == ((), -1, 1.0)
+        assert any("too few pictures" in note for note in solution.notes)
+
+    def test_a_class_of_one_picture_among_others_is_learned(self) -> None:
+        embeddings, class_ids = blobs([20, 20, 1], 5, distance=20)
+        solution = solved(embeddings, class_ids)
+        assert predicted(solution, embeddings).tolist() == class_ids.tolist()
+        assert np.isnan(solution.held_out[-1]).all()
+        assert np.isfinite(solution.held_out[:-1]).all()
+        assert any(note.startswith("1 of 3 classes") for note in solution.notes)
+
+    def test_a_class_of_one_group_is_learned(self) -> None:
+        embeddings, class_ids = blobs([10, 10, 4], 5, distance=20)
+        groups = np.where(class_ids == 2, 99, np.arange(24))
+        solution = solve(embeddings, class_ids, 3, groups)
+        assert (predicted(solution, embeddings) == class_ids).all()
+
+    def test_two_pictures_a_class_are_enough_to_judge(self) -> None:
+        embeddings, class_ids = blobs([2, 2], 5, distance=20, views=2)
+        solution = solved(embeddings, class_ids)
+        assert np.isfinite(solution.held_out).all()
+
+    def test_what_is_not_finite_is_named(self) -> None:
+        embeddings, class_ids = blobs([5, 5], 3, distance=3)
+        embeddings[7, 0, 1] = np.nan
+        with pytest.raises(DataError, match="1 of 10 pictures is not finite, e.g. of picture 7"):
+            solved(embeddings, class_ids)
+
+    def test_a_class_without_a_picture_is_named(self) -> None:
+        embeddings, class_ids = blobs([5, 5], 3, distance=3)
+        with pytest.raises(DataError, match="1 of 3 classes have no picture to train on, e.g. class 2"):
+            solve(embeddings, class_ids, 3, np.arange(10))
+
+    @pytest.mark.parametrize("option", ["balance", "kind"])
+    def test_an_unknown_name_lists_the_known_ones(self, option: str) -> None:
+        embeddings, class_ids = blobs([5, 5], 3, distance=3)
+        with pytest.raises(UsageError, match="'nonsense' is none of auto, "):
+            solved(embeddings, class_ids, **{option: "nonsense"})
+
+    def test_a_seed_gives_the_same_to_the_last_bit(self) -> None:
+        embeddings, class_ids = blobs([30, 30], 10, distance=2, views=2)
+        one, same, other = (solved(embeddings, class_ids, seed=seed) for seed in (3, 3, 4))
+        assert one.head.weight.tobytes() == same.head.weight.tobytes()
+        assert one.path == same.path
+        assert one.path != other.path
+
+    def test_progress_ends_with_all(self) -> None:
+        embeddings, class_ids = blobs([30, 30], 10, distance=2, views=2)
+        seen: list[tuple[int, int]] = []
+        solved(embeddings, class_ids, progress=lambda done, all_: seen.append((done, all_)))
+        done = [each[0] for each in seen]
+        assert done == list(range(1, len(seen) + 1))
+        assert all(each[0] < each[1] for each in seen[:-1])
+        assert seen[-1] == (len(seen), len(seen))
