@@ -95,6 +95,14 @@ def test_the_example_of_the_readme_runs(stage, capsys):
     assert [line.split()[1] for line in capsys.readouterr().out.splitlines()] == ["3", "7"]
 
 
+@pytest.mark.slow
+def test_the_example_of_the_training_page_runs(stage, capsys):
+    (code,) = blocks((ROOT / "docs" / "training.md").read_text(encoding="utf-8"), "python")
+    exec(compile(code, "training.md", "exec"), {})
+    assert str(stage / "runs" / "mydata") in capsys.readouterr().out
+    assert (stage / "runs" / "mydata" / "model.onnx").is_file()
+
+
 def test_the_examples_of_the_python_page_run(stage, capsys):
     one, many = blocks((ROOT / "docs" / "python.md").read_text(encoding="utf-8"), "python")
     exec(compile(one, "python.md", "exec"), {})

@@ -103,13 +103,15 @@ def finetune(
     from visiontool.cli.progress import only_ours_on_stderr
     from visiontool.cli.pulling import obtain
     from visiontool.cli.stages import Stages
+    from visiontool.finetune import finetune as run_finetune
     from visiontool.images import DEFAULT_LIMITS, Limits
 
-    gc.enable()  # off since the start (visiontool/__main__.py)
     wanted = _settings(context, **said)
     model = obtain(wanted.model, weights=weights, offline=offline, quiet=quiet)
     if weights is not None:
         wanted = replace(wanted, model=Path(model or "").parent.name)  # with these weights, by its name in the cache
+    gc.freeze()  # what the start made stays; to walk it again and again takes a twentieth of a short run
+    gc.enable()  # off since the start (visiontool/__main__.py)
     means: dict[str, Any] = {
         "model": model,
         "limits": Limits(max_pixels or DEFAULT_LIMITS.max_pixels, max_bytes or DEFAULT_LIMITS.max_bytes),
@@ -128,8 +130,6 @@ def finetune(
             planned = plan(wanted, **means)
         show_plan(planned, wanted, as_json=as_json)
         return 0
-
-    from visiontool.finetune import finetune as run_finetune
 
     with only_ours_on_stderr(), Stages(_STAGES, shown=not quiet) as stages:
         remark = (lambda text: None) if quiet else (lambda text: stages.say(text[:1].upper() + text[1:]))

@@ -15,8 +15,8 @@ from numpy.typing import NDArray
 from visiontool import augment, dataset, head, metrics, store
 from visiontool.classifier import Classifier, softmax
 from visiontool.errors import DataError, ModelError
-from visiontool.finetune import report, run_folder, settings
-from visiontool.finetune.embedded import UNUSED, Embedded, Means, Progress, Remark, embed
+from visiontool.finetune import report, run_folder, settings, torch_files
+from visiontool.finetune.embedded import UNUSED, Embedded, Means, Progress, Remark, embed, few_of
 from visiontool.finetune.settings import Settings
 from visiontool.finetune.written import write_model
 from visiontool.head import Head, Solved
@@ -105,6 +105,8 @@ def finetune(
 
         spec = replace(spec, accuracy=(_accuracy(wanted, data, measured),))
         spec = write_model(place.folder, classifier, spec, seen, judged, solved.head, limits)
+        if not torch_files.write(classifier.path, place.folder, spec, solved.head.weight, solved.head.bias):
+            remark("The run has no files for torch: there are none of this backbone that a new head would fit.")
         counts = dict(Counter(split for split in seen.splits if split != UNUSED))
         run = Run(place.target, spec, measured, solved, wanted.folds, counts, seen.passes)
         report.write(place.folder, run, seen, judged, probabilities)
@@ -139,12 +141,18 @@ def read_data(wanted: Settings, classifier: Classifier) -> dataset.Dataset:
 
 
 def _with_known_splits(wanted: Settings, data: dataset.Dataset) -> dataset.Dataset:
-    """The dataset with the splits of the file that the user gave; with folds, all but test is for training."""
+    """The dataset with the splits of the user's file; with folds, all but test is for training.
+
+    Where it is known what is for training, `few` takes what it leaves of it before anything is computed.
+    """
     splits: Sequence[str | None] = [sample.split for sample in data.samples]
     if wanted.splits_file is not None:
         splits = dataset.read_splits(wanted.splits_file, data)
     elif wanted.folds is not None:
         splits = ["test" if split == "test" else "train" for split in splits]
+    known = [split for split in splits if split is not None]
+    if len(known) == len(splits):
+        splits = few_of(data, known, wanted.few, wanted.seed)
     samples = tuple(sample._replace(split=split) for sample, split in zip(data.samples, splits, strict=True))
     return replace(data, samples=samples)
 

@@ -81,26 +81,25 @@ def embed(
     if data.faults:
         dataset.check(data, _unreadable(data, means, progress))
     table = _Table(data, views, means, progress)
-    known = [] if wanted.few else [i for i, sample in enumerate(data.samples) if sample.split == "train"]
+    known = [i for i, sample in enumerate(data.samples) if sample.split == "train"]
     table.see("views", known, slice(None))
     others = [i for i, sample in enumerate(data.samples) if sample.split not in ("test", UNUSED) and not table.whole[i]]
     table.see("plain", others, slice(1))
-    if table.errors:
-        table.drop_unreadable(wanted, remark)
-        data = table.data
+    table.drop_unreadable(wanted, remark)
     _suggest_border(means.classifier, table.looks, remark)
 
     same = _same(table.looks)
-    splits = dataset.split(data, same, val_share=wanted.val_share, seed=wanted.seed)
-    for note in (*dataset.contradictions(data, same), *dataset.leaks(data, splits, same)):
+    splits = dataset.split(table.data, same, val_share=wanted.val_share, seed=wanted.seed)
+    for note in (*dataset.contradictions(table.data, same), *dataset.leaks(table.data, splits, same)):
         remark(note)
-    if wanted.few:
-        splits = few_of(data, splits, wanted.few, wanted.seed)
+    splits = few_of(table.data, splits, wanted.few, wanted.seed)
+    groups = dataset.groups_of(table.data, same)
     late = [i for i, split in enumerate(splits) if split == "train" and not table.whole[i]]
     table.see("views", late, slice(1, None))
+    kept = table.drop_unreadable(wanted, remark)
     for note in table.notes:
         remark(note)
-    return Embedded(data, splits, dataset.groups_of(data, same), table.embeddings, table.passes)
+    return Embedded(table.data, tuple(splits[i] for i in kept), groups[kept], table.embeddings, table.passes)
 
 
 class _Table:
@@ -141,16 +140,18 @@ class _Table:
         self.errors.update({indices[place]: error for place, error in seen.errors.items()})
         self.notes.update(dict.fromkeys(seen.notes))
 
-    def drop_unreadable(self, wanted: Settings, remark: Remark) -> None:
-        """Leaves out the pictures that cannot be read.
+    def drop_unreadable(self, wanted: Settings, remark: Remark) -> list[int]:
+        """Leaves out the pictures that cannot be read; gives the indices of the others.
 
         Raises:
             dataset.Unusable: they are not to be skipped, or what is left cannot be used.
         """
+        kept = [index for index in range(len(self.looks)) if index not in self.errors]
+        if not self.errors:
+            return kept
         names = {self.data.samples[index].name: error for index, error in sorted(self.errors.items())}
         if wanted.on_bad == "fail":
             dataset.check(self.data, names)
-        kept = [index for index in range(len(self.looks)) if index not in self.errors]
         self.data = dataset.without(self.data, names)
         dataset.check(self.data)
         self.looks = [self.looks[index] for index in kept]
@@ -159,10 +160,13 @@ class _Table:
         some = "; ".join(f"{name}: {error}" for name, error in [*names.items()][:_MOST_NAMED])
         more = f"; and {len(names) - _MOST_NAMED:,} more" if len(names) > _MOST_NAMED else ""
         remark(f"Left out, since they cannot be read: {len(names):,}. {some}{more}")
+        return kept
 
 
-def few_of(data: Dataset, splits: Sequence[str], few: int, seed: int) -> tuple[str, ...]:
-    """The splits with `few` pictures of each class left in train, drawn."""
+def few_of(data: Dataset, splits: Sequence[str], few: int | None, seed: int) -> tuple[str, ...]:
+    """The splits with `few` pictures of each class left in train, drawn; None leaves them all."""
+    if few is None:
+        return tuple(splits)
     chosen, left = list(splits), dict.fromkeys(range(len(data.labels)), few)
     for index in np.random.default_rng(seed).permutation(len(splits)).tolist():
         if splits[index] == "train":

@@ -53,8 +53,7 @@ def plan(
     data = read_data(wanted, classifier)
     dataset.check(data)
     splits = dataset.split(data, val_share=wanted.val_share, seed=wanted.seed)
-    if wanted.few:
-        splits = few_of(data, splits, wanted.few, wanted.seed)
+    splits = few_of(data, splits, wanted.few, wanted.seed)
     counts = Counter(split for split in splits if split != UNUSED)
     passes = len(splits) - counts["test"] + counts["train"] * (len(views) - 1)
     some = np.linspace(0, len(splits) - 1, min(_TIMED, len(splits)), dtype=np.intp).tolist()

@@ -37,12 +37,11 @@ def write(
         judged: indices of the pictures that the run is judged by.
         probabilities: (N, C) of these.
     """
-    labels = seen.data.labels
     text = json.dumps(to_json(run), indent=1, allow_nan=False)
     (folder / METRICS_FILE).write_text(text + "\n", encoding="utf-8")
-    if len(run.solved.path) > 1:
+    plots.confusion(folder / "confusion.png", run.metrics, seen.data.labels)
+    if run.solved.path:
         plots.curves(folder / "curves.png", run.solved)
-    plots.confusion(folder / "confusion.png", run.metrics, labels)
     if found := mistakes(seen, judged, probabilities):
         plots.confused(folder / "confused.png", found[:_MOST_CONFUSED])
 

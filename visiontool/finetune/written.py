@@ -9,7 +9,6 @@ from numpy.typing import NDArray
 import visiontool
 from visiontool.classifier import Classifier
 from visiontool.errors import ConversionError
-from visiontool.finetune import torch_files
 from visiontool.finetune.embedded import Embedded
 from visiontool.graph import with_head
 from visiontool.head import Head
@@ -31,7 +30,7 @@ def write_model(
     head: Head,
     limits: Limits,
 ) -> ModelSpec:
-    """Writes the model of the run and, where the backbone has them, its files for torch.
+    """Writes the model of the run.
 
     Args:
         base: the model with the backbone.
@@ -67,5 +66,4 @@ def write_model(
             f"{file}: gives other logits than its head on the embeddings, by {difference:.1e} of the largest.\n"
             f"Allowed are {_TOLERANCE:.0e}. Please report it, with the name of the model ({base.spec.name})."
         )
-    torch_files.write(base.path, folder, spec, head.weight, head.bias)
     return spec

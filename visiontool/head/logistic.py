@@ -56,6 +56,8 @@ def fit(
         start: where to begin, as the solution at a similar strength.
         tolerance: of the largest element of the preconditioned gradient of the mean loss.
     """
+    if features.size <= _PARTS * _BLOCK:
+        features = features.astype(np.float64)  # once, and not in each step
     total, width = weights.sum(), features.shape[1]
     weights = weights / total
     penalty = strength / total
