@@ -82,7 +82,9 @@ def test_a_folder_becomes_a_model(run, data, at_home, color_model):
     assert not [path for path in folder.parent.iterdir() if path != folder]
     assert tree(data) == before
 
-    measured = json.loads((folder / "metrics.json").read_text())
+    text = (folder / "metrics.json").read_text()
+    assert "\n   [2, 0, 0],\n" in text  # a row of the confusion is a line
+    measured = json.loads(text)
     assert measured["pictures"] == {"train": 30, "val": 6}  # a fifth of each class
     assert measured["val"]["accuracy"] == 1.0
     assert measured["backbone_passes"] == 36 + 30  # all once, and the mirrors of those for training

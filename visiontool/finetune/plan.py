@@ -5,8 +5,6 @@ from collections import Counter
 from pathlib import Path
 from typing import NamedTuple
 
-import numpy as np
-
 from visiontool import augment, dataset, features
 from visiontool.dataset import Dataset
 from visiontool.finetune import open_model, read_data
@@ -56,7 +54,8 @@ def plan(
     splits = few_of(data, splits, wanted.few, wanted.seed)
     counts = Counter(split for split in splits if split != UNUSED)
     passes = len(splits) - counts["test"] + counts["train"] * (len(views) - 1)
-    some = np.linspace(0, len(splits) - 1, min(_TIMED, len(splits)), dtype=np.intp).tolist()
+    seen_ones = [index for index, split in enumerate(splits) if split != "test"]
+    some = seen_ones[:: max(1, len(seen_ones) // _TIMED)]
     start = time.perf_counter()
     seen = features.extract(
         classifier,

@@ -1,6 +1,7 @@
 """What a run tells of itself: metrics.json and three pictures."""
 
 import json
+import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -17,6 +18,7 @@ METRICS_FILE = "metrics.json"
 SCHEMA = 1
 
 _MOST_CONFUSED = 24
+_NUMBERS = re.compile(r"\[\n([-+\deE.,\s]+)\]")  # a list of numbers over several lines, such as a row of the confusion
 
 
 class Mistake(NamedTuple):
@@ -38,6 +40,7 @@ def write(
         probabilities: (N, C) of these.
     """
     text = json.dumps(to_json(run), indent=1, allow_nan=False)
+    text = _NUMBERS.sub(lambda match: f"[{' '.join(match[1].split())}]", text)
     (folder / METRICS_FILE).write_text(text + "\n", encoding="utf-8")
     plots.confusion(folder / "confusion.png", run.metrics, seen.data.labels)
     if run.solved.path:
