@@ -36,10 +36,10 @@ import torch
 from PIL import Image
 
 from visiontool import Classifier
-from visiontool.classifier import Result
 from visiontool.images import DEFAULT_LIMITS
 from visiontool.pipeline import Opening, cores, prepared
 from visiontool.prepare import Recipe, prepare
+from visiontool.result import Result
 from visiontool.runtime import open_model
 from visiontool.spec import InputSpec, ModelSpec
 from visiontool.training.convert import convert

@@ -17,10 +17,10 @@ from pathlib import Path
 import numpy as np
 import onnxruntime
 
-from visiontool.classifier import Result
 from visiontool.images import DEFAULT_LIMITS
 from visiontool.pipeline import Opening, StageTimes, batches, cores, prepared, run_ahead
 from visiontool.prepare import Prepared, Recipe, prepare
+from visiontool.result import Result
 from visiontool.spec import MANIFEST_KEY, ModelSpec
 
 

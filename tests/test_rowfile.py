@@ -381,9 +381,9 @@ STEPS = ("open", "write", "ftruncate", "replace", "unlink")
 
 def one_run(target, inputs, words, dies_at):
     """A run in a process of its own that writes the rows of `inputs`, and dies at the given step. Gives its status."""
-    from visiontool.classifier import Prediction, Result
     from visiontool.cli.rowfile import RowFile
     from visiontool.cli.rows import make_lines
+    from visiontool.result import Prediction, Result
 
     child = os.fork()
     if child:

@@ -9,7 +9,7 @@ The names are resolved on first use, so that `import visiontool` costs nothing.
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from visiontool.classifier import Classifier, Prediction, Result
+    from visiontool.classifier import Classifier
     from visiontool.errors import (
         ConversionError,
         DataError,
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     )
     from visiontool.images import Limits
     from visiontool.outside import Description
+    from visiontool.result import Prediction, Result
     from visiontool.spec import InputSpec, ModelSpec
 
 __version__ = "0.1.0"
@@ -36,8 +37,8 @@ _HOMES = {
     "ModelError": "errors",
     "ModelSpec": "spec",
     "PictureError": "errors",
-    "Prediction": "classifier",
-    "Result": "classifier",
+    "Prediction": "result",
+    "Result": "result",
     "UsageError": "errors",
     "VisiontoolError": "errors",
 }

@@ -3,9 +3,9 @@
 import os
 from collections.abc import Generator, Iterable, Sequence
 from contextlib import closing
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,6 +16,7 @@ from visiontool.errors import ModelError, PictureError, UsageError
 from visiontool.images import DEFAULT_LIMITS, ImageSource, Limits
 from visiontool.pipeline import Opening, StageTimes, batches, cores, prepared, run_ahead
 from visiontool.prepare import Prepared, Recipe, prepare
+from visiontool.result import Prediction, Result
 from visiontool.spec import MANIFEST_KEY, CropMode, ModelSpec, without_trailing_ones
 
 if TYPE_CHECKING:
@@ -25,33 +26,6 @@ T = TypeVar("T")
 
 DEFAULT_BATCH_SIZE = 8
 _MOST_AT_ONCE = 64  # pictures in all runs together, unless asked for: each takes memory for its activations
-
-
-@dataclass(frozen=True, slots=True)
-class Prediction:
-    """One class of an answer."""
-
-    label: str
-    index: int
-    probability: float
-    label_id: str | None = None  # WordNet id where the model has them
-
-
-@dataclass(frozen=True, slots=True)
-class Result:
-    """The answer for one picture, or why there is none: each input has exactly one."""
-
-    path: str | None  # as it was given; None for a picture that came as an object
-    model: str
-    predictions: tuple[Prediction, ...] = ()  # most probable first; empty where there is an error
-    unknown: bool = False  # the best probability is below the minimum that was asked for
-    error: str | None = None
-    notes: tuple[str, ...] = ()  # what was done to the picture that one should know, e.g. "first frame of several"
-
-    @property
-    def status(self) -> Literal["ok", "error"]:
-        """ "ok" or "error"."""
-        return "ok" if self.error is None else "error"
 
 
 class Classifier:

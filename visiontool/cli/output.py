@@ -16,7 +16,7 @@ from visiontool.cli.text import printable, say
 from visiontool.errors import UsageError, missing_extra
 
 if TYPE_CHECKING:
-    from visiontool.classifier import Result
+    from visiontool.result import Result
 
 Format = Literal["table", "json", "jsonl", "csv", "parquet"]
 FORMATS: tuple[Format, ...] = get_args(Format)

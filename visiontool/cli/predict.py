@@ -22,10 +22,11 @@ from visiontool.errors import DataError
 from visiontool.spec import CropMode, Interpolation
 
 if TYPE_CHECKING:
-    from visiontool.classifier import Classifier, Result
+    from visiontool.classifier import Classifier
     from visiontool.cli.output import Format, Rows
     from visiontool.cli.progress import Progress
     from visiontool.outside import Description
+    from visiontool.result import Result
 
 _FINISHED = "its row is there already"  # marks a result that did not come from the network
 
@@ -243,7 +244,7 @@ def _row_stream(
 
 def _with_finished(paths: Iterable[str], rows: "Rows", model: str) -> Iterator["str | Result"]:
     """The paths; for those whose rows are there already a result, which goes through the network's queue untouched."""
-    from visiontool.classifier import Result
+    from visiontool.result import Result
 
     for path in paths:
         yield Result(path, model, notes=(_FINISHED,)) if rows.has(path) else path

@@ -27,7 +27,7 @@ from visiontool.errors import DataError, UsageError
 from visiontool.seen import Seen
 
 if TYPE_CHECKING:
-    from visiontool.classifier import Result
+    from visiontool.result import Result
 
 _LONGEST_LINE = 2**26
 _SYNC_S = 5.0  # what a run writes is on the disk itself after so long, also when the power fails

@@ -8,9 +8,9 @@ import os
 from collections.abc import Sequence
 from typing import IO, Any, Protocol
 
-from visiontool.classifier import Result
 from visiontool.cli.output import FinishedRow, Format, RowWriter
 from visiontool.cli.text import csv_cell, json_safe
+from visiontool.result import Result
 
 ROW_SCHEMA = 1
 

@@ -10,8 +10,8 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from visiontool.classifier import Prediction, Result
 from visiontool.cli.text import printable
+from visiontool.result import Prediction, Result
 
 _MAX_WIDTH = 120
 _MIN_WIDTH_FOR_BARS = 50

@@ -6,15 +6,22 @@ import torch
 from torch import nn
 
 
-class PooledLinear:
-    """Ends in a global pool, dropout, and the linear layer `fc`."""
-
+class _Headed:
     num_classes: int
     num_features: int
     global_pool: nn.Module
+    forward_features: Callable[[torch.Tensor], torch.Tensor]
+    forward_head: Callable[[torch.Tensor], torch.Tensor]
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.forward_head(self.forward_features(x))
+
+
+class PooledLinear(_Headed):
+    """Ends in a global pool, dropout, and the linear layer `fc`."""
+
     dropout: nn.Module
     fc: nn.Linear
-    forward_features: Callable[[torch.Tensor], torch.Tensor]
 
     def get_classifier(self) -> nn.Module:
         return self.fc
@@ -27,21 +34,14 @@ class PooledLinear:
         x = self.dropout(self.global_pool(x).flatten(1))  # (N, D)
         return x if pre_logits else self.fc(x)
 
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return self.forward_head(self.forward_features(x))
 
-
-class ConvolutionPooled:
+class ConvolutionPooled(_Headed):
     """Ends, as published, in a convolution and ReLU ahead of the pool, so its logits are not linear in the embedding.
 
     After `reset_classifier` the pool comes first, and its linear layer `classifier.2` takes the embedding.
     """
 
-    num_classes: int
-    num_features: int
-    global_pool: nn.Module
     classifier: nn.Sequential
-    forward_features: Callable[[torch.Tensor], torch.Tensor]
 
     def get_classifier(self) -> nn.Module:
         return self.classifier
@@ -52,6 +52,3 @@ class ConvolutionPooled:
 
     def forward_head(self, x: torch.Tensor, pre_logits: bool = False) -> torch.Tensor:
         return self.global_pool(x).flatten(1) if pre_logits else self.classifier(x).flatten(1)
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return self.forward_head(self.forward_features(x))
