@@ -26,8 +26,10 @@ from transfer_data import DATASETS, SHARED, Task
 
 from visiontool import Classifier, cache
 from visiontool.augment import LEVELS, Augment, views
+from visiontool.classifier import softmax
 from visiontool.features import extract
 from visiontool.head import Head, solve
+from visiontool.metrics import measure
 from visiontool.pipeline import cores
 
 OPERATIONS = {
@@ -90,11 +92,9 @@ def solved(classifier: Classifier, data: Data, count: int, augment: Augment, see
 
 def on_val(head: Head, embeddings: NDArray[np.float32], class_ids: NDArray[np.intp]) -> tuple[float, float]:
     """Accuracy, and NLL in nats a picture."""
-    logits = (embeddings.astype(np.float64) @ head.weight.T + head.bias) / head.temperature
-    logits -= logits.max(axis=1, keepdims=True)
-    log_probabilities = logits - np.log(np.exp(logits).sum(axis=1, keepdims=True))
-    nll = -log_probabilities[np.arange(len(class_ids)), class_ids].mean()
-    return float((logits.argmax(axis=1) == class_ids).mean()), float(nll)
+    probabilities = softmax(embeddings @ head.weight.T + head.bias, head.temperature)
+    measured = measure(probabilities, class_ids, [str(index) for index in range(len(head.bias))])
+    return measured.accuracy, measured.nll
 
 
 def print_table(task: Task, seeds: int) -> None:
@@ -117,7 +117,7 @@ def print_table(task: Task, seeds: int) -> None:
 def main() -> int:
     """Prints a table for each dataset."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("datasets", nargs="*", metavar="DATASET", help=", ".join(DATASETS))
+    parser.add_argument("datasets", nargs="*", choices=[*DATASETS, []], metavar="DATASET", help=", ".join(DATASETS))
     parser.add_argument("--shared", type=Path, default=SHARED, metavar="FOLDER")
     parser.add_argument("--seeds", type=int, default=3)
     arguments = parser.parse_args()

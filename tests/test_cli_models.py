@@ -119,7 +119,7 @@ def test_the_list_fits_80_columns(arguments):
     ("name", "line"),
     [
         ("vit_base_patch16_clip_224.laion2b_ft_in12k_in1k", "get it           visiontool models pull {}"),
-        ("cifar_resnetv2_56", "train it         visiontool finetune DATA -m {} --from-scratch"),
+        ("cifar_resnetv2_56", "run your own     visiontool predict -m local-dir:FOLDER"),
     ],
 )
 def test_a_command_is_one_line_on_a_terminal_so_that_it_can_be_copied(name, line):
@@ -155,7 +155,7 @@ def test_show_says_what_vgg16_is(run):
 def test_show_names_the_way_to_an_untrained_network(run):
     ran = run("models", "show", "nin")
     assert ran.code == 0
-    assert "visiontool finetune DATA -m nin --from-scratch" in ran.out
+    assert "visiontool predict -m local-dir:FOLDER" in ran.out
 
 
 def test_the_layers_of_lenet5_are_the_textbook_table(run):

@@ -59,6 +59,12 @@ def test_splits_and_groups_are_columns_that_may_be_empty(read):
     ]  # fmt: skip
 
 
+def test_a_label_is_the_same_however_its_accents_are_encoded(read):
+    found = read("path,label\na/1.jpg,caf\u00e9\na/1.jpg,cafe\u0301\na/2.jpg,cafe\u0301\na/3.jpg,tea\na/4.jpg,tea\n")
+    assert found.faults == ()
+    assert found.labels == ("caf\u00e9", "tea")
+
+
 def test_the_column_group_goes_before_the_expression(read):
     found = read("path,label,group\na/1.jpg,x,mine\na/2.jpg,y,\n", group=r"\d")
     assert [sample.group for sample in found.samples] == ["mine", "2"]

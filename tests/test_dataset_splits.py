@@ -100,6 +100,13 @@ def test_test_is_kept_while_val_is_drawn():
     assert in_val(data, splits) == {0: 2, 1: 2}
 
 
+def test_val_is_drawn_of_the_only_picture_that_is_free_where_train_has_others():
+    data = changed(made(4, 4), split=lambda sample: "train" if sample.name not in ("0/3", "1/3") else None)
+    assert data.faults == ()
+    splits = dataset.split(data)
+    assert dict(in_val(data, splits)) == {0: 1, 1: 1}
+
+
 def test_what_belongs_to_a_picture_of_train_is_train():
     data = changed(made(10, 10), split=lambda sample: "train" if sample.name == "0/0" else None)
     same = [0 if index < 6 else index for index in range(20)]
@@ -209,6 +216,11 @@ def test_a_file_of_splits_gives_them_again_whatever_the_names(tmp_path, group):
     assert dataset.read_splits(tmp_path / "splits.csv", data) == splits
     header = (tmp_path / "splits.csv").read_bytes().splitlines()[0]
     assert header == (b"path,label,split" if group is None else b"path,label,split,group")
+
+
+def test_spaces_around_a_split_do_not_matter(tmp_path):
+    (tmp_path / "splits.csv").write_text("path,label,split\n0/0,0, train\n0/1,0,Val \n1/0,1,train\n1/1,1, \n")
+    assert dataset.read_splits(tmp_path / "splits.csv", made(2, 2)) == ("train", "val", "train", "")
 
 
 def test_the_order_of_the_lines_does_not_matter(tmp_path):

@@ -19,6 +19,7 @@ from PIL import Image
 from test_imports import BLOCKER, TORCH
 
 from visiontool import Classifier, features
+from visiontool.finetune import Settings
 
 RUN_FILES = {"model.onnx", "settings.json", "splits.csv", "metrics.json", "curves.png", "confusion.png"}
 
@@ -275,6 +276,53 @@ def test_few_and_folds(run, data, at_home, color_model):
     assert folds["val"]["pictures"] == 12  # each is judged once
     assert folds["judged_by"] == "4 folds"
     assert "4 folds" in ran.err
+    (data / "cold" / "0.png").rename(data / "cold" / "cold.png")
+    for number in range(1, 12):
+        shutil.copy(data / "cold" / "cold.png", data / "cold" / f"{number}.png")
+    ran = run("finetune", data, "-m", color_model, "--folds", 4)
+    assert ran.code == 3
+    assert "1 class cannot be in two folds, its pictures being one, one group or the same picture: cold" in ran.err
+
+
+def test_few_are_drawn_of_those_that_can_be_read(run, data, at_home, color_model):
+    for number in range(12):
+        (data / "warm" / f"bad{number}.jpg").write_bytes(b"no picture")
+    ran = run("finetune", data, "-m", color_model, "--few", 6, "--folds", 3, "--on-bad", "skip", "--json")
+    assert json.loads(ran.out)["pictures"] == {"train": 18}
+
+
+def test_what_is_typed_takes_the_place_of_what_a_run_had(run, data, at_home, color_model):
+    assert run("finetune", data, "-m", color_model).code == 0
+    splits = at_home / "runs" / "moods" / "splits.csv"
+    assert run("finetune", data, "-m", color_model, "--splits", splits, "-o", "splits").code == 0
+    assert run("finetune", "--from", "splits", "--folds", 3, "-o", "folds").code == 0
+    assert json.loads((at_home / "folds" / "settings.json").read_text())["splits_file"] is None
+    ran = run("finetune", "--from", "folds", "--splits", splits)
+    assert ran.code == 0
+    settings = json.loads((at_home / "runs" / "moods-2" / "settings.json").read_text())
+    assert (settings["folds"], settings["splits_file"]) == (None, str(splits))
+
+
+def test_nothing_is_said_of_val_where_it_is_not_drawn(run, data, at_home, color_model):
+    (at_home / "d").mkdir()
+    data.rename(at_home / "d" / "train")
+    assert "Val is drawn from train" in run("finetune", "d", "-m", color_model).err
+    assert "drawn" not in run("finetune", "d", "-m", color_model, "--folds", 3).err
+    assert "drawn" not in run("finetune", "d", "-m", color_model, "--splits", "runs/d/splits.csv").err
+
+
+def test_settings_have_a_model_as_a_path_where_it_is_one(at_home, color_model):
+    def kept(model):
+        return Settings(data=Path("d"), model=model).with_absolute_paths().model
+
+    shutil.copy(color_model, "own.onnx")
+    (at_home / "resnet50").mkdir()
+    (at_home / "run").mkdir()
+    shutil.copy(color_model, "run/model.onnx")
+    assert kept("own.onnx") == str(at_home / "own.onnx")
+    assert kept("run") == str(at_home / "run")
+    assert kept("resnet50") == "resnet50"  # a folder of that name is no model
+    assert kept("local-dir:run") == f"local-dir:{at_home / 'run'}"
 
 
 @pytest.mark.slow
@@ -298,6 +346,42 @@ def test_a_run_is_not_overwritten(run, data, at_home, color_model):
     assert "is not a run" in ran.err
 
 
+def test_what_is_called_partial_is_taken_over_where_it_is_of_a_run_only(run, data, at_home, color_model):
+    data.rename(at_home / "mine.partial")
+    (at_home / "mine.partial" / "warm" / "bad.jpg").write_bytes(b"no picture")
+    before = tree(at_home)
+    ran = run("finetune", "mine.partial", "-m", color_model, "-o", "mine")
+    assert ran.code == 2
+    assert "mine.partial exists and is not a run" in ran.err
+    assert tree(at_home) == before
+    left = at_home / "left.partial"
+    left.mkdir()
+    (left / "settings.json").touch()
+    (left / "confused.png").write_bytes(b"of another run")
+    (at_home / "mine.partial" / "warm" / "bad.jpg").unlink()
+    assert run("finetune", "mine.partial", "-m", color_model, "-o", "left").code == 0
+    confused = at_home / "left" / "confused.png"
+    assert not confused.exists() or confused.read_bytes() != b"of another run"
+
+
+@pytest.mark.parametrize("output", [(), ("-o", "first"), ("-o", "warm/first")])
+def test_a_run_never_becomes_a_class(run, data, monkeypatch, color_model, output):
+    before = tree(data)
+    monkeypatch.chdir(data)
+    ran = run("finetune", ".", "-m", color_model, *output)
+    assert ran.code == 2
+    assert "is inside the data" in ran.err
+    assert tree(data) == before
+
+
+def test_a_link_to_a_run_stays_a_link(run, data, at_home, color_model):
+    assert run("finetune", data, "-m", color_model, "-o", "mine").code == 0
+    (at_home / "latest").symlink_to("mine")
+    assert run("finetune", data, "-m", color_model, "-o", "latest", "--force", "--seed", 3).code == 0
+    assert (at_home / "latest").is_symlink()
+    assert json.loads((at_home / "mine" / "settings.json").read_text())["seed"] == 3
+
+
 def test_a_dry_run_writes_nothing(run, data, at_home, color_model):
     before = sorted(tree(at_home))
     ran = run("finetune", data, "-m", color_model, "--dry-run", "--views", 2)
@@ -307,7 +391,14 @@ def test_a_dry_run_writes_nothing(run, data, at_home, color_model):
     assert max(map(len, ran.out.splitlines())) <= 160
     planned = json.loads(run("finetune", data, "-m", color_model, "--dry-run", "--json").out)
     assert planned["memory_bytes"] == 4 * 36 * 2 * 3
+    few = ("finetune", data, "-m", color_model, "--few", 3, "--folds", 3, "--json")
+    planned = json.loads(run(*few, "--dry-run").out)
+    assert planned["backbone_passes"] == 9 * 2
     assert sorted(tree(at_home)) == before
+    (data / "inner").mkdir()
+    (data / "warm").rename(data / "inner" / "warm")
+    assert "label is a folder in a folder" in run("finetune", data, "-m", color_model, "--dry-run").err
+    assert run("finetune", data, "-m", color_model, "--dry-run", "-q").err == ""
 
 
 def test_a_sheet_of_views(run, data, at_home, color_model):
@@ -317,6 +408,12 @@ def test_a_sheet_of_views(run, data, at_home, color_model):
         assert image.width > image.height / 3
     assert not (at_home / "runs").exists()
     assert run("finetune", data, "-m", color_model, "--preview-augment", "sheet.txt").code == 2
+    (data / "cold" / "0.png").write_bytes(b"no picture")
+    ran = run("finetune", data, "-m", color_model, "--preview-augment", "sheet.png")
+    assert ran.code == 3
+    assert "cold/0.png: " in ran.err
+    assert "--on-bad skip" in ran.err
+    assert run("finetune", data, "-m", color_model, "--preview-augment", "sheet.png", "--on-bad", "skip").code == 0
 
 
 @pytest.mark.parametrize(
@@ -329,6 +426,7 @@ def test_a_sheet_of_views(run, data, at_home, color_model):
         (["{data}", "--views", "8"], 2, "mirror"),
         (["{data}", "--group", "("], 2, "regular expression"),
         (["{data}", "--folds", "5", "--splits", "x.csv"], 2, "folds"),
+        (["{data}", "--folds", "5", "--few", "1"], 2, "few is 1"),
         (["{data}", "--splits", "x.csv"], 3, "x.csv"),
         (["{data}", "--from", "nowhere"], 3, "settings.json"),
         (["{data}", "--val-split", "2"], 2, "val_share"),
@@ -405,7 +503,7 @@ def test_ctrl_c_says_that_the_work_is_kept(at_home):
     going.send_signal(signal.SIGINT)
     _, err = going.communicate(timeout=60)
     assert going.returncode == 130
-    assert b"the same command goes on" in err
+    assert b"The same command goes on" in err
     assert b"Traceback" not in err
 
 

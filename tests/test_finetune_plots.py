@@ -59,11 +59,18 @@ def cut_off(figure: Figure) -> list[str]:
     return [text for text, box in boxes.items() if not (page.contains(*box.min) and page.contains(*box.max))]
 
 
-def solved(path: tuple[Step, ...], chosen: int = 0, kind: str = "logistic") -> Solved:
+def solved(path: tuple[Step, ...], chosen: int) -> Solved:
     head = Head(weight=np.zeros((2, 3), np.float32), bias=np.zeros(2, np.float32), temperature=1.0)
     held_out = np.zeros((4, 2), np.float32)
     return Solved(
-        head=head, kind=kind, balance="none", all_views=True, path=path, chosen=chosen, held_out=held_out, notes=()
+        head=head,
+        kind="logistic",
+        balance="none",
+        all_views=True,
+        path=path,
+        chosen=chosen,
+        held_out=held_out,
+        notes=(),
     )
 
 
@@ -92,19 +99,6 @@ def test_curves_show_the_path_and_what_was_chosen(tmp_path: Path, drawn: list[Fi
     assert band[:, 1].min() == pytest.approx(0.2)
     assert not [text for text in texts(figure) if "$" in text]
     assert cut_off(figure) == []
-
-
-def test_curves_mark_nothing_where_the_head_is_none_of_the_path(tmp_path: Path, drawn: list[Figure]) -> None:
-    path = (Step(0.01, 0.7, 0.1, 0.5), Step(1.0, 0.25, 0.05, 0.875))
-    plots.curves(tmp_path / "curves.png", solved(path, chosen=-1, kind="lda"))
-    assert "Held-out pictures: none of these was chosen, the head is lda" in texts(drawn[0])
-    assert not [text for text in texts(drawn[0]) if text.startswith("chosen")]
-    assert cut_off(drawn[0]) == []
-
-
-def test_curves_without_a_path_say_so(tmp_path: Path, drawn: list[Figure]) -> None:
-    plots.curves(tmp_path / "curves.png", solved((), kind="nearest-mean"))
-    assert texts(drawn[0]) == ["No regularization path: the head is nearest-mean."]
 
 
 def test_confusion_counts_and_names_few_classes(tmp_path: Path, drawn: list[Figure]) -> None:

@@ -147,11 +147,13 @@ def test_a_network_is_pulled_once_and_then_answers_as_torch_does(root: Path, hub
 @pytest.mark.parametrize(
     ("name", "options", "words"),
     [
-        ("nin", {}, "nin has no published weights.\nTrain it with: visiontool finetune DATA -m nin --from-scratch"),
-        ("lenet5", {}, "lenet5 is built in: there is nothing to pull."),
+        ("nin", {}, "nin has no published weights.\nGive a folder of your own in timm's format: -m local-dir:FOLDER"),
+        ("lenet5", {}, "lenet5 is built in: there is nothing to pull.\nUse it as it is: -m lenet5"),
         ("resnet18_tiny200", {}, "resnet18_tiny200 is built in: there is nothing to pull."),
         ("weights/lenet5", {}, "there is nothing to pull.\nUse it as it is: -m weights/lenet5"),
         ("vgg17", {}, "no model is called 'vgg17'"),
+        ("nin", {"weights": Path(__file__)}, "Give a folder in timm's format, whose config.json has label_names: -m"),
+        ("lenet5", {"weights": Path(__file__)}, "does not name its 10 classes, nor does ImageNet.\n"),
         (
             "test_resnet",
             {"offline": True},

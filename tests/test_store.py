@@ -110,12 +110,12 @@ def test_a_known_model_that_is_not_here_is_told_with_the_command_that_gets_it(in
         assert str(caught.value) == f"{name} is not on this machine yet.\nGet it with: visiontool models pull {name}"
 
 
-def test_a_network_without_weights_is_told_with_the_command_that_trains_it(in_empty_folder: Path) -> None:
+def test_a_network_without_weights_is_told_what_it_takes(in_empty_folder: Path) -> None:
     with pytest.raises(ModelUntrained) as caught:
         resolve("NiN")
     assert caught.value.name == "nin"
     assert str(caught.value) == (
-        "nin has no published weights.\nTrain it with: visiontool finetune DATA -m nin --from-scratch"
+        "nin has no published weights.\nGive a folder of your own in timm's format: -m local-dir:FOLDER"
     )
 
 
@@ -125,7 +125,7 @@ def test_a_network_without_weights_is_told_with_the_command_that_trains_it(in_em
 def test_a_network_without_weights_names_one_that_has_them(name: str, other: str, in_empty_folder: Path) -> None:
     assert error_of(name) == (
         f"{name} has no published weights.\n{other} has weights: visiontool models pull {other}\n"
-        f"Or train it with: visiontool finetune DATA -m {name} --from-scratch"
+        "Or give a folder of your own in timm's format: -m local-dir:FOLDER"
     )
 
 

@@ -6,13 +6,14 @@
     │   └── PictureError   one picture that cannot be read: it becomes a row, not a stop
     ├── ModelError         a model that is unknown, broken or not what it says
     ├── ConversionError    a model that could not be converted or written
+    ├── GateError          a check that said no
     └── DeviceError        a device that was asked for and cannot be used
 
 A message names the offending value, what was expected and the next thing to type, in one to three lines.
 """
 
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 
 class VisiontoolError(Exception):
@@ -39,6 +40,10 @@ class ConversionError(VisiontoolError):
     """A model that could not be converted, or whose file could not be written."""
 
 
+class GateError(VisiontoolError):
+    """A check said no: two models that should answer alike do not."""
+
+
 class DeviceError(VisiontoolError):
     """A device that was asked for and cannot be used on this machine."""
 
@@ -58,9 +63,9 @@ def missing_extra(extra: str, purpose: str) -> str:
     return f'{purpose} needs packages that are not installed.\nInstall them with: {pip} install "visiontool[{extra}]"'
 
 
-def closest(name: str, known: Iterable[str]) -> str:
-    """ " Closest: a, b." for the names nearest to `name`, or "" where none is near."""
+def closest(name: str, known: Iterable[str], shown: Mapping[str, str] | None = None) -> str:
+    """ " Closest: a, b." for the names nearest to `name`, each as `shown` writes it, or "" where none is near."""
     from difflib import get_close_matches
 
     near = get_close_matches(name, list(known), n=3, cutoff=0.6)
-    return f" Closest: {', '.join(near)}." if near else ""
+    return f" Closest: {', '.join(shown[match] if shown else match for match in near)}." if near else ""

@@ -123,11 +123,8 @@ def _refuse_complete(model: str, weights: Path | None) -> None:
 
 def _published_on_hub(model: str) -> Entry | None:
     """The entry of the catalog whose weights lie at "hf-hub:ORG/NAME", or None."""
-    try:
-        entry = catalog.find(model.rpartition("/")[2])
-    except ModelError:
-        return None
-    return entry if entry.source == model else None
+    called = model.rpartition("/")[2]  # several entries may have one source
+    return next((entry for entry in catalog.entries() if entry.source == model and entry.name == called), None)
 
 
 def _name_on_hub(model: str) -> str:

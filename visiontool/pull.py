@@ -33,7 +33,8 @@ def pull(
     """Puts a model into the cache; one that is there is left alone, one that is damaged made anew.
 
     Args:
-        name: a name of the catalog, with "@256" behind it for another input size; "hf-hub:ORG/NAME"; "local-dir:DIR".
+        name: a name of the catalog, with "@256" behind it for another input size; "hf-hub:ORG/NAME";
+            "local-dir:FOLDER".
         img_size: side of the input in pixels, None for the network's own.
         weights: a file of weights on this disk instead of the published ones.
         offline: use no network, as with HF_HUB_OFFLINE.
@@ -53,6 +54,11 @@ def pull(
         return found
     if wanted.entry is not None and weights is None:
         _check_published(wanted.entry)
+    elif wanted.entry is not None and not _has_named_classes(wanted.entry):
+        raise ModelError(
+            f"{wanted.name}: a file of weights does not name its {wanted.entry.classes:,} classes, nor does ImageNet.\n"
+            f"Give a folder in timm's format, whose config.json has label_names: -m {store.FOLDER}FOLDER"
+        )
     if not (_is_installed("torch") and _is_installed("timm")):
         raise ModelError(missing_extra("train", f"Pulling {wanted.name}"))
     if weights is None:
@@ -90,13 +96,13 @@ def _check_published(entry: Entry) -> None:
     if entry.is_untrained:
         raise store.ModelUntrained(entry.name)
     if entry.name in store.built_in_names():
-        raise ModelError(f"{entry.name} is built in: there is nothing to pull.")
-    if not labels.are_imagenets(entry.classes, entry.tag):
+        raise ModelError(f"{entry.name} is built in: there is nothing to pull.\nUse it as it is: -m {entry.name}")
+    if not _has_named_classes(entry):
         what = (
             f"{entry.classes:,} numbers that are not known as ImageNet's classes" if entry.classes else "features only"
         )
         siblings = (other for other in catalog.entries() if other.architecture == entry.architecture)
-        named = next((other.name for other in siblings if labels.are_imagenets(other.classes, other.tag)), None)
+        named = next((other.name for other in siblings if _has_named_classes(other)), None)
         other = f"With names for its classes: visiontool models pull {named}" if named else "Choose another network."
         raise ModelError(f"{entry.name} gives {what}, so its answers would have no names.\n{other}")
     if entry.params * 4 > MAX_FILE_BYTES:
@@ -104,6 +110,10 @@ def _check_published(entry: Entry) -> None:
             f"{entry.name} has {entry.params / 1e6:,.0f} M parameters; an .onnx file holds at most "
             f"{MAX_FILE_BYTES / 4e6:,.0f} M. Choose a smaller network."
         )
+
+
+def _has_named_classes(entry: Entry) -> bool:
+    return labels.are_imagenets(entry.classes, entry.tag)
 
 
 def _check_offline(name: str, wanted: Pullable, offline: bool) -> None:

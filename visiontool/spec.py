@@ -30,6 +30,8 @@ Layout = Literal["NHWC", "NCHW"]
 DType = Literal["uint8", "float32", "float16"]
 Color = Literal["RGB", "BGR", "L"]
 Activation = Literal["none", "softmax"]
+Precision = Literal["fp32", "fp16", "int8"]
+Resize = Literal["host", "graph"]
 
 
 # ONNX's names of the ranges of a picture's numbers, and the mean and std (on the scale 0 to 1) that lead there.
@@ -94,6 +96,8 @@ class ModelSpec:
     embedding: str | None = None
     feature_map: str | None = None
     activation: Activation = "none"  # "softmax" where the graph gives probabilities already
+    precision: Precision = "fp32"  # of the weights and of what is computed; what comes out is float32 in any
+    resize: Resize = "host"  # "graph": it takes upright pictures of any size, and resizes and crops them itself
     temperature: float = 1.0
     weights: Mapping[str, Any] = field(default_factory=dict)  # source, sha256, license
     accuracy: tuple[Mapping[str, Any], ...] = ()  # dataset, pictures, top1, top5
@@ -108,6 +112,7 @@ class ModelSpec:
             "crop_mode": self.crop_mode,
             "crop_pct": self.crop_pct,
             "interpolation": self.interpolation,
+            **({} if self.resize == "host" else {"resize": self.resize}),
         }
         outputs = {"logits": self.logits, "embedding": self.embedding, "feature_map": self.feature_map}
         manifest = {
@@ -129,6 +134,7 @@ class ModelSpec:
             "preprocessing": preprocessing,
             "outputs": {key: name for key, name in outputs.items() if name is not None},
             "activation": self.activation,
+            "precision": None if self.precision == "fp32" else self.precision,
             "temperature": self.temperature,
             "weights": dict(self.weights),
             "accuracy": [dict(entry) for entry in self.accuracy],
@@ -187,6 +193,7 @@ class ModelSpec:
             label_ids=top.texts("label_ids") if "label_ids" in top else None,
             input=_read_input(top.fields("input")),
             activation=cast(Activation, top.choice("activation", get_args(Activation), "none")),
+            precision=cast(Precision, top.choice("precision", get_args(Precision), "fp32")),
             temperature=top.number("temperature", 1e-3, 1e3, 1.0),
             weights=top.facts("weights"),
             accuracy=tuple(top.list_of_facts("accuracy")),
@@ -295,6 +302,7 @@ def _read_preprocessing(fields: Fields) -> dict[str, Any]:
         "crop_mode": fields.choice("crop_mode", get_args(CropMode)),
         "crop_pct": fields.number("crop_pct", *CROP_PCT_RANGE),
         "interpolation": fields.choice("interpolation", get_args(Interpolation)),
+        "resize": fields.choice("resize", get_args(Resize), "host"),
     }
 
 

@@ -25,9 +25,9 @@ class ModelUntrained(ModelError):
 
     def __init__(self, name: str) -> None:
         other = _sibling_with_weights(name)
-        first = f"{other} has weights: visiontool models pull {other}\nOr train" if other else "Train"
+        first = f"{other} has weights: visiontool models pull {other}\nOr give" if other else "Give"
         super().__init__(
-            f"{name} has no published weights.\n{first} it with: visiontool finetune DATA -m {name} --from-scratch"
+            f"{name} has no published weights.\n{first} a folder of your own in timm's format: -m {FOLDER}FOLDER"
         )
         self.name = name
 

@@ -60,14 +60,11 @@ def nearest(name: str) -> str:
 
     Of what looks like a path ("timm/resnet50.a1_in1k") the end counts where it is a name.
     """
-    from difflib import get_close_matches
-
     known = [entry.architecture for entry in entries()]
     known += [alias for entry in classics() if entry.classic for alias in entry.classic.aliases]
     written = {fold(architecture): architecture for architecture in known}
     wanted, end = (fold(_parted(text)[0]) for text in (name, name.rpartition("/")[2]))
-    near = get_close_matches(end if end in written else wanted, written, n=3, cutoff=0.6)
-    return f" Closest: {', '.join(written[match] for match in near)}." if near else ""
+    return closest(end if end in written else wanted, written, written)
 
 
 def search(text: str) -> Iterator[Entry]:

@@ -1,6 +1,14 @@
 """The exit codes of every command (docs/cli.md explains them)."""
 
-from visiontool.errors import ConversionError, DataError, DeviceError, ModelError, UsageError, VisiontoolError
+from visiontool.errors import (
+    ConversionError,
+    DataError,
+    DeviceError,
+    GateError,
+    ModelError,
+    UsageError,
+    VisiontoolError,
+)
 
 FAILED = 1
 REFUSED = 6  # a check said no
@@ -12,6 +20,7 @@ _OF_ERRORS: dict[type[VisiontoolError], int] = {
     DataError: 3,
     ModelError: 4,
     ConversionError: 5,
+    GateError: REFUSED,
     DeviceError: FAILED,
 }
 

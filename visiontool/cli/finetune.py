@@ -61,6 +61,13 @@ _CHANGES = ("mirror", "crop", "rotate", "shift", "zoom", "brightness", "contrast
 @click.option("-b", "--batch-size", type=options.COUNT, metavar="N", help="Pictures in one run.  [default: 8]")
 @click.option("--max-pixels", callback=options.amount(1000), metavar="N", help="Refuse bigger pictures.")
 @click.option("--max-bytes", callback=options.amount(1024), metavar="N", help="Refuse bigger files.")
+@click.option(
+    "--timeout",
+    type=click.FloatRange(0, 86400, min_open=True),
+    default=10.0,
+    metavar="S",
+    help="Give a picture up after S seconds.  [default: 10]",
+)
 @click.option("--from", "from_run", type=options.FOLDER, metavar="RUN", help="With the settings of that run.")
 @click.option("--dry-run", is_flag=True, help="Say what would be done, and stop.")
 @click.option("--weights", type=options.FILE, metavar="FILE", help="Weights of the network that -m names.")
@@ -78,6 +85,7 @@ def finetune(
     batch_size: int | None,
     max_pixels: int | None,
     max_bytes: int | None,
+    timeout: float,
     dry_run: bool,
     weights: Path | None,
     offline: bool,
@@ -116,6 +124,7 @@ def finetune(
         "model": model,
         "limits": Limits(max_pixels or DEFAULT_LIMITS.max_pixels, max_bytes or DEFAULT_LIMITS.max_bytes),
         "workers": workers,
+        "timeout": timeout,
         "batch_size": batch_size,
     }
     if preview_augment is not None:
@@ -128,15 +137,19 @@ def finetune(
 
         with only_ours_on_stderr():
             planned = plan(wanted, **means)
-        show_plan(planned, wanted, as_json=as_json)
+        show_plan(planned, wanted, as_json=as_json, quiet=quiet)
         return 0
 
     with only_ours_on_stderr(), Stages(_STAGES, shown=not quiet) as stages:
-        remark = (lambda text: None) if quiet else (lambda text: stages.say(text[:1].upper() + text[1:]))
+
+        def remark(text: str) -> None:
+            if not quiet:
+                stages.say(text[:1].upper() + text[1:])
+
         try:
             run = run_finetune(wanted, output=output, force=force, progress=stages.update, remark=remark, **means)
         except KeyboardInterrupt:
-            stages.say("What the backbone computed is kept; the same command goes on from there.")
+            remark("The same command goes on with what the cache holds.")
             raise
     if not quiet:
         show_run(run)
@@ -162,6 +175,10 @@ def _settings(context: click.Context, *, data: Path | None, from_run: Path | Non
     if data is not None:
         typed["data"] = data
     before = None if from_run is None else Settings.of_run(from_run)
+    if before is not None and "folds" in typed:  # what is typed takes the place of what would contradict it
+        before = replace(before, splits_file=None)
+    if before is not None and "splits_file" in typed:
+        before = replace(before, folds=None)
     augment = LEVELS[level] if level else LEVELS["light"] if before is None else before.augment
     augment = replace(augment, **changes)
     if level or changes:

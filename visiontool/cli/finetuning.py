@@ -11,7 +11,7 @@ import click
 
 from visiontool.cli.output import telling
 from visiontool.cli.text import counted, json_safe, printable, say
-from visiontool.errors import UsageError
+from visiontool.errors import DataError, PictureError, UsageError
 
 if TYPE_CHECKING:
     from visiontool.finetune import Run, Settings
@@ -25,8 +25,8 @@ _PREVIEWED = 6  # pictures
 _COLUMNS = 8
 
 
-def show_plan(plan: "Plan", wanted: "Settings", *, as_json: bool) -> None:
-    """Prints what a run would do."""
+def show_plan(plan: "Plan", wanted: "Settings", *, as_json: bool, quiet: bool) -> None:
+    """Prints what a run would do; what is odd about the data goes to stderr, unless `quiet`."""
     data, spec = plan.data, plan.spec
     if as_json:
         facts: dict[str, Any] = {
@@ -55,8 +55,9 @@ def show_plan(plan: "Plan", wanted: "Settings", *, as_json: bool) -> None:
         ("Time", f"about {_duration(plan.seconds)} with nothing cached"),
     ]
     click.echo("\n".join(f"{name:<9}{printable(text)}" for name, text in lines))
-    for note in data.notes:
-        say(note)
+    if not quiet:
+        for note in data.notes:
+            say(note[:1].upper() + note[1:])
 
 
 def show_run(run: "Run") -> None:
@@ -86,7 +87,7 @@ def write_preview(file: Path, wanted: "Settings", *, model: "str | Path | None",
 
     Raises:
         UsageError: the file is no PNG by its name.
-        DataError, ModelError: as `finetune`.
+        DataError, ModelError: as `finetune`; of pictures those that would be drawn.
     """
     if file.suffix.lower() != ".png":
         raise UsageError(f"--preview-augment {file}: expected the name of a PNG file")
@@ -103,9 +104,17 @@ def write_preview(file: Path, wanted: "Settings", *, model: "str | Path | None",
     rows = []
     for place in range(min(_PREVIEWED, len(samples))):
         sample = samples[place * len(samples) // min(_PREVIEWED, len(samples))]
-        image = open_image(sample.path, resize_to=recipe.resize_to, limits=limits).image
+        try:
+            image = open_image(sample.path, resize_to=recipe.resize_to, limits=limits).image
+        except PictureError as error:
+            if wanted.on_bad == "skip":
+                continue
+            skip = "--on-bad skip leaves out pictures that cannot be read."
+            raise DataError(f"{sample.path}: {error}\n{skip}") from None
         pixels = augment.render_all(image, views, look_at(image).pixels, recipe.fit_options)
         rows.append((sample.name, [*pixels]))
+    if not rows:
+        raise DataError(f"{wanted.data}: there is no picture for training to draw, or none that can be read")
     sheet = augment.sheet(rows, [_heading(view) for view in views])
     with telling(str(file)):
         sheet.save(file)

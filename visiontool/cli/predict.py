@@ -267,8 +267,9 @@ def _run_id(classifier: "Classifier", top_k: int, min_probability: float) -> str
     """A digest of all that rows depend on: the model file, what it was said to be, and the options."""
     import hashlib
 
-    with open(classifier.path, "rb") as file:
-        weights = hashlib.file_digest(file, "sha256").hexdigest()
+    from visiontool import cache
+
+    weights = cache.model_sha256(classifier.path)
     said = json.dumps([weights, classifier.spec.to_json(), top_k, min_probability])
     return hashlib.sha256(said.encode()).hexdigest()[:16]
 

@@ -6,18 +6,20 @@ a CSV file: path,label[,split][,group]   paths start at DATA, or where nothing i
 """
 
 from visiontool.dataset.faults import Unusable, check
-from visiontool.dataset.folds import folds
+from visiontool.dataset.folds import check_folds, folds
 from visiontool.dataset.grouping import groups_of
-from visiontool.dataset.reading import read
+from visiontool.dataset.reading import VAL_IS_DRAWN, read
 from visiontool.dataset.samples import Dataset, Sample, without
 from visiontool.dataset.split_file import read_splits, write_splits
 from visiontool.dataset.splits import contradictions, leaks, split
 
 __all__ = [
+    "VAL_IS_DRAWN",
     "Dataset",
     "Sample",
     "Unusable",
     "check",
+    "check_folds",
     "contradictions",
     "folds",
     "groups_of",

@@ -5,7 +5,10 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+from visiontool.dataset.faults import Unusable
 from visiontool.dataset.grouping import Classes
+from visiontool.dataset.samples import Dataset
+from visiontool.dataset.wording import told
 from visiontool.errors import UsageError
 
 
@@ -42,3 +45,26 @@ def folds(
                 shares[class_id][fold] += number / classes.totals[class_id]
                 pictures[fold] += number
     return np.array([fold_of[group] for group in group_list], np.intp)
+
+
+def check_folds(dataset: Dataset, indices: NDArray[np.intp], groups: NDArray[np.integer]) -> None:
+    """Passes samples of which every class can be learned without any one fold.
+
+    Args:
+        indices: Of the samples that are to be in folds.
+        groups: (N,), of all samples of the dataset.
+
+    Raises:
+        Unusable: a class has one group of pictures only.
+    """
+    groups_of: dict[int, set[int]] = {}
+    for index in indices.tolist():
+        groups_of.setdefault(dataset.samples[index].class_id, set()).add(int(groups[index]))
+    alone = [dataset.labels[class_id] for class_id, held in sorted(groups_of.items()) if len(held) == 1]
+    if alone:
+        fault = told(
+            alone,
+            "class cannot be in two folds, its pictures being one, one group or the same picture",
+            "classes cannot be in two folds, the pictures of each being one, one group or the same picture",
+        )
+        raise Unusable(dataset.root, [fault], "Add other pictures, or leave out --folds.")

@@ -5,6 +5,7 @@ import re
 from collections import Counter, defaultdict
 from collections.abc import Iterable
 from pathlib import Path
+from unicodedata import normalize
 
 from visiontool.dataset.csv_file import read_csv
 from visiontool.dataset.rows import Found, Row
@@ -52,7 +53,7 @@ def read_label_table(file: Path, data: Path) -> Found:
     beside = []
     for number, fields in lines:
         path = fields[header.index("path")]
-        labels = [label for column in label_columns if (label := fields[column].strip())]
+        labels = [label for column in label_columns if (label := normalize("NFC", fields[column].strip()))]
         split, group = (fields[header.index(name)].strip() if name in header else "" for name in ("split", "group"))
         if any(fields[len(header) :]):
             odd["too long"][f"line {number:,}"] = None

@@ -15,6 +15,8 @@ from visiontool.errors import DataError, UsageError
 from visiontool.find.folders import natural_key
 from visiontool.json_fields import is_text
 
+VAL_IS_DRAWN = "val is drawn from train, since there is none"
+
 
 def read(
     data: Path,
@@ -73,7 +75,7 @@ def _with_splits(found: Found) -> Sequence[Row]:
     splits = {row.split for row in found.rows}
     if "train" not in splits or splits & {"val", None}:
         return found.rows
-    found.notes.append("val is drawn from train, since there is none")
+    found.notes.append(VAL_IS_DRAWN)
     return [row._replace(split=None) if row.split == "train" else row for row in found.rows]
 
 

@@ -79,7 +79,7 @@ def _lacking(labels: Sequence[str], samples: Sequence[Sample]) -> list[str]:
             nothing.append(label)
         elif not (count[None] or count["train"]):
             not_in_train.append(label)
-        elif is_drawn and len(unit) == 1:
+        elif is_drawn and len(unit) == 1 and not count["train"]:
             alone.append(label)
         elif has_val and not count["val"] and not (is_drawn and unit):
             not_in_val.append(label)

@@ -39,9 +39,10 @@ def read_splits(file: Path, dataset: Dataset) -> tuple[str, ...]:
     said: dict[str, str] = {}
     repeated, unknown = [], []
     for _, fields in lines:
-        called = fields[split] and split_called(fields[split])
+        text = fields[split].strip()
+        called = text and split_called(text)
         if called is None:
-            unknown.append(fields[split])
+            unknown.append(text)
         elif said.setdefault(fields[path], called) != called:
             repeated.append(fields[path])
     names = dict.fromkeys(sample.name for sample in dataset.samples)

@@ -35,7 +35,8 @@ def split(
         bound = {group for group, said in zip(groups, splits, strict=True) if said == "train"}
         free = [i for i, said in enumerate(splits) if said is None and groups[i] not in bound]
         classes = Classes((dataset.samples[i].class_id for i in free), (groups[i] for i in free), seed)
-        drawn = _drawn(classes, val_share)
+        in_train = {sample.class_id for sample in dataset.samples if sample.split == "train"}
+        drawn = _drawn(classes, val_share, in_train)
         for index in free:
             splits[index] = "val" if groups[index] in drawn else None
         _check_classes(dataset, splits)
@@ -71,15 +72,16 @@ def contradictions(dataset: Dataset, same: Sequence[int]) -> list[str]:
     return [f"{are} several labels, e.g. {on_one_line(first.name)} = {on_one_line(other.name)}"]
 
 
-def _drawn(classes: Classes, share: float) -> set[int]:
-    """The groups that are for val."""
+def _drawn(classes: Classes, share: float, in_train: set[int]) -> set[int]:
+    """The groups that are for val; all of a class may be where others of it are in train already."""
     taken: set[int] = set()
-    wanted = {class_id: min(max(1, round(share * total)), total - 1) for class_id, total in classes.totals.items()}
+    most = {class_id: total - (class_id not in in_train) for class_id, total in classes.totals.items()}
+    wanted = {class_id: min(max(1, round(share * total)), most[class_id]) for class_id, total in classes.totals.items()}
     has = dict.fromkeys(classes.totals, 0)
 
     def is_spared(group: int) -> bool:
         """Whether something of each of its classes is left for training without it."""
-        return all(has[held] + number < classes.totals[held] for held, number in classes.of_group[group].items())
+        return all(has[held] + number <= most[held] for held, number in classes.of_group[group].items())
 
     def gain(group: int) -> int:
         """By how many pictures the classes come nearer to what is wanted with it."""

@@ -27,6 +27,7 @@ from visiontool.spec import ModelSpec
 __all__ = ["Run", "Settings", "finetune"]
 
 SPLITS_FILE = "splits.csv"
+TIMEOUT_S = 10.0  # for one picture, as predict has it
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +61,7 @@ def finetune(
     force: bool = False,
     limits: Limits = DEFAULT_LIMITS,
     workers: int | None = None,
+    timeout: float = TIMEOUT_S,
     batch_size: int | None = None,
     progress: Progress = lambda stage, done, total: None,
     remark: Remark = lambda text: None,
@@ -70,7 +72,8 @@ def finetune(
         model: the model file, where the caller has resolved `wanted.model` already.
         output: the folder of the run; None for runs/<name of the dataset>.
         force: replaces the run that is in `output`.
-        limits, workers, batch_size: as `Classifier.predict_stream` takes them; the result does not depend on them.
+        limits, workers, timeout, batch_size: as `Classifier.predict_stream` takes them; the result does not depend on
+            them, but for what is refused.
         progress: called with the stage ("check", "plain", "views", "head" or "folds") and how much of it is done.
         remark: called with what the user should know, a line each.
 
@@ -78,11 +81,13 @@ def finetune(
         DataError: the dataset cannot be used (`dataset.Unusable` lists all faults).
         ModelError: no such model, or one without an embedding.
         ConversionError: the run cannot be written, or what was written does not answer as it should.
-        UsageError: settings that cannot be meant; `output` is taken.
+        UsageError: settings that cannot be meant; `output` is taken, or inside the data.
     """
     views = augment.views(wanted.views, wanted.augment, wanted.seed)
     classifier = open_model(wanted, model, limits)
     data = read_data(wanted, classifier)
+    if wanted.labels_file is None:
+        run_folder.check_outside(wanted.data, output)
     with run_folder.made(wanted.data, output, force=force) as place:
         if place.taken_up:
             remark(f"Going on with {place.folder.name}; what the backbone computed for it is kept.")
@@ -90,13 +95,15 @@ def finetune(
         recorded = replace(wanted, model=wanted.model or store.default_model()).with_absolute_paths()
         (place.folder / settings.FILE).write_text(recorded.to_json(), encoding="utf-8")
 
-        means = Means(classifier, limits, workers, batch_size)
+        means = Means(classifier, limits, workers, timeout, batch_size)
         seen = embed(wanted, data, views, means, progress, remark)
         split_of = dict(zip((sample.name for sample in seen.data.samples), seen.splits, strict=True))
         splits = [split_of.get(sample.name, UNUSED) for sample in data.samples]  # of what cannot be read as well
         dataset.write_splits(place.folder / SPLITS_FILE, data, splits)
 
         train = seen.of("train")
+        if wanted.folds is not None:
+            dataset.check_folds(seen.data, train, seen.groups)
         solved = _solve(wanted, seen, train, progress)
         for note in solved.notes:
             remark(note)
@@ -109,7 +116,7 @@ def finetune(
             remark("The run has no files for torch: there are none of this backbone that a new head would fit.")
         counts = dict(Counter(split for split in seen.splits if split != UNUSED))
         run = Run(place.target, spec, measured, solved, wanted.folds, counts, seen.passes)
-        report.write(place.folder, run, seen, judged, probabilities)
+        report.write(place.folder, run, seen, judged, probabilities, limits)
     return run
 
 
@@ -143,7 +150,8 @@ def read_data(wanted: Settings, classifier: Classifier) -> dataset.Dataset:
 def _with_known_splits(wanted: Settings, data: dataset.Dataset) -> dataset.Dataset:
     """The dataset with the splits of the user's file; with folds, all but test is for training.
 
-    Where it is known what is for training, `few` takes what it leaves of it before anything is computed.
+    Where it is known what is for training, and that all of it can be read, `few` takes what it leaves of it before
+    anything is computed.
     """
     splits: Sequence[str | None] = [sample.split for sample in data.samples]
     if wanted.splits_file is not None:
@@ -152,7 +160,9 @@ def _with_known_splits(wanted: Settings, data: dataset.Dataset) -> dataset.Datas
         splits = ["test" if split == "test" else "train" for split in splits]
     known = [split for split in splits if split is not None]
     if len(known) == len(splits):
-        splits = few_of(data, known, wanted.few, wanted.seed)
+        data = replace(data, notes=tuple(note for note in data.notes if note != dataset.VAL_IS_DRAWN))
+        if wanted.on_bad == "fail":
+            splits = few_of(data, known, wanted.few, wanted.seed)
     samples = tuple(sample._replace(split=split) for sample, split in zip(data.samples, splits, strict=True))
     return replace(data, samples=samples)
 

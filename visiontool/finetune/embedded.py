@@ -18,7 +18,7 @@ from visiontool.pipeline import Opening, cores, prepared
 from visiontool.prepare import Prepared, Recipe
 from visiontool.preprocess import share_kept
 
-_TIMEOUT_S = 10.0  # for one picture, as predict has it
+_VIEW_S = 5.0  # for each further view of it: of a picture 1,000 times as wide as high one takes as long
 _CUT_MUCH = 0.35  # of the area of the picture in the middle of all: 4:3 and 3:2 lose less, 16:9 more
 _MOST_NAMED = 3
 UNUSED = ""  # as `dataset.split` says it
@@ -33,6 +33,7 @@ class Means(NamedTuple):
     classifier: Classifier
     limits: Limits
     workers: int | None
+    timeout: float
     batch_size: int | None
 
 
@@ -80,7 +81,7 @@ def embed(
         remark(note)
     if data.faults:
         dataset.check(data, _unreadable(data, means, progress))
-    table = _Table(data, views, means, progress)
+    table = _Table(data, views, means, progress, remark)
     known = [i for i, sample in enumerate(data.samples) if sample.split == "train"]
     table.see("views", known, slice(None))
     others = [i for i, sample in enumerate(data.samples) if sample.split not in ("test", UNUSED) and not table.whole[i]]
@@ -97,38 +98,37 @@ def embed(
     late = [i for i, split in enumerate(splits) if split == "train" and not table.whole[i]]
     table.see("views", late, slice(1, None))
     kept = table.drop_unreadable(wanted, remark)
-    for note in table.notes:
-        remark(note)
     return Embedded(table.data, tuple(splits[i] for i in kept), groups[kept], table.embeddings, table.passes)
 
 
 class _Table:
     """What has been seen of the pictures so far, a row each."""
 
-    def __init__(self, data: Dataset, views: Sequence[View], means: Means, progress: Progress) -> None:
+    def __init__(self, data: Dataset, views: Sequence[View], means: Means, progress: Progress, remark: Remark) -> None:
         self.data = data
         self.looks: list[Look | None] = [None] * len(data.samples)
         self.errors: dict[int, str] = {}
         self.embeddings = np.zeros((len(data.samples), len(views), means.classifier.embedding_width()), np.float32)
         self.whole = np.zeros(len(data.samples), bool)  # seen in all views
         self.passes = 0
-        self.notes: dict[str, None] = {}  # each once, in order
         self._views = views
         self._means = means
         self._progress = progress
+        self._remark = remark
+        self._noted: set[str] = set()
 
     def see(self, stage: str, indices: Sequence[int], views: slice) -> None:
         """Has the backbone see these pictures in these of the views."""
         if not indices or not self._views[views]:
             return
-        means = self._means
+        means, wanted = self._means, self._views[views]
         seen = features.extract(
             means.classifier,
             [self.data.samples[index].path for index in indices],
-            self._views[views],
+            wanted,
             limits=means.limits,
             workers=means.workers,
-            timeout=_TIMEOUT_S,
+            timeout=means.timeout + _VIEW_S * (len(wanted) - 1),
             batch_size=means.batch_size,
             progress=lambda done, total: self._progress(stage, done, total),
         )
@@ -138,7 +138,10 @@ class _Table:
         for index, seen_look in zip(indices, seen.looks, strict=True):
             self.looks[index] = seen_look
         self.errors.update({indices[place]: error for place, error in seen.errors.items()})
-        self.notes.update(dict.fromkeys(seen.notes))
+        for note in seen.notes:
+            if note not in self._noted:
+                self._remark(note)
+        self._noted.update(seen.notes)
 
     def drop_unreadable(self, wanted: Settings, remark: Remark) -> list[int]:
         """Leaves out the pictures that cannot be read; gives the indices of the others.
@@ -187,7 +190,7 @@ def _same(looks: Sequence[Look | None]) -> list[int]:
 
 def _unreadable(data: Dataset, means: Means, progress: Progress) -> dict[str, str]:
     """The name of each picture that cannot be read and why, found without the backbone."""
-    opening = Opening(means.workers or cores(), _TIMEOUT_S, isolate=True)
+    opening = Opening(means.workers or cores(), means.timeout, isolate=True)
     recipe = Recipe.of(means.classifier.spec, means.limits)
     unreadable = {}
     paths = [sample.path for sample in data.samples]

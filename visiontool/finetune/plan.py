@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 from visiontool import augment, dataset, features
 from visiontool.dataset import Dataset
-from visiontool.finetune import open_model, read_data
+from visiontool.finetune import TIMEOUT_S, open_model, read_data
 from visiontool.finetune.embedded import UNUSED, few_of
 from visiontool.finetune.settings import Settings
 from visiontool.images import DEFAULT_LIMITS, Limits
@@ -39,6 +39,7 @@ def plan(
     model: Path | None = None,
     limits: Limits = DEFAULT_LIMITS,
     workers: int | None = None,
+    timeout: float = TIMEOUT_S,
     batch_size: int | None = None,
 ) -> Plan:
     """What `finetune` would do with the same arguments. Writes nothing.
@@ -53,8 +54,9 @@ def plan(
     splits = dataset.split(data, val_share=wanted.val_share, seed=wanted.seed)
     splits = few_of(data, splits, wanted.few, wanted.seed)
     counts = Counter(split for split in splits if split != UNUSED)
-    passes = len(splits) - counts["test"] + counts["train"] * (len(views) - 1)
-    seen_ones = [index for index, split in enumerate(splits) if split != "test"]
+    seen_ones = [index for index, sample in enumerate(data.samples) if sample.split not in ("test", UNUSED)]
+    in_all_views = sum("train" in (sample.split, split) for sample, split in zip(data.samples, splits, strict=True))
+    passes = len(seen_ones) + in_all_views * (len(views) - 1)
     some = seen_ones[:: max(1, len(seen_ones) // _TIMED)]
     start = time.perf_counter()
     seen = features.extract(
@@ -63,6 +65,7 @@ def plan(
         views[:1],
         limits=limits,
         workers=workers,
+        timeout=timeout,
         batch_size=batch_size,
         use_cache=False,
     )

@@ -56,13 +56,13 @@ _OTHER_FONTS = (
 def curves(file: Path, solved: "Solved") -> None:
     """Writes a PNG of the regularization path: NLL and accuracy on held-out pictures, with what was chosen.
 
+    Args:
+        solved: with a path.
+
     Raises:
         OSError: `file` cannot be written.
     """
     with _page(file, (7.0, 6.0), layout=None) as figure:
-        if not solved.path:
-            figure.text(0.5, 0.5, f"No regularization path: the head is {solved.kind}.", ha="center")
-            return
         strength, nll, nll_error, accuracy = np.array(solved.path, float).T
         margins = {"left": 0.11, "right": 0.98, "bottom": 0.09, "top": 0.94, "hspace": 0.06}
         upper, lower = figure.subplots(2, sharex=True, gridspec_kw=margins)
@@ -75,14 +75,10 @@ def curves(file: Path, solved: "Solved") -> None:
         lower.set_xscale("log")
         lower.xaxis.set_major_formatter("{x:g}")  # the usual one would be mathtext
         lower.minorticks_off()  # dozens, which take a third of the time
-        if solved.chosen < 0:
-            upper.set_title(f"Held-out pictures: none of these was chosen, the head is {solved.kind}")
-        else:
-            chosen = solved.path[solved.chosen]
-            upper.set_title(f"Held-out pictures: NLL {chosen.nll:.3f}, accuracy {chosen.accuracy:.3f} as chosen")
-            for axes in (upper, lower):
-                axes.axvline(chosen.strength, color=_ORANGE, linestyle="--", label=f"chosen: {chosen.strength:.3g}")
+        chosen = solved.path[solved.chosen]
+        upper.set_title(f"Held-out pictures: NLL {chosen.nll:.3f}, accuracy {chosen.accuracy:.3f} as chosen")
         for axes in (upper, lower):
+            axes.axvline(chosen.strength, color=_ORANGE, linestyle="--", label=f"chosen: {chosen.strength:.3g}")
             axes.grid(alpha=0.3)
             axes.legend()
 
@@ -122,7 +118,9 @@ def confusion(file: Path, metrics: "Metrics", labels: Sequence[str]) -> None:
         beside.text(0, 1, lines, transform=beside.transAxes, va="top", linespacing=1.6, in_layout=False)
 
 
-def confused(file: Path, pictures: Sequence[tuple[str, str, str, float]]) -> None:
+def confused(
+    file: Path, pictures: Sequence[tuple[str, str, str, float]], limits: images.Limits = images.DEFAULT_LIMITS
+) -> None:
     """Writes a PNG sheet of pictures with what they are and what they were taken for; unreadable ones are left out.
 
     Args:
@@ -135,7 +133,7 @@ def confused(file: Path, pictures: Sequence[tuple[str, str, str, float]]) -> Non
     shown = []
     for path, truth, predicted, probability in pictures:
         with contextlib.suppress(PictureError):
-            image = images.open_image(path, resize_to=_THUMBNAIL).image
+            image = images.open_image(path, resize_to=_THUMBNAIL, limits=limits).image
             square = ImageOps.pad(image, (_THUMBNAIL, _THUMBNAIL), color="white")
             shown.append((square, truth, predicted, probability))
         if len(shown) == _PICTURES_SHOWN:

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from visiontool.finetune import plots
 from visiontool.finetune.embedded import Embedded
+from visiontool.images import Limits
 
 if TYPE_CHECKING:
     from visiontool.finetune import Run
@@ -17,7 +18,6 @@ if TYPE_CHECKING:
 METRICS_FILE = "metrics.json"
 SCHEMA = 1
 
-_MOST_CONFUSED = 24
 _NUMBERS = re.compile(r"\[\n([-+\deE.,\s]+)\]")  # a list of numbers over several lines, such as a row of the confusion
 
 
@@ -31,7 +31,12 @@ class Mistake(NamedTuple):
 
 
 def write(
-    folder: Path, run: "Run", seen: Embedded, judged: NDArray[np.intp], probabilities: NDArray[np.float64]
+    folder: Path,
+    run: "Run",
+    seen: Embedded,
+    judged: NDArray[np.intp],
+    probabilities: NDArray[np.float64],
+    limits: Limits,
 ) -> None:
     """Writes metrics.json, curves.png, confusion.png and confused.png.
 
@@ -46,7 +51,7 @@ def write(
     if run.solved.path:
         plots.curves(folder / "curves.png", run.solved)
     if found := mistakes(seen, judged, probabilities):
-        plots.confused(folder / "confused.png", found[:_MOST_CONFUSED])
+        plots.confused(folder / "confused.png", found, limits)
 
 
 def to_json(run: "Run") -> dict[str, Any]:

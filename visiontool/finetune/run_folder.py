@@ -10,6 +10,7 @@ from pathlib import Path
 
 from visiontool import cache, locks
 from visiontool.errors import ConversionError, UsageError
+from visiontool.find.folders import is_inside
 from visiontool.finetune import settings
 
 RUNS = Path("runs")
@@ -36,6 +37,13 @@ def run_name(data: Path) -> str:
     return _UNSAFE.sub("-", Path(os.path.abspath(data)).name).strip(".-") or "run"
 
 
+def check_outside(data: Path, output: Path | None) -> None:
+    """Raises UsageError where the run would lie in the folder of the data, whose next run would take it for a class."""
+    folder = output or RUNS
+    if is_inside(os.path.realpath(folder), os.path.realpath(data)):
+        raise UsageError(f"{folder} is inside the data, {data}: its pictures would become a class. -o names another")
+
+
 @contextmanager
 def made(data: Path, output: Path | None, *, force: bool = False) -> Iterator[Place]:
     """A folder for the block to fill; when the block ends without an exception, it gets its name.
@@ -48,12 +56,16 @@ def made(data: Path, output: Path | None, *, force: bool = False) -> Iterator[Pl
         force: replaces the run in `output`.
 
     Raises:
-        UsageError: `output` exists and is no run, or `force` is not set; or another process is making it.
+        UsageError: `output` exists and is no run, or `force` is not set; or another process is making it; or what is
+            called NAME.partial is no run.
         ConversionError: it cannot be written.
     """
     try:
         with _place(data, output, force) as place:
-            place.folder.mkdir(exist_ok=True)
+            _check_free(place.folder, force=True)
+            with suppress(FileNotFoundError):
+                shutil.rmtree(place.folder)  # its features are in the cache; no file of it may get into this run
+            place.folder.mkdir()
             try:
                 yield place
                 _publish(place)
@@ -61,6 +73,8 @@ def made(data: Path, output: Path | None, *, force: bool = False) -> Iterator[Pl
                 shutil.rmtree(place.folder, ignore_errors=True)
                 raise
     except OSError as error:
+        if error.errno is None:  # of a library; not about files
+            raise
         where = error.filename or output or RUNS
         what = "the disk is full" if error.errno in cache.FULL else "cannot be written"
         raise ConversionError(f"{where}: {what} ({error.strerror}). -o names another folder for the run.") from error
@@ -69,7 +83,7 @@ def made(data: Path, output: Path | None, *, force: bool = False) -> Iterator[Pl
 @contextmanager
 def _place(data: Path, output: Path | None, force: bool) -> Iterator[Place]:
     if output is not None:
-        target = Path(os.path.abspath(output))
+        target = Path(os.path.realpath(output))
         _bring_back(target)
         _check_free(target, force)
         target.parent.mkdir(parents=True, exist_ok=True)

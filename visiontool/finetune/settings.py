@@ -7,10 +7,12 @@ from pathlib import Path
 from typing import Any, Literal, get_args
 
 from visiontool.augment import LEVELS, Augment
+from visiontool.cache import MODEL_FILE
 from visiontool.errors import DataError, UsageError
 from visiontool.head import Balance
 from visiontool.preprocess import CROP_MODES
 from visiontool.spec import CropMode
+from visiontool.store import FOLDER
 
 FILE = "settings.json"
 SCHEMA = 1
@@ -72,6 +74,8 @@ class Settings:
             )
         if self.folds is not None and self.splits_file is not None:
             raise UsageError("folds take all pictures in turn, a file of splits says which; leave one out")
+        if self.folds is not None and self.few == 1:
+            raise UsageError("few is 1 with folds: a class needs a picture to judge by and one to learn from")
 
     def to_json(self) -> str:
         """The text of settings.json: the same settings give the same text."""
@@ -101,9 +105,17 @@ class Settings:
         absolute: dict[str, Any] = {
             name: Path(os.path.abspath(path)) for name in _PATHS if (path := getattr(self, name)) is not None
         }
-        if self.model is not None and os.path.exists(self.model):
-            absolute["model"] = os.path.abspath(self.model)
+        if self.model is not None:
+            absolute["model"] = _absolute(self.model)
         return replace(self, **absolute)
+
+
+def _absolute(model: str) -> str:
+    """The value of --model, absolute where it is a path (`store.resolve`): a folder of any name may lie beside."""
+    if model.startswith(FOLDER):
+        return FOLDER + os.path.abspath(model.removeprefix(FOLDER))
+    is_path = os.path.isfile(model) or os.path.isfile(os.path.join(model, MODEL_FILE))
+    return os.path.abspath(model) if is_path else model
 
 
 def usual_views(augment: Augment) -> int:

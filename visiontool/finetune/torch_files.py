@@ -46,7 +46,7 @@ def write(source: Path, folder: Path, spec: ModelSpec, weight: NDArray[np.float3
 
     `timm.create_model("local-dir:FOLDER", pretrained=True)` then gives the logits that `graph.with_head` gives for the
     same arguments, for what timm lacks after `import visiontool.training.architectures`. All other tensors are the
-    same to the bit. Files of these names that are in `folder` already are removed.
+    same to the bit.
 
     Args:
         source: the model file; config.json and model.safetensors are expected beside it.
@@ -62,8 +62,6 @@ def write(source: Path, folder: Path, spec: ModelSpec, weight: NDArray[np.float3
     Raises:
         OSError: the files cannot be written.
     """
-    for name in (CONFIG, WEIGHTS):
-        (folder / name).unlink(missing_ok=True)
     before = source.parent
     try:
         config = json.loads((before / CONFIG).read_bytes())

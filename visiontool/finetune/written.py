@@ -51,7 +51,7 @@ def write_model(
         parity={
             "reference": "the head on embeddings of the backbone",
             "pictures": len(some),
-            "max_relative": _TOLERANCE,
+            "allowed_relative": _TOLERANCE,
         },
     )
     file = folder / MODEL_FILE

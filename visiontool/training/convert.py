@@ -192,7 +192,7 @@ def _imagenet(architecture: str, tag: str, classes: int) -> Any:
         known = f"the {classes:,} classes of its weights ({tag})" if classes and tag != "untrained" else "its classes"
         raise ConversionError(
             f"{architecture}: {known} have no names: they are not known as ImageNet's.\n"
-            "Convert a folder in timm's hub format, whose config.json has label_names."
+            "Give a folder in timm's format, whose config.json has label_names: -m local-dir:FOLDER"
         )
     return timm.data.ImageNetInfo(timm.data.infer_imagenet_subset({"num_classes": classes}))
 

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from visiontool.spec import ModelSpec
 
 _KEY_WIDTH = 17
-_COPIED = {"file", "get it", "train it"}  # a path or a command in two lines could not be copied
+_COPIED = {"file", "get it", "run your own"}  # a path or a command in two lines could not be copied
 
 
 @click.command(no_args_is_help=True)
@@ -218,7 +218,7 @@ def _accuracy(shown: _Shown) -> str | None:
 def _missing(shown: _Shown) -> tuple[str, tuple[str, str]]:
     """Why there is no file, and what to do about it: in a word, and as a command."""
     if shown.entry is not None and shown.entry.is_untrained:
-        return "no weights are published", ("train it", f"visiontool finetune DATA -m {shown.name} --from-scratch")
+        return "no weights are published", ("run your own", "visiontool predict -m local-dir:FOLDER")
     return "not on this machine", ("get it", f"visiontool models pull {shown.name}")
 
 
