@@ -165,9 +165,10 @@ def test_the_model_of_the_environment_is_the_default(monkeypatch, color_model):
 def test_cuda_that_falls_back_in_silence_is_an_error(monkeypatch, color_model):
     """As on a machine with a driver and a GPU that cannot be used: onnxruntime takes the CPU and says nothing."""
     from visiontool import DeviceError, runtime
+    from visiontool.runtime import providers
 
-    monkeypatch.setattr(runtime, "_gpu_in_sight", lambda: True)
-    monkeypatch.setattr(runtime, "_why_no_cuda", lambda: None)
+    monkeypatch.setattr(runtime, "gpu_in_sight", lambda: True)
+    monkeypatch.setattr(providers, "why_not", lambda provider, number: None)
     with pytest.raises(DeviceError, match="cuda:1"):
         Classifier.load(color_model, device="cuda:1")
     assert Classifier.load(color_model, device="auto").device == "cpu"

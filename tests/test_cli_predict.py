@@ -317,9 +317,9 @@ def test_quiet_silences_remarks_but_not_errors(run, color_model, pictures):
 
 
 def test_cuda_without_a_gpu_is_an_error_that_says_what_is_missing(run, color_model, pictures, monkeypatch):
-    from visiontool import runtime
+    from visiontool.runtime import providers
 
-    monkeypatch.setattr(runtime, "_gpu_in_sight", lambda: False)
+    monkeypatch.setattr(providers, "gpu_in_sight", lambda: False)
     ran = run("predict", pictures, "-m", color_model, "--device", "cuda")
     assert ran.code == 1
     assert ran.out == ""
@@ -330,8 +330,9 @@ def test_cuda_without_a_gpu_is_an_error_that_says_what_is_missing(run, color_mod
 
 
 def test_an_onnxruntime_for_the_cpu_only_is_never_joined_by_the_other(run, color_model, pictures, monkeypatch):
-    from visiontool import runtime
+    from visiontool import runtime, wheels
 
+    monkeypatch.setattr(wheels, "wheels", lambda: ("onnxruntime 1.31.1",))
     monkeypatch.setattr(runtime.onnxruntime, "get_available_providers", lambda: ["CPUExecutionProvider"])
     ran = run("predict", pictures, "-m", color_model, "--device", "cuda")
     assert ran.code == 1
@@ -537,11 +538,11 @@ def test_a_run_that_fails_midway_says_where_its_rows_are(run, color_model, pictu
 
     real = Classifier.run
 
-    def second_fails(self, pixels, output):
+    def second_fails(self, pixels, output, **how):
         monkeypatch.setattr(Classifier, "run", broken)
-        return real(self, pixels, output)
+        return real(self, pixels, output, **how)
 
-    def broken(*_):
+    def broken(*_, **how):
         raise ModelError("it broke")
 
     monkeypatch.setattr(Classifier, "run", second_fails)

@@ -54,9 +54,9 @@ def sizes(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     seen: list[int] = []
     run = Classifier.run
 
-    def counted(self: Classifier, pixels: np.ndarray, output: str) -> np.ndarray:
+    def counted(self: Classifier, pixels: np.ndarray, output: str, **how: int) -> np.ndarray:
         seen.append(len(pixels))
-        return run(self, pixels, output)
+        return run(self, pixels, output, **how)
 
     monkeypatch.setattr(Classifier, "run", counted)
     return seen
@@ -215,7 +215,7 @@ def test_networks_and_preprocessing_do_not_mix(pictures, make_color_model, monke
     path = make_color_model("a.onnx")
     assert extract(Classifier.load(path, device="cpu", crop_mode="squash"), pictures, PLAIN).computed == 6
     on_gpu = Classifier.load(path, device="cpu")
-    on_gpu.device = "cuda:1"
+    on_gpu.provider = "cuda"
     assert extract(on_gpu, pictures, PLAIN).computed == 6
     monkeypatch.setattr("PIL.__version__", "0.1")  # which may decode otherwise
     assert computed("a.onnx") == 6

@@ -55,6 +55,7 @@ ANSWERS = {
     "odd-time": head(b'[null, [], "1", 0.1]'),
     "look-unasked": head(b'[null, [], 0.1, 0.1, 9, 9, "%s", "%s", "ababab"]' % (b"ab" * 16, b"ab" * 256)),
     "look-missing": head(b"[null, [], 0.1, 0.1]"),
+    "size-of-an-error": head(b'["an error", [], 0.1, 0.1, 5, 5]'),
     "look-of-an-error": head(b'["an error", [], 0.1, 0.1, 9, 9, "%s", "%s", "ababab"]' % (b"ab" * 16, b"ab" * 256)),
 }
 
@@ -296,6 +297,29 @@ def test_a_look_that_is_missing_or_half_of_the_views_are_an_error(plug, red):
             assert (answer.pixels, answer.look) == (None, None)
         assert "exit status 0" in worker.prepare(plug / "half-views.png").error
         assert worker.prepare(red).pixels.shape == (3, 8, 8, 3)
+
+
+def test_a_worker_gives_pictures_in_their_own_size_where_the_graph_resizes_them(plug, tmp_path):
+    save_picture(tmp_path / "a.png", (1, 2, 3), (30, 20))
+    (tmp_path / "junk.png").write_bytes(b"junk")
+    recipe = RECIPE._replace(whole=True)
+    with contextlib.closing(Worker(recipe)) as worker:
+        for name in ("a.png", "junk.png"):
+            ours, theirs = prepare(tmp_path / name, recipe), worker.prepare(tmp_path / name)
+            assert without_times(ours) == without_times(theirs)
+            np.testing.assert_array_equal(ours.pixels, theirs.pixels)
+        for name in ("look-missing", "size-of-an-error"):
+            assert worker.prepare(name).error == "crashed the decoder (its answer is damaged)"
+
+
+ODD_SIZES = ([], [5], [5, 5, 5], [0, 5], [-5, -5], [True, 5], [5.0, 5], ["5", 5], [None, 5], [10_000, 10_001])
+
+
+def test_an_odd_size_is_refused_before_there_is_memory_for_it():
+    assert isolate._checked_size([10_000, 10_000], 10**8) == (10_000, 10_000)
+    for size in ODD_SIZES:
+        with pytest.raises(ValueError, match="is no size"):
+            isolate._checked_size(size, 10**8)
 
 
 LOOK = {"width": 10_000, "height": 10_000, "pixels": "ab" * 16, "thumbnail": "0f" * 256, "color": "010203"}

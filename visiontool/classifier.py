@@ -4,6 +4,8 @@ import os
 from collections.abc import Generator, Iterable, Sequence
 from contextlib import closing
 from dataclasses import replace
+from functools import partial
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -14,13 +16,15 @@ from PIL import Image
 from visiontool import preprocess, runtime, store
 from visiontool.errors import ModelError, PictureError, UsageError
 from visiontool.images import DEFAULT_LIMITS, ImageSource, Limits
+from visiontool.network import Network
 from visiontool.pipeline import Opening, StageTimes, batches, cores, prepared, run_ahead
 from visiontool.prepare import Prepared, Recipe, prepare
 from visiontool.result import Prediction, Result
-from visiontool.spec import MANIFEST_KEY, CropMode, ModelSpec, without_trailing_ones
+from visiontool.spec import MANIFEST_KEY, CropMode, ModelSpec
 
 if TYPE_CHECKING:
     from visiontool.outside import Description
+    from visiontool.runtime.gpu import GpuOptions
 
 T = TypeVar("T")
 
@@ -34,9 +38,14 @@ class Classifier:
     Attributes:
         path: the model file.
         spec: what the model file says of itself; labels in the order of the logits.
-        device: what it runs on, "cpu" or "cuda:N".
+        device: what it runs on, "cpu", "cuda:N", or another provider's name.
+        provider: onnxruntime's provider that runs it, by its short name: "cpu", "cuda", "tensorrt" ...
+        gpu: how a GPU is used, where the caller said so.
+        passed_over: why the GPU that is there is not used, where any device would do.
+        threads: of one run on the CPU; 0 for all physical cores.
         assumed: for a file from another tool, what neither the file nor the caller said.
         runs_at_once: the runs of the network that fill the machine.
+        fixed_batch: the pictures that the graph takes in one run; None for any number.
     """
 
     def __init__(
@@ -47,18 +56,21 @@ class Classifier:
         *,
         threads: int = 0,
         limits: Limits = DEFAULT_LIMITS,
+        gpu: "GpuOptions | None" = None,
     ) -> None:
         self.path = opened.path
         self.spec = spec
         self.device = opened.device
+        self.provider = opened.provider
+        self.gpu = gpu
+        self.passed_over = opened.passed_over
+        self.threads = threads
         self.assumed = assumed
         self._opened = opened
-        fixed = opened.inputs[0].shape[0]
-        self._classes = len(spec.labels)
-        self._fixed_batch: int | None = fixed if isinstance(fixed, int) else None
+        self._network = Network(opened, spec, threads)
+        self.runs_at_once = self._network.runs_at_once
+        self.fixed_batch = self._network.fixed_batch
         self._recipe = Recipe.of(spec, limits)
-        # One run of the network on the CPU uses `threads` cores, so this many fill the machine; a GPU takes one.
-        self.runs_at_once = max(1, cores() // threads) if threads and opened.device == "cpu" else 1
 
     @classmethod
     def load(
@@ -66,30 +78,35 @@ class Classifier:
         model: str | os.PathLike[str] | None = None,
         *,
         device: str = "auto",
+        provider: str | None = None,
         threads: int = 0,
         crop_mode: CropMode | None = None,
         description: "Description | None" = None,
         limits: Limits = DEFAULT_LIMITS,
+        gpu: "GpuOptions | None" = None,
     ) -> "Classifier":
         """Opens a model.
 
         Args:
             model: path of an .onnx file, a folder with a model.onnx, or a built-in name; None for the default model.
             device: "auto", "cpu", "cuda" or "cuda:N".
+            provider: "cpu", "cuda", "tensorrt" or another of onnxruntime's, that or an error; None for what suits the
+                device (docs/gpu.md).
             threads: of one run of the network on the CPU; 0 for all physical cores. `predict_stream` runs as many at
                 once as there are cores for them: 1 is the best for many pictures, 0 for few.
             crop_mode: "center", "border" or "squash" instead of the model's own.
             description: what a file from another tool does not say of itself.
             limits: bytes and pixels above which a picture is not decoded.
+            gpu: how a GPU is used; None for what docs/gpu.md says.
 
         Raises:
             ModelError: no such model, a file that is broken or unsafe, or one that does not say what is needed.
-            DeviceError: the device cannot be used.
+            DeviceError: the device or the provider cannot be used.
             UsageError: arguments that contradict each other or the file.
         """
         if crop_mode is not None and crop_mode not in preprocess.CROP_MODES:
             raise UsageError(f"crop_mode {crop_mode!r} is none of {', '.join(preprocess.CROP_MODES)}")
-        opened = runtime.open_model(store.resolve(model), device=device, threads=threads)
+        opened = runtime.open_model(store.resolve(model), device=device, provider=provider, threads=threads, gpu=gpu)
         path, manifest = opened.path, opened.scan.metadata.get(MANIFEST_KEY)
         assumed: tuple[str, ...] = ()
         if manifest is None:
@@ -104,8 +121,13 @@ class Classifier:
             spec.check_graph(opened.inputs, opened.outputs, opened.scan.final_operators)
         except ModelError as error:
             raise ModelError(f"{path}: {error}") from None
+        if crop_mode not in (None, spec.crop_mode) and spec.resize == "graph":
+            raise UsageError(
+                f"{path}: resizes pictures itself, with crop mode {spec.crop_mode}. For another take the model that it "
+                f"was made from: -m {spec.name} --crop-mode {crop_mode}"
+            )
         spec = replace(spec, crop_mode=crop_mode) if crop_mode else spec
-        return cls(opened, spec, assumed, threads=threads, limits=limits)
+        return cls(opened, spec, assumed, threads=threads, limits=limits, gpu=gpu)
 
     def predict(self, images: Iterable[ImageSource], *, top_k: int = 5, min_probability: float = 0.0) -> list[Result]:
         """Classifies pictures: paths, PIL pictures, or uint8 arrays of shape (H, W), (H, W, 3) or (H, W, 4).
@@ -137,7 +159,9 @@ class Classifier:
         Args:
             top_k: classes in an answer, at most as many as the model has.
             min_probability: below it, a result is marked `unknown`.
-            batch_size: pictures in one run of the network; None for 8, and fewer where many runs go on at once.
+            batch_size: pictures in one run of the network; None for 8, and fewer where many runs go on at once, but 64
+                on a GPU where they are small. A graph that resizes pictures itself takes only those of one size
+                together; None is 1 then.
             workers: files opened at the same time; None for one a core.
             timeout: seconds after which a file that is being opened is given up, with an error.
             isolate: opens files in processes of their own: what hangs or crashes the decoder costs one result, and
@@ -162,8 +186,24 @@ class Classifier:
         return self._results(items, batch_size, times or StageTimes(), top_k, min_probability)
 
     def batch_size(self, asked: int | None) -> int:
-        """The pictures in one run of the network: as many as asked for; for None 8, fewer where many run at once."""
-        return max(1, min(DEFAULT_BATCH_SIZE, _MOST_AT_ONCE // self.runs_at_once)) if asked is None else asked
+        """The pictures in one run of the network: as many as asked for; for None 8, fewer where many run at once.
+
+        A GPU gets `gpu.usual_batch`. A graph that resizes pictures itself gets one: few have the same size, and whole
+        ones take memory.
+        """
+        if asked is not None:
+            return asked
+        if self.spec.resize == "graph":
+            return 1
+        if self._opened.bound is not None:
+            from visiontool.runtime.gpu import usual_batch
+
+            return usual_batch(self.spec.input.size)
+        return max(1, min(DEFAULT_BATCH_SIZE, _MOST_AT_ONCE // self.runs_at_once))
+
+    def assignment(self) -> dict[str, int]:
+        """How many nodes of the graph, as onnxruntime runs it, each provider has; the most first."""
+        return runtime.assignment(self._opened)
 
     def logits(self, images: Iterable[ImageSource]) -> NDArray[np.float32]:
         """The network's raw answers, (N, C), before temperature and softmax.
@@ -195,6 +235,18 @@ class Classifier:
             )
         return self.spec.embedding
 
+    def check_finetunable(self) -> None:
+        """Checks that the graph can be given views of pictures.
+
+        Raises:
+            ModelError: it resizes and crops pictures itself, so it takes whole ones only.
+        """
+        if self.spec.resize == "graph":
+            raise ModelError(
+                f"{self.path}: resizes pictures itself (export --embed-resize), so it cannot be finetuned.\n"
+                f"Take the model that it was made from: visiontool finetune DATA -m {self.spec.name}"
+            )
+
     def embedding_width(self) -> int:
         """D, the length of an embedding.
 
@@ -208,12 +260,14 @@ class Classifier:
         return self.run(np.zeros((1, *self.spec.input.size, 3), np.uint8), output).size
 
     def _outputs(self, images: Iterable[ImageSource], output: str) -> NDArray[np.float32]:
-        chunks = []
-        for batch in batches((prepare(image, self._recipe) for image in _listed(images)), DEFAULT_BATCH_SIZE):
+        chunks: list[NDArray[np.float32]] = []
+        full = 0
+        for batch in batches((prepare(image, self._recipe) for image in _listed(images)), self.batch_size(None)):
+            full = max(full, len(batch))
             for item in batch:
                 if item.error is not None:
                     raise PictureError(f"{item.path or 'picture'}: {item.error}")
-            chunks.append(self.run(_pixels(batch), output))
+            chunks.append(self._network.run_all(batch, output, pad_to=full))
         if chunks:
             return np.concatenate(chunks)
         shape = next(port.shape for port in self._opened.outputs if port.name == output)
@@ -228,7 +282,12 @@ class Classifier:
         min_probability: float,
     ) -> Generator[Result, None, None]:
         with closing(items):  # now, and not when the last reference goes: an exception of the network holds on to it
-            for batch, logits in run_ahead(self._logits_of, batches(items, batch_size), self.runs_at_once, times):
+            grouped = batches(items, batch_size)
+            first = next(grouped, [])
+            logits_of = partial(self._logits_of, pad_to=len(first))
+            # While a GPU runs, the processor puts the next batch together.
+            at_once = self.runs_at_once + (self._opened.bound is not None)
+            for batch, logits in run_ahead(logits_of, chain([first], grouped), at_once, times):
                 rows = iter(logits)
                 for item in batch:
                     if isinstance(item, Result):
@@ -241,49 +300,14 @@ class Classifier:
                     else:
                         yield self._result(item, next(rows), top_k, min_probability)
 
-    def _logits_of(self, batch: list[Prepared | Result]) -> Sequence[NDArray[np.float32]]:
+    def _logits_of(self, batch: list[Prepared | Result], pad_to: int) -> Sequence[NDArray[np.float32]]:
         """The logits of those in the batch that are pictures."""
         readable = [item for item in batch if isinstance(item, Prepared) and item.pixels is not None]
-        return list(self.run(_pixels(readable), self.spec.logits)) if readable else []
+        return list(self._network.run_all(readable, self.spec.logits, pad_to)) if readable else []
 
-    def run(self, pixels: NDArray[np.uint8], output: str) -> NDArray[np.float32]:
-        """One output of the graph for pixels (N, H, W, 3) uint8 that have the graph's size already.
-
-        A graph with a fixed batch is run as often as needed.
-
-        Raises:
-            ModelError: the output has another shape than the model file says, or onnxruntime cannot run the graph.
-            UsageError: `pixels` are of another type or size.
-        """
-        if pixels.dtype != np.uint8 or pixels.shape[1:] != (*self.spec.input.size, 3):
-            height, width = self.spec.input.size
-            raise UsageError(f"expected uint8 (N, {height}, {width}, 3), not {pixels.dtype} {pixels.shape}")
-        tensor = preprocess.to_tensor(pixels, self.spec.input)
-        if self._fixed_batch in (None, len(tensor)):
-            return self._run_once(tensor, output)
-        size, chunks = self._fixed_batch or 1, []
-        for start in range(0, len(tensor), size):
-            chunk = tensor[start : start + size]
-            padding = np.zeros((size - len(chunk), *tensor.shape[1:]), tensor.dtype)
-            chunks.append(self._run_once(np.concatenate([chunk, padding]), output)[: len(chunk)])
-        return np.concatenate(chunks)
-
-    def _run_once(self, tensor: NDArray[Any], output: str) -> NDArray[np.float32]:
-        try:
-            values = runtime.run(self._opened.session, output, {self.spec.input.name: tensor})
-        except ModelError as error:
-            hint = "\nIt may want fewer pictures at once: --batch-size 1." if len(tensor) > 1 else ""
-            raise ModelError(f"{self._opened.path}: {error}{hint}") from None
-        if output == self.spec.logits:
-            values = values.reshape(values.shape[: len(without_trailing_ones(values.shape))])
-        if values.shape[:1] != tensor.shape[:1] or (
-            output == self.spec.logits and values.shape[1:] != (self._classes,)
-        ):
-            raise ModelError(
-                f"{self._opened.path}: output {output!r} has shape {values.shape} "
-                f"for {len(tensor)} pictures and {self._classes} labels"
-            )
-        return values.astype(np.float32, copy=False)
+    def run(self, pixels: NDArray[np.uint8], output: str, *, pad_to: int | None = None) -> NDArray[np.float32]:
+        """`Network.run`: one output of the graph for pixels (N, H, W, 3) uint8."""
+        return self._network.run(pixels, output, pad_to=pad_to)
 
     def _result(self, item: Prepared, logits: NDArray[np.float32], top_k: int, min_probability: float) -> Result:
         if not np.isfinite(logits).all():
@@ -320,7 +344,3 @@ def _listed(images: Iterable[T]) -> Iterable[T]:
     if isinstance(images, (str, Path, Image.Image)) or (isinstance(images, np.ndarray) and images.ndim < 4):
         raise UsageError("expected a list of pictures; put the one picture into a list: [picture]")
     return images
-
-
-def _pixels(batch: Sequence[Prepared]) -> NDArray[np.uint8]:
-    return np.stack([item.pixels for item in batch if item.pixels is not None])

@@ -56,11 +56,15 @@ def first_line(error: BaseException) -> str:
 
 def missing_extra(extra: str, purpose: str) -> str:
     """The message for a command whose optional packages are absent: `purpose` is a gerund phrase."""
+    command = pip(f'install "visiontool[{extra}]"')
+    return f"{purpose} needs packages that are not installed.\nInstall them with: {command}"
+
+
+def pip(arguments: str) -> str:
+    """A command of pip for this environment, which may have been made without a pip of its own, as the README's is."""
     from importlib.util import find_spec
 
-    # An environment may have been made without a pip of its own, as the README's is.
-    pip = "pip" if find_spec("pip") else f'python3 -m pip --python "{sys.prefix}"'
-    return f'{purpose} needs packages that are not installed.\nInstall them with: {pip} install "visiontool[{extra}]"'
+    return f"pip {arguments}" if find_spec("pip") else f'python3 -m pip --python "{sys.prefix}" {arguments}'
 
 
 def closest(name: str, known: Iterable[str], shown: Mapping[str, str] | None = None) -> str:

@@ -169,23 +169,34 @@ class Worker:
         if size > _LONGEST_ANSWER:
             raise ValueError(size)
         match json.loads(_read(process.stdout, size)):
-            case [None | str() as error, [*notes], float(decode_s), float(fit_s), *look] if all(
+            case [None | str() as error, [*notes], float(decode_s), float(fit_s), *rest] if all(
                 isinstance(note, str) for note in notes
             ):
                 prepared = Prepared(None, None, error, tuple(notes), decode_s, fit_s)
             case _:
                 raise ValueError
-        views = self._recipe.views
+        views, most = self._recipe.views, self._recipe.limits.max_pixels
+        height, width = self._recipe.fit_options["size"]
         if error is None and views:
-            prepared = prepared._replace(look=_checked_look(look, self._recipe.limits.max_pixels))
-        elif look:
+            prepared = prepared._replace(look=_checked_look(rest, most))
+        elif error is None and self._recipe.whole:
+            height, width = _checked_size(rest, most)
+        elif rest:
             raise ValueError
         if error is not None:
             return prepared
-        height, width = self._recipe.fit_options["size"]
         pixels = np.empty((len(views), height, width, 3) if views else (height, width, 3), np.uint8)
         _read_into(process.stdout, pixels.data.cast("B"))
         return prepared._replace(pixels=pixels)
+
+
+def _checked_size(answer: list[Any], max_pixels: int) -> tuple[int, int]:
+    """(height, width). Raises ValueError where it is none."""
+    match answer:
+        case [int(height), int(width)] if bool not in (type(height), type(width)) and min(height, width) > 0:
+            if height * width <= max_pixels:
+                return height, width
+    raise ValueError(f"{answer} is no size of a picture")
 
 
 def _checked_look(answer: list[Any], max_pixels: int) -> "Look":
@@ -236,8 +247,10 @@ def serve(parent: int) -> None:
             path = os.fsdecode(_read(requests, int.from_bytes(_read(requests, 4), "little")))
             prepared = prepare(path, recipe)
             error = prepared.error and prepared.error[:_LONGEST_ERROR]
-            look = [part.hex() if isinstance(part, bytes) else part for part in prepared.look or ()]
-            answer = json.dumps([error, prepared.notes, prepared.decode_s, prepared.fit_s, *look]).encode()
+            rest = [part.hex() if isinstance(part, bytes) else part for part in prepared.look or ()]
+            if recipe.whole and prepared.pixels is not None:
+                rest = [*prepared.pixels.shape[:2]]
+            answer = json.dumps([error, prepared.notes, prepared.decode_s, prepared.fit_s, *rest]).encode()
             _send(answers, len(answer).to_bytes(4, "little") + answer)
             if prepared.pixels is not None:
                 _send(answers, prepared.pixels.data.cast("B"))

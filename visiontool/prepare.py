@@ -27,16 +27,21 @@ class Recipe(NamedTuple):
     limits: Limits
     views: "tuple[View, ...]" = ()
     """What finetuning wants of each picture; predict, which has none, sees the plain one."""
+    whole: bool = False
+    """Whether the graph resizes pictures itself, and takes all of their pixels."""
 
     @classmethod
     def of(cls, spec: ModelSpec, limits: Limits, views: "tuple[View, ...]" = ()) -> "Recipe":
         """The recipe of a model."""
         to = preprocess.resize_to(spec.input.size, spec.crop_pct, spec.crop_mode)
-        return cls(preprocess.fit_options(spec), to, limits, views)
+        return cls(preprocess.fit_options(spec), to, limits, views, whole=spec.resize == "graph")
 
 
 class Prepared(NamedTuple):
-    """A picture on its way to the network: pixels (H, W, 3) uint8, or (V, H, W, 3) of its views, or an error."""
+    """A picture on its way to the network: pixels (H, W, 3) uint8, or (V, H, W, 3) of its views, or an error.
+
+    H and W are the graph's, or the picture's own where the graph resizes it itself.
+    """
 
     path: str | None
     pixels: NDArray[np.uint8] | None = None
@@ -61,6 +66,8 @@ def prepare(source: ImageSource, recipe: Recipe) -> Prepared:
         opened = time.perf_counter()
         if recipe.views:
             pixels, look = _views_of(picture.image, recipe)
+        elif recipe.whole:
+            pixels, look = preprocess.whole(picture.image, recipe.fit_options), None
         else:
             pixels, look = preprocess.fit(picture.image, **recipe.fit_options), None
     except PictureError as error:

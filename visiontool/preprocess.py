@@ -5,6 +5,7 @@ timm's evaluation transform, so that a network sees the pixels it was measured w
 """
 
 import math
+from collections.abc import Mapping
 from typing import Any, get_args
 
 import numpy as np
@@ -53,12 +54,7 @@ def fit(
     """
     if interpolation not in INTERPOLATIONS:
         raise UsageError(f"interpolation {interpolation!r} is unknown: it is one of {', '.join(INTERPOLATIONS)}")
-    height, width = _resized((image.height, image.width), scaled_size(size, crop_pct), crop_mode)
-    if width * height > _MAX_RESIZED_PIXELS:
-        raise PictureError(
-            f"{image.width}x{image.height} pixels is too elongated for the crop mode 'center':"
-            f" it would have to be resized to {width}x{height}. Use 'border' or 'squash'."
-        )
+    height, width = _checked_size(image, size, crop_mode, crop_pct)
     resized = np.asarray(image.resize((width, height), Image.Resampling[interpolation.upper()]))
     pixels = np.empty((*size, 3), np.uint8)
     pixels[...] = fill if crop_mode == "border" else 0
@@ -66,6 +62,19 @@ def fit(
     from_columns, to_columns = _overlap(width, size[1])
     pixels[to_rows, to_columns] = resized[from_rows, from_columns]
     return pixels
+
+
+def whole(image: Image.Image, options: Mapping[str, Any]) -> NDArray[np.uint8]:
+    """All pixels of the picture, (h, w, 3), for a graph that resizes it itself.
+
+    Args:
+        options: What `fit` takes beside the picture; whatever it refuses for its size is refused here too.
+
+    Raises:
+        PictureError: As `fit`.
+    """
+    _checked_size(image, options["size"], options["crop_mode"], options["crop_pct"])
+    return np.asarray(image)
 
 
 def resize_to(size: tuple[int, int], crop_pct: float, crop_mode: CropMode) -> int:
@@ -95,8 +104,13 @@ def fit_options(spec: ModelSpec) -> dict[str, Any]:
         "crop_mode": spec.crop_mode,
         "crop_pct": spec.crop_pct,
         "interpolation": spec.interpolation,
-        "fill": tuple(round(255 * mean) for mean in (spec.input.mean * 3)[:3]),
+        "fill": fill_color(spec),
     }
+
+
+def fill_color(spec: ModelSpec) -> tuple[int, ...]:
+    """The color of the border, 0..255 for red, green and blue: the mean that the network takes off."""
+    return tuple(round(255 * mean) for mean in (spec.input.mean * 3)[:3])
 
 
 def to_tensor(pixels: NDArray[np.uint8], spec: InputSpec) -> NDArray[Any]:
@@ -121,6 +135,21 @@ def to_tensor(pixels: NDArray[np.uint8], spec: InputSpec) -> NDArray[Any]:
 def scaled_size(size: tuple[int, int], crop_pct: float) -> tuple[int, int]:
     """The (height, width) to resize towards, of which the crop keeps `crop_pct`."""
     return math.floor(size[0] / crop_pct), math.floor(size[1] / crop_pct)
+
+
+def _checked_size(image: Image.Image, size: tuple[int, int], crop_mode: CropMode, crop_pct: float) -> tuple[int, int]:
+    """The (height, width) that the picture is resized to.
+
+    Raises:
+        UsageError, PictureError: As `fit`.
+    """
+    height, width = _resized((image.height, image.width), scaled_size(size, crop_pct), crop_mode)
+    if width * height > _MAX_RESIZED_PIXELS:
+        raise PictureError(
+            f"{image.width}x{image.height} pixels is too elongated for the crop mode 'center':"
+            f" it would have to be resized to {width}x{height}. Use 'border' or 'squash'."
+        )
+    return height, width
 
 
 def _resized(picture: tuple[int, int], scaled: tuple[int, int], crop_mode: CropMode) -> tuple[int, int]:

@@ -241,7 +241,10 @@ class ModelSpec:
         expected_type = {"uint8": "tensor(uint8)", "float32": "tensor(float)", "float16": "tensor(float16)"}[spec.dtype]
         if port.type != expected_type:
             raise ModelError(f"input {shown(port.name)}: the manifest says {spec.dtype}, the graph takes {port.type}")
-        height, width = spec.size
+        takes = (spec.layout, spec.dtype, spec.color)
+        if self.resize == "graph" and takes != ("NHWC", "uint8", "RGB"):
+            raise ModelError(f"a graph that resizes pictures itself takes NHWC uint8 RGB, not {' '.join(takes)}")
+        height, width = spec.size if self.resize == "host" else ("any", "any")
         picture = (height, width, spec.channels) if spec.layout == "NHWC" else (spec.channels, height, width)
         if len(port.shape) != 4 or any(_differ(got, want) for got, want in zip(port.shape[1:], picture, strict=True)):
             raise ModelError(
@@ -273,8 +276,8 @@ def without_trailing_ones(shape: Sequence[int | str | None]) -> Sequence[int | s
     return shape
 
 
-def _differ(got: int | str | None, want: int) -> bool:
-    """Whether an axis surely has another length; a named or unknown axis may have any."""
+def _differ(got: int | str | None, want: int | str) -> bool:
+    """Whether an axis surely has another length; a named or unknown axis may have any, and "any" wants such a one."""
     return isinstance(got, int) and got != want
 
 

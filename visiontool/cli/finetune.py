@@ -57,8 +57,11 @@ _CHANGES = ("mirror", "crop", "rotate", "shift", "zoom", "brightness", "contrast
 @click.option("--folds", type=click.IntRange(2, 100), metavar="N", help="Cross-validate, then train on all.")
 @click.option("--seed", type=click.IntRange(0, 2**32 - 1), metavar="N", help="For all that is drawn.  [default: 0]")
 @click.option("--device", metavar="auto|cpu|cuda[:N]", help="Where the backbone runs.  [default: auto]")
+@options.PROVIDER
 @click.option("-j", "--workers", type=options.COUNT, metavar="N", help="Pictures opened at once. Default: one a core.")
-@click.option("-b", "--batch-size", type=options.COUNT, metavar="N", help="Pictures in one run.  [default: 8]")
+@click.option(
+    "-b", "--batch-size", type=options.COUNT, metavar="N", help="Pictures in one run. Default: 8; more on a GPU."
+)
 @click.option("--max-pixels", callback=options.amount(1000), metavar="N", help="Refuse bigger pictures.")
 @click.option("--max-bytes", callback=options.amount(1024), metavar="N", help="Refuse bigger files.")
 @click.option(
@@ -74,6 +77,7 @@ _CHANGES = ("mirror", "crop", "rotate", "shift", "zoom", "brightness", "contrast
 @click.option("--offline", is_flag=True, help="Use no network, also where -m is not on this machine.")
 @click.option("--json", "as_json", is_flag=True, help="What came out as JSON, instead of the run's path.")
 @click.option("-q", "--quiet", is_flag=True, help="No remarks on stderr; errors stay.")
+@options.VERBOSE
 @click.pass_context
 def finetune(
     context: click.Context,
@@ -91,6 +95,7 @@ def finetune(
     offline: bool,
     as_json: bool,
     quiet: bool,
+    verbose: bool,
     **said: Any,
 ) -> int:
     """Make a model for your own classes: DATA is a folder with a folder of pictures for each.
@@ -106,10 +111,12 @@ def finetune(
     """
     if force and output is None:
         raise UsageError("--force is about the folder of -o; there is none")
+    options.check_loudness(quiet, verbose)
 
     from visiontool.cli.finetuning import show_plan, show_run, write_preview
     from visiontool.cli.progress import only_ours_on_stderr
     from visiontool.cli.pulling import obtain
+    from visiontool.cli.running import say_how
     from visiontool.cli.stages import Stages
     from visiontool.finetune import finetune as run_finetune
     from visiontool.images import DEFAULT_LIMITS, Limits
@@ -126,6 +133,7 @@ def finetune(
         "workers": workers,
         "timeout": timeout,
         "batch_size": batch_size,
+        "opened": (lambda classifier: say_how(classifier, batch_size)) if verbose else (lambda classifier: None),
     }
     if preview_augment is not None:
         with only_ours_on_stderr():

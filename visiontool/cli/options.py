@@ -3,13 +3,24 @@
 import re
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, get_args
 
 import click
+
+from visiontool.errors import UsageError
+from visiontool.spec import Interpolation
+
+if TYPE_CHECKING:
+    from visiontool.outside import Description
+    from visiontool.runtime.gpu import GpuOptions
 
 COUNT = click.IntRange(1, 4096)
 FILE = click.Path(dir_okay=False, path_type=Path)
 FOLDER = click.Path(file_okay=False, path_type=Path)
+PROVIDER = click.option(
+    "--provider", metavar="NAME", help="The provider that runs it: cpu, cuda, tensorrt or another (docs/gpu.md)."
+)
+VERBOSE = click.option("-v", "--verbose", is_flag=True, help="Say on stderr what runs which share of the network.")
 
 
 def complete_model(context: click.Context, parameter: click.Parameter, incomplete: str) -> list[Any]:
@@ -98,3 +109,48 @@ def shard(context: click.Context, parameter: click.Parameter, value: str | None)
     if match is None or not 1 <= int(match[1]) <= int(match[2]):
         raise click.BadParameter(f"{value!r} is not I/N with I from 1 to N, such as 1/4")
     return int(match[1]), int(match[2])
+
+
+def of_outside_files(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Adds the options that say of a file from another tool what it does not say itself; `description` takes them."""
+    for option in reversed(
+        (
+            click.option("--class-names", type=FILE, metavar="FILE", help="Other tool's file: names, one a line."),
+            click.option("--mean", callback=numbers, metavar="R,G,B", help="Other tool's file: mean, scale 0 to 1."),
+            click.option(
+                "--std", callback=numbers, metavar="R,G,B", help="Other tool's file: deviation, scale 0 to 1."
+            ),
+            click.option("--img-size", callback=size, metavar="N|HxW", help="Other tool's file: size in pixels."),
+            click.option("--crop-pct", type=float, metavar="P", help="Other tool's file: what a crop keeps."),
+            click.option(
+                "--interpolation", type=click.Choice(get_args(Interpolation)), help="Other tool's file: resizing."
+            ),
+            click.option("--spec", type=FILE, metavar="FILE", help="Other tool's file: a manifest that says it all."),
+        )
+    ):
+        command = option(command)
+    return command
+
+
+def description(said: dict[str, Any]) -> "Description | None":
+    """What the options of `of_outside_files` say; None where none was given."""
+    if not any(value is not None for value in said.values()):
+        return None
+    from visiontool.outside import Description
+
+    return Description(**said)
+
+
+def gpu_options(provider: str | None, batch_size: int | None) -> "GpuOptions | None":
+    """What has to be known of the runs before the network is opened: TensorRT builds its engine for one batch size."""
+    if provider != "tensorrt" or batch_size is None:
+        return None
+    from visiontool.runtime.gpu import GpuOptions
+
+    return GpuOptions(batch=batch_size)
+
+
+def check_loudness(quiet: bool, verbose: bool) -> None:
+    """Raises UsageError where both -q and -v were given."""
+    if quiet and verbose:
+        raise UsageError("--quiet and --verbose contradict each other; leave one of them out")

@@ -19,13 +19,12 @@ from visiontool.cli.output import FORMATS, check_output, choose_format, is_begun
 from visiontool.cli.sorting import Sorting, check_sorting, undo_sorting
 from visiontool.cli.text import Sample, say
 from visiontool.errors import DataError
-from visiontool.spec import CropMode, Interpolation
+from visiontool.spec import CropMode
 
 if TYPE_CHECKING:
     from visiontool.classifier import Classifier
     from visiontool.cli.output import Format, Rows
     from visiontool.cli.progress import Progress
-    from visiontool.outside import Description
     from visiontool.result import Result
 
 _FINISHED = "its row is there already"  # marks a result that did not come from the network
@@ -55,11 +54,14 @@ _FINISHED = "its row is there already"  # marks a result that did not come from 
 @click.option("--mode", type=click.Choice(("copy", "link", "move")), help="How to sort.  [default: copy]")
 @click.option("--yes", is_flag=True, help="Yes, move: --mode move takes pictures out of their folders.")
 @click.option("--undo", is_flag=True, help="Take back all that was sorted into DIR.")
-@click.option("-b", "--batch-size", type=options.COUNT, metavar="N", help="Pictures in one run.  [default: 8]")
+@click.option(
+    "-b", "--batch-size", type=options.COUNT, metavar="N", help="Pictures in one run. Default: 8; more on a GPU."
+)
 @click.option("-j", "--workers", type=options.COUNT, metavar="N", help="Pictures opened at once. Default: one a core.")
 @click.option(
     "--device", default="auto", show_default=True, metavar="auto|cpu|cuda[:N]", help="Where the network runs."
 )
+@options.PROVIDER
 @click.option(
     "--min-probability",
     type=click.FloatRange(0.0, 1.0),
@@ -83,13 +85,8 @@ _FINISHED = "its row is there already"  # marks a result that did not come from 
 @click.option("--weights", type=options.FILE, metavar="FILE", help="Weights of the network that -m names.")
 @click.option("--offline", is_flag=True, help="Use no network, also where -m is not on this machine.")
 @click.option("-q", "--quiet", is_flag=True, help="No remarks on stderr; errors stay.")
-@click.option("--class-names", type=options.FILE, metavar="FILE", help="Other tool's file: names, one a line.")
-@click.option("--mean", callback=options.numbers, metavar="R,G,B", help="Other tool's file: mean, scale 0 to 1.")
-@click.option("--std", callback=options.numbers, metavar="R,G,B", help="Other tool's file: deviation, scale 0 to 1.")
-@click.option("--img-size", callback=options.size, metavar="N|HxW", help="Other tool's file: size in pixels.")
-@click.option("--crop-pct", type=float, metavar="P", help="Other tool's file: what a crop keeps.")
-@click.option("--interpolation", type=click.Choice(get_args(Interpolation)), help="Other tool's file: resizing.")
-@click.option("--spec", type=options.FILE, metavar="FILE", help="Other tool's file: a manifest that says it all.")
+@options.VERBOSE
+@options.of_outside_files
 @click.pass_context
 def predict(
     context: click.Context,
@@ -110,6 +107,7 @@ def predict(
     batch_size: int | None,
     workers: int | None,
     device: str,
+    provider: str | None,
     min_probability: float,
     crop_mode: CropMode | None,
     no_recursive: bool,
@@ -119,6 +117,7 @@ def predict(
     weights: Path | None,
     offline: bool,
     quiet: bool,
+    verbose: bool,
     **description: Any,
 ) -> int:
     """Tell what is on pictures: files, folders and globs, in the order given; - and @FILE read a list of them.
@@ -137,6 +136,7 @@ def predict(
     if not paths:
         raise click.UsageError("name pictures, folders or globs; or - for a list on stdin", context)
     check_sorting(sort_into, mode, yes)
+    options.check_loudness(quiet, verbose)
 
     from visiontool.find import count_images, find_images, is_fed, is_one_file
     from visiontool.pipeline import FEW
@@ -169,13 +169,19 @@ def predict(
     classifier = Classifier.load(
         obtain(model, weights=weights, offline=offline, quiet=quiet),
         device=device,
+        provider=provider,
         threads=1 if many else 0,
         crop_mode=crop_mode,
-        description=_description(description),
+        description=options.description(description),
         limits=Limits(max_pixels or DEFAULT_LIMITS.max_pixels, max_bytes or DEFAULT_LIMITS.max_bytes),
+        gpu=options.gpu_options(provider, batch_size),
     )
     if not quiet:
         _remark(classifier, model)
+    if verbose:
+        from visiontool.cli.running import say_how
+
+        say_how(classifier, batch_size)
     _silence_pillow()
     gc.freeze()  # else the first collection walks all that the start made, which takes 10 ms
     gc.enable()  # off since the start (visiontool/__main__.py)
@@ -289,24 +295,20 @@ def _silence_pillow() -> None:
     logging.getLogger("PIL").addHandler(logging.NullHandler())
 
 
-def _description(said: dict[str, Any]) -> "Description | None":
-    if not any(value is not None for value in said.values()):
-        return None
-    from visiontool.outside import Description
-
-    return Description(**said)
-
-
 def _remark(classifier: "Classifier", model: str | None) -> None:
     """Says once, on stderr, which model answers."""
     from visiontool.store import DEFAULT_MODEL, MODEL_VARIABLE
 
     spec = classifier.spec
-    text = f"Model {spec.name}: {len(spec.labels)} classes, on {classifier.device}."
+    device, provider = classifier.device, classifier.provider
+    where = device if device.startswith(provider) else f"{device} by {provider}"
+    text = f"Model {spec.name}: {len(spec.labels)} classes, on {where}."
     if model is None and os.environ.get(MODEL_VARIABLE):
         text += f" {MODEL_VARIABLE} names it."
     elif model is None:
         text += " Built in, small; -m names another." if spec.name == DEFAULT_MODEL else " Chosen by: models default."
     say(text)
+    if classifier.passed_over is not None:
+        say('The GPU cannot be used; "visiontool doctor" says why.')
     if classifier.assumed:
         say(f"Neither it nor you said, so taken: {', '.join(classifier.assumed)}.")

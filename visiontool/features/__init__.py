@@ -71,12 +71,13 @@ def extract(
         progress: called with the number of pictures that are done and of all.
 
     Raises:
-        ModelError: the model file has no embedding output.
+        ModelError: the model file has no embedding output, or resizes pictures itself.
         UsageError: no view, or a number out of range.
         VisiontoolError: no process could be started to open pictures in.
     """
     if not views or (workers is not None and workers < 1) or (batch_size is not None and batch_size < 1):
         raise UsageError("extract needs a view; workers and batch_size must be at least 1")
+    classifier.check_finetunable()
     opening = Opening(workers or cores(), timeout)
     run = _Extraction(classifier, paths, views, limits, opening, progress or (lambda *_: None))
     with _store(classifier, run.recipe) if use_cache else Store(None) as store:
@@ -189,8 +190,10 @@ class _Extraction:
             return []
         pixels = np.concatenate(pictures)
         parts = np.split(pixels, range(batch_size, len(pixels), batch_size))
-        runs = [self._classifier.run(part, self._output) for part in parts]
-        vectors = np.concatenate(runs).reshape(len(pictures), len(pixels) // len(pictures), -1)
+        views = len(pixels) // len(pictures)
+        full = min(batch_size, max(1, batch_size // views) * views)
+        runs = [self._classifier.run(part, self._output, pad_to=full) for part in parts]
+        vectors = np.concatenate(runs).reshape(len(pictures), views, -1)
         if vectors.shape[2] != self.embeddings.shape[2]:
             raise ModelError(
                 f"{self._classifier.path}: output {self._output!r} gives {vectors.shape[2]} numbers for a picture;"

@@ -39,7 +39,8 @@ def backbone_digest(classifier: "Classifier", recipe: Recipe) -> str:
         asdict(classifier.spec.input),
         recipe.fit_options,
         recipe.resize_to,
-        classifier.device.partition(":")[0],  # the execution provider
+        classifier.provider,
+        classifier.gpu,
         onnxruntime.__version__,
         PIL.__version__,
     ]

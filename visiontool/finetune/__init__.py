@@ -5,7 +5,7 @@ solved on them (`head`) and put behind the same graph (`graph`). Nothing here ne
 """
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -65,6 +65,7 @@ def finetune(
     batch_size: int | None = None,
     progress: Progress = lambda stage, done, total: None,
     remark: Remark = lambda text: None,
+    opened: Callable[[Classifier], None] = lambda classifier: None,
 ) -> Run:
     """Finetunes a model on a dataset and writes the folder of the run.
 
@@ -76,6 +77,7 @@ def finetune(
             them, but for what is refused.
         progress: called with the stage ("check", "plain", "views", "head" or "folds") and how much of it is done.
         remark: called with what the user should know, a line each.
+        opened: called with the model whose backbone is taken, before it runs.
 
     Raises:
         DataError: the dataset cannot be used (`dataset.Unusable` lists all faults).
@@ -85,6 +87,7 @@ def finetune(
     """
     views = augment.views(wanted.views, wanted.augment, wanted.seed)
     classifier = open_model(wanted, model, limits)
+    opened(classifier)
     data = read_data(wanted, classifier)
     if wanted.labels_file is None:
         run_folder.check_outside(wanted.data, output)
@@ -124,12 +127,19 @@ def open_model(wanted: Settings, model: Path | None, limits: Limits) -> Classifi
     """The model of the settings, ready for many pictures.
 
     Raises:
-        ModelError: there is no such model, or it has no embedding for a new head to stand on.
+        ModelError: there is no such model, it has no embedding for a new head to stand on, or it resizes pictures
+            itself.
     """
     classifier = Classifier.load(
-        model or wanted.model, device=wanted.device, threads=1, crop_mode=wanted.crop_mode, limits=limits
+        model or wanted.model,
+        device=wanted.device,
+        provider=wanted.provider,
+        threads=1,
+        crop_mode=wanted.crop_mode,
+        limits=limits,
     )
     classifier.embedding_output()
+    classifier.check_finetunable()
     return classifier
 
 

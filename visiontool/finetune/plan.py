@@ -2,10 +2,12 @@
 
 import time
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
 from visiontool import augment, dataset, features
+from visiontool.classifier import Classifier
 from visiontool.dataset import Dataset
 from visiontool.finetune import TIMEOUT_S, open_model, read_data
 from visiontool.finetune.embedded import UNUSED, few_of
@@ -41,6 +43,7 @@ def plan(
     workers: int | None = None,
     timeout: float = TIMEOUT_S,
     batch_size: int | None = None,
+    opened: Callable[[Classifier], None] = lambda classifier: None,
 ) -> Plan:
     """What `finetune` would do with the same arguments. Writes nothing.
 
@@ -49,6 +52,7 @@ def plan(
     """
     views = augment.views(wanted.views, wanted.augment, wanted.seed)
     classifier = open_model(wanted, model, limits)
+    opened(classifier)
     data = read_data(wanted, classifier)
     dataset.check(data)
     splits = dataset.split(data, val_share=wanted.val_share, seed=wanted.seed)

@@ -57,6 +57,7 @@ class Settings:
     folds: int | None = None  # accuracy by cross-validation in so many parts, instead of by one split
     seed: int = 0
     device: str = "auto"
+    provider: str | None = None  # of onnxruntime; None for what suits the device
 
     def __post_init__(self) -> None:
         for name, (low, high) in _RANGES.items():

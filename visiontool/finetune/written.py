@@ -56,7 +56,7 @@ def write_model(
     )
     file = folder / MODEL_FILE
     spec = with_head(base.path, file, head.weight, head.bias, spec)
-    written = Classifier.load(file, device=base.device, limits=limits)
+    written = Classifier.load(file, device=base.device, provider=base.provider, limits=limits)
     logits = written.logits([seen.data.samples[index].path for index in some.tolist()])
     expected = seen.embeddings[some, 0] @ head.weight.T + head.bias
     difference = float(np.abs(logits - expected).max() / np.abs(expected).max())

@@ -1,0 +1,40 @@
+"""What -v says: what a network runs on, and which share of it."""
+
+import platform
+from typing import TYPE_CHECKING
+
+import visiontool
+from visiontool.cli.text import counted, say
+
+if TYPE_CHECKING:
+    from visiontool.classifier import Classifier
+
+
+def say_how(classifier: "Classifier", batch_size: int | None) -> None:
+    """Says on stderr what a network runs on, which provider has how many of its nodes, and versions."""
+    import onnxruntime
+
+    from visiontool.runtime import nvidia
+    from visiontool.wheels import wheels
+
+    shares_of = classifier.assignment() or {classifier.provider: 0}  # a graph may be all constants
+    (most, nodes), *others = shares_of.items()
+    if others:
+        shares = ", ".join(f"{count:,} by {name}" for name, count in others)
+        total = nodes + sum(count for _, count in others)
+        say(f"Runs on {classifier.device}: {nodes:,} of {counted(total, 'node')} by the provider {most}, {shares}.")
+    else:
+        say(f"Runs on {classifier.device}: all {counted(nodes, 'node')} by the provider {most}.")
+    if classifier.passed_over is not None:
+        say(f"Not on the GPU: {classifier.passed_over}")
+    if classifier.device.startswith("cuda:"):
+        gpu = nvidia.gpus()[int(classifier.device.partition(":")[2])]
+        say(f"{gpu.name}, {gpu.memory_bytes / 2**30:.0f} GiB, driver {nvidia.driver_version()}.")
+    threads = "as many threads as cores" if classifier.threads == 0 else counted(classifier.threads, "thread")
+    each = f", each with {threads}" if classifier.provider == "cpu" else ""
+    runs = counted(classifier.runs_at_once, "run")
+    say(f"{runs} at once{each}; up to {counted(classifier.batch_size(batch_size), 'picture')} in a run.")
+    say(
+        f"visiontool {visiontool.__version__}, {', '.join(wheels()) or onnxruntime.__version__}, "
+        f"Python {platform.python_version()}."
+    )

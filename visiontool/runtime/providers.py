@@ -1,0 +1,188 @@
+"""The execution providers of onnxruntime by their short names: which there are, why one cannot be used, opening one.
+
+onnxruntime lists what it was built with, whether or not that can be loaded, and takes the CPU in silence where it
+cannot. So each library is loaded here first, which names what is missing, and then the session is asked what it took.
+"""
+
+import ctypes
+import io
+import os
+import sys
+from contextlib import redirect_stdout, suppress
+from functools import cache
+from importlib.util import find_spec
+from pathlib import Path
+
+import onnxruntime
+
+from visiontool import wheels
+from visiontool.errors import DeviceError, ModelError, UsageError, closest, first_line, missing_extra, pip
+from visiontool.onnx_scan import Scan
+from visiontool.runtime import (
+    ON_GPUS,
+    OpenModel,
+    assignment,
+    create_session,
+    gpu,
+    gpu_in_sight,
+    nvidia,
+    ports,
+    stdout_is_stderr,
+)
+from visiontool.runtime.gpu import GpuOptions
+
+_SUFFIX = "ExecutionProvider"
+_RENAMED = {"DmlExecutionProvider": "directml", "NvTensorRTRTXExecutionProvider": "tensorrt-rtx"}
+# All wheels of onnxruntime share the module's name, so one must go before another comes.
+_WHEELS = {
+    "directml": "onnxruntime-directml",
+    "migraphx": "onnxruntime-migraphx",
+    "openvino": "onnxruntime-openvino",
+    "webgpu": "onnxruntime-webgpu",
+}
+_DRIVER = "nvcuda" if sys.platform == "win32" else "libcuda.so"
+_TENSORRT = 10  # onnxruntime's provider is linked with this major version; the newest in the package index is another
+
+
+def short_name(full: str) -> str:
+    """ "cuda" for "CUDAExecutionProvider"."""
+    return _RENAMED.get(full, full.removesuffix(_SUFFIX).lower())
+
+
+def built_in() -> dict[str, str]:
+    """The providers that the installed onnxruntime was built with: the short name of each and onnxruntime's."""
+    return {short_name(full): full for full in onnxruntime.get_available_providers()}
+
+
+def check_name(provider: str) -> None:
+    """Raises UsageError for a name that no onnxruntime knows."""
+    known = {short_name(full) for full in onnxruntime.get_all_providers()} | set(built_in())
+    if provider not in known:
+        raise UsageError(
+            f"provider {provider!r} is not known; the installed onnxruntime has {', '.join(reversed(built_in()))}."
+            f"{closest(provider, known)}"
+        )
+
+
+def why_not(provider: str, number: int = 0) -> str | None:
+    """What keeps a provider from being used, and what to type where that is known; None where it can be loaded.
+
+    Args:
+        number: of the GPU.
+    """
+    if provider not in built_in():
+        return _not_built_in(provider)
+    if provider not in ON_GPUS:
+        return None  # only a session will tell
+    if not gpu_in_sight():
+        return "no NVIDIA GPU or driver was found"
+    with stdout_is_stderr():
+        reason = _why_no_library(provider)
+    if reason is not None:
+        return reason
+    count = len(nvidia.gpus())
+    if number >= count:
+        hidden = os.environ.get("CUDA_VISIBLE_DEVICES")
+        because = "" if hidden is None else f" (CUDA_VISIBLE_DEVICES is {hidden!r})"
+        return f"the driver shows {count} GPU{'' if count == 1 else 's'} here, counted from 0{because}"
+    return None
+
+
+def open_on(
+    path: Path, found: Scan, provider: str, device: str, options: GpuOptions | None, *, many: bool
+) -> OpenModel:
+    """A model file that was scanned, opened on another provider than the CPU.
+
+    Args:
+        device: "cuda:N", or "cuda" or "auto" for the first GPU.
+        many: whether it is worth a search for the fastest kernels.
+
+    Raises:
+        DeviceError: that is not possible, or none of the network's nodes would run there.
+        ConversionError: TensorRT's engines cannot be kept.
+        ModelError: a CUDA graph was asked for, and the network takes pictures of any size.
+        UsageError: options out of range.
+    """
+    number = int(device.partition(":")[2] or 0)
+    asked = f"device {device!r}" if provider == "cuda" and device != "auto" else f"provider {provider!r}"
+    remedy = "--device cpu, or --device auto" if asked.startswith("device") else "another --provider, or leave it out"
+    refusal = f"{asked} cannot be used: {{}}\nUse {remedy} to take what works."
+    if (reason := why_not(provider, number)) is not None:
+        raise DeviceError(refusal.format(reason))
+    full, on_gpu = built_in()[provider], provider in ON_GPUS
+    options = options or GpuOptions()
+    chain = gpu.chain(provider, number, path, found, options, many=many) if on_gpu else [(full, {})]
+    try:
+        sessions = [
+            # More threads than one gain nothing where the nodes run elsewhere (onnxruntime#20494).
+            create_session(path, [*chain, "CPUExecutionProvider"], threads=1, record=True)
+            for _ in range(options.sessions if on_gpu else 1)
+        ]
+    except ModelError as error:
+        raise DeviceError(refusal.format(first_line(error))) from None
+    if sessions[0].get_providers()[0] != full:  # onnxruntime falls back to the CPU in silence
+        raise DeviceError(refusal.format("onnxruntime could not start on it (the lines above say why)"))
+    inputs, outputs = ports(sessions[0])
+    where = f"cuda:{number}" if on_gpu else provider
+    bound = gpu.bind(provider, sessions, inputs, outputs, where, options) if on_gpu else None
+    opened = OpenModel(path, found, sessions[0], inputs, outputs, where, provider, bound)
+    if not assignment(opened).get(provider):
+        raise DeviceError(refusal.format("it runs none of the nodes of this network"))
+    return opened
+
+
+def _not_built_in(provider: str) -> str:
+    installed = ", ".join(wheels.wheels()) or f"onnxruntime {onnxruntime.__version__}"
+    reason = f"the installed onnxruntime ({installed}) is built without it."
+    if provider in ON_GPUS:
+        wheel = '"visiontool[gpu]"'
+    elif provider in _WHEELS:
+        wheel = _WHEELS[provider]
+    else:
+        return reason
+    packages = " ".join(wheels.names()) or "onnxruntime"
+    commands = f"{pip(f'uninstall {packages}')}, then {pip(f'install {wheel}')}"
+    return f"{reason}\nWhere it is offered for this platform: {commands}"
+
+
+@cache
+def _why_no_library(provider: str) -> str | None:
+    """What keeps the library of CUDA's or TensorRT's provider from loading. It stays loaded where nothing does."""
+    with redirect_stdout(io.StringIO()):  # it prints what it misses, which is said better below
+        onnxruntime.preload_dlls()
+    if (reason := _load("cuda")) is not None:
+        if _DRIVER in reason:
+            return f"{reason}.\nThat is a part of NVIDIA's driver. A container gets it by --gpus all."
+        return f"{reason}. {missing_extra('gpu', 'CUDA')}"
+    if provider == "cuda":
+        return None
+    _preload_tensorrt()
+    if (reason := _load("tensorrt")) is not None:
+        major = (onnxruntime.cuda_version or "13").partition(".")[0]
+        command = pip(f'install "tensorrt-cu{major}<{_TENSORRT + 1}"')
+        return f"{reason}.\nTensorRT {_TENSORRT} comes by: {command}"
+    return None
+
+
+def _load(name: str) -> str | None:
+    """Loads the library of a provider; says what the system's loader says where it cannot."""
+    folder = Path(onnxruntime.__file__).parent / "capi"
+    windows = sys.platform == "win32"
+    file = f"onnxruntime_providers_{name}.dll" if windows else f"libonnxruntime_providers_{name}.so"
+    try:
+        if not windows:
+            ctypes.CDLL(str(folder / "libonnxruntime_providers_shared.so"), mode=ctypes.RTLD_GLOBAL)
+        ctypes.CDLL(str(folder / file))
+    except OSError as error:
+        return first_line(error)
+    return None
+
+
+def _preload_tensorrt() -> None:
+    """Loads TensorRT's libraries from its wheel, which the system's loader does not search."""
+    found = find_spec("tensorrt_libs")
+    for folder in (found.submodule_search_locations or []) if found else []:
+        for name in ("nvinfer", "nvinfer_plugin", "nvonnxparser"):  # in the order of their dependencies
+            file = f"{name}_{_TENSORRT}.dll" if sys.platform == "win32" else f"lib{name}.so.{_TENSORRT}"
+            with suppress(OSError):  # what is missing then, the provider's library says
+                ctypes.CDLL(str(Path(folder, file)), mode=ctypes.RTLD_GLOBAL)
