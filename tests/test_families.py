@@ -14,6 +14,7 @@ pytest.importorskip("timm")
 from random_weights import random_weights  # noqa: E402
 
 from visiontool import Classifier, InputSpec, ModelSpec  # noqa: E402
+from visiontool.export import Wanted, export, find  # noqa: E402
 from visiontool.find import find_images  # noqa: E402
 from visiontool.training import backbone, parity  # noqa: E402
 from visiontool.training.contract import InContract  # noqa: E402
@@ -115,6 +116,12 @@ def test_a_file_answers_as_torch_does(family, tmp_path):
     nodes = [(node.op_type, *node.input) for node in onnx.load(path).graph.node]
     work = [node for node in nodes if node[0] in ("Conv", "Gemm", "MatMul")]
     assert len(set(work)) == len(work), "a layer is in the graph twice"
+
+    is_small = path.stat().st_size < 30e6  # the others take long
+    for precision in ("fp32", "fp16") if is_small else ("fp32",):  # what misses the gate raises GateError
+        exported = export(find(str(path)), tmp_path / f"{precision}.onnx", Wanted(precision=precision))
+        assert exported.comparison is not None
+        assert exported.spec.precision == precision
 
 
 def test_every_family_of_the_classics_is_here():

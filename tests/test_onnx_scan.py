@@ -143,7 +143,8 @@ def test_external_data_is_refused_wherever_it_hides(
     path.write_bytes(model.SerializeToString())
     message = refusal(path)
     assert "the tensor 'far' is kept in another file (external data)" in message
-    assert "onnx.save(onnx.load('model.onnx'), 'single.onnx')" in message
+    assert f"visiontool export {path} --onnx -o single.onnx" in message
+    assert scan(path, external=True).external == "far"
 
 
 def test_a_tensor_without_a_name_is_refused_too(tmp_path: Path) -> None:

@@ -28,7 +28,7 @@ def with_head(
         weight: (C, D).
         bias: (C,).
         spec: what the file is to say of itself. What the graph decides is filled in here: `input`, `logits`,
-            `embedding`, `feature_map` and `activation`.
+            `embedding`, `feature_map`, `activation` and `resize`.
 
     Returns:
         The spec as written.
@@ -55,6 +55,7 @@ def with_head(
         embedding=before.embedding,
         feature_map=before.feature_map,
         activation="none",
+        resize=before.resize,
     )
     del model.metadata_props[:]
     helper.set_model_props(model, spec.to_metadata())

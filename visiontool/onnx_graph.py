@@ -10,13 +10,16 @@ from visiontool.errors import ModelError
 from visiontool.onnx_scan import Scan, scan
 
 
-def load(path: Path) -> tuple[onnx.ModelProto, Scan]:
+def load(path: Path, *, external: bool = False) -> tuple[onnx.ModelProto, Scan]:
     """Reads the .onnx file at `path`, weights included.
+
+    Args:
+        external: lets tensors lie in other files (`onnx_scan.scan`); these are not read.
 
     Raises:
         ModelError: the scan refuses the file, or it cannot be read.
     """
-    found = scan(path)
+    found = scan(path, external=external)
     try:
         # onnx.load would take a file for JSON or text by its name.
         model = onnx.load(path, format="protobuf", load_external_data=False)
@@ -62,3 +65,35 @@ def values_used(node: onnx.NodeProto) -> Iterator[str]:
             for inner in graph.node:
                 yield from values_used(inner)
             yield from (output.name for output in graph.output)
+
+
+def clean(model: onnx.ModelProto) -> None:
+    """Takes out, in place, what no run needs and what may name files of the machine that wrote the model: comments,
+    and the exporter's notes on where in the source each node was made. The model's own metadata stays.
+    """
+    model.doc_string = ""
+    for function in model.functions:
+        function.doc_string = ""
+        del function.metadata_props[:]
+        _clean_nodes(function.node)
+    _clean_graph(model.graph)
+
+
+def _clean_graph(graph: onnx.GraphProto) -> None:
+    graph.doc_string = ""
+    del graph.metadata_props[:]
+    for part in (*graph.input, *graph.output, *graph.value_info, *graph.initializer):
+        part.doc_string = ""
+        del part.metadata_props[:]
+    _clean_nodes(graph.node)
+
+
+def _clean_nodes(nodes: Iterable[onnx.NodeProto]) -> None:
+    for node in nodes:
+        node.doc_string = ""
+        del node.metadata_props[:]
+        for attribute in node.attribute:
+            attribute.doc_string = ""
+            for graph in (attribute.g, *attribute.graphs):
+                if graph.node:
+                    _clean_graph(graph)

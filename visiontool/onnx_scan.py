@@ -53,10 +53,15 @@ class Scan(NamedTuple):
 
     metadata: dict[str, str]
     final_operators: dict[str, str]  # for each output of the graph the operator that makes it, "" where it is unknown
+    external: str | None = None  # the name of a tensor that lies in another file
 
 
-def scan(path: Path) -> Scan:
+def scan(path: Path, *, external: bool = False) -> Scan:
     """Scans the .onnx file at `path`.
+
+    Args:
+        external: lets tensors lie in other files. For `export.external` alone, which looks where these are: onnxruntime
+            would follow them, so such a file must not be opened as it is.
 
     Raises:
         ModelError: the file cannot be read, is no ONNX file, is too large, keeps tensors in other files, or has a
@@ -70,20 +75,35 @@ def scan(path: Path) -> Scan:
             if size > MAX_FILE_BYTES:
                 raise ModelError(f"{path}: {size:,} bytes; a model file has at most {MAX_FILE_BYTES:,}")
             with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
-                return _scan(data, path)
+                return _scan(data, path, external=external)
     except OSError as error:
         raise ModelError(f"{path}: cannot be read: {error.strerror}") from None
 
 
-def _scan(data: mmap.mmap, path: Path) -> Scan:
+def scan_bytes(data: bytes, path: Path) -> Scan:
+    """Scans what is to be written to an .onnx file, as `scan` does; `path` is for messages.
+
+    Raises:
+        ModelError: as `scan`.
+    """
+    return _scan(data, path, external=False)
+
+
+def _scan(data: mmap.mmap | bytes, path: Path, *, external: bool) -> Scan:
     if data[:19] == b"version https://git":
         raise ModelError(f"{path}: only a pointer of Git LFS to the model file; fetch it with: git lfs pull")
     if data[4:8] == b"ORTM" or path.suffix.lower() == ".ort":
         raise ModelError(f"{path}: onnxruntime's own format; give the .onnx file that it was made from")
     try:
-        return _read_model(_Protobuf(data), len(data), path)
+        found = _read_model(_Protobuf(data), len(data), path)
     except _MalformedError as error:
         raise ModelError(f"{path}: not an ONNX file, or a damaged one ({error})") from None
+    if found.external is not None and not external:
+        raise ModelError(
+            f"{path}: the tensor {shown(found.external)} is kept in another file (external data); "
+            f"one file is expected.\nMake one of it with: visiontool export {path} --onnx -o single.onnx"
+        )
+    return found
 
 
 def _read_model(data: "_Protobuf", size: int, path: Path) -> Scan:
@@ -103,14 +123,8 @@ def _read_model(data: "_Protobuf", size: int, path: Path) -> Scan:
             metadata[texts.get(1, "")] = texts.get(2, "")
     if graph is None:
         raise _MalformedError("it has no graph")
-    tensor = _external_tensor(data, "Model", 0, size, 0)
-    if tensor is not None:
-        raise ModelError(
-            f"{path}: the tensor {shown(tensor)} is kept in another file (external data); one file is expected.\n"
-            'Make one of it with: python -c "import onnx; '
-            "onnx.save(onnx.load('model.onnx'), 'single.onnx')\""
-        )
-    return Scan(metadata, _final_operators(data, *graph))
+    external = _external_tensor(data, "Model", 0, size, 0)
+    return Scan(metadata, _final_operators(data, *graph), external)
 
 
 class _MalformedError(Exception):
@@ -120,7 +134,7 @@ class _MalformedError(Exception):
 class _Protobuf:
     """The bytes of a file, read field by field, up to a number of fields that bounds the time."""
 
-    def __init__(self, data: mmap.mmap) -> None:
+    def __init__(self, data: mmap.mmap | bytes) -> None:
         self._data = data
         self._fields_left = MAX_FIELDS
 
@@ -193,7 +207,7 @@ def _check_length(start: int, end: int, max_bytes: int) -> None:
 
 
 def _external_tensor(data: _Protobuf, message: str, start: int, end: int, depth: int) -> str | None:
-    """The name of a tensor below this message that lies in another file, or None.
+    """The name of the first tensor below this message that lies in another file, or None. All of it is walked through.
 
     Raises:
         _MalformedError: also for a Split that miscounts its outputs.
@@ -204,19 +218,19 @@ def _external_tensor(data: _Protobuf, message: str, start: int, end: int, depth:
         return _name_if_external(data, start, end)
     inside = _INSIDE[message]
     is_node, is_split = message == "Node", False
+    external: str | None = None
     for number, wire, first, last in data.fields(start, end):
         if wire != _BYTES:
             continue
         if number in inside:
             tensor = _external_tensor(data, inside[number], first, last, depth + 1)
-            if tensor is not None:
-                return tensor
+            external = tensor if external is None else external
         elif is_node and number in _NODE_NAMES:
             _check_length(first, last, MAX_NAME_BYTES)  # they are read later, if at all
             is_split |= number == _NODE_OPERATOR and data.text(first, last) == "Split"
     if is_split:
         _check_split(data, start, end)
-    return None
+    return external
 
 
 def _check_split(data: _Protobuf, start: int, end: int) -> None:

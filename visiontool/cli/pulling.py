@@ -51,14 +51,14 @@ def pull_shown(
     from visiontool.pull import pull
 
     gc.enable()  # off since the start (visiontool/__main__.py)
-    with _Telling(name, quiet) as telling:
+    with Telling(name, quiet) as telling:
         pulled = pull(name, img_size=img_size, weights=weights, offline=offline, progress=telling.update)
     if telling.begun and not quiet:
         say(f"{pulled.name} is ready: {pulled.size_bytes / 1e6:,.1f} MB; from now on without network and torch.")
     return pulled
 
 
-class _Telling:
+class Telling:
     """A line when it begins, and on a terminal a bar for each stage. A context."""
 
     def __init__(self, name: str, quiet: bool) -> None:
@@ -67,7 +67,7 @@ class _Telling:
         self._quiet = quiet
         self._stages = Stages(_WORDS, in_bytes=("download",), shown=not quiet)
 
-    def __enter__(self) -> "_Telling":
+    def __enter__(self) -> "Telling":
         return self
 
     def __exit__(self, *_: object) -> None:

@@ -1,0 +1,199 @@
+"""What is exported: from what the user names, or does not name, to a graph in memory and what it says of itself."""
+
+import tempfile
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+import onnx
+from onnx import TensorProto
+
+from visiontool import onnx_graph, store
+from visiontool.cache import MODEL_FILE
+from visiontool.classifier import Classifier
+from visiontool.errors import ConversionError, ModelError, UsageError
+from visiontool.export import external
+from visiontool.finetune import settings
+from visiontool.finetune.report import METRICS_FILE
+from visiontool.finetune.run_folder import PARTIAL, RUNS
+from visiontool.onnx_scan import scan
+from visiontool.outside import Description
+from visiontool.pull import Progress, pull
+from visiontool.spec import MANIFEST_KEY, CropMode, ModelSpec, Precision
+
+_QUANTIZED = ("DequantizeLinear", "QLinearConv", "QLinearMatMul", "ConvInteger", "MatMulInteger")
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """A model to export. A context: at its end, a file that was made for it is gone.
+
+    Attributes:
+        model: its graph, which may be changed.
+        spec: what it says of itself.
+        path: a model file that answers as it does. Where the source keeps tensors in other files, one that has all of
+            them, until `close`.
+        run: the folder of the finetuned run that it is the model of, or None.
+        said: which model was taken and why, a sentence for the user; "" where the user named it.
+    """
+
+    model: onnx.ModelProto
+    spec: ModelSpec
+    path: Path
+    run: Path | None = None
+    said: str = ""
+    _folder: "tempfile.TemporaryDirectory[str] | None" = field(default=None, repr=False)
+
+    def close(self) -> None:
+        """Deletes the file that was made for it, if there is one."""
+        if self._folder is not None:
+            self._folder.cleanup()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+def find(
+    model: str | None,
+    *,
+    architecture: str | None = None,
+    description: Description | None = None,
+    crop_mode: CropMode | None = None,
+    offline: bool = False,
+    progress: Progress | None = None,
+    remark: Callable[[str], None] = lambda text: None,
+) -> Source:
+    """Finds what is to be exported. Only what has to be pulled first needs torch.
+
+    Args:
+        model: a run, an .onnx file, the name of a network, "local-dir:FOLDER", "hf-hub:ORG/NAME", or a file of weights;
+            None for the newest finished run in runs/, or else the default model.
+        architecture: the network that the file of weights is of.
+        description: what a file from another tool does not say of itself.
+        crop_mode: instead of the model's own.
+        offline: uses no network.
+        progress: as `pull.pull` takes it, where the model is not on this machine.
+        remark: called with what the user should know, a line each.
+
+    Raises:
+        ModelError: no such model, or one that is broken, unsafe, or does not say what is needed.
+        ConversionError: weights that do not become a model, or no room for a temporary file.
+        UsageError: arguments that contradict each other or the model.
+    """
+    said = ""
+    if model is None:
+        if architecture is not None:
+            raise UsageError(f"--architecture {architecture} goes with a file of weights: name that as MODEL")
+        model, said = _not_named()
+    path = _file(model, architecture, offline, progress)
+    is_run = path.name == MODEL_FILE and (path.parent / settings.FILE).is_file()
+    run = path.parent if is_run else None
+    if scan(path, external=True).external is None:
+        graph, spec = _read(path, description, crop_mode, remark)
+        return Source(graph, spec, path, run, said)
+    folder = tempfile.TemporaryDirectory(prefix="visiontool-")
+    try:
+        single = Path(folder.name, path.name)
+        _write(single, external.merged(path), path)
+        graph, spec = _read(single, description, crop_mode, remark, called=path)
+    except BaseException:
+        folder.cleanup()
+        raise
+    return Source(graph, spec, single, run, said, folder)
+
+
+def newest_run() -> Path | None:
+    """The run in runs/ that was finished last, or None."""
+    runs = []
+    for folder in RUNS.iterdir() if RUNS.is_dir() else ():
+        if folder.name.startswith(".") or folder.name.endswith(PARTIAL):
+            continue
+        with suppress(OSError):  # it may be deleted in this moment
+            if (folder / settings.FILE).is_file() and (folder / MODEL_FILE).is_file():
+                runs.append((_finished_at(folder), folder))
+    return max(runs)[1] if runs else None
+
+
+def _finished_at(run: Path) -> int:
+    """When a run was finished; its model may have been written again since."""
+    last = run / METRICS_FILE
+    return (last if last.is_file() else run / MODEL_FILE).stat().st_mtime_ns
+
+
+def _not_named() -> tuple[str, str]:
+    run = newest_run()
+    if run is not None:
+        return str(run), f"Exporting {run}, the newest finished run."
+    name = store.default_model()
+    return name, f"Exporting {name}, the default model: there is no finished run in {RUNS}/."
+
+
+def _file(model: str, architecture: str | None, offline: bool, progress: Progress | None) -> Path:
+    """The model file that `model` means; it is pulled where it is not on this machine."""
+    is_weights = Path(model).suffix.lower() in store.WEIGHTS_SUFFIXES and Path(model).is_file()
+    if architecture is not None:
+        if not is_weights:
+            raise UsageError(
+                f"--architecture {architecture} goes with a file of weights, a .safetensors or .pth; "
+                f"{model} is none, or is not there"
+            )
+        return pull(architecture, weights=Path(model), offline=offline, progress=progress).path
+    if is_weights:
+        raise UsageError(
+            f"{model}: weights of torch, which do not name their network.\n"
+            "Add --architecture NAME, a name of: visiontool models"
+        )
+    try:
+        return store.resolve(model)
+    except store.ModelNotPulled as error:
+        return pull(error.name, offline=offline, progress=progress).path
+
+
+def _write(file: Path, data: bytes, source: Path) -> None:
+    try:
+        file.write_bytes(data)
+    except OSError as error:
+        raise ConversionError(
+            f"{source}: its tensors are put together in {file.parent}, which cannot be written: {error.strerror}\n"
+            "TMPDIR names another place."
+        ) from None
+
+
+def _read(
+    path: Path,
+    description: Description | None,
+    crop_mode: CropMode | None,
+    remark: Callable[[str], None],
+    called: Path | None = None,
+) -> tuple[onnx.ModelProto, ModelSpec]:
+    """The graph of a model file and its spec; errors say `called` instead of `path`."""
+    try:
+        classifier = Classifier.load(path, device="cpu", threads=1, crop_mode=crop_mode, description=description)
+        graph, found = onnx_graph.load(path)
+    except (ModelError, UsageError) as error:
+        if called is None:
+            raise
+        kind = UsageError if isinstance(error, UsageError) else ModelError
+        raise kind(str(error).replace(str(path), str(called))) from None
+    spec = classifier.spec
+    if MANIFEST_KEY not in found.metadata:
+        spec = replace(spec, precision=_precision(graph))
+    if classifier.assumed:
+        remark(f"The file does not say, so taken: {', '.join(classifier.assumed)}.")
+    return graph, spec
+
+
+def _precision(model: onnx.ModelProto) -> Precision:
+    """What a file that does not say it was made with: its weights tell."""
+    if any(node.op_type in _QUANTIZED for node in model.graph.node):
+        return "int8"
+    halves = {tensor.data_type == TensorProto.FLOAT16 for tensor in model.graph.initializer if len(tensor.dims) > 1}
+    return "fp16" if True in halves else "fp32"

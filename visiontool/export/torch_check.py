@@ -1,0 +1,41 @@
+"""Where a source came from torch weights that lie beside it, torch is asked as well."""
+
+from collections.abc import Callable
+from importlib.util import find_spec
+
+from visiontool.errors import ConversionError, GateError, ModelError
+from visiontool.export.pixels import fitted
+from visiontool.export.source import Source
+from visiontool.verify.pictures import Pictures
+
+_HUB_FILES = ("config.json", "model.safetensors")
+_MOST = 32  # pictures: torch runs them one after another
+
+
+def check(source: Source, pictures: Pictures, progress: Callable[[str, int, int | None], None]) -> list[str]:
+    """Compares the source with its network in torch on some of the pictures; gives a line about it, or none.
+
+    A finetuned run is left out: it was made without torch, of a graph that had been compared with torch.
+
+    Raises:
+        GateError: they do not answer alike.
+    """
+    folder = source.path.parent
+    if source.run is not None or not all((folder / name).is_file() for name in _HUB_FILES):
+        return []
+    if find_spec("torch") is None or find_spec("timm") is None:
+        return ["Torch is not installed here; the network was compared with it when it was converted."]
+    progress("torch", 0, None)
+    from visiontool.training import backbone, parity
+    from visiontool.training.contract import InContract
+
+    pixels = fitted(pictures.paths, source.spec, _MOST)
+    try:
+        graph = InContract(backbone.from_folder(folder), source.spec.input)
+        expected = parity.answers(graph, source.spec.input, pixels)
+        parity.check(source.path, source.spec.input, pixels, expected, (1, len(pixels)))
+    except (ConversionError, ModelError) as error:
+        raise GateError(
+            f"{source.spec.name}: the source does not answer as its network does in torch: {error}"
+        ) from None
+    return [f"Torch gives the same logits on {len(pixels)} of the pictures, within {parity.MAX_RELATIVE_L2:g}."]
