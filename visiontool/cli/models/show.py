@@ -28,7 +28,7 @@ _COPIED = {"file", "get it", "run your own"}  # a path or a command in two lines
 @click.command(no_args_is_help=True)
 @click.argument("model", metavar="NAME|FILE|RUN", shell_complete=options.complete_model)
 @click.option("--layers", is_flag=True, help="The table of layers.")
-@click.option("--snippet", is_flag=True, help="A few lines of Python that run the file without visiontool.")
+@click.option("--snippet", is_flag=True, help="Ten lines of Python that run the file without visiontool.")
 @click.option("--json", "as_json", is_flag=True, help="JSON, with the layers.")
 def show(model: str, layers: bool, snippet: bool, as_json: bool) -> int:
     """Show what a network is: paper, license, cost, accuracy ...
@@ -44,7 +44,7 @@ def show(model: str, layers: bool, snippet: bool, as_json: bool) -> int:
         raise UsageError("--layers, --snippet and --json contradict each other; leave all but one out")
     shown = _find(model)
     if snippet:
-        from visiontool.cli.models.snippet import snippet as lines
+        from visiontool.snippet import snippet as lines
 
         if shown.path is None:
             raise ModelError(f"{shown.name} has no file here that could be run.\n{_way_to_file(shown)}")
@@ -142,6 +142,7 @@ def _facts(shown: _Shown) -> dict[str, str]:
         facts["classes"] = f"{len(spec.labels):,}: {', '.join(spec.labels[:3])}{' ...' if len(spec.labels) > 3 else ''}"
         facts["input"] = _input(spec)
         facts["preprocessing"] = _preprocessing(spec, spec.input.size, spec.input.mean, spec.input.std)
+        facts["resize"] = None if spec.resize == "host" else "a part of the graph"
     elif entry is not None:
         channels, height, width = entry.input_size
         facts["classes"] = f"{entry.classes:,}"
@@ -180,7 +181,8 @@ def _weights(shown: _Shown) -> tuple[str, str]:
 def _input(spec: "ModelSpec") -> str:
     height, width = spec.input.size
     colors = "gray" if spec.input.color == "L" or len(spec.input.mean) == 1 < spec.input.channels else spec.input.color
-    return f"{height} x {width} pixels, {colors}, {spec.input.dtype}, {spec.input.layout}"
+    size = f"{height} x {width} pixels" if spec.resize == "host" else "any size"
+    return f"{size}, {colors}, {spec.input.dtype}, {spec.input.layout}"
 
 
 def _preprocessing(
