@@ -534,18 +534,19 @@ def test_the_rows_of_an_interrupted_run_are_not_overwritten(run, color_model, pi
 
 
 def test_a_run_that_fails_midway_says_where_its_rows_are(run, color_model, pictures, tmp_path, monkeypatch):
-    from visiontool import Classifier, ModelError
+    from visiontool import ModelError
+    from visiontool.network import Network
 
-    real = Classifier.run
+    real = Network.run
 
     def second_fails(self, pixels, output, **how):
-        monkeypatch.setattr(Classifier, "run", broken)
+        monkeypatch.setattr(Network, "run", broken)
         return real(self, pixels, output, **how)
 
     def broken(*_, **how):
         raise ModelError("it broke")
 
-    monkeypatch.setattr(Classifier, "run", second_fails)
+    monkeypatch.setattr(Network, "run", second_fails)
     ran = run("predict", pictures, "-m", color_model, "-o", tmp_path / "rows.jsonl", "-b", 1)
     assert ran.code == 4
     assert f"The rows so far are in {tmp_path / 'rows.jsonl.partial'}. Go on with --resume." in ran.err

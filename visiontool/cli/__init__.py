@@ -17,7 +17,7 @@ from visiontool.cli.text import printable, say
 from visiontool.errors import VisiontoolError
 
 # Each is the function of that name in the module of that name, imported when it is wanted.
-COMMANDS = ("predict", "finetune", "models", "cache")
+COMMANDS = ("predict", "finetune", "export", "verify", "benchmark", "models", "cache", "doctor")
 # What people type who come from another tool; the names stay out of --help.
 _ALIASES = {"topk": "top-k", "conf": "min-probability", "imgsz": "img-size"}
 _SETTINGS = {

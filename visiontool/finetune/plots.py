@@ -1,56 +1,34 @@
-"""The pictures in a run's folder: how the head was chosen, which labels it mixes up, and on which pictures.
-
-Drawn with matplotlib's figures alone: pyplot would look for a screen and keep every figure. The same content gives the
-same bytes, whatever the user's matplotlibrc says. Labels are foreign text: see `_legible`.
-"""
+"""The pictures in a run's folder: how the head was chosen, which labels it mixes up, and on which pictures."""
 
 import contextlib
-import functools
-import unicodedata
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageOps
 
 from visiontool import images
+from visiontool.drawing import COLORS, DPI, legible, page
 from visiontool.errors import PictureError
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
 
     from visiontool.head import Solved
     from visiontool.metrics import Metrics
 
-_BLUE, _ORANGE = "#0072b2", "#d55e00"  # Okabe and Ito's: told apart with any kind of color vision
+_BLUE, _ORANGE = COLORS[:2]
 _MOST_WITH_COUNTS = 30
 _MOST_WITH_LABELS = 100
 _PAIRS_LISTED = 30
 _PICTURES_SHOWN = 24
 _COLUMNS = 6
-_DPI = 100
 # Of the sheet of confused pictures, in pixels.
 _THUMBNAIL = 200
 _CELL = (260, 260)  # width and height, caption included
 _TITLE = 36
-# For scripts that matplotlib's own DejaVu Sans lacks: what Linux, Windows and macOS come with.
-_OTHER_FONTS = (
-    "Noto Sans CJK SC",
-    "Noto Sans CJK JP",
-    "WenQuanYi Micro Hei",
-    "Microsoft YaHei",
-    "Malgun Gothic",
-    "PingFang SC",
-    "Hiragino Sans",
-    "Arial Unicode MS",
-    "Noto Sans Devanagari",
-    "Nirmala UI",
-    "Noto Sans Thai",
-    "Leelawadee UI",
-)
 
 
 def curves(file: Path, solved: "Solved") -> None:
@@ -62,7 +40,7 @@ def curves(file: Path, solved: "Solved") -> None:
     Raises:
         OSError: `file` cannot be written.
     """
-    with _page(file, (7.0, 6.0), layout=None) as figure:
+    with page(file, (7.0, 6.0), layout=None) as figure:
         strength, nll, nll_error, accuracy = np.array(solved.path, float).T
         margins = {"left": 0.11, "right": 0.98, "bottom": 0.09, "top": 0.94, "hspace": 0.06}
         upper, lower = figure.subplots(2, sharex=True, gridspec_kw=margins)
@@ -99,10 +77,10 @@ def confusion(file: Path, metrics: "Metrics", labels: Sequence[str]) -> None:
     classes = len(counts)
     if classes <= _MOST_WITH_LABELS:
         side = float(np.clip(0.45 * classes, 4.0, 14.0))
-        with _page(file, (side + 3.2, side + 2.2)) as figure:
+        with page(file, (side + 3.2, side + 2.2)) as figure:
             axes = figure.subplots()
             _draw_matrix(axes, counts, metrics)
-            names = [_legible(label, 24) for label in labels]
+            names = [legible(label, 24) for label in labels]
             size = 9 if classes <= _MOST_WITH_COUNTS else 7
             inches = 0.1 * max(map(len, names))
             axes.set_xticks(range(classes), names, fontsize=size, rotation=0 if inches < side / classes else 90)
@@ -110,7 +88,7 @@ def confusion(file: Path, metrics: "Metrics", labels: Sequence[str]) -> None:
             if classes <= _MOST_WITH_COUNTS:
                 _write_counts(axes, counts)
         return
-    with _page(file, (18.0, 11.0)) as figure:
+    with page(file, (18.0, 11.0)) as figure:
         axes, beside = figure.subplots(1, 2, width_ratios=(12, 6))
         _draw_matrix(axes, counts, metrics)
         beside.set_axis_off()
@@ -142,14 +120,14 @@ def confused(
     rows = -(-len(shown) // columns) or 1
     width, height = max(columns, 2) * _CELL[0], rows * _CELL[1] + _TITLE
     sheet = Image.new("RGB", (width, height), "white")
-    with _page(file, (width / _DPI, height / _DPI), layout=None) as figure:
+    with page(file, (width / DPI, height / DPI), layout=None) as figure:
         title = "The most confused pictures" if shown else "No confused pictures."
         figure.text(0.5, 1 - 8 / height, title, ha="center", va="top", fontsize=12)
         for place, (square, truth, predicted, probability) in enumerate(shown):
             row, column = divmod(place, columns)
             center, top = (2 * column + 1) * _CELL[0] // 2, _TITLE + row * _CELL[1]
             sheet.paste(square, (center - _THUMBNAIL // 2, top))
-            labels = f"true: {_legible(truth, 17)}\npredicted: {_legible(predicted, 17)}"
+            labels = f"true: {legible(truth, 17)}\npredicted: {legible(predicted, 17)}"
             text = f"{labels}\nprobability {probability:.2f}"
             below = 1 - (top + _THUMBNAIL + 4) / height
             figure.text(center / width, below, text, ha="center", va="top", fontsize=8)
@@ -188,57 +166,6 @@ def _most_frequent(counts: NDArray[np.integer[Any]], labels: Sequence[str]) -> s
     for place in np.argsort(-wrong, axis=None, kind="stable")[:_PAIRS_LISTED]:
         true, predicted = (int(class_id) for class_id in np.unravel_index(place, wrong.shape))
         if wrong[true, predicted]:
-            names = (f"{class_id} {_legible(labels[class_id], 24)}" for class_id in (true, predicted))
+            names = (f"{class_id} {legible(labels[class_id], 24)}" for class_id in (true, predicted))
             lines.append(f"{wrong[true, predicted]} of {counts[true].sum()}: {' as '.join(names)}")
     return "\n".join(lines)
-
-
-@contextlib.contextmanager
-def _page(
-    file: Path, inches: tuple[float, float], layout: Literal["compressed"] | None = "compressed"
-) -> Iterator["Figure"]:
-    """A figure to draw on, written to `file` as a PNG at the end.
-
-    Args:
-        layout: None where the caller makes room for all texts: matplotlib draws them once more to find that.
-    """
-    import matplotlib
-    from matplotlib.figure import Figure
-
-    with matplotlib.rc_context():
-        matplotlib.rcdefaults()
-        matplotlib.rcParams.update({"font.family": _families(), "text.parse_math": False})
-        figure = Figure(figsize=inches, dpi=_DPI, layout=layout)
-        yield figure
-        # To compress more takes longer than to draw.
-        figure.savefig(file, format="png", metadata={"Software": None}, pil_kwargs={"compress_level": 1})
-
-
-def _legible(label: str, columns: int) -> str:
-    """`label` on one line of about so many Latin letters, with escapes for what cannot be drawn.
-
-    What is too long loses its middle: labels that come from paths differ at both ends.
-    """
-    glyphs = _glyphs()
-    text = "".join(char if char.isprintable() and ord(char) in glyphs else ascii(char)[1:-1] for char in label)
-    if any(unicodedata.east_asian_width(char) in "WF" for char in text):
-        columns //= 2
-    tail = (columns - 1) // 2
-    return text if len(text) <= columns else f"{text[: columns - 1 - tail]}\N{HORIZONTAL ELLIPSIS}{text[-tail:]}"
-
-
-@functools.cache
-def _glyphs() -> frozenset[int]:
-    """Code points that can be drawn; matplotlib warns about any other."""
-    from matplotlib import font_manager
-
-    fonts = (font_manager.get_font(font_manager.findfont(family)) for family in _families())
-    return frozenset(code for font in fonts for code in font.get_charmap())
-
-
-@functools.cache
-def _families() -> list[str]:
-    from matplotlib import font_manager
-
-    installed = set(font_manager.get_font_names())
-    return ["DejaVu Sans", *(family for family in _OTHER_FONTS if family in installed)]
