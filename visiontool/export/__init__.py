@@ -7,13 +7,16 @@ torch; where the source came from torch weights, `torch_check` asks torch too.
 
 import os
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
+import numpy as np
 import onnx
 import onnxruntime
+from numpy.typing import NDArray
 from onnx import helper
 
 import visiontool
@@ -24,7 +27,7 @@ from visiontool.export import calibration, torch_check
 from visiontool.export.batch import fix_batch
 from visiontool.export.resize import embed_resize
 from visiontool.export.source import Source, find
-from visiontool.precision import to_fp16, to_int8
+from visiontool.precision import NEAR_ENOUGH, to_fp16, to_int8
 from visiontool.spec import MAX_FIXED_BATCH, ModelSpec, Precision
 from visiontool.store import FOLDER
 from visiontool.verify import BATCHES, Comparison, check, compare
@@ -32,6 +35,9 @@ from visiontool.verify.pictures import Pictures, pictures_for
 
 __all__ = ["Export", "Source", "Wanted", "default_target", "export", "find"]
 
+# How near the logits of an int8 file must be on the pictures that it is calibrated on. Where its answers to those of the
+# comparison change nevertheless, more of it is kept in float.
+_NEAR_ENOUGH = (NEAR_ENOUGH, 0.02, 0.014)
 _UNSAFE = re.compile(r"[^\w.+-]+")  # in the name of a file, on some system
 
 Progress = Callable[[str, int, int | None], None]
@@ -107,26 +113,21 @@ def export(
     if wanted.static_batch is None and _fixed_batch(source.model) and wanted.embed_resize:
         raise UsageError(f"{source.path} takes a fixed number of pictures at once, and --embed-resize one at a time")
     pictures = pictures_for(source.spec, run=source.run, on=wanted.verify_on) if wanted.verify else None
-    model, spec, notes = _made(source, wanted, progress)
-    spec = _described(source, spec, wanted, pictures)
-    helper.set_model_props(model, spec.to_metadata())
+    notes: list[str] = []
+    is_reduced = _is_reduced(source, wanted)
 
-    unfinished = target.with_name(target.name + ".partial")
-    try:
-        unfinished.write_bytes(model.SerializeToString(deterministic=True))
-        _check_valid(unfinished, source)
-        comparison = None
-        if pictures is not None:
-            comparison = _compared(source, unfinished, target, pictures, device, progress)
-            notes += torch_check.check(source, pictures, progress)
-        unfinished.replace(target)
-    except OSError as error:
-        full = "the disk is full" if error.errno in cache.FULL else "cannot be written"
-        raise ConversionError(f"{target}: {full} ({error.strerror}). -o names another file.") from error
-    finally:
-        with suppress(OSError):
-            unfinished.unlink(missing_ok=True)
-    return Export(target, spec, comparison, tuple(notes))
+    def attempt(pixels: Sequence[NDArray[np.uint8]] = (), near_enough: float = 0.0) -> Export:
+        said = list(notes)
+        model, spec = _made(source, wanted, is_reduced, pixels, near_enough, said, progress)
+        return _written(source, model, spec, target, pictures, device, said, progress)
+
+    if not (is_reduced and wanted.precision == "int8"):
+        return attempt()
+    pixels = calibration.batches(source, wanted.calibration, notes.append)
+    for near_enough in _NEAR_ENOUGH[:-1]:
+        with suppress(GateError):
+            return attempt(pixels, near_enough)
+    return attempt(pixels, _NEAR_ENOUGH[-1])
 
 
 def default_target(source: Source, wanted: Wanted) -> Path:
@@ -142,35 +143,87 @@ def _fixed_batch(model: onnx.ModelProto) -> int:
     return int(model.graph.input[0].type.tensor_type.shape.dim[0].dim_value)
 
 
-def _made(source: Source, wanted: Wanted, progress: Progress) -> tuple[onnx.ModelProto, ModelSpec, list[str]]:
-    """The graph as it was asked for, what it says of itself so far, and notes for the user."""
+def _is_reduced(source: Source, wanted: Wanted) -> bool:
+    """Whether the precision is to be another.
+
+    Raises:
+        UsageError: it cannot be.
+    """
+    had = source.spec.precision
+    if wanted.precision in (None, had):
+        return False
+    if source.spec.resize == "graph":
+        raise UsageError(f"{source.path} resizes pictures itself; give the file that it was made from")
+    if had != "fp32":
+        raise UsageError(f"{source.path} is {had} already, and what was lost cannot come back; give the fp32 file")
+    return True
+
+
+def _made(
+    source: Source,
+    wanted: Wanted,
+    is_reduced: bool,
+    pixels: Sequence[NDArray[np.uint8]],
+    near_enough: float,
+    notes: list[str],
+    progress: Progress,
+) -> tuple[onnx.ModelProto, ModelSpec]:
+    """The graph as it was asked for, and what it says of itself so far.
+
+    Args:
+        pixels, near_enough: as `to_int8` takes them.
+        notes: gets lines for the user.
+    """
     model, spec = source.model, source.spec
-    notes: list[str] = []
-    precision = wanted.precision or spec.precision
-    if precision != spec.precision:
-        if spec.resize == "graph":
-            raise UsageError(f"{source.path} resizes pictures itself; give the file that it was made from")
-        if spec.precision != "fp32":
-            raise UsageError(
-                f"{source.path} is {spec.precision} already, and what was lost cannot come back; give the fp32 file"
-            )
-        if precision == "fp16":
+    if is_reduced and wanted.precision is not None:
+        if wanted.precision == "fp16":
             model = to_fp16(model, spec)
         else:
-            pixels = calibration.batches(source, wanted.calibration, notes.append)
-            quantized = to_int8(model, spec, pixels, progress=lambda done, total: progress("calibrate", done, total))
+            tell = partial(progress, "calibrate")
+            quantized = to_int8(model, spec, pixels, near_enough=near_enough, progress=tell)
             model = quantized.model
             notes += quantized.kept
-        spec = replace(spec, precision=precision)
+        spec = replace(spec, precision=wanted.precision)
     if wanted.embed_resize and spec.resize != "graph":
         spec = embed_resize(model, spec)
     if wanted.static_batch is not None:
         fix_batch(model, spec, wanted.static_batch)
     onnx_graph.clean(model)
-    return model, spec, notes
+    return model, spec
 
 
-def _described(source: Source, spec: ModelSpec, wanted: Wanted, pictures: Pictures | None) -> ModelSpec:
+def _written(
+    source: Source,
+    model: onnx.ModelProto,
+    spec: ModelSpec,
+    target: Path,
+    pictures: Pictures | None,
+    device: str,
+    notes: list[str],
+    progress: Progress,
+) -> Export:
+    """Writes the file beside its name, and gives it that if it passes."""
+    spec = _described(source, spec, pictures)
+    helper.set_model_props(model, spec.to_metadata())
+    unfinished = target.with_name(target.name + ".partial")
+    comparison = None
+    try:
+        unfinished.write_bytes(model.SerializeToString(deterministic=True))
+        _check_valid(unfinished, source)
+        if pictures is not None:
+            comparison = _compared(source, unfinished, target, pictures, device, progress)
+            notes += torch_check.check(source, pictures, progress)
+        unfinished.replace(target)
+    except OSError as error:
+        full = "the disk is full" if error.errno in cache.FULL else "cannot be written"
+        raise ConversionError(f"{target}: {full} ({error.strerror}). -o names another file.") from error
+    finally:
+        with suppress(OSError):
+            unfinished.unlink(missing_ok=True)
+    return Export(target, spec, comparison, tuple(notes))
+
+
+def _described(source: Source, spec: ModelSpec, pictures: Pictures | None) -> ModelSpec:
     """What the file says of where it comes from and how it was checked: no path of this machine in it."""
     weights = {
         key: f"{FOLDER}{Path(value).name}" if isinstance(value, str) and value.startswith(FOLDER) else value

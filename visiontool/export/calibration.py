@@ -1,6 +1,6 @@
 """The pictures that int8 takes its ranges from."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +16,7 @@ _FEW = 32
 _BATCH = 8
 
 
-def batches(source: Source, data: Path | None, remark: Callable[[str], None]) -> Iterator[NDArray[np.uint8]]:
+def batches(source: Source, data: Path | None, remark: Callable[[str], None]) -> list[NDArray[np.uint8]]:
     """Batches (n, H, W, 3) of up to 256 pictures, taken evenly from all there are.
 
     Args:
@@ -39,4 +39,4 @@ def batches(source: Source, data: Path | None, remark: Callable[[str], None]) ->
     pixels = fitted(pictures.paths, source.spec, _MOST)
     if len(pixels) < _FEW:
         remark(f"Calibrated on {len(pixels)} pictures only; some hundred of the kind it will see are better.")
-    return (pixels[start : start + _BATCH] for start in range(0, len(pixels), _BATCH))
+    return [pixels[start : start + _BATCH] for start in range(0, len(pixels), _BATCH)]
