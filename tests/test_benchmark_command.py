@@ -544,7 +544,7 @@ def test_the_commands_of_its_page_run_as_written(run, tasks, monkeypatch, tmp_pa
     shutil.copytree(ROOT / "samples", tmp_path / "samples")
     monkeypatch.chdir(tmp_path)
     page = (ROOT / "docs" / "benchmark.md").read_text(encoding="utf-8")
-    blocks = re.findall(r"^```bash\n(.*?)^```", page, re.DOTALL | re.MULTILINE)
+    blocks = re.findall(r"^```sh\n(.*?)^```", page, re.DOTALL | re.MULTILINE)
     commands = [shlex.split(line.partition(" > ")[0], comments=True) for block in blocks for line in block.splitlines()]
     assert len(commands) >= 6
     for program, *arguments in commands:

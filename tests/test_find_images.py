@@ -478,6 +478,7 @@ def most_held(*paths: str) -> int:
         tracemalloc.stop()
 
 
+@pytest.mark.slow
 def test_the_names_of_one_folder_are_held_at_a_time(folder):
     count = 2000
     make(*(f"{name}/IMG_{number:06d}.jpg" for name in ("d", "d/e", "f") for number in range(count)))
@@ -488,6 +489,7 @@ def test_the_names_of_one_folder_are_held_at_a_time(folder):
     assert most_held("**/*.jpg") < most
 
 
+@pytest.mark.slow
 def test_a_long_list_is_held_in_8_bytes_a_name(folder):
     count = 20_000
     write_list("list", *(f"some/folder/IMG_{number:06d}.jpg" for number in range(count)))

@@ -291,6 +291,7 @@ def test_few_are_drawn_of_those_that_can_be_read(run, data, at_home, color_model
     assert json.loads(ran.out)["pictures"] == {"train": 18}
 
 
+@pytest.mark.slow
 def test_what_is_typed_takes_the_place_of_what_a_run_had(run, data, at_home, color_model):
     assert run("finetune", data, "-m", color_model).code == 0
     splits = at_home / "runs" / "moods" / "splits.csv"
@@ -303,6 +304,7 @@ def test_what_is_typed_takes_the_place_of_what_a_run_had(run, data, at_home, col
     assert (settings["folds"], settings["splits_file"]) == (None, str(splits))
 
 
+@pytest.mark.slow
 def test_nothing_is_said_of_val_where_it_is_not_drawn(run, data, at_home, color_model):
     (at_home / "d").mkdir()
     data.rename(at_home / "d" / "train")

@@ -381,6 +381,7 @@ def test_a_process_that_died_between_two_pictures_costs_nothing(plug, worker, re
         assert not is_alive(first)
 
 
+@pytest.mark.slow
 def test_a_picture_that_wants_more_memory_than_it_may_have_is_an_error(plug, worker, red):
     big = plug / "big.png"
     Image.new("RGB", (7000, 7000)).save(big)
@@ -444,6 +445,7 @@ def test_a_kill_during_the_start_leaves_no_process(monkeypatch, worker):
     assert not is_alive(started[0])
 
 
+@pytest.mark.slow
 def test_200_dead_processes_leave_neither_zombies_nor_descriptors(monkeypatch, tmp_path):
     # A worker that starts faster than ours, and dies of every picture.
     monkeypatch.setattr(isolate, "_START", "import os; os.read(0, 2**16); os.write(1, b'ready\\n'); os.read(0, 1)")
@@ -643,6 +645,7 @@ def test_the_start_of_a_process_is_not_in_the_pictures_time(plug, red):
     assert [answer.error for answer in answers_of([red] * 2, timeout=0.2)] == [None, None]
 
 
+@pytest.mark.slow
 def test_a_process_that_does_not_let_go_is_left_behind(plug, red, monkeypatch):
     monkeypatch.chdir(plug)
     # "child" leaves a process behind that holds the pipes, when "exit" is the end of the first one.
@@ -680,6 +683,7 @@ for answer in prepared(["slow.png"] * 4, RECIPE, Opening(2, 1.0, True), 4, type(
 """
 
 
+@pytest.mark.slow
 def test_a_run_that_was_stopped_and_goes_on_gives_no_picture_up(plug):
     command = [sys.executable, "-c", STOPPED, plug]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:

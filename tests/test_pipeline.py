@@ -132,6 +132,7 @@ def test_no_more_than_workers_are_opened_at_the_same_time(opens):
     assert max(most) == 3
 
 
+@pytest.mark.slow
 def test_20_000_pictures_go_through_flat_memory(opens, monkeypatch):
     monkeypatch.setattr(pipeline, "prepare", lambda path, recipe: Prepared(path, np.zeros((32, 32, 3), np.uint8)))
     tracemalloc.start()
@@ -171,6 +172,7 @@ def test_pictures_that_hang_together_are_given_up_together(opens, hung):
     assert time.monotonic() - start < 3
 
 
+@pytest.mark.slow
 def test_as_many_are_opened_at_once_after_some_hung_and_what_hung_opens_no_more(opens, hung):
     threads, most = set(), []
 

@@ -283,6 +283,7 @@ def test_ctrl_c_lets_what_was_begun_finish(predict, slow, tmp_path):
     assert not any(map(is_alive, workers))
 
 
+@pytest.mark.slow
 def test_ctrl_c_twice_ends_at_once(predict, slow, tmp_path):
     for folder in slow.iterdir():
         (folder / "slow.png").rename(folder / "hang.png")

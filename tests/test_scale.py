@@ -98,6 +98,7 @@ def shell(photos, tmp_path, color_model):
     return shell_
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform == "win32" or not shutil.which("bash"), reason="needs bash and paste")
 def test_the_commands_of_the_page_run_as_written(shell, tmp_path):
     one, gpus, ssh, slurm, merge, again = (block for block in blocks("sh") if not block.startswith("python "))

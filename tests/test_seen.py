@@ -43,6 +43,7 @@ def test_nothing_is_forgotten_or_made_up_with_its_own_bounds(count):
     assert len(compact) == count
 
 
+@pytest.mark.slow
 def test_a_key_costs_8_bytes_and_a_merge_not_twice_that():
     count = 300_000
     keys = [b"%d" % number for number in range(count)]

@@ -948,6 +948,7 @@ def test_two_runs_at_once_over_the_same_pictures_lose_none(tmp_path, out, mode):
     assert not out.exists()
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="needs SIGKILL")
 @all_modes
 def test_a_run_that_is_killed_and_repeated_ends_like_one_that_was_not(tmp_path, mode):
@@ -1090,6 +1091,7 @@ print(kills)
 """
 
 
+@pytest.mark.slow
 @linux_only
 @pytest.mark.parametrize("action", ["sort", "undo"])
 @pytest.mark.parametrize("mode", [*MODES, "move across", "move without hard links", "copy without hard links"])

@@ -35,8 +35,8 @@ from visiontool.verify.pictures import Pictures, pictures_for
 
 __all__ = ["Export", "Source", "Wanted", "default_target", "export", "find"]
 
-# How near the logits of an int8 file must be on the pictures that it is calibrated on. Where its answers to those of the
-# comparison change nevertheless, more of it is kept in float.
+# How near the logits of an int8 file must be on the pictures that it is calibrated on. Where its answers to those of
+# the comparison change nevertheless, more of it is kept in float.
 _NEAR_ENOUGH = (NEAR_ENOUGH, 0.02, 0.014)
 _UNSAFE = re.compile(r"[^\w.+-]+")  # in the name of a file, on some system
 
