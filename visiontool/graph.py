@@ -57,8 +57,7 @@ def with_head(
         activation="none",
         resize=before.resize,
     )
-    del model.metadata_props[:]
-    helper.set_model_props(model, spec.to_metadata())
+    onnx_graph.describe(model, spec)
     _write(model, target)
     return spec
 
@@ -127,10 +126,8 @@ def _append_head(
     graph: onnx.GraphProto, embedding: onnx.ValueInfoProto, weight: NDArray[np.float32], bias: NDArray[np.float32]
 ) -> str:
     """Appends the layer and puts its output first; returns that output's name."""
-    taken = {name for node in graph.node for name in (node.name, *node.output, *onnx_graph.values_used(node))}
-    taken |= {value.name for value in (*graph.input, *graph.initializer)}
-    taken |= {tensor.values.name for tensor in graph.sparse_initializer}
-    logits, node, *parameters = (_free(name, taken) for name in ("logits", "head", "head.weight", "head.bias"))
+    names = onnx_graph.Names(graph)
+    logits, node, *parameters = map(names.free, ("logits", "head", "head.weight", "head.bias"))
     for name, values in zip(parameters, (weight, bias), strict=True):
         graph.initializer.append(numpy_helper.from_array(np.ascontiguousarray(values, np.float32), name))
     graph.node.append(helper.make_node("Gemm", [embedding.name, *parameters], [logits], node, transB=1))
@@ -138,15 +135,6 @@ def _append_head(
     value.type.tensor_type.shape.dim[0].CopyFrom(embedding.type.tensor_type.shape.dim[0])
     graph.output.insert(0, value)
     return logits
-
-
-def _free(name: str, taken: set[str]) -> str:
-    """`name`, or that with a number where it is taken."""
-    number, free = 1, name
-    while free in taken:
-        number += 1
-        free = f"{name}_{number}"
-    return free
 
 
 def _write(model: onnx.ModelProto, target: Path) -> None:

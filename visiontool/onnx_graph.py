@@ -5,9 +5,11 @@ from pathlib import Path
 
 import onnx
 from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
+from onnx import helper
 
 from visiontool.errors import ModelError
 from visiontool.onnx_scan import Scan, scan
+from visiontool.spec import ModelSpec
 
 
 def load(path: Path, *, external: bool = False) -> tuple[onnx.ModelProto, Scan]:
@@ -46,6 +48,24 @@ def _names(graph: onnx.GraphProto) -> Iterator[str | bytes]:
                 yield from _names(inner)
 
 
+class Names:
+    """Names that are free in a graph."""
+
+    def __init__(self, graph: onnx.GraphProto) -> None:
+        self._taken = {name for node in graph.node for name in (node.name, *node.output, *values_used(node))}
+        self._taken |= {value.name for value in (*graph.input, *graph.output, *graph.initializer)}
+        self._taken |= {tensor.values.name for tensor in graph.sparse_initializer}
+
+    def free(self, name: str) -> str:
+        """`name`, or that with a number where it is taken; it is taken then."""
+        number, free = 1, name
+        while free in self._taken:
+            number += 1
+            free = f"{name}_{number}"
+        self._taken.add(free)
+        return free
+
+
 def leading_to(nodes: Iterable[onnx.NodeProto], values: Iterable[str]) -> list[onnx.NodeProto]:
     """Those of `nodes`, which are in the order of execution, that `values` are made from, in the same order."""
     needed = set(values)
@@ -65,6 +85,11 @@ def values_used(node: onnx.NodeProto) -> Iterator[str]:
             for inner in graph.node:
                 yield from values_used(inner)
             yield from (output.name for output in graph.output)
+
+
+def describe(model: onnx.ModelProto, spec: ModelSpec) -> None:
+    """Has the file say `spec` of itself, in place of whatever it said before."""
+    helper.set_model_props(model, spec.to_metadata())
 
 
 def clean(model: onnx.ModelProto) -> None:

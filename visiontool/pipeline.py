@@ -6,14 +6,17 @@ import queue
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Generator, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
 from itertools import islice
 from typing import Any, NamedTuple, TypeVar, cast
 
-from visiontool.errors import VisiontoolError
+import numpy as np
+from numpy.typing import NDArray
+
+from visiontool.errors import DataError, VisiontoolError
 from visiontool.images import ImageSource
 from visiontool.prepare import Prepared, Recipe, prepare
 
@@ -23,6 +26,7 @@ U = TypeVar("U")
 # Up to so many pictures are opened in threads of this process. For more it pays to start processes that open them, and
 # to run the network once a core (docs/design.md).
 FEW = 64
+TIMEOUT_S = 10.0  # for one picture, where nobody says
 _CPU_MAX = "/sys/fs/cgroup/cpu.max"
 _WATCH_S = 0.2  # how often overdue pictures are looked for
 _END_TIMEOUT_S = 0.5
@@ -254,3 +258,21 @@ def run_ahead(
             yield oldest()
     finally:
         pool.shutdown(wait=False, cancel_futures=True)
+
+
+def fitted(paths: Sequence[str], recipe: Recipe, most: int) -> NDArray[np.uint8]:
+    """(n, H, W, 3) of at most `most` of the pictures, taken evenly; those that cannot be read are left out.
+
+    Raises:
+        DataError: none can be read; the message names the first, and why.
+        VisiontoolError: no process could be started to open them in.
+    """
+    some = [paths[place * len(paths) // most] for place in range(most)] if len(paths) > most else list(paths)
+    opening = Opening(cores(), TIMEOUT_S, isolate=len(some) > FEW)
+    with contextlib.closing(prepared(some, recipe, opening, 2 * opening.workers, passed=Prepared)) as items:
+        opened = list(items)
+    pixels = [item.pixels for item in opened if item.pixels is not None]
+    if not pixels:
+        first = f"; the first: {opened[0].path}: {opened[0].error}" if opened else ""
+        raise DataError(f"of {len(opened):,} pictures none can be read{first}\nName others.")
+    return np.stack(pixels)

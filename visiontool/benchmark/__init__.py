@@ -4,24 +4,19 @@ Each network at each precision and batch size is a row. All rows are measured in
 machine whose speed drifts slows all alike; and each time in a process of its own (`process`, `measuring`).
 """
 
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import closing
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
-
-import numpy as np
-from numpy.typing import NDArray
 
 from visiontool import catalog, store
 from visiontool.benchmark import process
 from visiontool.benchmark.measuring import Task
 from visiontool.benchmark.rows import Accuracy, Row, Subject
-from visiontool.classifier import DEFAULT_BATCH_SIZE, Classifier
+from visiontool.classifier import Classifier
 from visiontool.errors import ConversionError, ModelError, UsageError
 from visiontool.images import DEFAULT_LIMITS
-from visiontool.pipeline import Opening, batches, cores, prepared
-from visiontool.prepare import Prepared, Recipe
-from visiontool.result import Result
+from visiontool.pipeline import fitted
+from visiontool.prepare import Recipe
 from visiontool.spec import ModelSpec, Precision
 
 ROUNDS = 3
@@ -123,26 +118,15 @@ def _reduced(subject: Subject, precision: Precision, pictures: Sequence[str], ta
     if precision == "fp16":
         model = fp16.to_fp16(model, subject.spec)
     else:
-        model = int8.to_int8(model, subject.spec, _calibration(subject.spec, pictures)).model
+        pixels = fitted(pictures, Recipe.of(subject.spec, DEFAULT_LIMITS), _MOST_FOR_CALIBRATION)
+        model = int8.to_int8(model, subject.spec, [pixels]).model
     spec = replace(subject.spec, precision=precision, accuracy=())
-    del model.metadata_props[:]
-    for key, value in spec.to_metadata().items():
-        model.metadata_props.add(key=key, value=value)
+    onnx_graph.describe(model, spec)
     try:
         target.write_bytes(model.SerializeToString())
     except OSError as error:
         raise ConversionError(f"{target}: cannot be written: {error.strerror}") from None
     return Subject(subject.name, target, spec, target.stat().st_size, None, is_made_here=True)
-
-
-def _calibration(spec: ModelSpec, pictures: Sequence[str]) -> Iterator[NDArray[np.uint8]]:
-    opening = Opening(cores(), timeout=10.0, isolate=True)
-    some = pictures[:_MOST_FOR_CALIBRATION]
-    items = prepared(some, Recipe.of(spec, DEFAULT_LIMITS), opening, 2 * opening.workers, passed=Result)
-    with closing(items):
-        read = (item.pixels for item in items if isinstance(item, Prepared) and item.pixels is not None)
-        for batch in batches(read, DEFAULT_BATCH_SIZE):
-            yield np.stack(batch)
 
 
 def measure(

@@ -15,11 +15,10 @@ from visiontool.benchmark import memory
 from visiontool.classifier import Classifier
 from visiontool.errors import DataError, ModelError
 from visiontool.images import DEFAULT_LIMITS
-from visiontool.pipeline import Opening, StageTimes, cores, prepared
+from visiontool.pipeline import TIMEOUT_S, Opening, StageTimes, cores, prepared
 from visiontool.prepare import Prepared, Recipe
 from visiontool.result import Result
 
-_TIMEOUT_S = 10.0  # for a picture, as predict has it
 _WARM_SHARE = 0.2  # of the time of a measurement, beside one run at least
 
 
@@ -111,7 +110,7 @@ def _pixels(pictures: Sequence[str], recipe: Recipe, count: int) -> NDArray[np.u
     """`count` pictures (N, H, W, 3): the first that can be read, again and again. Where the graph resizes them itself,
     the first and others of its size.
     """
-    opening = Opening(cores(), _TIMEOUT_S)
+    opening = Opening(cores(), TIMEOUT_S)
     some: list[NDArray[np.uint8]] = []
     error: str | None = None
     with closing(prepared(pictures, recipe, opening, 2 * opening.workers, passed=Result)) as items:
@@ -153,7 +152,7 @@ def _network_rate(classifier: Classifier, pixels: NDArray[np.uint8], seconds: fl
 
 def _opening_rate(pictures: Sequence[str], recipe: Recipe, seconds: float) -> float:
     """Pictures a second that are opened and fitted, by as many processes as predict has."""
-    opening = Opening(cores(), _TIMEOUT_S, isolate=True)
+    opening = Opening(cores(), TIMEOUT_S, isolate=True)
     ahead = 4 * opening.workers
     with closing(prepared(cycle(pictures), recipe, opening, ahead, passed=Result)) as items:
         _take(items, 2 * ahead)  # the processes have started
@@ -166,7 +165,7 @@ def _end_to_end(classifier: Classifier, task: Task, seconds: float) -> tuple[flo
     """
     times = StageTimes()
     results = classifier.predict_stream(
-        cycle(task.pictures), top_k=1, batch_size=task.batch_size, timeout=_TIMEOUT_S, isolate=True, times=times
+        cycle(task.pictures), top_k=1, batch_size=task.batch_size, timeout=TIMEOUT_S, isolate=True, times=times
     )
     # Results come by batches, and as many batches at about the same time as there are runs.
     step = task.batch_size * classifier.runs_at_once

@@ -62,15 +62,9 @@ _CHANGES = ("mirror", "crop", "rotate", "shift", "zoom", "brightness", "contrast
 @click.option(
     "-b", "--batch-size", type=options.COUNT, metavar="N", help="Pictures in one run. Default: 8; more on a GPU."
 )
-@click.option("--max-pixels", callback=options.amount(1000), metavar="N", help="Refuse bigger pictures.")
-@click.option("--max-bytes", callback=options.amount(1024), metavar="N", help="Refuse bigger files.")
-@click.option(
-    "--timeout",
-    type=click.FloatRange(0, 86400, min_open=True),
-    default=10.0,
-    metavar="S",
-    help="Give a picture up after S seconds.  [default: 10]",
-)
+@options.MAX_PIXELS
+@options.MAX_BYTES
+@options.TIMEOUT
 @click.option("--from", "from_run", type=options.FOLDER, metavar="RUN", help="With the settings of that run.")
 @click.option("--dry-run", is_flag=True, help="Say what would be done, and stop.")
 @click.option("--weights", type=options.FILE, metavar="FILE", help="Weights of the network that -m names.")

@@ -20,6 +20,13 @@ FOLDER = click.Path(file_okay=False, path_type=Path)
 PROVIDER = click.option(
     "--provider", metavar="NAME", help="The provider that runs it: cpu, cuda, tensorrt or another (docs/gpu.md)."
 )
+TIMEOUT = click.option(
+    "--timeout",
+    type=click.FloatRange(0, 86400, min_open=True),
+    default=10.0,
+    metavar="S",
+    help="Give a picture up after S seconds.  [default: 10]",
+)
 VERBOSE = click.option("-v", "--verbose", is_flag=True, help="Say on stderr what runs which share of the network.")
 
 
@@ -109,6 +116,12 @@ def shard(context: click.Context, parameter: click.Parameter, value: str | None)
     if match is None or not 1 <= int(match[1]) <= int(match[2]):
         raise click.BadParameter(f"{value!r} is not I/N with I from 1 to N, such as 1/4")
     return int(match[1]), int(match[2])
+
+
+MAX_PIXELS = click.option(
+    "--max-pixels", callback=amount(1000), metavar="N", help="Refuse bigger pictures.  [default: 100M]"
+)
+MAX_BYTES = click.option("--max-bytes", callback=amount(1024), metavar="N", help="Refuse bigger files.  [default: 64M]")
 
 
 def of_outside_files(command: Callable[..., Any]) -> Callable[..., Any]:

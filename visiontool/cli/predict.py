@@ -71,17 +71,9 @@ _FINISHED = "its row is there already"  # marks a result that did not come from 
 )
 @click.option("--crop-mode", type=click.Choice(get_args(CropMode)), help="Instead of the model's own.")
 @click.option("--no-recursive", is_flag=True, help="Leave out the folders inside a folder.")
-@click.option(
-    "--max-pixels", callback=options.amount(1000), metavar="N", help="Refuse bigger pictures.  [default: 100M]"
-)
-@click.option("--max-bytes", callback=options.amount(1024), metavar="N", help="Refuse bigger files.  [default: 64M]")
-@click.option(
-    "--timeout",
-    type=click.FloatRange(0, 86400, min_open=True),
-    default=10.0,
-    metavar="S",
-    help="Give a picture up after S seconds.  [default: 10]",
-)
+@options.MAX_PIXELS
+@options.MAX_BYTES
+@options.TIMEOUT
 @click.option("--weights", type=options.FILE, metavar="FILE", help="Weights of the network that -m names.")
 @click.option("--offline", is_flag=True, help="Use no network, also where -m is not on this machine.")
 @click.option("-q", "--quiet", is_flag=True, help="No remarks on stderr; errors stay.")

@@ -17,7 +17,6 @@ import numpy as np
 import onnx
 import onnxruntime
 from numpy.typing import NDArray
-from onnx import helper
 
 import visiontool
 from visiontool import cache, onnx_graph, runtime
@@ -28,7 +27,7 @@ from visiontool.export.batch import fix_batch
 from visiontool.export.resize import embed_resize
 from visiontool.export.source import Source, find
 from visiontool.precision import NEAR_ENOUGH, to_fp16, to_int8
-from visiontool.spec import MAX_FIXED_BATCH, ModelSpec, Precision
+from visiontool.spec import ModelSpec, Precision
 from visiontool.store import FOLDER
 from visiontool.verify import BATCHES, Comparison, check, compare
 from visiontool.verify.pictures import Pictures, pictures_for
@@ -63,8 +62,6 @@ class Wanted:
             raise UsageError("--calibration is for --precision int8")
         if self.verify_on is not None and not self.verify:
             raise UsageError("--verify-on and --no-verify contradict each other; leave one out")
-        if self.static_batch is not None and not 1 <= self.static_batch <= MAX_FIXED_BATCH:
-            raise UsageError(f"a batch of {self.static_batch} pictures: expected 1 to {MAX_FIXED_BATCH}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,11 +107,13 @@ def export(
     """
     if os.path.lexists(target) and not force:
         raise UsageError(f"{target} exists; --force replaces it, -o names another file")
+    if not target.absolute().parent.is_dir():
+        raise UsageError(f"{target}: there is no folder {target.absolute().parent}; make it, or name another with -o")
     if wanted.static_batch is None and _fixed_batch(source.model) and wanted.embed_resize:
         raise UsageError(f"{source.path} takes a fixed number of pictures at once, and --embed-resize one at a time")
     pictures = pictures_for(source.spec, run=source.run, on=wanted.verify_on) if wanted.verify else None
-    notes: list[str] = []
     is_reduced = _is_reduced(source, wanted)
+    notes = [] if pictures is None else torch_check.check(source, pictures, progress)
 
     def attempt(pixels: Sequence[NDArray[np.uint8]] = (), near_enough: float = 0.0) -> Export:
         said = list(notes)
@@ -151,6 +150,8 @@ def _is_reduced(source: Source, wanted: Wanted) -> bool:
     """
     had = source.spec.precision
     if wanted.precision in (None, had):
+        if wanted.calibration is not None:
+            raise UsageError(f"{source.path} is {had} already, so --calibration would do nothing; leave it out")
         return False
     if source.spec.resize == "graph":
         raise UsageError(f"{source.path} resizes pictures itself; give the file that it was made from")
@@ -204,7 +205,7 @@ def _written(
 ) -> Export:
     """Writes the file beside its name, and gives it that if it passes."""
     spec = _described(source, spec, pictures)
-    helper.set_model_props(model, spec.to_metadata())
+    onnx_graph.describe(model, spec)
     unfinished = target.with_name(target.name + ".partial")
     comparison = None
     try:
@@ -212,7 +213,6 @@ def _written(
         _check_valid(unfinished, source)
         if pictures is not None:
             comparison = _compared(source, unfinished, target, pictures, device, progress)
-            notes += torch_check.check(source, pictures, progress)
         unfinished.replace(target)
     except OSError as error:
         full = "the disk is full" if error.errno in cache.FULL else "cannot be written"

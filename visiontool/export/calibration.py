@@ -7,8 +7,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from visiontool.errors import UsageError
-from visiontool.export.pixels import fitted
 from visiontool.export.source import Source
+from visiontool.images import DEFAULT_LIMITS
+from visiontool.pipeline import fitted
+from visiontool.prepare import Recipe
 from visiontool.verify.pictures import of_run, pictures_for
 
 _MOST = 256  # more change the ranges hardly
@@ -36,7 +38,7 @@ def batches(source: Source, data: Path | None, remark: Callable[[str], None]) ->
             "--precision int8 takes the ranges of its numbers from pictures of the kind that it will see.\n"
             "Name a folder of some hundred: --calibration FOLDER"
         )
-    pixels = fitted(pictures.paths, source.spec, _MOST)
+    pixels = fitted(pictures.paths, Recipe.of(source.spec, DEFAULT_LIMITS), _MOST)
     if len(pixels) < _FEW:
         remark(f"Calibrated on {len(pixels)} pictures only; some hundred of the kind it will see are better.")
     return [pixels[start : start + _BATCH] for start in range(0, len(pixels), _BATCH)]

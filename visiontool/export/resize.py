@@ -109,18 +109,7 @@ class _Nodes:
     def __init__(self, graph: onnx.GraphProto) -> None:
         self.nodes: list[onnx.NodeProto] = []
         self.constants: list[onnx.TensorProto] = []
-        self._taken = {name for node in graph.node for name in (node.name, *node.output, *onnx_graph.values_used(node))}
-        self._taken |= {value.name for value in (*graph.input, *graph.output, *graph.initializer)}
-        self._taken |= {tensor.values.name for tensor in graph.sparse_initializer}
-
-    def free(self, name: str) -> str:
-        """`name`, or that with a number where it is taken; it is taken then."""
-        number, free = 1, name
-        while free in self._taken:
-            number += 1
-            free = f"{name}_{number}"
-        self._taken.add(free)
-        return free
+        self.free = onnx_graph.Names(graph).free
 
     def add(self, operator: str, inputs: Sequence[str], name: str, **attributes: Any) -> str:
         """Adds a node; gives the name of its output."""

@@ -4,8 +4,10 @@ from collections.abc import Callable
 from importlib.util import find_spec
 
 from visiontool.errors import ConversionError, GateError, ModelError
-from visiontool.export.pixels import fitted
 from visiontool.export.source import Source
+from visiontool.images import DEFAULT_LIMITS
+from visiontool.pipeline import fitted
+from visiontool.prepare import Recipe
 from visiontool.verify.pictures import Pictures
 
 _HUB_FILES = ("config.json", "model.safetensors")
@@ -29,7 +31,7 @@ def check(source: Source, pictures: Pictures, progress: Callable[[str, int, int 
     from visiontool.training import backbone, parity
     from visiontool.training.contract import InContract
 
-    pixels = fitted(pictures.paths, source.spec, _MOST)
+    pixels = fitted(pictures.paths, Recipe.of(source.spec, DEFAULT_LIMITS), _MOST)
     try:
         graph = InContract(backbone.from_folder(folder), source.spec.input)
         expected = parity.answers(graph, source.spec.input, pixels)

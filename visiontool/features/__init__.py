@@ -20,7 +20,7 @@ from visiontool.features.rows import LOOK, backbone_digest, key, look_from, look
 from visiontool.features.store import NOT_KEPT, Store
 from visiontool.images import DEFAULT_LIMITS, Limits
 from visiontool.look import Look
-from visiontool.pipeline import FEW, Opening, StageTimes, batches, cores, prepared, run_ahead
+from visiontool.pipeline import FEW, TIMEOUT_S, Opening, StageTimes, batches, cores, prepared, run_ahead
 from visiontool.prepare import Prepared, Recipe
 
 if TYPE_CHECKING:
@@ -52,7 +52,7 @@ def extract(
     *,
     limits: Limits = DEFAULT_LIMITS,
     workers: int | None = None,
-    timeout: float | None = 10.0,
+    timeout: float | None = TIMEOUT_S,
     batch_size: int | None = None,
     use_cache: bool = True,
     progress: Callable[[int, int], None] | None = None,

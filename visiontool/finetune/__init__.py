@@ -22,12 +22,12 @@ from visiontool.finetune.written import write_model
 from visiontool.head import Head, Solved
 from visiontool.images import DEFAULT_LIMITS, Limits
 from visiontool.metrics import Metrics
+from visiontool.pipeline import TIMEOUT_S
 from visiontool.spec import ModelSpec
 
 __all__ = ["Run", "Settings", "finetune"]
 
 SPLITS_FILE = "splits.csv"
-TIMEOUT_S = 10.0  # for one picture, as predict has it
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,10 +9,11 @@ from typing import NamedTuple
 from visiontool import augment, dataset, features
 from visiontool.classifier import Classifier
 from visiontool.dataset import Dataset
-from visiontool.finetune import TIMEOUT_S, open_model, read_data
+from visiontool.finetune import open_model, read_data
 from visiontool.finetune.embedded import UNUSED, few_of
 from visiontool.finetune.settings import Settings
 from visiontool.images import DEFAULT_LIMITS, Limits
+from visiontool.pipeline import TIMEOUT_S
 from visiontool.spec import ModelSpec
 
 _TIMED = 32  # pictures

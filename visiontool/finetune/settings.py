@@ -130,6 +130,8 @@ def _from_json(values: dict[str, Any]) -> Settings:
     """Raises ValueError, TypeError or KeyError for what is not from `to_json`."""
     if values.pop("schema") != SCHEMA:
         raise ValueError("of another version of visiontool")
+    if "provider" not in values:  # of a run from before there was a choice
+        values["provider"] = None
     for field in fields(Settings):
         expected = _kinds(field.name)
         if not isinstance(values[field.name], expected) or isinstance(values[field.name], bool):

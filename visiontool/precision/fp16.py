@@ -11,6 +11,7 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper, inliner, numpy_helper, shape_inference
 
+from visiontool import onnx_graph
 from visiontool.errors import ConversionError, first_line
 from visiontool.spec import ModelSpec
 
@@ -75,7 +76,7 @@ class _Conversion:
         self.floats = {value.name for value in values if value.type.tensor_type.elem_type == _SINGLE}
         self.constants = {tensor.name: tensor for tensor in self.graph.initializer if tensor.data_type == _SINGLE}
         self.outputs = {output.name for output in self.graph.output}
-        self.taken = {name for node in self.graph.node for name in (*node.input, *node.output)}
+        self.free = onnx_graph.Names(self.graph).free
         self.half: set[str] = set()  # values that are computed in fp16
         self.names: dict[tuple[str, int], str] = {}
         self.nodes: list[onnx.NodeProto] = []
@@ -136,11 +137,7 @@ class _Conversion:
         self.names[name, to] = new
 
     def _new(self, name: str, to: int) -> str:
-        new = f"{name}_{'fp16' if to == _HALF else 'fp32'}"
-        while new in self.taken:
-            new += "_"
-        self.taken.add(new)
-        return new
+        return self.free(f"{name}_{'fp16' if to == _HALF else 'fp32'}")
 
 
 def _fits(kind: str, constant: onnx.TensorProto) -> bool:

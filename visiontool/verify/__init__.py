@@ -10,6 +10,7 @@ from visiontool.cache import MODEL_FILE
 from visiontool.classifier import Classifier
 from visiontool.errors import DataError, GateError
 from visiontool.images import DEFAULT_LIMITS, Limits
+from visiontool.pipeline import TIMEOUT_S
 from visiontool.pipeline import batches as batches_of
 from visiontool.verify import running
 from visiontool.verify.comparison import Comparison, Side
@@ -24,7 +25,6 @@ __all__ = ["BATCHES", "Comparison", "check", "compare", "first_difference"]
 
 BATCHES = (1, 2, 7, 32)
 
-_TIMEOUT_S = 10.0  # for one picture, as predict has it
 _EMBEDDED = 256  # pictures whose embeddings are compared, since each costs both networks another run
 _KEPT_BYTES = 64 * 2**20  # of pixels, for batches and speed
 
@@ -38,7 +38,7 @@ def compare(
     *,
     batches: Sequence[int] = BATCHES,
     limits: Limits = DEFAULT_LIMITS,
-    timeout: float = _TIMEOUT_S,
+    timeout: float = TIMEOUT_S,
     progress: Progress = lambda done, total: None,
 ) -> Comparison:
     """Compares B with A on pictures, each prepared for each of the two by what its own file says.
