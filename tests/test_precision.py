@@ -19,6 +19,7 @@ from visiontool.errors import ConversionError, DataError
 from visiontool.find import find_images
 from visiontool.images import DEFAULT_LIMITS
 from visiontool.precision import int8, to_fp16, to_int8
+from visiontool.precision.qdq import round_weights
 from visiontool.prepare import Recipe, prepare
 from visiontool.spec import MANIFEST_KEY
 from visiontool.store import resolve
@@ -341,27 +342,38 @@ def test_weights_kept_in_float_are_not_quantized_by_onnxruntime(tmp_path):
     assert kinds["Conv"] + kinds["FusedConv"] == 2
 
 
-def test_weights_that_meet_both_signs_cannot_overflow_16_bits():
-    """Two products of 8 bits must fit into 16: unsigned weights in the first layer, 7 bits in others."""
-    nodes = [
-        helper.make_node("Sub", ["pixels", "half"], ["signed"]),
-        helper.make_node("Conv", ["signed", "first"], ["one"]),
-        helper.make_node("Conv", ["one", "second"], ["two"]),
-        helper.make_node("Relu", ["two"], ["up"]),
-        helper.make_node("Conv", ["up", "third"], ["three"]),
-        helper.make_node("ReduceMean", ["three", "axes"], ["logits"], keepdims=0),
-    ]
-    draw = np.random.default_rng(2)
-    shapes = {"first": (8, 3, 1, 1), "second": (8, 8, 1, 1), "third": (2, 8, 1, 1)}
-    constants = {name: draw.normal(size=shape).astype(np.float32) for name, shape in shapes.items()}
-    model = net(nodes, {"half": np.float32(0.5), "axes": np.array([2, 3]), **constants})
-    quantized, _ = to_int8(model, spec_of(), [noise(32)])
-    found = {tensor.name: numpy_helper.to_array(tensor) for tensor in quantized.graph.initializer}
-    first, second, third = (found[f"{name}_quantized"] for name in shapes)
-    assert first.dtype == np.uint8
-    assert second.dtype == third.dtype == np.int8
-    assert (np.abs(second).max(), np.abs(third).max()) == (64, 127)
-    assert np.unique(found["first_zero_point"]).tolist() == [128]
+def sums_in_16_bits(rows):
+    """The sums of white pixels times `rows` on a processor that adds two products in 16 bits, as x86 without VNNI."""
+    products = np.pad(255 * rows.astype(np.int64), ((0, 0), (0, rows.shape[1] % 2)))
+    return np.clip(products[:, ::2] + products[:, 1::2], -(2**15), 2**15 - 1).sum(1)
+
+
+@pytest.mark.parametrize("name", ["lenet5", "one that hurts"])
+def test_no_processor_cuts_off_a_sum(name):
+    model, spec = load(name) if name == "lenet5" else (one_that_hurts(), spec_of())
+    pixels = pixels_of(DIGITS, spec) if name == "lenet5" else noise(32)
+    graph = to_int8(model, spec, [pixels], near_enough=1e9).model.graph
+    tensors = {tensor.name: numpy_helper.to_array(tensor) for tensor in graph.initializer}
+    rounded = [node for node in graph.node if tensors.get(node.input[0], np.zeros(0)).dtype == np.int8]
+    assert len(rounded) >= 4
+    for node in rounded:
+        weights = np.moveaxis(tensors[node.input[0]], node.attribute[0].i, 0)
+        rows = np.sort(weights.reshape(len(weights), -1), 1)  # the largest beside each other, in either order
+        for layout in (rows, rows[:, ::-1]):
+            np.testing.assert_array_equal(sums_in_16_bits(layout), 255 * layout.sum(1, dtype=np.int64))
+    usual = np.rint(rows / np.abs(rows).max(1, keepdims=True) * 127)  # 8 bits, as onnxruntime has it
+    assert (sums_in_16_bits(usual[:, ::-1]) != 255 * usual.sum(1)).any()
+
+
+def test_rounding_errors_of_a_channel_add_up_to_nothing():
+    weights = np.random.default_rng(0).normal(0.3, 1, (16, 8, 3, 3)).astype(np.float32)
+    rounded, steps = round_weights(weights, 0)
+    whole = rounded / steps[:, None, None, None]
+    np.testing.assert_allclose(whole, np.rint(whole), atol=1e-4)
+    errors = weights / steps[:, None, None, None] - whole
+    assert np.abs(errors).max() < 1
+    assert np.abs(errors.sum((1, 2, 3))).max() < 0.51
+    np.testing.assert_array_equal(round_weights(np.moveaxis(weights, 0, 1), 1)[0], np.moveaxis(rounded, 0, 1))
 
 
 def test_nodes_without_names_and_weights_in_constant_nodes_are_quantized_too():
