@@ -59,9 +59,10 @@ def test_a_list_on_stdin_is_mixed_with_other_inputs(color_model, pictures, tmp_p
 def test_lists_in_files(predict, pictures, tmp_path):
     (tmp_path / "list").write_text(f"{pictures / '2.png'}\n\n{pictures / '1.png'}\n")
     (tmp_path / "list.txt").write_text(f"{pictures / '1.png'}\n{pictures / '0.png'}")
-    ran = predict(f"@{tmp_path / 'list'}", tmp_path / "list.txt")
+    (pictures / "table.csv").write_text("path,label\n3.png,red\n")
+    ran = predict(f"@{tmp_path / 'list'}", tmp_path / "list.txt", f"@{pictures / 'table.csv'}")
     assert ran.code == 0
-    assert names_of(ran.out) == ["2.png", "1.png", "0.png"]
+    assert names_of(ran.out) == ["2.png", "1.png", "0.png", "3.png"]
 
 
 def test_a_list_of_one_gives_an_array_in_json(predict, pictures, tmp_path):
@@ -314,7 +315,8 @@ def test_a_folder_of_everything_odd_gives_a_row_each(color_model, tmp_path):
         )
         assert ran.returncode == 7, ran.stderr
         said = ran.stderr.splitlines()  # the model and the summary: no trace, and nothing that a library says
-        assert [line for line in said if not line.startswith(b"No picture was found in ")] == [said[0], said[-1]]
+        told = (b"No picture was found in ", b"Left out: ")
+        assert [line for line in said if not line.startswith(told)] == [said[0], said[-1]]
         assert time.monotonic() - start < 60
         found = {}
         for row in rows_of(ran.stdout):

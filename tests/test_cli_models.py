@@ -35,6 +35,7 @@ def test_the_list_has_the_classics_oldest_first_and_marks_them(run):
     lines = ran.out.splitlines()
     assert ran.code == 0
     assert lines[0].split() == ["name", "year", "params", "GMACs", "top-1", "license"]
+    assert max(map(len, lines)) <= 80
     assert lines[1].startswith("resnet18_tiny200 ")
     assert lines[1].endswith("default, built-in")
     rows = {line.split()[0]: line for line in lines[2:]}
@@ -98,6 +99,13 @@ def test_a_filter_that_fits_nothing_gives_near_names_or_names_the_options(run):
         "Error: no model fits 'vgg16' and these options.\n"
     )
     assert run("models", "--max-params", "2").err.startswith("Error: no model fits these options.\n")
+
+
+@pytest.mark.parametrize("group", [[], ["models"]])
+def test_what_a_command_does_fits_its_line(run, monkeypatch, group):
+    monkeypatch.setenv("COLUMNS", "60")
+    _, commands = run(*group, "--help").out.split("Commands:\n")
+    assert [line for line in commands.splitlines() if not line.endswith(".") or line.endswith("...")] == []
 
 
 def test_a_mistyped_command_is_no_filter(run):

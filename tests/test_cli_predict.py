@@ -123,8 +123,9 @@ def test_a_folder_of_one_picture_is_an_array_all_the_same(run, color_model, tmp_
     assert len(json.loads(run("predict", tmp_path / "one", "-m", color_model, "--json").out)) == 1
 
 
-def test_table_shows_the_answer_in_80_columns(run, color_model, pictures, monkeypatch):
-    monkeypatch.setenv("COLUMNS", "80")
+@pytest.mark.parametrize("columns", ["80", "0", "1", "-5", "abc"])
+def test_table_shows_the_answer_in_80_columns(run, color_model, pictures, monkeypatch, columns):
+    monkeypatch.setenv("COLUMNS", columns)
     long = save_picture(pictures / ("x" * 100 + "the_end.png"), BLUE)
     ran = run("predict", pictures, "-m", color_model, "--format", "table")
     assert ran.code == 0
@@ -594,8 +595,13 @@ def test_closed_streams_are_no_reason_to_fail(color_model, pictures):
     assert ran.returncode == 0
     assert len(json.loads(ran.stdout)) == 3
     ran = subprocess.run(["sh", "-c", f"{command} >&-"], capture_output=True, text=True)
+    assert (ran.returncode, ran.stderr.splitlines()[1:]) == (
+        1,
+        ["Error: the output cannot be written: Bad file descriptor"],
+    )
+    ran = subprocess.run(["sh", "-c", f"{command} -o {pictures}/rows.json >&-"], capture_output=True, text=True)
     assert ran.returncode == 0
-    assert "Traceback" not in ran.stderr
+    assert len(json.loads((pictures / "rows.json").read_text())) == 3
 
 
 @pytest.mark.parametrize("closed", ["0<&-", "2>&-", "0<&- >&-", "0<&- 2>&-", "0<&- >&- 2>&-"])
@@ -607,15 +613,77 @@ def test_no_file_gets_the_number_of_a_closed_stream(closed):
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="a folder in use cannot be deleted there")
-def test_a_working_folder_that_is_gone_gives_a_row_all_the_same(color_model, tmp_path):
+def test_a_working_folder_that_is_gone_is_told_where_it_matters(run, color_model, pictures, tmp_path, monkeypatch):
     (tmp_path / "gone").mkdir()
-    here = tmp_path / "gone"
-    code = f"cd {here} && rmdir {here} && {sys.executable} -P -m visiontool predict a.png -m {color_model}"
-    ran = subprocess.run(
-        ["sh", "-c", code], capture_output=True, text=True, env={**os.environ, "PYTHONPATH": str(ROOT)}
-    )
-    assert ran.returncode == 7
-    assert json.loads(ran.stdout)["error"] == "no such file"
+    monkeypatch.chdir(tmp_path / "gone")
+    (tmp_path / "gone").rmdir()
+    assert run("predict", pictures / "1.png", pictures, "-m", color_model).code == 0
+    for arguments in (["predict", "a.png"], ["predict", "@a"], ["finetune", "data"], ["finetune", pictures.parent]):
+        ran = run(*arguments, "-m", color_model, "-q")
+        assert (ran.code, ran.out) == (3, "")
+        assert "the working folder is gone" in ran.err.lower()
+        assert ran.err.count("\n") <= 4
+
+
+def test_what_a_folder_holds_beside_pictures_is_counted_and_named(run, color_model, pictures):
+    (pictures / "in").mkdir()
+    for name in (".hidden.png", "in/notes.txt", *(f"in/{index}.md" for index in range(11))):
+        (pictures / name).touch()
+    os.symlink("1.png", pictures / "again.png")
+    told = run("predict", pictures, "-m", color_model).err.splitlines()
+    assert told[1:-1] == ["Left out: 1 hidden, 1 repeated, 12 not pictures (-v names them)."]
+    told = run("predict", pictures, "-m", color_model, "-v").err
+    assert f"\n  hidden: {pictures}/.hidden.png\n" in told
+    assert told.count(f"{pictures}/in/") == 10
+    assert " and 2 more\n" in told
+    assert run("predict", pictures, "-m", color_model, "-q").err == ""
+    told = run("predict", pictures / "in", "-m", color_model).err
+    assert told.startswith(f"Error: no picture was found in {pictures}/in (left out: 12 not pictures)\n")
+
+
+@pytest.mark.parametrize(
+    ("typed", "words"),
+    [
+        ("https://a.b/c d.jpg", "download it first: curl -O 'https://a.b/c d.jpg'"),
+        ("HTTP://a.b/c.jpg?size=[1]", "download it first: curl -O 'HTTP://a.b/c.jpg?size=[1]'"),
+        ("https://a.b/list.txt", "download it first: curl -O https://a.b/list.txt"),
+        ("s3://a/b.jpg", "copy it to this machine first: s3://a/b.jpg"),
+        ("file:///a/b%20c.jpg", "type its path: '/a/b c.jpg'"),
+        ("file://localhost/a/b.jpg", "type its path: /a/b.jpg"),
+        ("~/x.jpg", "type: /home/me/x.jpg"),
+        ("~/p/*.jpg", "type: '/home/me/p/*.jpg'"),
+        ("@~/list", "type: /home/me/list"),
+        ("$HOME/x.jpg", "type: /home/me/x.jpg"),
+        ('"1.png"', 'Quotes do not belong to a path: "1.png"'),
+        ("# holiday", "A comment is no path: # holiday"),
+        (" 1.png", "There is white space beside the path:  1.png"),
+        ("1.png cat", "Something stands behind the path: 1.png cat"),
+        ("gone.jpg,cat", "Something stands behind the path: gone.jpg,cat"),
+        ("noextension\t3", "Something stands behind the path"),
+        ("gone 1.png", None),
+        ("gone.png copy.png", None),
+    ],
+)
+def test_what_may_be_meant_by_what_is_not_there_is_told(run, color_model, pictures, monkeypatch, typed, words):
+    monkeypatch.setenv("HOME", "/home/me")
+    monkeypatch.chdir(pictures)
+    (pictures / "noextension").touch()
+    ran = run("predict", typed, "-m", color_model)
+    assert ran.code in (3, 7)
+    assert words in ran.err if words else ran.err.endswith("their rows say why.\n")
+
+
+def test_lines_of_a_list_with_the_same_fault_have_one_hint(run, color_model, pictures, monkeypatch):
+    monkeypatch.chdir(pictures)
+    (pictures / "list").write_text("gone.png\r1.png cat\r2.png dog\r10.png")
+    ran = run("predict", "@list", "-m", color_model)
+    assert ran.code == 7
+    assert [row["status"] for row in rows_of(ran.out)] == ["error", "error", "error", "ok"]
+    assert [line for line in ran.err.splitlines() if "path" in line] == [
+        "Something stands behind the path: 1.png cat",
+        "A list has a path on each line and nothing else.",
+        "A table whose first line names a column path may hold more: visiontool predict @FILE.csv",
+    ]
 
 
 def test_what_was_not_foreseen_is_one_line_and_a_way_to_see_more(run, color_model, pictures, monkeypatch):

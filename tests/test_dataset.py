@@ -71,11 +71,29 @@ def test_what_is_hidden_or_junk_is_ignored_and_counted(data):
         *two_each("ants", "bees"), "ants/.ipynb_checkpoints/1.jpg", ".git/2.jpg", "ants/._1.jpg",
         "bees/Thumbs.db", "labels.tsv", "__MACOSX/ants/1.jpg",
     )  # fmt: skip
-    os.symlink(root / "ants", root / "link")
+    os.symlink(root, root / "bees" / "loop")
+    (root / "bees" / "1.dng").write_bytes(b"II*\0")
     read = dataset.read(root)
     assert read.labels == ("ants", "bees")
-    assert dict(read.ignored) == {"hidden": 3, "not pictures": 2, "junk": 1, "links to folders": 1}
+    assert dict(read.ignored) == {"hidden": 3, "not pictures": 2, "junk": 1, "repeated": 1, "unsupported": 1}
     assert read.faults == ()
+    assert read.notes == ("1 file is of a kind that cannot be read: bees/1.dng",)
+
+
+def test_links_to_class_folders_are_followed_and_none_twice(data, tmp_path):
+    root = data(*two_each("ants", "../elsewhere/bees", "../elsewhere/all/wasps"))
+    (tmp_path / "elsewhere" / "bees" / "IMG_3").write_bytes(b"\xff\xd8\xff\xe0")
+    for name, target in (("bees", "../elsewhere/bees"), ("more", "../elsewhere/all")):
+        os.symlink(target, root / name)
+    read = dataset.read(root)
+    assert read.labels == ("ants", "bees", "more/wasps")
+    assert [sample.name for sample in read.samples][2:5] == ["bees/1.jpg", "bees/2.jpg", "bees/IMG_3"]
+    assert (read.faults, dict(read.ignored)) == ((), {})
+    for name, target in (("aunts", "ants"), ("honey", "bees")):
+        os.symlink(target, root / name)
+    read = dataset.read(root)
+    assert read.labels == ("ants", "bees", "more/wasps")
+    assert read.faults == ("2 links lead to folders that are here already: aunts (ants), honey (bees)",)
 
 
 @pytest.mark.parametrize("val", ["val", "valid", "validation", "dev", "Valid"])

@@ -5,13 +5,14 @@ import shutil
 import subprocess
 import sys
 import tracemalloc
+from collections.abc import Iterator
 from itertools import islice
 from pathlib import Path
 
 import pytest
 
 from visiontool.errors import DataError, UsageError
-from visiontool.find import count_images, find_images, folders, is_fed, is_one_file
+from visiontool.find import count_images, find_images, is_fed, is_one_file
 
 LINUX = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="needs names of any bytes")
 BASH = pytest.mark.skipif(not (shutil.which("bash") and os.path.exists("/dev/fd")), reason="needs bash and /dev/fd")
@@ -32,6 +33,13 @@ def make(*names: str) -> None:
 
 def found(*paths: str, **options: object) -> list[str]:
     return list(find_images(paths, **options))
+
+
+def left_out(*paths: str, **options: object) -> dict[str, list[str]]:
+    """What is left out, by kind."""
+    passed: dict[str, list[str]] = {}
+    found(*paths, on_pass=lambda kind, path: passed.setdefault(kind, []).append(path), **options)
+    return passed
 
 
 def test_paths_keep_the_order_given(folder):
@@ -105,13 +113,64 @@ def test_a_folder_with_the_name_of_a_picture_is_a_folder(folder):
     assert found("d") == ["d/album.jpg/a.png"]
 
 
-def test_links_to_folders_are_followed_only_when_named(folder):
-    make("elsewhere/a.png", "d/b.png")
-    os.symlink("../elsewhere", "d/link")
+def test_links_to_folders_are_followed_once_each_behind_the_folders_themselves(folder):
+    make("elsewhere/a.png", "elsewhere/in/c.png", "d/b.png", "d/e/f.png")
+    os.symlink("../elsewhere", "d/a link")
     os.symlink("../elsewhere", "d/album.jpg")
+    os.symlink("../../elsewhere/in", "d/e/in")
     os.symlink(".", "d/loop")
-    assert found("d") == ["d/b.png"]
-    assert found("d/link") == ["d/link/a.png"]
+    os.symlink("..", "d/e/back")
+    os.symlink("../d", "elsewhere/back")
+    expected = ["d/b.png", "d/e/f.png", "d/a link/a.png", "d/a link/in/c.png"]
+    passed = left_out("d")
+    assert found("d") == expected
+    assert sorted(passed["repeated"]) == ["d/a link/back", "d/album.jpg", "d/e/back", "d/e/in", "d/loop"]
+    assert found("d/**/*.png") == expected
+    assert found("elsewhere/in", "d") == ["elsewhere/in/c.png", *expected[:3]]
+    assert found("d", recursive=False) == ["d/b.png"]
+    assert sorted(left_out("d", recursive=False)["sub-folders"]) == ["d/a link", "d/album.jpg", "d/e", "d/loop"]
+
+
+PNG = b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR"
+BMP = b"BM\x36\0\0\0\0\0\0\0\x36\0\0\0\x28"
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "kind"),
+    [
+        *((name, PNG, "") for name in ("IMG_0001", "a.jpg_large", "b.dng", "c.jpg.1", "d.image", "e.bin", "f.PNG~")),
+        *(("a", head, "") for head in (BMP, b"P6\n# GIMP\n8 8", b"P1 8 8", b"II*\0", b"\xff\xd8\xff\xe1", b"GIF89a")),
+        *(
+            ("a", text, "not pictures")
+            for text in (b"", b"BMW and Audi", b"P1 is next", b"<html>", b"hello", b"\0" * 99)
+        ),
+        *((name, PNG, "not pictures") for name in ("labels.txt", "a.JSON", "b.zip")),  # not opened
+        *((f"a.{raw}", b"II*\0\x10\0\0\0CR", "unsupported") for raw in ("dng", "CR2", "nef")),
+        ("a.raf", b"FUJIFILMCCD-RAW ", "unsupported"),
+        ("a", b"8BPS", "unsupported"),
+        (".hidden", PNG, "hidden"),
+        ("__MACOSX/a.png", PNG, "junk"),
+    ],
+)
+def test_what_no_extension_tells_the_first_bytes_do(folder, name, content, kind):
+    path = Path("d", name)
+    path.parent.mkdir(parents=True)
+    path.write_bytes(content)
+    assert found("d") == ([] if kind else [f"d/{name}"])
+    assert count_images(["d"]) == (not kind)
+    given = f"d/{name}".removesuffix("MACOSX/a.png") + "MACOSX" * (kind == "junk")
+    assert left_out("d", ".", "d") == ({kind: [given]} if kind else {"repeated": [f"./{given}", given]})
+
+
+@LINUX
+def test_what_is_no_regular_file_is_never_opened(folder, monkeypatch):
+    os.mkdir("d")
+    os.mkfifo("d/pipe")
+    for name, target in (("zero", "/dev/zero"), ("tty", "/dev/tty"), ("gone", "nothing"), ("self", "self")):
+        os.symlink(target, f"d/{name}")
+    assert left_out("d") == {"not pictures": ["d/pipe", "d/tty", "d/zero"], "unreadable": ["d/gone", "d/self"]}
+    monkeypatch.setattr(os, "open", None)
+    assert found("/proc/self/attr") == []  # these say that they are empty, and some wait
 
 
 def test_broken_links_to_pictures_are_left_to_the_one_who_opens_them(folder):
@@ -153,7 +212,7 @@ def test_globs_give_files_and_folders_as_if_typed(folder):
 
 def test_two_stars_go_through_all_folders(folder):
     make("a.png", "d/b2.png", "d/b10.png", "d/deep/c.png", "d/.git/e.png", "d/__MACOSX/f.png", "d/deep/notes.txt")
-    os.symlink("..", "d/loop")
+    os.symlink("..", "d/deep/loop")
     assert found("**/*.png") == ["a.png", "d/b2.png", "d/b10.png", "d/deep/c.png"]
     assert found("d/**/c.png") == ["d/deep/c.png"]
     assert found("d/**") == ["d/b2.png", "d/b10.png", "d/deep/c.png"]
@@ -307,6 +366,18 @@ def test_a_glob_matches_no_lists(folder):
     make("d/a.png", "d/-", "d/@b")
     write_list("d/list.txt", "from the list")
     assert found("d/*") == ["d/-", "d/@b", "d/a.png", "d/list.txt"]
+
+
+@pytest.mark.parametrize("typed", ["@d/table.csv", "d/TABLE.tsv"])
+def test_the_paths_of_a_table_count_from_the_working_folder_else_from_its_own(folder, typed):
+    make("a.png", "d/a.png", "d/e/b.png", "d/@c.png")
+    table = "label;path\n\n x;a.png\n;\ny;e/b.png\ny;gone.png\nz;@c.png\nz;e\n"
+    Path(typed.removeprefix("@")).write_text(table)
+    assert found(typed) == ["a.png", "d/e/b.png", "gone.png", "d/@c.png"]
+    assert count_images([typed]) == 5
+    Path(typed.removeprefix("@")).write_text("a.png\nb.png\n")
+    with pytest.raises(DataError, match="has no column path, found: a.png\nExpected a CSV file .*\nA list without"):
+        found(typed)
 
 
 def test_inputs_of_all_kinds_mix_and_each_file_comes_once(folder, monkeypatch):
@@ -479,14 +550,12 @@ def most_held(*paths: str) -> int:
 
 
 @pytest.mark.slow
-def test_the_names_of_one_folder_are_held_at_a_time(folder):
+def test_the_names_of_two_folders_are_held_at_a_time(folder):
     count = 2000
-    make(*(f"{name}/IMG_{number:06d}.jpg" for name in ("d", "d/e", "f") for number in range(count)))
-    most = 125 * count + 120_000  # up to 1024 digests wait to be merged
-    assert most_held("d") < most
-    assert most_held("d", "f") < most
-    assert most_held("d/*.jpg", "f/*.jpg") < most
-    assert most_held("**/*.jpg") < most
+    make(*(f"{name}/IMG_{number:06d}.jpg" for name in ("d", "d/e", "f", "f/g", "h") for number in range(count)))
+    most = 300 * count + 120_000  # two folders and the keys of one; up to 1024 digests wait to be merged
+    for paths in (["d"], ["d", "f", "h"], ["d/*.jpg", "f/*.jpg"], ["**/*.jpg"]):
+        assert most_held(*paths) < most, paths
 
 
 @pytest.mark.slow
@@ -500,7 +569,7 @@ def all_kinds_of_folders() -> None:
     make("d/a.png", "d/b.jpg", "d/.c.png", "d/notes.txt", "d/e/f.png", "d/e/g/h.png", "d/__MACOSX/i.png", "d/out/j.png")
     make("d/.k/l.png", "m/n.png", "m/album.png/o.png", "[x].png")
     os.mkdir("empty")
-    os.symlink("..", "d/loop")
+    os.symlink(".", "d/loop")
     os.symlink("none", "d/broken.png")
     os.symlink("self.png", "d/self.png")
     os.symlink("../.hidden", "d/link.png")
@@ -574,14 +643,25 @@ def test_counting_outlives_folders_that_vanish_or_cannot_be_read(folder, monkeyp
 
 def test_a_folder_that_breaks_off_while_it_is_read_is_given_itself(folder, monkeypatch):
     make("d/a.png", "d/bad/b.png")
-    kind = folders._kind
+    scandir = os.scandir
 
-    def broken(entry: os.DirEntry[str]) -> object:
-        if entry.name == "b.png":
-            raise OSError(5, "Input/output error")
-        return kind(entry)
+    class Broken:
+        def __init__(self, path: str) -> None:
+            self._entries = scandir(path)
 
-    monkeypatch.setattr(folders, "_kind", broken)
+        def __enter__(self) -> "Broken":
+            return self
+
+        def __exit__(self, *_: object) -> None:
+            self._entries.close()
+
+        def __iter__(self) -> Iterator[os.DirEntry[str]]:
+            for entry in self._entries:
+                yield entry
+                if entry.name == "b.png":
+                    raise OSError(5, "Input/output error")
+
+    monkeypatch.setattr(os, "scandir", Broken)
     assert found("d") == ["d/a.png", "d/bad"]
     assert count_images(["d"]) == 2
 

@@ -29,16 +29,16 @@ def main() -> None:
 
 
 def _open_closed_streams() -> None:
-    """Gives the streams that the caller closed (`visiontool ... >&-`) a place that swallows all.
+    """Gives the streams that the caller closed (`visiontool ... >&-`) a file that swallows all, or refuses it: stdout.
 
     Else the next file that is opened would get the number of one of them: what is meant for stderr, or for nobody,
-    would go into it.
+    would go into it. Rows that go nowhere are a failure, as with a full disk.
     """
     for descriptor in (0, 1, 2):
         try:
             os.fstat(descriptor)
         except OSError:
-            os.open(os.devnull, os.O_RDWR)  # takes the lowest number that is free: this one
+            os.open(os.devnull, os.O_RDONLY if descriptor == 1 else os.O_RDWR)  # takes the lowest free number: this one
     for name, descriptor in (("stdout", 1), ("stderr", 2)):
         if getattr(sys, name) is None:
             setattr(sys, name, open(descriptor, "w"))  # noqa: SIM115

@@ -14,7 +14,7 @@ import click
 import visiontool
 from visiontool.cli import exit_codes
 from visiontool.cli.text import printable, say
-from visiontool.errors import VisiontoolError
+from visiontool.errors import DataError, VisiontoolError
 
 # Each is the function of that name in the module of that name, imported when it is wanted.
 COMMANDS = ("predict", "finetune", "export", "verify", "benchmark", "models", "cache", "doctor")
@@ -85,12 +85,19 @@ def run(arguments: list[str] | None = None) -> int:
     except BrokenPipeError:  # whoever read the output has enough
         return exit_codes.FAILED
     except VisiontoolError as error:
-        say(f"Error: {error}")
+        from visiontool.find.hints import GONE, is_gone
+
+        say(f"Error: {error}" + (f"\n{GONE}" if is_gone() else ""))
         return exit_codes.of(error)
     except Exception as error:
-        if isinstance(error, OSError) and error.errno == errno.ENOSPC:
+        if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EBADF):  # full; closed (__main__.py)
             say(f"Error: the output cannot be written: {error.strerror}")
             return exit_codes.FAILED
+        from visiontool.find.hints import GONE, is_gone
+
+        if isinstance(error, FileNotFoundError) and is_gone():
+            say(f"Error: {GONE[0].lower()}{GONE[1:]}")
+            return exit_codes.of(DataError())
         if "VISIONTOOL_DEBUG" in os.environ:
             raise
         say(f"Error: {type(error).__name__}: {printable(str(error))}")

@@ -84,10 +84,11 @@ def benchmark(
     as_json: bool,
     quiet: bool,
 ) -> int:
-    """Measure how fast networks are on this machine: MODELs, or the default one.
+    """Measure how fast networks are here.
 
-    For each batch size: the latency of one run, pictures a second of the network alone and from files to answers,
-    what opening and running take of it, and the peak of memory. docs/benchmark.md says how to read it.
+    Those are MODELs, or the default one. For each batch size: the latency of one run, pictures a second of the network
+    alone and from files to answers, what opening and running take of it, and the peak of memory. docs/benchmark.md says
+    how to read it.
 
     \b
     visiontool benchmark

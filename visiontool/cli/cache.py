@@ -14,7 +14,10 @@ from visiontool.cli.text import counted, say
     help="Remove what was not used for longest until N bytes (such as 2G) hold the rest.",
 )
 def cache(max_size: int | None) -> int:
-    """Show where pulled networks and features of pictures are kept and what they take, or make that less."""
+    """Show or shrink what is kept on this disk.
+
+    That is pulled networks and features of pictures: where they are, and what they take.
+    """
     from visiontool import cache
 
     if max_size is not None:

@@ -21,9 +21,10 @@ _WIDTH = 80
 @click.command()
 @click.option("--json", "as_json", is_flag=True, help="The same as JSON.")
 def doctor(as_json: bool) -> int:
-    """Show what this installation can do: versions, providers that work, GPUs, caches.
+    """Show what this installation can do.
 
-    It lets the built-in model answer for one picture. Exit code 1 where that goes wrong.
+    That is versions, providers that work, GPUs and caches. It lets the built-in model answer for one
+    picture. Exit code 1 where that goes wrong.
     """
     try:
         from visiontool.doctor import examine

@@ -65,7 +65,7 @@ def export(
     quiet: bool,
     **description: Any,
 ) -> int:
-    """Write a model as one ONNX file that gives the same answer everywhere.
+    """Write a model as one checked ONNX file.
 
     MODEL is a run, a network, a file of weights with --architecture, or an .onnx file; without one it is the newest
     run in runs/. The file is written only where it answers as its source does, on real pictures. Prints its path.

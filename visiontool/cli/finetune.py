@@ -92,10 +92,11 @@ def finetune(
     verbose: bool,
     **said: Any,
 ) -> int:
-    """Make a model for your own classes: DATA is a folder with a folder of pictures for each.
+    """Make a model for your own classes.
 
-    DATA may also hold train/, val/ and test/ with the class folders in them. The backbone stays as it is, so this
-    takes seconds to minutes and no torch. Prints the path of the run; its model is for predict.
+    DATA is a folder with a folder of pictures for each class, or with train/, val/ and test/ that hold those. The
+    backbone stays as it is, so this takes seconds to minutes and no torch. Prints the path of the run; its model is for
+    predict.
 
     \b
     visiontool finetune mydata/

@@ -5,7 +5,8 @@ import gc
 import json
 import os
 import sys
-from collections.abc import Callable, Iterable, Iterator
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import partial
 from itertools import chain, islice
 from pathlib import Path
@@ -17,7 +18,7 @@ from click.core import ParameterSource
 from visiontool.cli import exit_codes, options
 from visiontool.cli.output import FORMATS, check_output, choose_format, is_begun, is_resumable, rows_to
 from visiontool.cli.sorting import Sorting, check_sorting, undo_sorting
-from visiontool.cli.text import Sample, say
+from visiontool.cli.text import Sample, printable, say
 from visiontool.errors import DataError
 from visiontool.spec import CropMode
 
@@ -77,7 +78,7 @@ _FINISHED = "its row is there already"  # marks a result that did not come from 
 @click.option("--weights", type=options.FILE, metavar="FILE", help="Weights of the network that -m names.")
 @click.option("--offline", is_flag=True, help="Use no network, also where -m is not on this machine.")
 @click.option("-q", "--quiet", is_flag=True, help="No remarks on stderr; errors stay.")
-@options.VERBOSE
+@click.option("-v", "--verbose", is_flag=True, help="Say on stderr what runs the network, and what was left out.")
 @options.of_outside_files
 @click.pass_context
 def predict(
@@ -112,8 +113,9 @@ def predict(
     verbose: bool,
     **description: Any,
 ) -> int:
-    """Tell what is on pictures: files, folders and globs, in the order given; - and @FILE read a list of them.
+    """Tell what is on pictures.
 
+    PATHS are files, folders and globs, in the order given; - and @FILE read a list of them, @FILE.csv the column path.
     Each input gives one row. A picture that cannot be read gives a row that says why, and exit code 7.
 
     \b
@@ -131,8 +133,12 @@ def predict(
     options.check_loudness(quiet, verbose)
 
     from visiontool.find import count_images, find_images, is_fed, is_one_file
+    from visiontool.find.hints import hint, is_gone
     from visiontool.pipeline import FEW
 
+    relative = [path for path in paths if path != "-" and not os.path.isabs(path.removeprefix("@"))]
+    if relative and is_gone():
+        raise DataError(f"no picture was found in {', '.join(relative)}")
     single = len(paths) == 1 and is_one_file(paths[0]) and shard is None
     format_ = choose_format(format_, as_json, output, single=single)
     resumable = is_resumable(format_, output)
@@ -142,12 +148,15 @@ def predict(
         "exclude": None if sort_into is None else os.fspath(sort_into),
     }
     empty = Sample()
-    found = find_images(paths, on_empty=empty.add, **where)
+    left_out: defaultdict[str, Sample] = defaultdict(Sample)
+    found = find_images(paths, on_empty=empty.add, on_pass=lambda kind, path: left_out[kind].add(path), **where)
     # Who feeds a list may feed it slowly, and is not made to wait until we know whether it is long.
     fed = any(map(is_fed, paths))
     first = list(islice(found, 1 if fed else FEW + 1))
     if not first and not (resume and output is not None and is_begun(output)):
-        raise DataError(f"no picture was found in {', '.join(paths)}\nName pictures, folders that hold some, or globs.")
+        what = f" (left out: {_counts(left_out)})" if left_out else ""
+        remedy = hint(paths) or "Name pictures, folders that hold some, or globs."
+        raise DataError(f"no picture was found in {', '.join(paths)}{what}\n{remedy}")
     many = len(first) > FEW or fed
     inputs: Iterator[str] = chain(first, found)
     if shard is not None:
@@ -206,19 +215,27 @@ def predict(
             isolate=many,
             times=progress.times,
         )
-        _write(stack.enter_context(contextlib.closing(results)), rows, sorting, progress)
+        meant = _write(stack.enter_context(contextlib.closing(results)), rows, sorting, progress)
         if stop.asked:
             raise KeyboardInterrupt
     for path in empty.some:
         say(f"No picture was found in {path}.")
     if empty.count > len(empty.some):
         say(f"Nor in {empty.count - len(empty.some):,} others.")
+    if left_out and not quiet:
+        say(f"Left out: {_counts(left_out)}{'' if verbose else ' (-v names them)'}.")
+    if verbose:
+        for kind, sample in left_out.items():
+            more = f" and {sample.count - len(sample.some):,} more" if sample.count > len(sample.some) else ""
+            say(f"  {kind}: {', '.join(map(printable, sample.some))}{more}")
     failed = progress.failed + rows.failed
     told = [] if quiet or single else [progress.summary()]
     if failed:
         told.append(f"{failed:,} of {progress.fresh + rows.finished:,} inputs failed; their rows say why.")
     if told:
         say(" ".join(told))
+    if not quiet and (meant := meant or hint(empty.some)):
+        say(meant)
     sorting.tell()
     return exit_codes.SOME_FAILED if failed or sorting.failed else 0
 
@@ -248,7 +265,11 @@ def _with_finished(paths: Iterable[str], rows: "Rows", model: str) -> Iterator["
         yield Result(path, model, notes=(_FINISHED,)) if rows.has(path) else path
 
 
-def _write(results: "Iterable[Result]", rows: "Rows", sorting: Sorting, progress: "Progress") -> None:
+def _write(results: "Iterable[Result]", rows: "Rows", sorting: Sorting, progress: "Progress") -> str | None:
+    """Gives the first hint that there is for a path that failed."""
+    from visiontool.find.hints import hint
+
+    meant: str | None = None
     for result in results:
         path = result.path or ""
         if _FINISHED in result.notes:
@@ -259,6 +280,13 @@ def _write(results: "Iterable[Result]", rows: "Rows", sorting: Sorting, progress
             rows.write(result)
             sorting.place(path, result.predictions[0].index if result.predictions else None, result.unknown)
             progress.add(failed=result.error is not None)
+            if result.error is not None and meant is None:
+                meant = hint([path])
+    return meant
+
+
+def _counts(left_out: Mapping[str, Sample]) -> str:
+    return ", ".join(f"{sample.count:,} {kind}" for kind, sample in left_out.items())
 
 
 def _run_id(classifier: "Classifier", top_k: int, min_probability: float) -> str:

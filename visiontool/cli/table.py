@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from visiontool.cli.text import printable
+from visiontool.cli.text import columns, printable
 from visiontool.result import Prediction, Result
 
 _MAX_WIDTH = 120
@@ -26,7 +26,12 @@ class TableWriter:
     def __init__(self, stream: IO[bytes], *, detailed: bool) -> None:
         self._stream = stream
         self._encoding = sys.stdout.encoding if stream.isatty() else "utf-8"
-        self._console = Console(file=io.StringIO(), force_terminal=stream.isatty(), highlight=False)
+        self._console = Console(
+            file=io.StringIO(),
+            force_terminal=stream.isatty(),
+            highlight=False,
+            width=columns(),  # rich itself would take COLUMNS=0
+        )
         self._detailed = detailed
 
     def write(self, result: Result) -> None:

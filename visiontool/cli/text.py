@@ -2,6 +2,7 @@
 
 import contextlib
 import re
+import shutil
 
 import click
 
@@ -9,6 +10,7 @@ import click
 # and U+200D stay: emoji and Persian need them.
 _UNSAFE = re.compile("[\x00-\x1f\x7f-\x9f\u061c\u200b\u200e\u200f\u2028-\u202e\u2060-\u2069\ufeff\ud800-\udfff]")
 _SOME = 10
+_FEWEST_COLUMNS = 20
 _FORMULA_STARTS = ("=", "+", "-", "@")
 
 
@@ -24,6 +26,12 @@ class Sample:
         self.count += 1
         if len(self.some) < _SOME:
             self.some.append(text)
+
+
+def columns() -> int:
+    """The width of the terminal of stdout; 80 where there is none, or where COLUMNS leaves no room for text."""
+    width = shutil.get_terminal_size().columns
+    return width if width >= _FEWEST_COLUMNS else 80
 
 
 def say(text: str) -> None:

@@ -44,10 +44,11 @@ def verify(
     quiet: bool,
     **said: Any,
 ) -> int:
-    """Compare how B answers with how A does: runs, networks, or .onnx files.
+    """Compare how two models answer.
 
-    Both get the same pictures, each prepared as its own file says: those of DATA, else those that a run was validated
-    on, else the samples. Exit code 6 where B differs by more than its precision explains.
+    A and B are runs, networks, or .onnx files. Both get the same pictures, each prepared as its own file says: those of
+    DATA, else those that a run was validated on, else the samples. Exit code 6 where B differs by more than its
+    precision explains.
 
     \b
     visiontool verify runs/mydata mydata-int8.onnx

@@ -7,7 +7,7 @@ from pathlib import Path
 from visiontool.dataset.rows import Found, Row
 from visiontool.dataset.wording import on_one_line, some, split_called, told
 from visiontool.errors import DataError
-from visiontool.find.folders import class_folders_below
+from visiontool.find.folders import is_inside, pictures_in, real_path, walk
 
 UNLABELED = "test pictures without a label"
 
@@ -48,11 +48,32 @@ def read_class_folders(data: Path) -> Found:
 def _folders(data: Path, found: Found) -> dict[str, list[str]]:
     """The names of the pictures of each folder, "" being `data` itself."""
     folders: dict[str, list[str]] = {}
-    for path, names in class_folders_below(str(data), found.ignored):
-        folder = os.path.relpath(path, data).replace(os.sep, "/").removeprefix(".")
-        if names is None:
+    real: dict[str, str] = {}
+    unread, twice = [], []
+
+    def name_of(path: str) -> str:
+        return os.path.relpath(path, data).replace(os.sep, "/").removeprefix(".")
+
+    def pass_over(kind: str, path: str) -> None:
+        found.ignored[kind] += 1
+        if kind in ("unsupported", "unreadable"):
+            unread.append(name_of(path))
+        # What leads back to where it lies is no class.
+        elif kind == "repeated" and not is_inside(real_path(os.path.dirname(path)), real_path(path)):
+            twice.append(f"{name_of(path)} ({real[real_path(path)] or 'DATA'})")
+
+    for inside in walk(str(data), on_pass=pass_over):
+        folder = real[inside.real] = name_of(inside.path)
+        if inside.names is None:
             found.faults.append(f"the folder {on_one_line(folder or str(data))} cannot be read")
-        folders[folder] = names or []
+        folders[folder] = list(pictures_in(inside, pass_over))
+    if twice:
+        one, many = "link leads to a folder that is here already", "links lead to folders that are here already"
+        found.faults.append(told(twice, one, many))
+    if unread:
+        found.notes.append(
+            told(unread, "file is of a kind that cannot be read", "files are of kinds that cannot be read")
+        )
     if not any(folders.values()):
         left_out = ", ".join(f"{count:,} {kind}" for kind, count in found.ignored.items())
         raise DataError(

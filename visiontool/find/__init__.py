@@ -6,8 +6,8 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 from visiontool.errors import DataError
-from visiontool.find.folders import count_below, folders_below, is_inside, names_matching, pictures_below, real_path
-from visiontool.find.lists import STDIN, check_lists, is_read_once, read_list
+from visiontool.find.folders import OnPass, is_inside, names_matching, pictures_in, real_path, walk
+from visiontool.find.lists import ENDINGS, STDIN, check_lists, is_read_once, read_list
 
 _MAGIC = re.compile(r"[*?[]")
 
@@ -16,23 +16,27 @@ def find_images(
     paths: Iterable[str],
     *,
     recursive: bool = True,
-    on_empty: Callable[[str], None] | None = None,
+    on_empty: Callable[[str], None] = lambda path: None,
+    on_pass: OnPass = lambda kind, path: None,
     exclude: str | None = None,
 ) -> Iterator[str]:
     """The path of each picture that `paths` mean, lazily and each real file once, in the order given.
 
     A file is yielded whatever its name, and also when it does not exist: the one who opens it says so. A folder yields
-    its files with a picture's extension in natural order, then those of its sub-folders; hidden names, junk and links
-    to folders are left out. A folder that cannot be read is yielded itself, so that opening it says why. `-` is a list
-    of paths on stdin, `@FILE` and `NAME.txt` are lists in files; what they name is taken as it stands, files and
-    folders, but no globs and no lists. Anything else with `*`, `?`, `[` or `**` in it is a glob, whose matches are
-    files and folders too. What exists is meant before a glob or `@FILE`. `~` is left to the shell.
+    its pictures in natural order, then those of its sub-folders and of the folders that links lead to (`walk`); what
+    has no picture's extension, but begins like a picture, is one. A folder that cannot be read is yielded itself, so
+    that opening it says why. `-` is a list of paths on stdin, `@FILE`, `NAME.txt` and `NAME.csv` are lists in files;
+    what they name is taken as it stands, files and folders, but no globs and no lists. Anything else with `*`, `?`,
+    `[` or `**` in it is a glob, whose matches are files and folders too. What exists is meant before a glob or `@FILE`.
+    `~` is left to the shell.
 
-    What is held in memory is 8 bytes for each picture (`Seen`) and the names of one folder.
+    What is held in memory is 8 bytes for each picture and each file left out (`Seen`), the names of two folders, and
+    the lines of a CSV file.
 
     Args:
         recursive: Whether to go into the sub-folders of a folder.
         on_empty: Called with each path, of `paths` or from a list, that turned out to hold no picture at all.
+        on_pass: Called with what is left out, once each, however often its folder is walked.
         exclude: A folder whose pictures are left out wherever a folder is walked or a glob matches.
 
     Raises:
@@ -46,17 +50,17 @@ def find_images(
         return
     from visiontool.seen import Seen  # brings hashlib, for which one picture need not wait
 
-    excluded = None if exclude is None else real_path(exclude)
     seen = Seen()
-    for name, is_typed in _names(arguments, on_empty):
-        empty = True
-        for root, is_deep in _roots(name, is_typed, recursive, excluded):
-            for path, real in _pictures(root, is_deep, excluded):
-                empty = False
-                if seen.add(_as_bytes(real)):
-                    yield path
-        if empty and on_empty is not None:
-            on_empty(name)
+
+    def pass_over(kind: str, path: str) -> None:
+        if seen.add(b"\0" + _as_bytes(os.path.normpath(path))):
+            on_pass(kind, path)
+
+    for path, real in _found(arguments, recursive, exclude, on_empty, pass_over):
+        if seen.add(_as_bytes(real)):
+            yield path
+        else:
+            on_pass("repeated", path)
 
 
 def count_images(
@@ -73,17 +77,12 @@ def count_images(
     arguments = _with_lists(paths)
     if any(file is not None and is_read_once(file) for _, file in arguments):
         return None
-    excluded = None if exclude is None else real_path(exclude)
     count = 0
     try:
-        for name, is_typed in _names(arguments):
-            for root, is_deep in _roots(name, is_typed, recursive, excluded):
-                if stop():
-                    return None
-                below = count_below(root, recursive=is_deep, exclude=excluded, stop=stop) if os.path.isdir(root) else 1
-                if below is None:
-                    return None
-                count += below
+        for _ in _found(arguments, recursive, exclude):
+            if stop():
+                return None
+            count += 1
     except (DataError, OSError):
         return None
     return count
@@ -106,7 +105,7 @@ def _list_of(path: str) -> str | None:
         return path
     if path.startswith("@") and not os.path.lexists(path):
         return path[1:]
-    return path if path.lower().endswith(".txt") and not os.path.isdir(path) else None
+    return path if path.lower().endswith(ENDINGS) and not os.path.isdir(path) else None
 
 
 def _with_lists(paths: Iterable[str]) -> list[tuple[str, str | None]]:
@@ -118,19 +117,26 @@ def _is_glob(path: str) -> bool:
     return _MAGIC.search(path) is not None and not os.path.lexists(path)
 
 
-def _names(
-    arguments: Iterable[tuple[str, str | None]], on_empty: Callable[[str], None] | None = None
-) -> Iterator[tuple[str, bool]]:
-    """Each path that was typed or stands in a list, and whether it was typed."""
+def _found(
+    arguments: Iterable[tuple[str, str | None]],
+    recursive: bool,
+    exclude: str | None,
+    on_empty: Callable[[str], None] = lambda path: None,
+    on_pass: OnPass = lambda kind, path: None,
+) -> Iterator[tuple[str, str]]:
+    """The path and the real path of each picture, as often as it is met."""
+    excluded = None if exclude is None else real_path(exclude)
     for typed, file in arguments:
-        if file is None:
-            yield typed, True
-            continue
-        empty = True
-        for path in read_list(file):
-            empty = False
-            yield path, False
-        if empty and on_empty is not None:
+        name: str | None = None
+        for name in [typed] if file is None else read_list(file):
+            empty = True
+            for root, is_deep in _roots(name, file is None, recursive, excluded):
+                for found in _pictures(root, is_deep, excluded, on_pass):
+                    empty = False
+                    yield found
+            if empty:
+                on_empty(name)
+        if name is None:
             on_empty(typed)
 
 
@@ -148,11 +154,17 @@ def _roots(name: str, is_typed: bool, recursive: bool, exclude: str | None) -> I
             yield match, recursive
 
 
-def _pictures(root: str, is_deep: bool, exclude: str | None) -> Iterator[tuple[str, str]]:
-    if os.path.isdir(root):
-        yield from pictures_below(root, recursive=is_deep, exclude=exclude)
-    else:
+def _pictures(root: str, is_deep: bool, exclude: str | None, on_pass: OnPass) -> Iterator[tuple[str, str]]:
+    if not os.path.isdir(root):
         yield root, real_path(root)
+        return
+    for folder in walk(root, recursive=is_deep, exclude=exclude, on_pass=on_pass):
+        if folder.names is None:
+            yield folder.path, folder.real
+        for name in pictures_in(folder, on_pass):
+            path = os.path.join(folder.path, name)
+            # To resolve a path asks the system about each of its parts; what is no link needs that for its folder only.
+            yield path, real_path(path) if name in folder.links else os.path.join(folder.real, name)
 
 
 def _matches(base: str, parts: tuple[str, ...]) -> Iterator[str]:
@@ -162,8 +174,8 @@ def _matches(base: str, parts: tuple[str, ...]) -> Iterator[str]:
         return
     part, rest = parts[0], parts[1:]
     if part == "**":
-        for folder in folders_below(base):
-            yield from _matches(folder, rest)
+        for folder in walk(base):
+            yield from _matches(folder.path, rest)
     elif not _MAGIC.search(part):
         path = os.path.join(base, part)
         if os.path.lexists(path):

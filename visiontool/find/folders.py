@@ -1,84 +1,117 @@
-"""What is in folders: the pictures below one, holding the names of no more than one folder at a time."""
+"""What is in folders: the pictures below one, told by their names or, where those say nothing, by their first bytes."""
 
 import fnmatch
 import os
 import re
-from collections import Counter
+import stat
+from collections import deque
 from collections.abc import Callable, Iterator
-from typing import Literal
+from typing import NamedTuple
+
+from visiontool.errors import PictureError
 
 PICTURE_EXTENSIONS = frozenset((
     ".jpg", ".jpeg", ".jpe", ".jfif", ".mpo", ".png", ".apng", ".webp", ".gif", ".bmp", ".tif", ".tiff",
     ".ppm", ".pgm", ".pbm", ".pnm", ".ico", ".avif", ".heic", ".heif", ".hif", ".jp2", ".j2k",
 ))  # fmt: skip
+# What often lies beside pictures, and need not be opened to be told from them.
+_OTHER_EXTENSIONS = frozenset((
+    ".txt", ".csv", ".tsv", ".json", ".jsonl", ".xml", ".yaml", ".yml", ".toml", ".ini", ".cfg", ".md", ".rst", ".log",
+    ".html", ".htm", ".css", ".js", ".py", ".pyc", ".ipynb", ".sh", ".bat", ".c", ".cpp", ".h", ".pdf", ".doc", ".docx",
+    ".xls", ".xlsx", ".ppt", ".pptx", ".zip", ".tar", ".gz", ".tgz", ".bz2", ".xz", ".7z", ".rar", ".mp4", ".mov",
+    ".avi", ".mkv", ".webm", ".mp3", ".wav", ".npy", ".npz", ".pt", ".pth", ".onnx", ".safetensors", ".pkl", ".h5",
+    ".hdf5", ".parquet", ".db", ".sqlite", ".lock", ".mat", ".xmp", ".aae",
+))  # fmt: skip
+# What they hold as a TIFF file is a thumbnail.
+_RAW_EXTENSIONS = frozenset((
+    ".3fr", ".arw", ".cr2", ".dcr", ".dng", ".erf", ".fff", ".iiq", ".kdc", ".mef", ".mos", ".nef", ".nrw", ".orf",
+    ".pef", ".raw", ".rw2", ".rwl", ".sr2", ".srf", ".srw",
+))  # fmt: skip
 # Thumbnails and leavings of macOS archives, Synology disks and Windows, which look like folders of pictures.
 _JUNK_FOLDERS = frozenset(("__macosx", "@eadir", "$recycle.bin"))
 _DIGITS = re.compile(r"\d+")
+_HEAD_BYTES = 64
+_OPEN_FLAGS = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_NOCTTY", 0) | getattr(os, "O_BINARY", 0)
+
+OnPass = Callable[[str, str], None]
+"""Takes what is left out of folders: a kind ("hidden", "junk", "not pictures", "unsupported", "unreadable",
+"sub-folders", "repeated") and the path."""
 
 
-def pictures_below(top: str, *, recursive: bool = True, exclude: str | None = None) -> Iterator[tuple[str, str]]:
-    """The path and the real path of each picture from `top` down: a folder's own, then those of its sub-folders.
+class Folder(NamedTuple):
+    """A folder that was read."""
 
-    Both in natural order; hidden names, junk and links to folders are left out. A folder that cannot be read is given
-    itself.
+    path: str
+    real: str
+    names: list[str] | None
+    """Its files, links to files included, in natural order; None where it cannot be read."""
+    links: set[str]
+    """Those names that are links."""
+
+
+def walk(
+    top: str, *, recursive: bool = True, exclude: str | None = None, on_pass: OnPass = lambda kind, path: None
+) -> Iterator[Folder]:
+    """`top` and the folders below it, each real folder once: in natural order, and those that links lead to at the end.
+
+    So a link to a folder that is there by itself never takes its place. Hidden and junk folders are left out.
 
     Args:
         exclude: The real path of a folder that is not walked into.
     """
-    for folder, real, pictures in _walk(top, recursive, exclude):
-        if pictures is None:
-            yield folder, real
+    from visiontool.seen import Seen  # brings hashlib, for which one picture need not wait
+
+    walked = Seen()
+    folders, linked = [top], deque[str]()
+    while folders or linked:
+        path = folders.pop() if folders else linked.popleft()
+        real = real_path(path)
+        if exclude is not None and is_inside(real, exclude):
             continue
-        prefix, real_prefix = os.path.join(folder, ""), os.path.join(real, "")
-        while pictures:
-            _, name, link = pictures.pop().split("\0")
-            path = prefix + name
-            # To resolve a path asks the system about each of its parts; what is no link needs that for its folder only.
-            yield path, real_path(path) if link else real_prefix + name
-
-
-def folders_below(top: str) -> Iterator[str]:
-    """`top` and each folder below it, in the order of `pictures_below`."""
-    for folder, _, pictures in _walk(top, recursive=True):
-        if pictures:
-            pictures.clear()  # else they were held while the next folder is read
-        yield folder
-
-
-def class_folders_below(top: str, ignored: Counter[str]) -> Iterator[tuple[str, list[str] | None]]:
-    """`top` and each folder below it with the names of its pictures, None where it cannot be read; in natural order.
-
-    Args:
-        ignored: Has counted in it what is left out: "hidden", "junk", "links to folders", "not pictures".
-    """
-    for folder, _, pictures in _walk(top, recursive=True, ignored=ignored):
-        yield folder, None if pictures is None else [key.split("\0")[1] for key in reversed(pictures)]
-
-
-def count_below(
-    top: str, *, recursive: bool = True, exclude: str | None = None, stop: Callable[[], bool] = lambda: False
-) -> int | None:
-    """How many paths `pictures_below` gives, without holding or sorting names; None as soon as `stop` says so."""
-    count, pending = 0, [top]
-    while pending:
-        folder = pending.pop()
-        if exclude is not None and is_inside(real_path(folder), exclude):
+        if not walked.add(os.fsencode(real)):
+            on_pass("repeated", path)
             continue
+        names: list[str] = []
+        links, inside, linked_inside = set[str](), [], []
         try:
-            with os.scandir(folder) as entries:
+            with os.scandir(path or os.curdir) as entries:
                 for entry in entries:
-                    if stop():
-                        return None
-                    kind = _kind(entry)
-                    count += kind == "picture"
-                    if kind == "folder" and recursive:
-                        pending.append(entry.path)
+                    name = entry.name
+                    if name.startswith("."):
+                        on_pass("hidden", os.path.join(path, name))
+                    elif entry.is_dir(follow_symlinks=False) and name.lower() in _JUNK_FOLDERS:
+                        on_pass("junk", os.path.join(path, name))
+                    elif entry.is_dir(follow_symlinks=False):
+                        inside.append(name)
+                    # DirEntry.is_dir raises on a link that leads in circles.
+                    elif entry.is_symlink() and os.path.isdir(entry.path):
+                        linked_inside.append(name)
+                    else:
+                        names.append(name)
+                        links.update([name] if entry.is_symlink() else [])
         except OSError:
-            count += 1
-    return count
+            yield Folder(path, real, None, set())
+            continue
+        names.sort(key=natural_key)
+        yield Folder(path, real, names, links)
+        if recursive:
+            folders += [os.path.join(path, name) for name in sorted(inside, key=natural_key, reverse=True)]
+            linked += [os.path.join(path, name) for name in sorted(linked_inside, key=natural_key)]
+        else:
+            for name in inside + linked_inside:
+                on_pass("sub-folders", os.path.join(path, name))
 
 
-def names_matching(folder: str, pattern: str) -> Iterator[str]:
+def pictures_in(folder: Folder, on_pass: OnPass) -> Iterator[str]:
+    """The names of the pictures in a folder that could be read."""
+    for name in folder.names or ():
+        if kind := _not_picture(path := os.path.join(folder.path, name)):
+            on_pass(kind, path)
+        else:
+            yield name
+
+
+def names_matching(folder: str, pattern: str) -> list[str]:
     """The names in `folder` that match one component of a glob, in natural order; hidden ones if it asks for them.
 
     Raises:
@@ -86,9 +119,8 @@ def names_matching(folder: str, pattern: str) -> Iterator[str]:
     """
     hidden = pattern.startswith(".")
     with os.scandir(folder or os.curdir) as entries:
-        names = (entry.name for entry in entries if hidden or not entry.name.startswith("."))
-        keys = sorted((natural_key(name) for name in names if fnmatch.fnmatch(name, pattern)), reverse=True)
-    return (keys.pop().split("\0")[1] for _ in range(len(keys)))
+        names = [entry.name for entry in entries if hidden or not entry.name.startswith(".")]
+    return sorted(fnmatch.filter(names, pattern), key=natural_key)
 
 
 def natural_key(name: str) -> str:
@@ -110,67 +142,41 @@ def is_inside(path: str, folder: str) -> bool:
     return path == folder or path.startswith(os.path.join(folder, ""))
 
 
-def _walk(
-    top: str, recursive: bool, exclude: str | None = None, ignored: Counter[str] | None = None
-) -> Iterator[tuple[str, str, list[str] | None]]:
-    """Each folder from `top` down, its real path and its pictures as `_contents` has them, None if it cannot be read.
+def _not_picture(path: str) -> str:
+    """The kind of a file in a folder that is not taken for a picture, or "". A listed extension is believed."""
+    extension = os.path.splitext(path)[1].lower()
+    if extension in PICTURE_EXTENSIONS:  # a broken link too: whoever opens it says what is wrong
+        return ""
+    if extension in _OTHER_EXTENSIONS:
+        return "not pictures"
+    try:
+        head = _head(path)
+    except OSError:
+        return "unreadable"
+    from visiontool.images.kinds import plugin_for  # brings Pillow and numpy
 
-    Who takes the pictures empties the list, so that it is gone before the next folder is read. `ignored` counts what
-    is left out.
-    """
-    levels = [("", [top])]
-    while levels:
-        parent, names = levels[-1]
-        if not names:
-            levels.pop()
-            continue
-        folder = os.path.join(parent, names.pop())
-        real = real_path(folder)
-        if exclude is not None and is_inside(real, exclude):
-            continue
-        try:
-            pictures, folders = _contents(folder, ignored)
-        except OSError:
-            yield folder, real, None
-            continue
-        yield folder, real, pictures
-        if recursive:
-            levels.append((folder, folders))
+    try:
+        plugin = plugin_for(head)
+    except PictureError as error:
+        is_other = not head or (extension not in _RAW_EXTENSIONS and "not a picture" in str(error))
+        return "not pictures" if is_other else "unsupported"
+    if plugin == "Tiff" and extension in _RAW_EXTENSIONS:
+        return "unsupported"
+    # Text may begin as these do: "BM", "P1 ".
+    is_text = (plugin == "Bmp" and b"\0" not in head) or (plugin == "Ppm" and not re.match(rb"..\s*[#\d]", head))
+    return "not pictures" if is_text else ""
 
 
-def _contents(folder: str, ignored: Counter[str] | None) -> tuple[list[str], list[str]]:
-    """The pictures and the folders in `folder`, in reverse, to be popped: keys with "link" behind a link's, and names.
-
-    One string for each picture, which sorts and holds the name, takes a quarter of what entry, path and key take.
-    """
-    pictures: list[str] = []
-    folders: list[str] = []
-    with os.scandir(folder or os.curdir) as entries:
-        for entry in entries:
-            kind = _kind(entry)
-            if kind == "picture":
-                pictures.append(natural_key(entry.name) + ("\0link" if entry.is_symlink() else "\0"))
-            elif kind == "folder":
-                folders.append(entry.name)
-            elif ignored is not None:
-                ignored[kind] += 1
-    pictures.sort(reverse=True)
-    folders.sort(key=natural_key, reverse=True)
-    return pictures, folders
-
-
-def _kind(
-    entry: os.DirEntry[str],
-) -> Literal["picture", "folder", "hidden", "junk", "links to folders", "not pictures"]:
-    name = entry.name
-    if name.startswith("."):
-        return "hidden"
-    if entry.is_dir(follow_symlinks=False):
-        return "junk" if name.lower() in _JUNK_FOLDERS else "folder"
-    # A broken link counts: whoever opens it says what is wrong. DirEntry.is_dir raises on a link that leads in circles.
-    if entry.is_symlink() and os.path.isdir(entry.path):
-        return "links to folders"
-    return "picture" if os.path.splitext(name)[1].lower() in PICTURE_EXTENSIONS else "not pictures"
+def _head(path: str) -> bytes:
+    """How a file begins; nothing of what is no regular file, or says that it is empty, as in /proc."""
+    status = os.stat(path)
+    if not stat.S_ISREG(status.st_mode) or status.st_size == 0:
+        return b""
+    descriptor = os.open(path, _OPEN_FLAGS)
+    try:
+        return os.read(descriptor, _HEAD_BYTES)
+    finally:
+        os.close(descriptor)
 
 
 def _padded(digits: re.Match[str]) -> str:

@@ -1,14 +1,17 @@
-"""Lists of paths that somebody wrote: one a line, or with a NUL behind each, in a file, a pipe or on stdin."""
+"""Lists of paths that somebody wrote: one a line, or a NUL behind each, in a file, a pipe or on stdin; or a CSV."""
 
 import os
+import re
 import stat
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import BinaryIO
 
 from visiontool.errors import DataError, UsageError
 
 STDIN = "-"
+ENDINGS = (".txt", ".csv", ".tsv")
 MAX_PATH_BYTES = 65536  # more than any system takes
 
 _BLOCK_BYTES = 65536
@@ -16,8 +19,12 @@ _UTF8_MARK = b"\xef\xbb\xbf"
 _JPEG_OR_PNG = (b"\xff\xd8\xff", b"\x89PNG")
 _MAX_TOLD = 5
 _HELP = (
-    "A list is a text file with one path a line, named @FILE or NAME.txt; - reads one from stdin.\n"
+    "A list is a text file with one path a line, named @FILE or NAME.txt, or a table NAME.csv; - reads stdin.\n"
     "A picture that is really called @NAME is typed ./@NAME."
+)
+_CSV_HELP = (
+    "Expected a CSV file with a header and a column path, such as path,label.\n"
+    "A list without a header is a text file: NAME.txt."
 )
 
 
@@ -32,8 +39,7 @@ def check_lists(files: Sequence[str]) -> None:
         raise UsageError(f'"-" is given {files.count(STDIN)} times, but stdin can be read only once\nGive it once.')
     if STDIN in files:
         _stdin()
-    faults = [f"{file} ({fault})" for file in files if file != STDIN and (fault := _fault(file))]
-    if faults:
+    if faults := {file: fault for file in files if file != STDIN and (fault := _fault(file))}:
         raise _unreadable(faults)
 
 
@@ -46,13 +52,25 @@ def open_list(file: str) -> BinaryIO:
     try:
         return open(file, "rb", buffering=0)
     except (OSError, ValueError) as error:
-        raise _unreadable([f"{file} ({_reason(error)})"]) from None
+        raise _unreadable({file: _reason(error)}) from None
 
 
 def read_list(file: str) -> Iterator[str]:
-    """The paths in the list `file`, or in the one on stdin for `STDIN`, as `paths_in` gives them."""
+    """The paths in the list `file`, or in the one on stdin for `STDIN`, as `paths_in` gives them.
+
+    Of a CSV file the column path; where nothing is there from the working folder on, from the file's folder on.
+    """
     if file == STDIN:
         yield from paths_in(_stdin(), "on stdin")
+    elif file.lower().endswith(ENDINGS[1:]):
+        from visiontool.dataset.csv_file import read_csv
+
+        header, lines = read_csv(Path(file), "path", _CSV_HELP)
+        column = header.index("path")
+        for path in filter(str.strip, (fields[column] for _, fields in lines)):
+            spellings = (path, path.strip(), path.strip().replace("\\", "/"))
+            places = (os.path.join(place, each) for each in spellings for place in ("", os.path.dirname(file)))
+            yield next(filter(os.path.lexists, places), path)
     else:
         with open_list(file) as stream:
             yield from paths_in(stream, file)
@@ -72,8 +90,8 @@ def is_read_once(file: str) -> bool:
 def paths_in(stream: BinaryIO, name: str) -> Iterator[str]:
     """The paths in a list, lazily and in constant memory: each is given as soon as it has arrived.
 
-    The list is separated by NULs if one has arrived together with the end of the first path, else by newlines, where
-    "\\r\\n" is one too. Empty paths and a byte order mark of UTF-8 are left out. The last needs no separator.
+    The list is separated by NULs if one has arrived together with the end of the first path, else by the ends of lines
+    of any system. Empty paths and a byte order mark of UTF-8 are left out. The last needs no separator.
 
     Args:
         stream: Its `read` gives what is there and waits only while there is nothing.
@@ -101,12 +119,12 @@ def _entries(stream: BinaryIO, name: str) -> Iterator[bytes]:
     for block in _blocks(stream, name):
         rest += block
         if not separator:
-            separator = next((sign for sign in (b"\0", b"\n") if sign in rest), b"")
+            separator = next((sign for sign in (b"\0", b"\n", b"\r") if sign in rest), b"")
             if separator:
                 rest = _start(rest, name)
         if separator:
-            *whole, rest = rest.split(separator)
-            yield from whole if separator == b"\0" else (line.removesuffix(b"\r") for line in whole)
+            *whole, rest = rest.split(separator) if separator == b"\0" else re.split(rb"[\r\n]", rest)
+            yield from whole
         if len(rest) > MAX_PATH_BYTES:
             break
     yield rest if separator else _start(rest, name)
@@ -164,6 +182,9 @@ def _reason(error: Exception) -> str:
     return getattr(error, "strerror", None) or str(error)
 
 
-def _unreadable(faults: list[str]) -> DataError:
+def _unreadable(faults: Mapping[str, str]) -> DataError:
+    from visiontool.find.hints import hint
+
+    told = ", ".join(f"{file} ({fault})" for file, fault in list(faults.items())[:_MAX_TOLD])
     more = f" and {len(faults) - _MAX_TOLD:,} more" if len(faults) > _MAX_TOLD else ""
-    return DataError(f"no list of paths can be read from {', '.join(faults[:_MAX_TOLD])}{more}\n{_HELP}")
+    return DataError(f"no list of paths can be read from {told}{more}\n{hint(faults) or _HELP}")

@@ -26,7 +26,7 @@ class _Models(click.Group):
 
 @click.group(cls=_Models)
 def models() -> None:
-    """List the networks, show one, and get, check or remove those on this machine.
+    """List, show, get and remove networks.
 
     \b
     visiontool models                the classics, oldest first
@@ -47,7 +47,7 @@ models.add_command(show)
 @click.option("--offline", is_flag=True, help="Use no network.")
 @click.option("-q", "--quiet", is_flag=True, help="No remarks on stderr; errors stay.")
 def pull(names: tuple[str, ...], img_size: int | None, weights: Path | None, offline: bool, quiet: bool) -> int:
-    """Get networks: weights, converted to ONNX, checked and kept.
+    """Get networks, as checked ONNX files.
 
     Weights are downloaded from where they are published, and the file is compared with torch before it is kept. This
     needs the extra [train]; what was pulled needs neither it nor a network. Prints the path of each model file.
@@ -92,7 +92,10 @@ def path(name: str) -> int:
 @click.argument("name", required=False, metavar="[MODEL]", shell_complete=options.complete_model)
 @click.option("--unset", is_flag=True, help="Back to the built-in one.")
 def default(name: str | None, unset: bool) -> int:
-    """Choose the model that answers where none is named, or print it."""
+    """Print the default model, or choose it.
+
+    It answers where none is named.
+    """
     import os
 
     from visiontool import cache, store
@@ -116,7 +119,10 @@ def default(name: str | None, unset: bool) -> int:
 @models.command()
 @click.argument("names", nargs=-1, metavar="[NAME...]", shell_complete=options.complete_cached)
 def verify(names: tuple[str, ...]) -> int:
-    """Check that pulled files are as they were written: all, or those named."""
+    """Check that pulled files are unchanged.
+
+    Those of the networks named, or all.
+    """
     from visiontool import cache
     from visiontool.naming import cached_name
 

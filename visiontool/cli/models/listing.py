@@ -1,7 +1,6 @@
 """`visiontool models list`: one line a network."""
 
 import json
-import shutil
 import sys
 from collections.abc import Iterator
 from contextlib import suppress
@@ -11,7 +10,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import click
 
 from visiontool.cli import options
-from visiontool.cli.text import printable, say
+from visiontool.cli.text import columns, printable, say
 from visiontool.errors import ModelError
 
 if TYPE_CHECKING:
@@ -37,7 +36,7 @@ _MARKS_WIDTH = 17
 def list_models(
     text: str, everything: bool, cached: bool, license_: str | None, max_params: int | None, as_json: bool
 ) -> int:
-    """List networks: the classics, or all that FILTER fits.
+    """List the classics, or what FILTER fits.
 
     FILTER looks in names, families and titles, of every name that timm and torchvision know. Without it the classics
     are listed, oldest first, and what is on this machine.
@@ -78,10 +77,10 @@ class _Row(NamedTuple):
     marks: dict[str, bool]
 
     def lines(self, width: int) -> Iterator[str]:
-        """One line, or two where the name leaves no room for the numbers."""
+        """One line, or on a terminal two where the name leaves no room for the numbers."""
         numbers = _NUMBERS.format(**{key: self._shown(key) for key in ("year", "params", "macs", "top1", "license")})
         marks = ", ".join(mark for mark, is_set in self.marks.items() if is_set)
-        if len(self.name) > width:
+        if len(self.name) > width and sys.stdout.isatty():
             yield self.name
             yield f"{'':<{width}} {numbers} {marks}".rstrip()
         else:
@@ -226,9 +225,5 @@ def _is_wanted(row: _Row, cached: bool, license_: str | None, max_params: int | 
 
 
 def _width(rows: list[_Row]) -> int:
-    """Of the column of names: as wide as the longest on a wide terminal or in a pipe, else what the numbers leave."""
-    longest = max(len(row.name) for row in rows)
-    if not sys.stdout.isatty():
-        return max(longest, 4)
-    room = shutil.get_terminal_size().columns - _NUMBERS_WIDTH - _MARKS_WIDTH - 2
-    return max(4, min(longest, room))
+    """Of the column of names: as wide as the longest, if the numbers leave so much."""
+    return max(4, min(max(len(row.name) for row in rows), columns() - _NUMBERS_WIDTH - _MARKS_WIDTH - 2))

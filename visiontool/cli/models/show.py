@@ -2,7 +2,6 @@
 
 import json
 import math
-import shutil
 import sys
 import textwrap
 from dataclasses import asdict
@@ -13,7 +12,7 @@ import click
 
 from visiontool.cli import options
 from visiontool.cli.models.listing import entry_of, facts_of, facts_of_spec
-from visiontool.cli.text import json_safe, printable, say
+from visiontool.cli.text import columns, json_safe, printable, say
 from visiontool.errors import ModelError, UsageError
 
 if TYPE_CHECKING:
@@ -31,7 +30,7 @@ _COPIED = {"file", "get it", "run your own"}  # a path or a command in two lines
 @click.option("--snippet", is_flag=True, help="Ten lines of Python that run the file without visiontool.")
 @click.option("--json", "as_json", is_flag=True, help="JSON, with the layers.")
 def show(model: str, layers: bool, snippet: bool, as_json: bool) -> int:
-    """Show what a network is: paper, license, cost, accuracy ...
+    """Show what a network is and what it costs.
 
     NAME is any name of the list; a file or a run folder is shown without torch.
 
@@ -125,7 +124,7 @@ def _lines(shown: _Shown) -> list[str]:
         lines += [f"{classic.family}, {classic.year}: {classic.title}", classic.paper]
         lines += [classic.note] if classic.note else []
     lines.append("")
-    width = shutil.get_terminal_size().columns if sys.stdout.isatty() else 100_000
+    width = columns() if sys.stdout.isatty() else 100_000
     for key, value in _facts(shown).items():
         line = f"{key:<{_KEY_WIDTH}}{printable(value)}"
         lines += [line] if key in _COPIED else textwrap.wrap(line, width, subsequent_indent=" " * _KEY_WIDTH)
@@ -247,7 +246,7 @@ def _table(cost: "Cost") -> list[str]:
     widths = [max(len(row[column]) for row in [head, *rows]) for column in range(len(head))]
     if sys.stdout.isatty():
         others = sum(widths[1:]) + 2 * (len(widths) - 1)
-        widths[0] = max(8, min(widths[0], shutil.get_terminal_size().columns - others))
+        widths[0] = max(8, min(widths[0], columns() - others))
     return [
         "  ".join(
             f"{_fitted(cell, width):<{width}}" if column < 3 else f"{cell:>{width}}"
