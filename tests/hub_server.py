@@ -1,14 +1,14 @@
 """A real HTTP server on this machine, laid out as a hub of models and as torchvision's downloads are.
 
 A hub answers for a large file with a redirect to its storage, which here is the same server under another host's name,
-and tells the file's SHA-256 on the way; for a small one with its content. Ranges and conditions are those of RFC 9110.
+and tells the file's SHA-256 on the way; for a small one with its content.
 """
 
 import hashlib
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass, field
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from threading import Thread
 
@@ -17,34 +17,15 @@ COMMIT = "0123456789abcdef0123456789abcdef01234567"
 
 @dataclass
 class Served:
-    """A file, and how badly it is served."""
+    """A file; with a pause after each 64 KiB, and broken off after `cut` bytes."""
 
     content: bytes
-    cuts: list[int] = field(default_factory=list)  # each answer breaks off after so many bytes, while there are any
-    statuses: list[int] = field(default_factory=list)  # each answer is this, while there are any
-    chunk_bytes: int = 2**16
-    pause_s: float = 0.0  # after each chunk
-    knows_ranges: bool = True
-    knows_conditions: bool = True  # else a part is sent although the file is another by now
-    validators: tuple[str, ...] = ("ETag", "Last-Modified")
-    validators_of_parts: tuple[str, ...] | None = None  # None for the same
-    sends_length: bool = True
-    headers: dict[str, str] = field(default_factory=dict)  # more of them, or others
-    redirect: str = ""
-    changes: int = 0
+    pause_s: float = 0.0
+    cut: int | None = None
 
     @property
     def sha256(self) -> str:
         return hashlib.sha256(self.content).hexdigest()
-
-    @property
-    def etag(self) -> str:
-        return f'"{self.sha256[:16]}"'
-
-    def change(self, content: bytes) -> None:
-        """Another file under the same name, a day later."""
-        self.content = content
-        self.changes += 1
 
 
 @dataclass
@@ -143,10 +124,6 @@ class _Handler(BaseHTTPRequestHandler):
             if is_hub and not known:
                 return self._refuse(401, {"X-Error-Code": "RepoNotFound"})
             return self._refuse(404, {"X-Error-Code": "EntryNotFound"} if is_hub else {})
-        if served.statuses and not (is_hub and served.content and len(served.content) > 100_000):
-            return self._refuse(served.statuses.pop(0), {})
-        if served.redirect:
-            return self._refuse(302, {"Location": served.redirect})
         if is_hub and len(served.content) > 100_000:
             return self._refuse(
                 302,
@@ -157,7 +134,7 @@ class _Handler(BaseHTTPRequestHandler):
                     "X-Linked-Size": str(len(served.content)),
                 },
             )
-        return self._send(served, headers, {"X-Repo-Commit": COMMIT} if is_hub else {})
+        return self._send(served, {"X-Repo-Commit": COMMIT} if is_hub else {})
 
     def _refuse(self, status: int, headers: dict[str, str]) -> None:
         self.send_response(status)
@@ -165,34 +142,14 @@ class _Handler(BaseHTTPRequestHandler):
             self.send_header(name, value)
         self.end_headers()
 
-    def _send(self, served: Served, asked: dict[str, str], headers: dict[str, str]) -> None:
-        modified = f"Wed, {served.changes + 1:02} Jan 2025 10:00:00 GMT"
-        validators = {"ETag": served.etag, "Last-Modified": modified}
-        headers |= {name: validators[name] for name in served.validators}
-        start = 0
-        wanted = asked.get("range", "")
-        holds = asked.get("if-range") in (None, *(headers.get(name) for name in validators))
-        if wanted and served.knows_ranges and (holds or not served.knows_conditions):
-            start = int(wanted.removeprefix("bytes=").removesuffix("-"))
-            if start >= len(served.content):
-                return self._refuse(416, {"Content-Range": f"bytes */{len(served.content)}"})
-            if served.validators_of_parts is not None:
-                headers = {name: value for name, value in headers.items() if name in served.validators_of_parts}
-            headers["Content-Range"] = f"bytes {start}-{len(served.content) - 1}/{len(served.content)}"
-        self.send_response(206 if "Content-Range" in headers else 200)
-        content = served.content[start:]
-        if served.sends_length:
-            headers["Content-Length"] = str(len(content))
-        for name, value in {"Connection": "close", "Accept-Ranges": "bytes", **headers, **served.headers}.items():
+    def _send(self, served: Served, headers: dict[str, str]) -> None:
+        self.send_response(200)
+        headers |= {"ETag": f'"{served.sha256}"', "Content-Length": str(len(served.content)), "Connection": "close"}
+        for name, value in headers.items():
             self.send_header(name, value)
         self.end_headers()
-        if self.command == "HEAD":
-            return None
-        cut = served.cuts.pop(0) if served.cuts else len(content)
-        try:
-            for begin in range(0, min(cut, len(content)), served.chunk_bytes):
-                self.wfile.write(content[begin : min(begin + served.chunk_bytes, cut)])
+        content = b"" if self.command == "HEAD" else served.content[: served.cut]
+        with suppress(OSError):  # the client may go away
+            for start in range(0, len(content), 2**16):
+                self.wfile.write(content[start : start + 2**16])
                 time.sleep(served.pause_s)
-        except OSError:  # the client went away
-            pass
-        return None

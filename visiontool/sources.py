@@ -1,71 +1,77 @@
 """Where published weights come from: a hub in Hugging Face's layout, or an address; copies on this disk come first.
 
-huggingface_hub names the address, gives the token and knows its cache; it does not download here. Its own downloads
-begin anew when a process ends (huggingface/huggingface_hub#4196), compare no hash, and would keep a second copy.
+huggingface_hub gets what is on a hub, with its own cache, token and variables. torchvision's files are taken from where
+torch.hub keeps them, or else downloaded for as long as they are needed.
 """
 
+import http.client
 import os
 import re
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager, suppress
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import NamedTuple, NoReturn
+from types import TracebackType
+from typing import Any
 
-from visiontool import cache
-from visiontool.download import DownloadError, download, timeout_s
-from visiontool.errors import ConversionError, ModelError
+from visiontool import __version__, cache
+from visiontool.errors import ModelError, UsageError, first_line
 from visiontool.store import HUB
 
-OURS = "downloaded--"  # before the name of what was downloaded here, so that a person's file is never deleted
+OURS = "downloaded--"  # before the name of a file that is deleted after use
 HUB_WEIGHTS = ("model.safetensors", "pytorch_model.bin")  # the first that a repository has
 _CONFIG = "config.json"
 _GIVE_WEIGHTS = "give it with --weights FILE"
 _GIVE_FOLDER = "give the folder of a copy of the repository: -m local-dir:FOLDER"
-_SHA256 = re.compile(r"[0-9a-f]{64}")
 # torch.hub: the first digits of the SHA-256 stand in the file's name.
 _SHA256_IN_NAME = re.compile(r"-([0-9a-f]{8,64})\.[^.]+$")
+_TIMEOUT_S = 30.0
+_CHUNK_BYTES = 2**18
 
 Progress = Callable[[int, int | None], None]
 Waiting = Callable[[], None]
-
-
-class _Wanted(NamedTuple):
-    """A file of a publisher."""
-
-    url: str
-    name: str  # in the folder of downloads, where a person may have put it
-    sha256: str  # or its first digits; "" where it is not known before the download
-    copy: Path | None  # a good one on this disk, which another program keeps
-    is_on_hub: bool
-
-    @property
-    def place(self) -> Path:
-        return cache.downloads() / self.name
-
-    @property
-    def downloaded(self) -> Path:
-        return cache.downloads() / (OURS + self.name)
 
 
 @contextmanager
 def weights_file(
     source: str, *, offline: bool = False, progress: Progress | None = None, waiting: Waiting | None = None
 ) -> Iterator[Path]:
-    """The file of weights that `source` names, for the block.
-
-    What had to be downloaded is deleted at the end of the block, and kept if the block was interrupted.
+    """The file of weights that `source` names, for the block. What is downloaded from an address is deleted then.
 
     Args:
         source: "hf-hub:ORG/NAME", or an address.
         offline: take only what is on this disk.
+        progress: called with the bytes so far and those of the whole file, None where the server does not say.
         waiting: called once if another process is downloading it.
 
     Raises:
         ModelError: it cannot be downloaded, or may not be; the message says what else can be done.
-        ConversionError: the cache cannot be written.
+        ConversionError: the disk is full or cannot be written.
     """
-    with _first(_weights_of(source), _GIVE_WEIGHTS, offline, progress, waiting) as path:
-        yield path
+    if source.startswith(HUB):
+        yield _from_hub(source.removeprefix(HUB), HUB_WEIGHTS, _GIVE_WEIGHTS, offline, progress)
+        return
+    place = _torch_place(source)
+    digits = _sha256_of(source)
+    if place.is_file() and cache.sha256(place).startswith(digits):
+        yield place
+        return
+    if why := _why_offline(offline):
+        raise _refused(source, why, _GIVE_WEIGHTS, place)
+    target = cache.downloads() / (OURS + place.name)
+    with cache.lock(target.parent, target.name, waiting):
+        try:
+            try:
+                download(source, target, digits, progress)
+            except ModelError as error:
+                raise ModelError(
+                    f"{error}\nFetch it by other means and {_GIVE_WEIGHTS},\nor put it at {place}"
+                ) from None
+            yield target
+        finally:
+            with suppress(OSError):
+                target.unlink()
 
 
 @contextmanager
@@ -73,11 +79,10 @@ def hub_files(
     repository: str, *, offline: bool = False, progress: Progress | None = None, waiting: Waiting | None = None
 ) -> Iterator[tuple[Path, Path]]:
     """config.json and model.safetensors of a repository ORG/NAME of the hub, as `weights_file`."""
-    with (
-        _first([_on_hub(repository, _CONFIG)], _GIVE_FOLDER, offline, None, waiting) as config,
-        _first([_on_hub(repository, HUB_WEIGHTS[0])], _GIVE_FOLDER, offline, progress, waiting) as weights,
-    ):
-        yield config, weights
+    yield (
+        _from_hub(repository, [_CONFIG], _GIVE_FOLDER, offline, None),
+        _from_hub(repository, HUB_WEIGHTS[:1], _GIVE_FOLDER, offline, progress),
+    )
 
 
 def check_offline(source: str, *, is_folder: bool = False, offline: bool = False) -> None:
@@ -89,170 +94,139 @@ def check_offline(source: str, *, is_folder: bool = False, offline: bool = False
     Raises:
         ModelError: it would have to be downloaded.
     """
-    if not _is_offline(offline):
+    if not _why_offline(offline):
         return
-    if is_folder:
-        repository = source.removeprefix(HUB)
-        needed, remedy = [[_on_hub(repository, file)] for file in (_CONFIG, HUB_WEIGHTS[0])], _GIVE_FOLDER
-    else:
-        needed, remedy = [_weights_of(source)], _GIVE_WEIGHTS
-    for choices in needed:
-        if (_on_disk(choices) or _begun(choices)) is None:
-            _refuse_offline(choices[0], remedy)
+    found = hub_files(source.removeprefix(HUB), offline=True) if is_folder else weights_file(source, offline=True)
+    with found:
+        pass
 
 
-def _weights_of(source: str) -> list[_Wanted]:
-    """What may be the weights that `source` names, the best first."""
-    if source.startswith(HUB):
-        return [_on_hub(source.removeprefix(HUB), file) for file in HUB_WEIGHTS]
-    return [_at_address(source)]
+def download(url: str, target: Path, sha256: str, progress: Progress | None = None) -> None:
+    """Downloads `url` to `target`; what failed may leave a part of it.
 
-
-@contextmanager
-def _first(
-    choices: list[_Wanted], remedy: str, offline: bool, progress: Progress | None, waiting: Waiting | None
-) -> Iterator[Path]:
-    """The first of `choices` that there is, for the block."""
-    with ExitStack() as held:
-        path = _on_disk(choices)
-        if path is None and _is_offline(offline):
-            path = _begun(choices) or _refuse_offline(choices[0], remedy)
-        elif path is None:
-            path = _fetched(choices, remedy, progress, waiting, held)
-        try:
-            yield path
-        except ConversionError:  # perhaps because of what was downloaded: the next try shall not begin with it
-            _forget(path)
-            raise
-        _forget(path)
-
-
-def _is_offline(offline: bool) -> bool:
-    return offline or _offline_variable() != ""
-
-
-def _offline_variable() -> str:
-    """The variable that forbids the network, by huggingface_hub's rule: the first of these that is set decides."""
-    variable = next(filter(os.environ.get, ("HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE")), "")
-    return variable if os.environ.get(variable, "").upper() in ("1", "ON", "YES", "TRUE") else ""
-
-
-def _on_disk(choices: list[_Wanted]) -> Path | None:
-    """The first of `choices` that another program keeps on this disk, or a person has put there.
+    Args:
+        sha256: the digest that the file must have, or its first digits.
 
     Raises:
-        ModelError: a person put another file there than was expected.
+        ModelError: the server has no such file, cannot be reached, or sends another file than was expected.
+        ConversionError: the disk is full or cannot be written.
     """
-    for wanted in choices:
-        if wanted.copy is not None:
-            return wanted.copy
-        if os.path.exists(wanted.place):
-            if not _begins(wanted.place, wanted.sha256):
-                raise ModelError(
-                    f"{wanted.place}: expected what {wanted.url} gives, whose SHA-256 begins with {wanted.sha256}.\n"
-                    "Put that file there, or remove this one."
+    request = urllib.request.Request(url, headers={"User-Agent": f"visiontool/{__version__}"})
+    done = 0
+    try:
+        with urllib.request.urlopen(request, timeout=_TIMEOUT_S) as response, open(target, "wb") as file:
+            total = int(response.headers.get("Content-Length") or 0) or None
+            while chunk := response.read(_CHUNK_BYTES):
+                file.write(chunk)
+                done += len(chunk)
+                if progress is not None:
+                    progress(done, total)
+    except urllib.error.HTTPError as error:
+        error.close()
+        raise ModelError(f"{url} cannot be downloaded: the server answers {error.code} {error.reason}.") from None
+    except (OSError, http.client.HTTPException, ValueError) as error:
+        if isinstance(error, OSError) and error.errno in cache.FULL:
+            raise cache.cannot_write(error) from None
+        raise ModelError(f"{url} cannot be downloaded: {first_line(error)}.") from None
+    if total is not None and done < total:
+        raise ModelError(f"{url} cannot be downloaded: the connection broke after {done:,} of {total:,} bytes.")
+    if not (got := cache.sha256(target)).startswith(sha256):
+        raise ModelError(f"{url} is another file than was expected (its SHA-256 is {got[:12]}..., not {sha256}...).")
+
+
+def _from_hub(repository: str, files: Sequence[str], remedy: str, offline: bool, progress: Progress | None) -> Path:
+    """The first of `files` that the repository has, in the cache of huggingface_hub."""
+    try:
+        from huggingface_hub import constants, errors, hf_hub_download
+    except ValueError as error:  # it reads numbers from its variables
+        raise UsageError(f"a variable of the Hugging Face hub has no number: {error}") from None
+    constants.HF_HUB_DISABLE_TELEMETRY = True  # else it first asks the hub which tools may have started this process
+    why = _why_offline(offline)
+    reason = ""
+    for file in files:
+        try:
+            return Path(
+                hf_hub_download(
+                    repository,
+                    file,
+                    library_name="visiontool",
+                    library_version=__version__,
+                    local_files_only=bool(why),
+                    tqdm_class=_bar(progress),
                 )
-            return wanted.place
-    return None
+            )
+        except errors.LocalEntryNotFoundError as error:
+            reason = f"the hub cannot be reached ({first_line(error.__cause__ or error)})"
+        except errors.RemoteEntryNotFoundError:
+            reason = f"it has no {' and no '.join(files)}"
+        except errors.RepositoryNotFoundError:
+            reason = "there is no such repository, or it is private: HF_TOKEN gives access"
+            break
+        except OSError as error:
+            if error.errno in cache.FULL:
+                raise cache.cannot_write(error) from None
+            reason = first_line(error)
+        except Exception as error:  # of the libraries below it, and for names that no repository has
+            reason = first_line(error)
+    if why:
+        raise _refused(f"{HUB}{repository}", why, remedy)
+    raise ModelError(f"{HUB}{repository} cannot be downloaded: {reason}.\nFetch it by other means and {remedy}.")
 
 
-def _begun(choices: list[_Wanted]) -> Path | None:
-    """What an interrupted pull downloaded."""
-    return next((wanted.downloaded for wanted in choices if _begins(wanted.downloaded, wanted.sha256)), None)
+def _bar(progress: Progress | None) -> type[Any]:
+    """What huggingface_hub takes for a class of progress bars."""
+
+    class Bar:
+        def __init__(self, *_: object, total: int | None = None, initial: int = 0, **__: object) -> None:
+            self.n, self.total = initial, total
+
+        def update(self, n: int = 1) -> None:
+            self.n += n
+            if progress is not None:
+                progress(self.n, self.total)
+
+        def close(self) -> None:
+            pass
+
+        def __enter__(self) -> "Bar":
+            return self
+
+        def __exit__(
+            self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+        ) -> None:
+            pass
+
+    return Bar
 
 
-def _refuse_offline(wanted: _Wanted, remedy: str) -> NoReturn:
-    variable = _offline_variable()
-    why = f"{variable} is set" if variable else "--offline was given"
-    put = ""
-    with suppress(OSError):  # nothing can be put into a cache that cannot be written
-        wanted.place.parent.mkdir(parents=True, exist_ok=True)
-        put = f",\nor put it at {wanted.place}"
-    raise ModelError(
-        f"{wanted.url} would be downloaded, but {why}.\nGo online, or fetch it on another machine and {remedy}{put}"
+def _why_offline(offline: bool) -> str:
+    """Why the network may not be used; "" where it may."""
+    from huggingface_hub import constants
+
+    if constants.HF_HUB_OFFLINE:
+        return "HF_HUB_OFFLINE or TRANSFORMERS_OFFLINE is set"
+    return "--offline was given" if offline else ""
+
+
+def _refused(source: str, why: str, remedy: str, place: Path | None = None) -> ModelError:
+    put = f",\nor put it at {place}" if place else ""
+    return ModelError(
+        f"{source} would be downloaded, but {why}.\nGo online, or fetch it on another machine and {remedy}{put}"
     )
 
 
-def _fetched(
-    choices: list[_Wanted], remedy: str, progress: Progress | None, waiting: Waiting | None, held: ExitStack
-) -> Path:
-    """The first of `choices` that the server has, downloaded; `held` holds it against other processes."""
-    for number, wanted in enumerate(choices, 1):
-        target = wanted.downloaded
-        held.enter_context(cache.lock(target.parent, target.name, waiting))
-        if not _begins(target, wanted.sha256):  # what an interrupted pull left may be damaged by now
-            with suppress(OSError):
-                target.unlink(missing_ok=True)
-        try:
-            authorization = _authorization() if wanted.is_on_hub else None
-            download(wanted.url, target, sha256=wanted.sha256, authorization=authorization, progress=progress)
-        except DownloadError as error:
-            if error.status == 404 and number < len(choices):
-                continue
-            fetch = "If it is private, set HF_TOKEN. Else fetch" if error.status in (401, 403) else "Fetch"
-            raise ModelError(f"{error}\n{fetch} it by other means and {remedy},\nor put it at {wanted.place}") from None
-        return target
-    raise ValueError("no choices")
-
-
-def _forget(path: Path) -> None:
-    if path.parent == cache.downloads() and path.name.startswith(OURS):
-        with suppress(OSError):
-            path.unlink()
-
-
-def _at_address(url: str) -> _Wanted:
-    """A file of torchvision's kind, whose name has its hash; torch.hub may have it already.
+def _torch_place(url: str) -> Path:
+    """Where torch.hub keeps the file of an address.
 
     Source: torch.hub, `get_dir` and `load_state_dict_from_url`.
     """
     name = url.rpartition("/")[2]
     if not cache.is_name(name):
         raise ModelError(f"{url}: expected an address that ends in the name of a file")
-    found = _SHA256_IN_NAME.search(name)
-    caches = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
-    home = os.environ.get("TORCH_HOME") or os.path.join(caches, "torch")
-    copy = Path(os.path.expanduser(home), "hub", "checkpoints", name)
-    digits = found[1] if found else ""
-    return _Wanted(url, name, digits, copy if digits and _begins(copy, digits) else None, is_on_hub=False)
+    home = os.environ.get("TORCH_HOME") or os.path.join(os.environ.get("XDG_CACHE_HOME") or "~/.cache", "torch")
+    return Path(os.path.expanduser(home), "hub", "checkpoints", name)
 
 
-def _on_hub(repository: str, file: str) -> _Wanted:
-    """A file of a repository of the hub; large ones lie in the hub's cache under their hash."""
-    timeout_s()  # huggingface_hub reads the same variable when it is imported, and breaks where it is no number
-    from huggingface_hub import hf_hub_url, try_to_load_from_cache
-
-    try:
-        url = hf_hub_url(repository, file)
-        found = try_to_load_from_cache(repository, file)
-    except (ValueError, LookupError) as error:  # no name of a repository, or braces in HF_ENDPOINT
-        raise ModelError(
-            f"{HUB}{repository} has no address ({error}).\n"
-            f"Expected {HUB}ORG/NAME, and in HF_ENDPOINT, where it is set, the address of a hub."
-        ) from None
-    copy = Path(found) if isinstance(found, str) else None
-    if copy is not None:
-        kept_as = os.path.basename(os.path.realpath(copy))
-        if not _begins(copy, kept_as if _SHA256.fullmatch(kept_as) else ""):
-            copy = None
-    name = f"{repository.replace('/', '--')}--{file}"
-    return _Wanted(url, name, "", copy, is_on_hub=True)  # the server tells the hash
-
-
-def _begins(path: Path, digits: str) -> bool:
-    """Whether there is a file that can be read, and whose SHA-256 begins with `digits`."""
-    try:
-        return cache.sha256(path).startswith(digits)
-    except OSError:
-        return False
-
-
-def _authorization() -> str | None:
-    """The user's token for the hub, if there is one.
-
-    Not by huggingface_hub's `build_hf_headers`: it asks the hub what tool the process may have been started by.
-    """
-    from huggingface_hub import constants, get_token
-
-    token = None if constants.HF_HUB_DISABLE_IMPLICIT_TOKEN else get_token()
-    return f"Bearer {token}" if token else None
+def _sha256_of(url: str) -> str:
+    found = _SHA256_IN_NAME.search(url)
+    return found[1] if found else ""
