@@ -105,6 +105,7 @@ def test_a_path_may_be_absolute_or_start_at_the_csv_file(read, tmp_path):
     assert found.notes == ("1 path of labels.csv is taken from the folder that it lies in: beside.jpg",)
 
 
+@pytest.mark.skipif(os.name == "nt", reason="a backslash is never part of a name there")
 def test_what_a_line_says_comes_before_what_it_may_mean(read, tmp_path):
     for name in ("a\\1.jpg", "a\\2.jpg "):
         (tmp_path / "data" / name).touch()
@@ -118,8 +119,6 @@ def test_paths_that_are_not_there_can_be_left_out(read):
     assert found.notes == ("left out of labels.csv: 2 paths are not there: gone.jpg, lost.jpg",)
     assert (len(found.samples), dict(found.ignored)) == (4, {"not there": 2})
     assert read(GOOD + "gone.jpg,bird\n", skip_missing=True).faults == ("1 class has no picture: bird",)
-    (none, *_) = read("path,label\ngone.jpg,cat\n", skip_missing=True).faults
-    assert none == "1 path is not there (--on-bad skip leaves out its line): gone.jpg"
 
 
 def test_all_faults_are_told_at_once(read):
@@ -170,6 +169,7 @@ def test_several_columns_of_labels_are_not_supported_yet(read):
         ("path,label\n", "names no picture\n"),
         (b"\xff\xfep\0a\0t\0h\0", "has no column label, found: path"),
         (b"\xff\xfep\0a\0t\0h", "is no CSV file: 'utf-16-le' codec can't decode"),
+        ("path,label\na/9.jpg,cat\n", "none of its paths is there: a/9.jpg\nThey start at "),
         (b"PK\3\4...", "is a workbook: save its sheet as CSV"),
         ("path,label\n" + "x" * 200_000 + ",cat\n", "is no CSV file: field larger than field limit"),
     ],

@@ -9,7 +9,7 @@ from unicodedata import normalize
 
 from visiontool.dataset.csv_file import column_of, read_csv
 from visiontool.dataset.rows import Found, Row
-from visiontool.dataset.wording import split_called, told
+from visiontool.dataset.wording import some, split_called, told
 from visiontool.errors import DataError
 from visiontool.find.folders import is_inside
 
@@ -45,10 +45,10 @@ def read_label_table(file: Path, data: Path, *, skip_missing: bool = False) -> F
     """The pictures that `file` names: paths start at `data`, or where nothing is there, at the folder of `file`.
 
     Args:
-        skip_missing: Paths that are not there are a note and no fault, if there are any others.
+        skip_missing: Paths that are not there are a note and no fault.
 
     Raises:
-        DataError: it cannot be read, is no such table, or names no picture.
+        DataError: it cannot be read, is no such table, or names no picture that is there.
     """
     header, lines = read_csv(file, _HELP, strip=True)
     label_columns = [index for index, name in enumerate(header) if _LABEL_COLUMN.fullmatch(name)]
@@ -86,17 +86,22 @@ def read_label_table(file: Path, data: Path, *, skip_missing: bool = False) -> F
             found.ignored["repeated lines"] += 1
         if folder != data:
             beside.append(path)
+    if not lines:
+        raise DataError(f"{file} names no picture\n{_HELP}")
+    if odd["missing"] and not rows:
+        raise DataError(
+            f"{file}: none of its paths is there: {some(list(odd['missing']))}\n"
+            f"They start at {data}, or at the folder of the CSV file."
+        )
     joint = _joint(found.labels)
     odd["several labels"].update(dict.fromkeys(row.name for row in rows.values() if row.label in joint))
     found.rows = [row for row in rows.values() if row.label not in joint]
     found.labels = {label: None for label in found.labels if label not in joint}
-    if skip_missing and rows and (missing := odd.pop("missing", None)):
+    if skip_missing and (missing := odd.pop("missing")):
         found.ignored["not there"] = len(missing)
         told_as = told(list(missing), "path is not there", "paths are not there")
         found.notes.append(f"left out of {file.name}: {told_as}")
     found.faults = [told(list(odd[kind]), one, many) for kind, (one, many) in _ODDITIES.items() if odd[kind]]
-    if not lines:
-        raise DataError(f"{file} names no picture\n{_HELP}")
     if beside:
         where = f"of {file.name} {{}} taken from the folder that it lies in"
         found.notes.append(told(beside, f"path {where.format('is')}", f"paths {where.format('are')}"))
