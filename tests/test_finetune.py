@@ -271,10 +271,14 @@ def test_labels_from_a_csv(run, data, at_home, color_model):
     rows = [
         ("path", "label", "split"),
         *((f"{n}.png", "b" if n % 2 else "a", "train" if n < 8 else "val") for n in range(12)),
+        ("gone.png", "a", "val"),
     ]
     (data / "cold" / "labels.csv").write_text("\n".join(map(",".join, rows)))
-    ran = run("finetune", data / "cold", "--labels", data / "cold" / "labels.csv", "-m", color_model)
+    typed = ("finetune", data / "cold", "--labels", data / "cold" / "labels.csv", "-m", color_model)
+    assert "1 path is not there (--on-bad skip leaves out its line): gone.png" in run(*typed).err
+    ran = run(*typed, "--on-bad", "skip")
     assert ran.code == 0, ran.err
+    assert "Left out of labels.csv: 1 path is not there: gone.png" in ran.err
     assert Classifier.load(at_home / "runs" / "cold").spec.labels == ("a", "b")
     (data / "cold" / "labels.csv").write_text("path,label\n0.png,a;b\n1.png,a\n2.png,b\n3.png,b\n")
     ran = run("finetune", data / "cold", "--labels", data / "cold" / "labels.csv", "-m", color_model)
