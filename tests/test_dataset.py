@@ -62,6 +62,11 @@ def test_labels_in_folders_are_told_apart_by_their_path(data):
     assert read.notes == ("2 labels are folders in folders: birds/crane, machines/crane",)
 
 
+def test_one_folder_around_all_classes_is_remarked_on(data):
+    (note,) = dataset.read(data(*two_each("data/ants", "data/bees"))).notes
+    assert note == "2 labels are folders in folders: data/ants, data/bees; all are in data/, so DATA/data may be meant"
+
+
 def test_a_folder_with_pictures_above_another_is_a_class_of_its_own(data):
     assert dataset.read(data(*two_each("birds", "birds/crane"))).labels == ("birds", "birds/crane")
 
@@ -126,7 +131,7 @@ def test_classes_of_val_are_matched_by_name_and_not_by_position(data):
     assert classes["val/wasps/1.jpg"] == "wasps"
     missing = dataset.read(data(*two_each("train/crickets")))
     assert missing.labels == ("ants", "bees", "crickets", "wasps")
-    assert missing.faults == ("1 class has no picture in val: crickets",)
+    assert missing.faults == ()
 
 
 def test_a_class_that_only_val_or_test_has_is_a_fault(data):
@@ -177,7 +182,6 @@ def test_all_faults_are_told_at_once_and_many_of_a_kind_in_one_line(data):
     assert read.faults == (
         "2 pictures lie in DATA itself, with no label: loose.jpg, loose2.jpg",
         "17 classes have no picture: empty0, empty1, empty2 and 14 more",
-        "1 class cannot be split: a; to be in train and in val each needs at least 2 pictures, not all of one group",
     )
     with pytest.raises(dataset.Unusable) as caught:
         dataset.check(read, {"a/1.jpg": "truncated or damaged"})
@@ -203,15 +207,9 @@ def test_fewer_than_two_classes_are_a_fault(data):
     assert dataset.read(data(*two_each("only"))).faults == ("expected at least 2 classes, found only one: only",)
 
 
-def test_a_class_with_one_picture_cannot_be_split_but_can_be_where_val_is_given(data):
-    root = data(*two_each("a", "b"), "c/1.jpg")
-    assert [fault for fault in dataset.read(root).faults if "1 class cannot be split: c;" in fault]
-    assert dataset.read(data(*two_each("x"))).labels == ("a", "b", "c", "x")
-
-
-def test_a_class_in_train_once_is_no_fault_where_val_is_given(data):
-    read = dataset.read(data("train/a/1.jpg", "train/b/1.jpg", "val/a/2.jpg", "val/b/2.jpg"))
-    assert read.faults == ()
+@pytest.mark.parametrize("val", [("val/a/2.jpg", "val/b/2.jpg"), ()])
+def test_a_class_in_train_once_is_no_fault(data, val):
+    assert dataset.read(data("train/a/1.jpg", "train/b/1.jpg", *val)).faults == ()
 
 
 def test_without_leaves_out_samples_and_finds_the_faults_anew(data):
@@ -224,12 +222,24 @@ def test_without_leaves_out_samples_and_finds_the_faults_anew(data):
 def test_nothing_there_is_an_error_that_says_what_was_expected(data, tmp_path):
     with pytest.raises(DataError, match="is not there\nExpected a folder"):
         dataset.read(tmp_path / "nowhere")
-    file = tmp_path / "file.zip"
-    file.touch()
-    with pytest.raises(DataError, match="is no folder"):
-        dataset.read(file)
+    for name, message in (
+        ("file.ZIP", "is an archive\nUnpack it"),
+        ("file.csv", r"is no folder\nGive the folder of the pictures, and this table as --labels .*file\.csv"),
+        ("file.png", "is no folder\nExpected a folder with a folder of pictures for each class"),
+    ):
+        (tmp_path / name).touch()
+        with pytest.raises(DataError, match=message):
+            dataset.read(tmp_path / name)
     with pytest.raises(DataError, match=r"no picture in .*left out: 1 hidden, 1 not pictures\)\nExpected DATA/<label>"):
         dataset.read(data("notes.txt", ".DS_Store"))
+
+
+def test_pictures_without_any_class_are_told_with_the_layout(data):
+    assert dataset.read(data("1.jpg")).faults == (
+        "1 picture lies in DATA itself, with no label: 1.jpg",
+        "expected DATA/<label>/picture, or a table of labels: --labels FILE.csv",
+        "expected at least 2 classes, found none",
+    )
 
 
 def test_a_class_called_train_beside_other_classes_is_remarked_on(data):
@@ -281,11 +291,6 @@ def test_groups_are_what_the_expression_finds_in_the_name(data):
     }  # fmt: skip
     assert read.notes == ("1 picture is in no group: b/other.jpg",)
     assert {sample.group for sample in dataset.read(data(), group=r"p\d").samples} == {"p1", "p2", "p3", "p4", None}
-
-
-def test_a_class_of_one_group_cannot_be_split(data):
-    read = dataset.read(data("a/p1_1.jpg", "a/p1_2.jpg", "b/p2_1.jpg", "b/p3_1.jpg"), group=r"p\d")
-    assert [fault for fault in read.faults if fault.startswith("1 class cannot be split: a;")]
 
 
 def test_an_expression_that_is_none_or_matches_nothing_is_told(data):

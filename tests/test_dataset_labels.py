@@ -40,6 +40,17 @@ GOOD = "path,label\na/1.jpg,cat\na/2.jpg,dog\na/3.jpg,cat\na/4.jpg,dog\n"
                      .replace("a/2.jpg,dog", "dog,a/2.jpg").replace("a/3.jpg,cat", "cat,a/3.jpg")
                      .replace("a/4.jpg,dog", "dog,a/4.jpg"), id="other order"),
         pytest.param(GOOD.replace("a/1.jpg", '"a/1.jpg"').replace("\n", "\n\n"), id="quotes and empty lines"),
+        pytest.param(GOOD.replace(",", ";").encode("utf-16"), id="UTF-16"),
+        pytest.param("sep=;\n" + GOOD.replace(",", ";"), id="Excel's first line"),
+        pytest.param('\ufeff"sep=|"\r\n' + GOOD.replace(",", " | "), id="a delimiter that only that line says"),
+        pytest.param(GOOD.replace(",", " , ").replace("dog", '"dog" ') + " , \n", id="spaces"),
+        pytest.param(GOOD.replace("a/", "a\\"), id="backslashes"),
+        pytest.param(GOOD.replace("a/", ".\\a\\ ").replace("\\ ", "\\"), id="backslashes behind a dot"),
+        pytest.param(GOOD.replace("path,label", "File_Name,Class"), id="file_name, class"),
+        pytest.param(GOOD.replace("path", "image"), id="image"),
+        pytest.param(GOOD.replace("path,label", "filename,category name"), id="filename, category name"),
+        pytest.param(GOOD.replace("label", "label,class,file").replace("\n", ",x,x\n").replace("file,x,x", "file"),
+                     id="path and label before others"),
     ],
 )  # fmt: skip
 def test_each_line_is_a_sample(read, text):
@@ -94,6 +105,22 @@ def test_a_path_may_be_absolute_or_start_at_the_csv_file(read, tmp_path):
     assert found.notes == ("1 path of labels.csv is taken from the folder that it lies in: beside.jpg",)
 
 
+@pytest.mark.skipif(os.name == "nt", reason="a backslash is never part of a name there")
+def test_what_a_line_says_comes_before_what_it_may_mean(read, tmp_path):
+    for name in ("a\\1.jpg", "a\\2.jpg "):
+        (tmp_path / "data" / name).touch()
+    found = read("path,label\na\\1.jpg,cat\na\\2.jpg ,cat\na\\3.jpg,dog\na/4.jpg,dog\n")
+    assert [sample.name for sample in found.samples] == ["a\\1.jpg", "a\\2.jpg ", "a/3.jpg", "a/4.jpg"]
+
+
+def test_paths_that_are_not_there_can_be_left_out(read):
+    found = read(GOOD + "gone.jpg,cat\nlost.jpg,dog\n", skip_missing=True)
+    assert found.faults == ()
+    assert found.notes == ("left out of labels.csv: 2 paths are not there: gone.jpg, lost.jpg",)
+    assert (len(found.samples), dict(found.ignored)) == (4, {"not there": 2})
+    assert read(GOOD + "gone.jpg,bird\n", skip_missing=True).faults == ("1 class has no picture: bird",)
+
+
 def test_all_faults_are_told_at_once(read):
     found = read(
         "path,label,split\na/1.jpg,cat,train\na/1.jpg,dog,train\na/2.jpg,dog,train\na/2.jpg,dog,val\na/3.jpg,cat|dog,train\n"
@@ -104,11 +131,10 @@ def test_all_faults_are_told_at_once(read):
         "1 picture has several labels, which is not supported yet: a/3.jpg",
         "1 picture stands there twice, with different labels: a/1.jpg (cat, dog)",
         "1 picture is in two splits: a/2.jpg",
-        "1 path is not there: gone.jpg",
+        "1 path is not there (--on-bad skip leaves out its line): gone.jpg",
         "2 lines have no path or no label: line 8, line 9",
         "1 line has more columns than the first: line 11",
         "1 split is unknown (expected train, val, test or nothing): holdout",
-        "1 class has no picture in val: dog",
     )
     assert dict(found.ignored) == {"repeated lines": 1}
 
@@ -134,12 +160,17 @@ def test_several_columns_of_labels_are_not_supported_yet(read):
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("file,class\na/1.jpg,cat\n", "has no column path, found: file, class\nExpected UTF-8 text whose first line"),
-        ("path;class\na/1.jpg;cat\n", "has no column label, found: path, class\n"),
+        ("name,class\na/1.jpg,cat\n", "has no column path, found: name, class\nExpected a CSV file whose first line"),
+        ("path;kind\na/1.jpg;cat\n", "has no column label, found: path, kind\n"),
+        ("file,image,label\n", "any of its columns file, image could be path; call the right one path\n"),
+        ("path,class,category\n", "any of its columns class, category could be label; call the right one label\n"),
         ("a/1.jpg,cat\n", "has no column path, found: a/1.jpg, cat\n"),
         ("", "has no column path, found: nothing\n"),
         ("path,label\n", "names no picture\n"),
-        (b"\xff\xfep\0a\0t\0h\0", "has no column path"),
+        (b"\xff\xfep\0a\0t\0h\0", "has no column label, found: path"),
+        (b"\xff\xfep\0a\0t\0h", "is no CSV file: 'utf-16-le' codec can't decode"),
+        ("path,label\na/9.jpg,cat\n", "none of its paths is there: a/9.jpg\nThey start at "),
+        (b"PK\3\4...", "is a workbook: save its sheet as CSV"),
         ("path,label\n" + "x" * 200_000 + ",cat\n", "is no CSV file: field larger than field limit"),
     ],
 )

@@ -114,9 +114,23 @@ def test_what_belongs_to_a_picture_of_train_is_train():
         assert dataset.split(data, same, val_share=0.5, seed=seed)[:6] == ("train",) * 6
 
 
-def test_a_class_that_is_one_picture_in_copies_cannot_be_split():
-    with pytest.raises(dataset.Unusable, match="1 class cannot be in train and in val.*same picture: 1\n"):
-        dataset.split(made(5, 3), [0, 1, 2, 3, 4, 5, 5, 5])
+def test_a_class_that_cannot_be_in_val_stays_in_train_and_is_named():
+    data = changed(made(5, 3, 1, 2), group=lambda sample: "g" if sample.class_id == 3 else None)
+    splits = dataset.split(data, [0, 1, 2, 3, 4, 5, 5, 5, 8, 9, 10])
+    assert in_val(data, splits) == {0: 1}
+    assert splits[5:] == ("train",) * 6
+    few = "with too few pictures or groups to draw from (copies count once)"
+    assert dataset.unjudged(data, splits) == [f"3 classes have no picture in val, {few}: 1, 2, 3"]
+    with pytest.raises(dataset.Unusable, match=r"no class has a picture in val, with too few .*\nAdd other pictures"):
+        dataset.unjudged(made(1, 1), dataset.split(made(1, 1)))
+
+
+def test_classes_that_given_splits_lack_are_named():
+    data = changed(made(3, 3, 3), split=lambda sample: {"0/0": "val", "1/0": "test"}.get(sample.name, "train"))
+    lines = ["2 classes have no picture in val: 1, 2", "2 classes have no picture in test: 0, 2"]
+    assert dataset.unjudged(data, dataset.split(data)) == lines
+    with pytest.raises(dataset.Unusable, match="no class has a picture in val\n"):
+        dataset.unjudged(data, ("train",) * 9)
 
 
 @pytest.mark.parametrize("share", [0, 1, -0.2, float("nan")])
@@ -176,7 +190,18 @@ def test_folds_keep_groups_whole_and_leave_each_class_something_to_learn_from():
 
 
 def test_more_folds_than_pictures_still_give_folds():
-    assert sorted(dataset.folds([0, 0, 1], [0, 1, 2], 10, seed=0)) == [0, 1, 2]
+    assert sorted(dataset.folds([0, 0, 0], [0, 1, 2], 10, seed=0)) == [0, 1, 2]
+
+
+def test_a_class_that_no_other_fold_would_know_is_in_none_and_named():
+    data = made(2, 1, 3)
+    fold_of = dataset.folds([sample.class_id for sample in data.samples], [0, 1, 2, 3, 3, 3], 2, seed=0)
+    assert fold_of[2:].tolist() == [-1] * 4
+    assert sorted(fold_of[:2]) == [0, 1]
+    few = "with too few pictures or groups (copies count once)"
+    assert dataset.unfolded(data, np.arange(6), fold_of) == [f"2 classes are in no fold, {few}: 1, 2"]
+    with pytest.raises(dataset.Unusable, match="3 classes are in no fold"):
+        dataset.unfolded(data, np.arange(6), np.full(6, -1))
 
 
 def test_folds_are_as_even_as_scikit_learns():

@@ -191,10 +191,39 @@ def test_every_fault_is_told_at_once(run, at_home, color_model):
     fill(at_home / "d" / "val" / "strange", "cold", 2)
     ran = run("finetune", "d", "-m", color_model)
     assert ran.code == 3
-    for word in ("train/warm/bad.jpg", "val/warm/bad.jpg", "cold", "fresh", "strange"):
+    for word in ("train/warm/bad.jpg", "val/warm/bad.jpg", "fresh", "strange"):
         assert word in ran.err
     assert ran.out == ""
     assert not [*(at_home / "runs").iterdir()]
+
+
+def test_a_class_without_a_picture_in_val_is_named_and_not_refused(run, data, at_home, color_model):
+    for number in range(1, 12):
+        (data / "cold" / f"{number}.png").unlink()
+    planned = run("finetune", data, "-m", color_model, "--dry-run")
+    ran = run("finetune", data, "-m", color_model, "--json")
+    assert ran.code == 0, ran.err
+    for err in (planned.err, ran.err):
+        assert err.count("1 class has no picture in val, with too few pictures or groups to draw from") == 1
+    measured = json.loads(ran.out)["val"]
+    assert (measured["classes"], measured["per_class"][0]["recall"], measured["macro_f1"]) == (2, None, 1.0)
+    assert "Macro-F1    1.000 over the 2 of 3 classes that have pictures here" in ran.err
+    again = run("finetune", data, "-m", color_model, "--splits", "runs/moods/splits.csv", "--json")
+    assert json.loads(again.out)["val"] == measured
+    (data / "fresh").rename(at_home / "elsewhere")
+    for number in range(1, 12):
+        (data / "warm" / f"{number}.png").unlink()
+    ran = run("finetune", data, "-m", color_model)
+    assert ran.code == 3
+    assert "no class has a picture in val" in ran.err
+
+
+def test_nothing_to_tell_classes_apart_by_is_no_failure(run, at_home, color_model):
+    for label in ("a", "b"):
+        for number in range(5):
+            save_picture(at_home / "d" / label / f"{number}.png", (20 * number,) * 3)
+    ran = run("finetune", "d", "-m", color_model)
+    assert ran.code == 0, ran.err
 
 
 def test_unreadable_pictures_are_a_fault_or_left_out(run, data, at_home, color_model):
@@ -242,10 +271,14 @@ def test_labels_from_a_csv(run, data, at_home, color_model):
     rows = [
         ("path", "label", "split"),
         *((f"{n}.png", "b" if n % 2 else "a", "train" if n < 8 else "val") for n in range(12)),
+        ("gone.png", "a", "val"),
     ]
     (data / "cold" / "labels.csv").write_text("\n".join(map(",".join, rows)))
-    ran = run("finetune", data / "cold", "--labels", data / "cold" / "labels.csv", "-m", color_model)
+    typed = ("finetune", data / "cold", "--labels", data / "cold" / "labels.csv", "-m", color_model)
+    assert "1 path is not there (--on-bad skip leaves out its line): gone.png" in run(*typed).err
+    ran = run(*typed, "--on-bad", "skip")
     assert ran.code == 0, ran.err
+    assert "Left out of labels.csv: 1 path is not there: gone.png" in ran.err
     assert Classifier.load(at_home / "runs" / "cold").spec.labels == ("a", "b")
     (data / "cold" / "labels.csv").write_text("path,label\n0.png,a;b\n1.png,a\n2.png,b\n3.png,b\n")
     ran = run("finetune", data / "cold", "--labels", data / "cold" / "labels.csv", "-m", color_model)
@@ -279,9 +312,10 @@ def test_few_and_folds(run, data, at_home, color_model):
     (data / "cold" / "0.png").rename(data / "cold" / "cold.png")
     for number in range(1, 12):
         shutil.copy(data / "cold" / "cold.png", data / "cold" / f"{number}.png")
-    ran = run("finetune", data, "-m", color_model, "--folds", 4)
-    assert ran.code == 3
-    assert "1 class cannot be in two folds, its pictures being one, one group or the same picture: cold" in ran.err
+    ran = run("finetune", data, "-m", color_model, "--folds", 4, "--json")
+    assert "1 class is in no fold, with too few pictures or groups (copies count once): cold" in ran.err
+    assert (json.loads(ran.out)["val"]["pictures"], json.loads(ran.out)["val"]["classes"]) == (24, 2)
+    assert "over the 2 of 3 classes that have pictures here" in ran.err
 
 
 def test_few_are_drawn_of_those_that_can_be_read(run, data, at_home, color_model):
@@ -423,6 +457,8 @@ def test_a_sheet_of_views(run, data, at_home, color_model):
     [
         ([], 2, "name the folder"),
         (["nowhere"], 3, "nowhere"),
+        (["{data}/warm"], 3, "12 pictures lie in DATA itself, with no label: 0.png"),
+        (["{data}/warm/0.png"], 3, "0.png is no folder\nExpected a folder"),
         (["{data}", "--force"], 2, "-o"),
         (["{data}", "--rotate", "10", "--views", "2"], 2, "3 or more"),
         (["{data}", "--views", "8"], 2, "mirror"),

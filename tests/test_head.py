@@ -232,6 +232,25 @@ class TestBalance:
         assert solution.balance == "none"
         assert solution.notes == ()
 
+    @pytest.mark.parametrize(("counts", "kind", "done"), [
+        ([320, 1], "auto", "none"),  # nothing can be held out, so the head is the nearest mean
+        ([320, 1], "logistic", "logit-adjust"),
+        ([100, 100, 3], "logistic", "logit-adjust"),
+        ([100, 100, 3], "nearest-mean", "none"),
+    ])  # fmt: skip
+    def test_what_auto_says_is_what_the_head_has(self, counts: list[int], kind: str, done: str) -> None:
+        embeddings, class_ids = blobs(counts, 10, distance=3)
+        solution = solved(embeddings, class_ids, kind=kind)
+        assert solution.balance == done
+        assert any("logits are adjusted" in note for note in solution.notes) == (done != "none")
+        plain = solved(embeddings, class_ids, kind=solution.kind, balance="none")
+        fresh, _ = blobs([200] * len(counts), 10, distance=3, seed=1)
+        assert np.array_equal(predicted(solution, fresh), predicted(plain, fresh)) == (done == "none")
+
+    def test_a_balance_that_the_nearest_mean_has_no_use_for_is_told(self) -> None:
+        solution = solved(*blobs([30, 1], 10, distance=3), balance="weights")
+        assert solution.notes[0].startswith("--balance weights does not change how a nearest-mean head is made")
+
     def test_a_balanced_path_is_judged_for_equally_frequent_classes(self) -> None:
         embeddings, class_ids = blobs([200, 10], 10, distance=3)
         solution = solved(embeddings, class_ids)

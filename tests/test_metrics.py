@@ -58,6 +58,7 @@ def test_agrees_with_scikit_learn() -> None:
 
 def test_a_class_without_pictures_is_left_out_of_the_means() -> None:
     got = measure(_one_hot([0, 1, 2], 4), np.array([0, 1, 1]), ["a", "b", "nowhere", "nothing"])
+    assert got.classes == 2
     assert got.balanced_accuracy == pytest.approx(0.75)
     assert got.macro_f1 == pytest.approx((1 + 2 / 3) / 2)
     assert (got.per_class[2].pictures, got.per_class[2].recall, got.per_class[2].precision) == (0, None, 0.0)

@@ -32,9 +32,10 @@ class ClassMetrics:
 
 @dataclass(frozen=True)
 class Metrics:
-    """How good the answers are. Means over classes are over those that have pictures."""
+    """How good the answers are."""
 
     pictures: int
+    classes: int  # that have pictures: means over classes are over these
     accuracy: float
     interval: Interval  # of the accuracy
     balanced_accuracy: float  # mean recall of the classes
@@ -66,6 +67,7 @@ def measure(probabilities: NDArray[np.floating], class_ids: NDArray[np.int64], l
     of_truth = probabilities[rows, class_ids]
     return Metrics(
         pictures=len(class_ids),
+        classes=len(occurring),
         accuracy=float(right.mean()),
         interval=wilson(int(right.sum()), len(right)),
         balanced_accuracy=float(np.mean([each.recall for each in occurring])),

@@ -29,7 +29,7 @@ _CHANGES = ("mirror", "crop", "rotate", "shift", "zoom", "brightness", "contrast
 
 
 @click.command(no_args_is_help=True)
-@click.argument("data", required=False, type=options.FOLDER, metavar="DATA")
+@click.argument("data", required=False, type=click.Path(path_type=Path), metavar="DATA")
 @click.option(
     "-m", "--model", metavar="MODEL", shell_complete=options.complete_model, help="Whose backbone: a name, FILE or RUN."
 )
@@ -39,7 +39,7 @@ _CHANGES = ("mirror", "crop", "rotate", "shift", "zoom", "brightness", "contrast
 @click.option("--splits", "splits_file", type=options.FILE, metavar="FILE.csv", help="The splits.csv of a run, again.")
 @click.option("--val-split", "val_share", type=float, metavar="P", help="Share for validation.  [default: 0.2]")
 @click.option("--group", metavar="REGEX", help="Paths with the same match stay on one side.")
-@click.option("--on-bad", type=click.Choice(("fail", "skip")), help="Unreadable pictures.  [default: fail]")
+@click.option("--on-bad", type=click.Choice(("fail", "skip")), help="Unreadable or missing pictures.  [default: fail]")
 @click.option("--augment", "level", type=click.Choice(_LEVELS), help="How views differ.  [default: light, a mirror]")
 @click.option("--views", type=click.IntRange(1, 64), metavar="K", help="Views of a training picture.  [default: 2]")
 @click.option("--mirror/--no-mirror", default=None, help="Left and right may change places.")

@@ -64,11 +64,13 @@ def show_run(run: "Run") -> None:
     """Tells on stderr how good the run is, and what to type next."""
     measured = run.metrics
     low, high = measured.interval
-    by = "pictures of val" if run.folds is None else f"pictures, in {run.folds} folds"
+    known, every = measured.classes, len(measured.per_class)
+    over = f" over the {known:,} of {every:,} classes that have pictures here" if known < every else ""
+    by = " of val" if run.folds is None else f", in {run.folds} folds"
     lines = [
         ("Accuracy", f"{measured.accuracy:.1%}, {low:.1%} to {high:.1%} with 95 % confidence"),
-        ("Judged by", f"{measured.pictures:,} {by}; {run.splits.get('train', 0):,} for training"),
-        ("Macro-F1", f"{measured.macro_f1:.3f}"),
+        ("Judged by", f"{counted(measured.pictures, 'picture')}{by}; {run.splits.get('train', 0):,} for training"),
+        ("Macro-F1", f"{measured.macro_f1:.3f}{over}"),
         ("Calibration", f"error {measured.ece:.3f}"),
     ]
     worst = sorted(_recognized(measured), key=lambda one: one[1] / one[0].pictures)[:_WORST]

@@ -6,12 +6,12 @@ a CSV file: path,label[,split][,group]   paths start at DATA, or where nothing i
 """
 
 from visiontool.dataset.faults import Unusable, check
-from visiontool.dataset.folds import check_folds, folds
+from visiontool.dataset.folds import folds, unfolded
 from visiontool.dataset.grouping import groups_of
 from visiontool.dataset.reading import VAL_IS_DRAWN, read
 from visiontool.dataset.samples import Dataset, Sample, without
 from visiontool.dataset.split_file import read_splits, write_splits
-from visiontool.dataset.splits import contradictions, leaks, split
+from visiontool.dataset.splits import contradictions, leaks, split, unjudged
 
 __all__ = [
     "VAL_IS_DRAWN",
@@ -19,7 +19,6 @@ __all__ = [
     "Sample",
     "Unusable",
     "check",
-    "check_folds",
     "contradictions",
     "folds",
     "groups_of",
@@ -27,6 +26,8 @@ __all__ = [
     "read",
     "read_splits",
     "split",
+    "unfolded",
+    "unjudged",
     "without",
     "write_splits",
 ]

@@ -42,6 +42,8 @@ def read_class_folders(data: Path) -> Found:
         if label:
             names_below = [f"{folder}/{name}" for name in names]
             found.rows += [Row(os.path.join(data, name), name, label, split, None) for name in names_below]
+    if not found.labels:
+        found.faults.append("expected DATA/<label>/picture, or a table of labels: --labels FILE.csv")
     return found
 
 

@@ -21,8 +21,9 @@ def folds(
     """The fold of each picture, 0 to `count` - 1: groups are whole, and each fold has its share of each class.
 
     A class with fewer groups than there are folds is not in all of them; one with two groups of its own is never in one
-    fold alone, so that something is left to learn from. scikit-learn's StratifiedGroupKFold takes 30 times as long for
-    12,000 groups, warns of rare classes and refuses more folds than a class has pictures.
+    fold alone. What would be in one fold alone is in none, -1, so that something is left to learn from. scikit-learn's
+    StratifiedGroupKFold takes 30 times as long for 12,000 groups, warns of rare classes and refuses more folds than a
+    class has pictures.
 
     Raises:
         UsageError: `count` is less than 2.
@@ -44,27 +45,25 @@ def folds(
             for class_id, number in held.items():
                 shares[class_id][fold] += number / classes.totals[class_id]
                 pictures[fold] += number
+    for _, its_groups in classes.rare_first:
+        if len({fold_of[group] for group in its_groups}) == 1:
+            fold_of.update(dict.fromkeys(its_groups, -1))
     return np.array([fold_of[group] for group in group_list], np.intp)
 
 
-def check_folds(dataset: Dataset, indices: NDArray[np.intp], groups: NDArray[np.integer]) -> None:
-    """Passes samples of which every class can be learned without any one fold.
+def unfolded(dataset: Dataset, indices: NDArray[np.intp], fold_of: NDArray[np.intp]) -> list[str]:
+    """The classes that are in no fold, in one line; empty where all are in some.
 
     Args:
-        indices: Of the samples that are to be in folds.
-        groups: (N,), of all samples of the dataset.
+        indices: Of the samples that `fold_of` is about.
 
     Raises:
-        Unusable: a class has one group of pictures only.
+        Unusable: no class is in a fold.
     """
-    groups_of: dict[int, set[int]] = {}
-    for index in indices.tolist():
-        groups_of.setdefault(dataset.samples[index].class_id, set()).add(int(groups[index]))
-    alone = [dataset.labels[class_id] for class_id, held in sorted(groups_of.items()) if len(held) == 1]
-    if alone:
-        fault = told(
-            alone,
-            "class cannot be in two folds, its pictures being one, one group or the same picture",
-            "classes cannot be in two folds, the pictures of each being one, one group or the same picture",
-        )
-        raise Unusable(dataset.root, [fault], "Add other pictures, or leave out --folds.")
+    class_ids = np.array([dataset.samples[index].class_id for index in indices.tolist()])
+    lacking = [dataset.labels[class_id] for class_id in np.setdiff1d(class_ids, class_ids[fold_of >= 0]).tolist()]
+    told_as = "in no fold, with too few pictures or groups (copies count once)"
+    lines = [told(lacking, f"class is {told_as}", f"classes are {told_as}")] if lacking else []
+    if len(lacking) == len(dataset.labels):
+        raise Unusable(dataset.root, lines, "Add other pictures, or give splits of your own: DATA/train, DATA/val.")
+    return lines

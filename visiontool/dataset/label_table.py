@@ -3,18 +3,19 @@
 import os
 import re
 from collections import Counter, defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from unicodedata import normalize
 
-from visiontool.dataset.csv_file import read_csv
+from visiontool.dataset.csv_file import column_of, read_csv
 from visiontool.dataset.rows import Found, Row
 from visiontool.dataset.wording import some, split_called, told
 from visiontool.errors import DataError
 from visiontool.find.folders import is_inside
 
-_HELP = "Expected UTF-8 text whose first line is path,label or path,label,split,group."
+_HELP = "Expected a CSV file whose first line is path,label or path,label,split,group."
 _LABEL_COLUMN = re.compile(r"labels?[ _-]?\d*")
+_OTHER_LABEL_COLUMNS = re.compile(r"(class|category)([\s_-]*name)?|label[\s_-]*name|target")
 
 # What is told of the names that have it: of one, and of more.
 _ODDITIES = {
@@ -27,7 +28,10 @@ _ODDITIES = {
         "pictures stand there twice, with different labels",
     ),
     "another split": ("picture is in two splits", "pictures are in two splits"),
-    "missing": ("path is not there", "paths are not there"),
+    "missing": (
+        "path is not there (--on-bad skip leaves out its line)",
+        "paths are not there (--on-bad skip leaves out their lines)",
+    ),
     "incomplete": ("line has no path or no label", "lines have no path or no label"),
     "too long": ("line has more columns than the first", "lines have more columns than the first"),
     "unknown split": (
@@ -37,16 +41,18 @@ _ODDITIES = {
 }
 
 
-def read_label_table(file: Path, data: Path) -> Found:
+def read_label_table(file: Path, data: Path, *, skip_missing: bool = False) -> Found:
     """The pictures that `file` names: paths start at `data`, or where nothing is there, at the folder of `file`.
 
+    Args:
+        skip_missing: Paths that are not there are a note and no fault.
+
     Raises:
-        DataError: it cannot be read, is no such table, or names no picture.
+        DataError: it cannot be read, is no such table, or names no picture that is there.
     """
-    header, lines = read_csv(file, "path", _HELP)
+    header, lines = read_csv(file, _HELP, strip=True)
     label_columns = [index for index, name in enumerate(header) if _LABEL_COLUMN.fullmatch(name)]
-    if not label_columns:
-        raise DataError(f"{file} has no column label, found: {some(header)}\n{_HELP}")
+    label_columns = label_columns or [column_of(header, "label", _OTHER_LABEL_COLUMNS, file, _HELP)]
     found = Found()
     odd: defaultdict[str, dict[str, None]] = defaultdict(dict)
     rows: dict[str, Row] = {}  # by real path
@@ -58,10 +64,11 @@ def read_label_table(file: Path, data: Path) -> Found:
         if any(fields[len(header) :]):
             odd["too long"][f"line {number:,}"] = None
             continue
-        if not path or not labels:
+        if not path.strip() or not labels:
             odd["incomplete"][f"line {number:,}"] = None
             continue
-        place = _place(path, (data, file.parent))
+        found.labels.setdefault(labels[0])
+        place, folder = _place(path, (data, file.parent))
         if place is None:
             odd["missing"][path] = None
             continue
@@ -77,24 +84,41 @@ def read_label_table(file: Path, data: Path) -> Found:
             odd["another split"][row.name] = None
         elif before is not row:
             found.ignored["repeated lines"] += 1
-        if place != os.path.join(data, path):
+        if folder != data:
             beside.append(path)
-    joint = _joint({row.label for row in rows.values()})
-    odd["several labels"].update(dict.fromkeys(row.name for row in rows.values() if row.label in joint))
-    found.rows = [row for row in rows.values() if row.label not in joint]
-    found.labels = dict.fromkeys(row.label for row in found.rows)
-    found.faults = [told(list(odd[kind]), one, many) for kind, (one, many) in _ODDITIES.items() if odd[kind]]
     if not lines:
         raise DataError(f"{file} names no picture\n{_HELP}")
+    if odd["missing"] and not rows:
+        raise DataError(
+            f"{file}: none of its paths is there: {some(list(odd['missing']))}\n"
+            f"They start at {data}, or at the folder of the CSV file."
+        )
+    joint = _joint(found.labels)
+    odd["several labels"].update(dict.fromkeys(row.name for row in rows.values() if row.label in joint))
+    found.rows = [row for row in rows.values() if row.label not in joint]
+    found.labels = {label: None for label in found.labels if label not in joint}
+    if skip_missing and (missing := odd.pop("missing")):
+        found.ignored["not there"] = len(missing)
+        told_as = told(list(missing), "path is not there", "paths are not there")
+        found.notes.append(f"left out of {file.name}: {told_as}")
+    found.faults = [told(list(odd[kind]), one, many) for kind, (one, many) in _ODDITIES.items() if odd[kind]]
     if beside:
         where = f"of {file.name} {{}} taken from the folder that it lies in"
         found.notes.append(told(beside, f"path {where.format('is')}", f"paths {where.format('are')}"))
     return found
 
 
-def _place(path: str, folders: Iterable[Path]) -> str | None:
-    """Where the file is that a line names, or None."""
-    return next((place for folder in folders if os.path.isfile(place := os.path.join(folder, path))), None)
+def _place(path: str, folders: Sequence[Path]) -> tuple[str, Path] | tuple[None, None]:
+    """Where the file is that a line names and the folder that its path starts at, or None where it is in neither.
+
+    What is written comes first: spaces and backslashes may be part of a name.
+    """
+    stripped = path.strip()
+    for spelled in dict.fromkeys((path, stripped, stripped.replace("\\", "/"))):
+        for folder in folders:
+            if os.path.isfile(place := os.path.join(folder, spelled)):
+                return place, folder
+    return None, None
 
 
 def _name(place: str, data: Path) -> str:

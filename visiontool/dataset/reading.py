@@ -15,6 +15,9 @@ from visiontool.errors import DataError, UsageError
 from visiontool.find.folders import natural_key
 from visiontool.json_fields import is_text
 
+_ARCHIVES = (".zip", ".tar", ".tgz", ".gz", ".bz2", ".xz", ".7z", ".rar")
+_TABLES = (".csv", ".tsv", ".txt")
+
 VAL_IS_DRAWN = "val is drawn from train, since there is none"
 
 
@@ -22,6 +25,7 @@ def read(
     data: Path,
     *,
     labels_file: Path | None = None,
+    skip_missing: bool = False,
     group: str | None = None,
     known: Mapping[str, str] | None = None,
 ) -> Dataset:
@@ -30,6 +34,7 @@ def read(
     Args:
         labels_file: A CSV file with the columns path and label, and split and group where it has them, that says it
             all; pictures that it does not name are not looked for.
+        skip_missing: Leaves out the lines of the CSV file whose path is not there.
         group: A regular expression that is searched in the name of each sample. Its first group, or all that it
             matches, is the sample's group, unless the CSV file says another.
         known: The label of each id that a model knows. Where every class is called by one of these ids or labels, the
@@ -41,11 +46,11 @@ def read(
     """
     pattern = _compiled(group)
     if not data.is_dir():
-        what = "is no folder" if data.exists() else "is not there"
-        raise DataError(
-            f"{data} {what}\nExpected a folder with a folder of pictures for each class: DATA/<label>/picture."
-        )
-    found = read_class_folders(data) if labels_file is None else read_label_table(labels_file, data)
+        raise DataError(f"{data} {_why_no_folder(data)}")
+    if labels_file is None:
+        found = read_class_folders(data)
+    else:
+        found = read_label_table(labels_file, data, skip_missing=skip_missing)
     rows = _with_splits(found)
     if pattern is not None:
         rows = _with_groups(rows, pattern, found)
@@ -61,6 +66,15 @@ def read(
     )
     label_ids = tuple(id_of[label] for label in labels) if id_of else None
     return Dataset(data, tuple(labels), label_ids, samples, found.ignored, tuple(found.faults), tuple(found.notes))
+
+
+def _why_no_folder(data: Path) -> str:
+    if data.exists() and data.suffix.lower() in _ARCHIVES:
+        return "is an archive\nUnpack it, and give the folder that comes out."
+    if data.exists() and data.suffix.lower() in _TABLES:
+        return f"is no folder\nGive the folder of the pictures, and this table as --labels {data}."
+    what = "is no folder" if data.exists() else "is not there"
+    return f"{what}\nExpected a folder with a folder of pictures for each class: DATA/<label>/picture."
 
 
 def _compiled(group: str | None) -> re.Pattern[str] | None:
@@ -114,7 +128,12 @@ def _tell_of_labels(labels: Sequence[str], found: Found) -> None:
         found.faults.append(told(odd, "label is no UTF-8 text", "labels are no UTF-8 text"))
     nested = [label for label in labels if "/" in label]
     if nested:
-        found.notes.append(told(nested, "label is a folder in a folder", "labels are folders in folders"))
+        top = nested[0].split("/")[0]
+        all_in_one = len(labels) > 1 and all(label.startswith(f"{top}/") for label in labels)
+        found.notes.append(
+            told(nested, "label is a folder in a folder", "labels are folders in folders")
+            + (f"; all are in {top}/, so DATA/{top} may be meant" if all_in_one else "")
+        )
     if labels and all(label.isdecimal() for label in labels):
         found.notes.append(f"the labels are numbers, in the order of their values: {some(labels)}")
     alike = defaultdict(list)

@@ -1,6 +1,5 @@
 """What a dataset is: its classes and samples, and what makes it unfit to learn from."""
 
-from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -65,24 +64,13 @@ def is_val_drawn(samples: Sequence[Sample]) -> bool:
 
 
 def _lacking(labels: Sequence[str], samples: Sequence[Sample]) -> list[str]:
-    counts = [Counter[str | None]() for _ in labels]
-    units: list[set[str]] = [set() for _ in labels]  # of what has no split: groups, and pictures that are in none
+    splits: list[set[str | None]] = [set() for _ in labels]
     for sample in samples:
-        counts[sample.class_id][sample.split] += 1
-        if sample.split is None:
-            units[sample.class_id].add(f"picture {sample.name}" if sample.group is None else f"group {sample.group}")
-    is_drawn = is_val_drawn(samples)
-    has_val = is_drawn or any(count["val"] for count in counts)
-    nothing, not_in_train, not_in_val, alone = [], [], [], []
-    for label, count, unit in zip(labels, counts, units, strict=True):
-        if not any(count[split] for split in (None, "train", "val", "test")):
-            nothing.append(label)
-        elif not (count[None] or count["train"]):
-            not_in_train.append(label)
-        elif is_drawn and len(unit) == 1 and not count["train"]:
-            alone.append(label)
-        elif has_val and not count["val"] and not (is_drawn and unit):
-            not_in_val.append(label)
+        splits[sample.class_id].add(sample.split)
+    nothing = [label for label, has in zip(labels, splits, strict=True) if not has - {""}]
+    not_in_train = [
+        label for label, has in zip(labels, splits, strict=True) if has - {""} and not has & {None, "train"}
+    ]
     faults = []
     if len(labels) < 2:
         found = f"only one: {on_one_line(labels[0])}" if labels else "none"
@@ -92,12 +80,5 @@ def _lacking(labels: Sequence[str], samples: Sequence[Sample]) -> list[str]:
     if not_in_train:
         faults.append(
             told(not_in_train, "class of val or test is not in train", "classes of val or test are not in train")
-        )
-    if not_in_val:
-        faults.append(told(not_in_val, "class has no picture in val", "classes have no picture in val"))
-    if alone:
-        faults.append(
-            told(alone, "class cannot be split", "classes cannot be split")
-            + "; to be in train and in val each needs at least 2 pictures, not all of one group"
         )
     return faults

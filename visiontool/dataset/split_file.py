@@ -32,7 +32,7 @@ def read_splits(file: Path, dataset: Dataset) -> tuple[str, ...]:
     Raises:
         DataError: the file cannot be read, is none of splits, or one side lacks pictures that the other has.
     """
-    header, lines = read_csv(file, "path", _HELP)
+    header, lines = read_csv(file, _HELP)
     if "split" not in header:
         raise DataError(f"{file} has no column split\n{_HELP}")
     path, split = header.index("path"), header.index("split")

@@ -18,14 +18,14 @@ def split(
     """The split of each sample: "train", "val", "test", or "" where the user left it out.
 
     What the user said stays as it is. If some of that is val, all else is train; if not, val is drawn: `val_share` of
-    each class, at least one picture and never all. Groups and same pictures stay on one side.
+    each class, at least one picture and never all. Groups and same pictures stay on one side, so a class that is one
+    picture, one group or the same picture is in train alone.
 
     Args:
         same: The number of each sample's group of same pictures (`look.same`).
 
     Raises:
         UsageError: `val_share` is not between 0 and 1.
-        Unusable: all pictures of a class are one group, or the same picture.
     """
     if not 0 < val_share < 1:
         raise UsageError(f"a share of {val_share} for val: expected more than 0 and less than 1")
@@ -39,8 +39,32 @@ def split(
         drawn = _drawn(classes, val_share, in_train)
         for index in free:
             splits[index] = "val" if groups[index] in drawn else None
-        _check_classes(dataset, splits)
     return tuple("train" if said is None else said for said in splits)
+
+
+def unjudged(dataset: Dataset, splits: Sequence[str]) -> list[str]:
+    """The classes that val lacks, and those that test lacks where there is one, a line each.
+
+    Raises:
+        Unusable: val has no picture.
+    """
+    has: dict[str, set[int]] = defaultdict(set)
+    for sample, said in zip(dataset.samples, splits, strict=True):
+        has[said].add(sample.class_id)
+    few = ", with too few pictures or groups to draw from (copies count once)" if is_val_drawn(dataset.samples) else ""
+    if not has["val"]:
+        raise Unusable(
+            dataset.root,
+            [f"no class has a picture in val{few}"],
+            "Add other pictures, or give splits of your own: DATA/train, DATA/val.",
+        )
+    lines = []
+    for split, why in (("val", few), ("test", "")):
+        lacking = [label for class_id, label in enumerate(dataset.labels) if class_id not in has[split]]
+        if lacking and has[split]:
+            told_as = f"no picture in {split}{why}"
+            lines.append(told(lacking, f"class has {told_as}", f"classes have {told_as}"))
+    return lines
 
 
 def leaks(dataset: Dataset, splits: Sequence[str], same: Sequence[int] | None = None) -> list[str]:
@@ -106,22 +130,6 @@ def _drawn(classes: Classes, share: float, in_train: set[int]) -> set[int]:
             if (smallest := max(spared, key=gain, default=None)) is not None:
                 take(smallest)
     return taken
-
-
-def _check_classes(dataset: Dataset, splits: Sequence[str | None]) -> None:
-    """Raises `Unusable` where a class cannot be in train and in val."""
-    sides: dict[str, set[int]] = defaultdict(set)
-    for sample, said in zip(dataset.samples, splits, strict=True):
-        sides["train" if said is None else said].add(sample.class_id)
-    in_train, in_val = sides["train"], sides["val"]
-    stuck = [dataset.labels[class_id] for class_id in sorted(in_train | in_val) if class_id not in in_train & in_val]
-    if stuck:
-        fault = told(
-            stuck,
-            "class cannot be in train and in val, its pictures being one group or the same picture",
-            "classes cannot be in train and in val, the pictures of each being one group or the same picture",
-        )
-        raise Unusable(dataset.root, [fault], "Add other pictures, or give splits of your own: DATA/train, DATA/val.")
 
 
 def _shared(dataset: Dataset, splits: Sequence[str], keys: Sequence[Hashable], how: str, between: str) -> list[str]:

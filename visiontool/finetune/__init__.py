@@ -16,7 +16,7 @@ from visiontool import augment, dataset, head, metrics, store
 from visiontool.classifier import Classifier, softmax
 from visiontool.errors import DataError, ModelError
 from visiontool.finetune import report, run_folder, settings, torch_files
-from visiontool.finetune.embedded import UNUSED, Embedded, Means, Progress, Remark, embed, few_of
+from visiontool.finetune.embedded import UNUSED, Embedded, Means, Progress, Remark, embed, few_of, unreadable
 from visiontool.finetune.settings import Settings
 from visiontool.finetune.written import write_model
 from visiontool.head import Head, Solved
@@ -94,23 +94,31 @@ def finetune(
     with run_folder.made(wanted.data, output, force=force) as place:
         if place.taken_up:
             remark(f"Going on with {place.folder.name}; what the backbone computed for it is kept.")
+        means = Means(classifier, limits, workers, timeout, batch_size)
+        for note in data.notes:
+            remark(note)
+        if data.faults:
+            dataset.check(data, unreadable(data, means, progress))
+        if wanted.folds is None:  # before the backbone runs, not only after it
+            dataset.unjudged(data, dataset.split(data, val_share=wanted.val_share, seed=wanted.seed))
         spec = _spec_before(classifier.spec, place.target.name, data)
         recorded = replace(wanted, model=wanted.model or store.default_model()).with_absolute_paths()
         (place.folder / settings.FILE).write_text(recorded.to_json(), encoding="utf-8")
 
-        means = Means(classifier, limits, workers, timeout, batch_size)
         seen = embed(wanted, data, views, means, progress, remark)
         split_of = dict(zip((sample.name for sample in seen.data.samples), seen.splits, strict=True))
         splits = [split_of.get(sample.name, UNUSED) for sample in data.samples]  # of what cannot be read as well
         dataset.write_splits(place.folder / SPLITS_FILE, data, splits)
 
-        train = seen.of("train")
+        train, fold_of = seen.of("train"), None
         if wanted.folds is not None:
-            dataset.check_folds(seen.data, train, seen.groups)
+            fold_of = dataset.folds(seen.class_ids[train], seen.groups[train], wanted.folds, wanted.seed)
+            for note in dataset.unfolded(seen.data, train, fold_of):
+                remark(note)
         solved = _solve(wanted, seen, train, progress)
         for note in solved.notes:
             remark(note)
-        judged, probabilities = _judge(wanted, seen, train, solved, progress)
+        judged, probabilities = _judge(wanted, seen, train, fold_of, solved, progress)
         measured = metrics.measure(probabilities, seen.class_ids[judged], seen.data.labels)
 
         spec = replace(spec, accuracy=(_accuracy(wanted, data, measured),))
@@ -153,7 +161,13 @@ def read_data(wanted: Settings, classifier: Classifier) -> dataset.Dataset:
     """
     spec = classifier.spec
     known = dict(zip(spec.label_ids, spec.labels, strict=True)) if spec.label_ids else None
-    data = dataset.read(wanted.data, labels_file=wanted.labels_file, group=wanted.group, known=known)
+    data = dataset.read(
+        wanted.data,
+        labels_file=wanted.labels_file,
+        skip_missing=wanted.on_bad == "skip",
+        group=wanted.group,
+        known=known,
+    )
     return _with_known_splits(wanted, data)
 
 
@@ -210,23 +224,28 @@ def _solve(wanted: Settings, seen: Embedded, train: NDArray[np.intp], progress: 
 
 
 def _judge(
-    wanted: Settings, seen: Embedded, train: NDArray[np.intp], solved: Solved, progress: Progress
+    wanted: Settings,
+    seen: Embedded,
+    train: NDArray[np.intp],
+    fold_of: NDArray[np.intp] | None,
+    solved: Solved,
+    progress: Progress,
 ) -> tuple[NDArray[np.intp], NDArray[np.float64]]:
     """The pictures that the head is judged by, and its probabilities for them, (N, C).
 
     With folds each picture is judged by a head that was solved, strength, temperature and all, without its fold.
     """
-    if wanted.folds is None:
+    if fold_of is None:
         judged = seen.of("val")
         return judged, _probabilities(solved.head, seen, judged)
-    fold_of = dataset.folds(seen.class_ids[train], seen.groups[train], wanted.folds, wanted.seed)
     probabilities = np.zeros((len(train), len(seen.data.labels)))
-    for fold in range(wanted.folds):
+    numbers = np.unique(fold_of[fold_of >= 0]).tolist()
+    for done, fold in enumerate(numbers, 1):
         out = fold_of == fold
         others = _solve(wanted, seen, train[~out], lambda stage, done, total: None)
         probabilities[out] = _probabilities(others.head, seen, train[out])
-        progress("folds", fold + 1, wanted.folds)
-    return train, probabilities
+        progress("folds", done, len(numbers))
+    return train[fold_of >= 0], probabilities[fold_of >= 0]
 
 
 def _probabilities(head: Head, seen: Embedded, indices: NDArray[np.intp]) -> NDArray[np.float64]:

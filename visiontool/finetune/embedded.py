@@ -65,6 +65,20 @@ class Embedded:
         return np.array([sample.class_id for sample in self.data.samples], np.int64)
 
 
+def unreadable(data: Dataset, means: Means, progress: Progress) -> dict[str, str]:
+    """The name of each picture that cannot be read and why, found without the backbone."""
+    opening = Opening(means.workers or cores(), means.timeout, isolate=True)
+    recipe = Recipe.of(means.classifier.spec, means.limits)
+    errors = {}
+    paths = [sample.path for sample in data.samples]
+    opened = prepared(paths, recipe, opening, 2 * opening.workers, passed=Prepared)
+    for number, (sample, picture) in enumerate(zip(data.samples, opened, strict=True), 1):
+        if picture.error is not None:
+            errors[sample.name] = picture.error
+        progress("check", number, len(paths))
+    return errors
+
+
 def embed(
     wanted: Settings, data: Dataset, views: Sequence[View], means: Means, progress: Progress, remark: Remark
 ) -> Embedded:
@@ -75,12 +89,8 @@ def embed(
     Nothing looks at the pictures of test.
 
     Raises:
-        dataset.Unusable: faults of the dataset, pictures that cannot be read among them unless they are to be skipped.
+        dataset.Unusable: pictures cannot be read and are not to be skipped, or without them the dataset cannot be used.
     """
-    for note in data.notes:
-        remark(note)
-    if data.faults:
-        dataset.check(data, _unreadable(data, means, progress))
     table = _Table(data, views, means, progress, remark)
     known = [i for i, sample in enumerate(data.samples) if sample.split == "train"]
     table.see("views", known, slice(None))
@@ -91,7 +101,8 @@ def embed(
 
     same = _same(table.looks)
     splits = dataset.split(table.data, same, val_share=wanted.val_share, seed=wanted.seed)
-    for note in (*dataset.contradictions(table.data, same), *dataset.leaks(table.data, splits, same)):
+    notes = [] if wanted.folds is not None else dataset.unjudged(table.data, splits)
+    for note in (*notes, *dataset.contradictions(table.data, same), *dataset.leaks(table.data, splits, same)):
         remark(note)
     splits = few_of(table.data, splits, wanted.few, wanted.seed)
     groups = dataset.groups_of(table.data, same)
@@ -186,20 +197,6 @@ def _same(looks: Sequence[Look | None]) -> list[int]:
     for index, group in zip(seen, look.same([found for found in looks if found is not None]), strict=True):
         groups[index] = seen[group]
     return groups
-
-
-def _unreadable(data: Dataset, means: Means, progress: Progress) -> dict[str, str]:
-    """The name of each picture that cannot be read and why, found without the backbone."""
-    opening = Opening(means.workers or cores(), means.timeout, isolate=True)
-    recipe = Recipe.of(means.classifier.spec, means.limits)
-    unreadable = {}
-    paths = [sample.path for sample in data.samples]
-    opened = prepared(paths, recipe, opening, 2 * opening.workers, passed=Prepared)
-    for number, (sample, picture) in enumerate(zip(data.samples, opened, strict=True), 1):
-        if picture.error is not None:
-            unreadable[sample.name] = picture.error
-        progress("check", number, len(paths))
-    return unreadable
 
 
 def _suggest_border(classifier: Classifier, looks: Sequence[Look | None], remark: Remark) -> None:

@@ -3,6 +3,7 @@
 import time
 from collections import Counter
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
@@ -57,6 +58,8 @@ def plan(
     data = read_data(wanted, classifier)
     dataset.check(data)
     splits = dataset.split(data, val_share=wanted.val_share, seed=wanted.seed)
+    if wanted.folds is None:
+        data = replace(data, notes=(*data.notes, *dataset.unjudged(data, splits)))
     splits = few_of(data, splits, wanted.few, wanted.seed)
     counts = Counter(split for split in splits if split != UNUSED)
     seen_ones = [index for index, sample in enumerate(data.samples) if sample.split not in ("test", UNUSED)]

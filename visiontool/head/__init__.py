@@ -51,7 +51,7 @@ def solve(
         UsageError: no such `balance` or `kind`.
     """
     _check(embeddings, class_ids, n_classes, kind)
-    balancing, notes = balances.choose(balance, np.bincount(class_ids, minlength=n_classes))
+    balancing = balances.choose(balance, np.bincount(class_ids, minlength=n_classes))
     # The threads of BLAS wait by spinning: on a busy machine that took fifteen times as long. `logistic` has its own.
     with threadpool_limits(1, user_api="blas"):
         space = Space.of(embeddings.reshape(-1, embeddings.shape[2]))
@@ -73,12 +73,12 @@ def solve(
     return Solved(
         head=Head(final.weight.astype(np.float32), final.bias.astype(np.float32), temperature),
         kind=choice.kind,
-        balance=balancing.name,
+        balance=balancing.name if choice.kind == "logistic" else "none",
         all_views=choice.all_views,
         path=choice.path,
         chosen=choice.chosen,
         held_out=logits,
-        notes=(*notes, *_notes(choice, kind, held_out, balancing.sizes)),
+        notes=(*balances.note_of(balance, balancing, choice.kind), *_notes(choice, kind, held_out, balancing.sizes)),
     )
 
 

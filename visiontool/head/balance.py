@@ -42,27 +42,35 @@ class Balancing(NamedTuple):
         return _equal(class_ids, np.bincount(class_ids, minlength=len(self.sizes)))
 
 
-def choose(name: str, sizes: NDArray[np.int64]) -> tuple[Balancing, list[str]]:
-    """The balance called `name`, where "auto" is decided by the `sizes` of the classes, and notes for the user.
+def choose(name: str, sizes: NDArray[np.int64]) -> Balancing:
+    """The balance called `name`, where "auto" is decided by the `sizes` of the classes.
 
     Raises:
         UsageError: there is no such balance.
     """
     if name not in get_args(Balance):
         raise UsageError(f"balance {name!r} is none of {', '.join(get_args(Balance))}")
-    if name != "auto":
-        return Balancing(name, sizes), []
-    largest, smallest = int(sizes.max()), int(sizes.min())
-    if largest <= _MOST_UNEVEN * smallest:
-        return Balancing("none", sizes), []
-    note = (
-        f"the largest class has {largest:,} pictures and the smallest {smallest:,}: logits are adjusted so that no"
-        " class is favored for its size (--balance none turns it off)"
-    )
-    return Balancing("logit-adjust", sizes), [note]
+    if name == "auto":
+        name = "logit-adjust" if sizes.max() > _MOST_UNEVEN * sizes.min() else "none"
+    return Balancing(name, sizes)
+
+
+def note_of(asked: str, done: Balancing, kind: str) -> list[str]:
+    """What the user should know of it, in a line at most: what "auto" did, or that there was nothing to do.
+
+    Args:
+        kind: Of the head. That of the nearest class mean knows nothing of how many pictures a class has.
+    """
+    if asked == "auto" and done.name != "none" and kind == "logistic":
+        return [
+            f"the largest class has {done.sizes.max():,} pictures to train on and the smallest {done.sizes.min():,}:"
+            " logits are adjusted so that no class is favored for its size (--balance none turns it off)"
+        ]
+    if asked not in ("auto", "none") and kind != "logistic":
+        return [f"--balance {asked} does not change how a {kind} head is made: it favors no class for its size"]
+    return []
 
 
 def _equal(class_ids: NDArray[np.int64], sizes: NDArray[np.int64]) -> NDArray[np.float64]:
     weights: NDArray[np.float64] = 1 / sizes[class_ids]
-    weights *= len(class_ids) / weights.sum()
-    return weights
+    return weights * (len(class_ids) / weights.sum()) if len(class_ids) else weights

@@ -40,7 +40,7 @@ class HeldOut:
     def of(cls, class_ids: NDArray[np.int64], groups: NDArray[np.int64], balance: Balancing, seed: int) -> "HeldOut":
         """Five rounds that judge every picture once, or, of 2,000 pictures and more, one that judges a fifth.
 
-        The members of a group stay together. A class whose pictures all belong to one round is always trained on.
+        The members of a group stay together. A class that would be judged in one round alone is always trained on.
         """
         rounds = _rounds(class_ids, groups, seed)
         judged = np.flatnonzero(rounds >= 0)
@@ -102,11 +102,6 @@ def _rounds(class_ids: NDArray[np.int64], groups: NDArray[np.int64], seed: int) 
     rounds = np.array(folds(class_ids, groups, count, seed), np.int64)
     if len(class_ids) >= _FEW_PICTURES:
         rounds[rounds > 0] = -1
-    first, last = np.full(class_ids.max() + 1, count), np.full(class_ids.max() + 1, -1)
-    np.minimum.at(first, class_ids, rounds)
-    np.maximum.at(last, class_ids, rounds)
-    unknown = ((first == last) & (first >= 0))[class_ids]  # all of a class in one round, whose head would not know it
-    rounds[np.isin(groups, groups[unknown])] = -1
     if len(np.unique(class_ids[rounds >= 0])) < 2:
         return never
     judging, renumbered = np.unique(rounds, return_inverse=True)

@@ -65,7 +65,7 @@ def of_run(spec: ModelSpec, run: Path, split: str) -> Pictures:
         DataError: it is no run, it has no such pictures, or none of them is there any more.
     """
     wanted, file = settings.Settings.of_run(run), run / SPLITS_FILE
-    header, lines = read_csv(file, "path", _SPLITS_HELP)
+    header, lines = read_csv(file, _SPLITS_HELP)
     if not {"label", "split"} <= set(header):
         raise DataError(f"{file} has no column label or split\n{_SPLITS_HELP}")
     path, label, column = (header.index(name) for name in ("path", "label", "split"))
