@@ -210,7 +210,6 @@ class _Protobuf:
             if wire == _BYTES
         }
 
-
     def all_texts(self, start: int, end: int, *numbers: int) -> list[list[str]]:
         """All texts in a message that have each of these field numbers."""
         found: dict[int, list[str]] = {number: [] for number in numbers}
