@@ -72,13 +72,13 @@ class Classifier:
         self.runs_at_once = self._network.runs_at_once
         self.fixed_batch = self._network.fixed_batch
         self._recipe = Recipe.of(spec, limits)
-        self._said: dict[str, Any] | None = None  # what `load` was given beside the model
+        self._said: dict[str, Any] | None = None  # the arguments of `load`
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Pickled as the path of the model file and the arguments of `load`, which is called again."""
         if self._said is None:
             raise TypeError("only a Classifier that Classifier.load made can be pickled or copied")
-        return partial(type(self).load, os.path.abspath(self.path), **self._said), ()
+        return partial(type(self).load, **self._said), ()
 
     @classmethod
     def load(
@@ -138,6 +138,7 @@ class Classifier:
         spec = replace(spec, crop_mode=crop_mode) if crop_mode else spec
         classifier = cls(opened, spec, assumed, threads=threads, limits=limits, gpu=gpu)
         classifier._said = {
+            "model": os.path.abspath(path),
             "device": device,
             "provider": provider,
             "threads": threads,

@@ -319,11 +319,12 @@ class _Makers:
             seen.add(value)
             operator, inputs = self._maker(value)
             if operator in _PASSES_ON_WITH_CONSTANTS:
-                inputs = [each for each in inputs if not self._is_constant(each)]
-                if operator == "Div" and len(inputs) == 2 and self._are_powers_and_sum(*inputs):
+                varying = [each for each in inputs if not self._is_constant(each)]
+                if operator == "Div" and varying == inputs and self._are_powers_and_sum(*inputs[:2]):
                     return "Softmax"
-                if len(inputs) != 1:
+                if len(varying) != 1 or (operator == "Div" and varying != inputs[:1]):
                     return operator
+                inputs = varying
             elif operator not in _PASSES_ON:
                 return operator
             value = inputs[0] if inputs else ""
@@ -335,8 +336,8 @@ class _Makers:
             operator, _ = self._maker(inputs[0])
         return operator in ("", "Constant")
 
-    def _are_powers_and_sum(self, powers: str, total: str) -> bool:
-        """Whether a quotient of these two is a softmax that is spelled out."""
+    def _are_powers_and_sum(self, powers: str, total: str = "") -> bool:
+        """Whether the quotient of these two is a softmax that is spelled out."""
         return self._maker(powers)[0] == "Exp" and self._maker(total)[1][:1] == [powers]
 
     def _maker(self, value: str) -> tuple[str, list[str]]:

@@ -340,7 +340,8 @@ def _size(
     if size is not None and not (height in (None, size[0]) and width in (None, size[1])):
         option = "--img-size" if said.img_size else "its metadata's imgsz" if found.size is None else "a file beside it"
         fixed = "x".join("any" if side is None else str(side) for side in graph_size)
-        raise UsageError(f"{path}: the graph takes {fixed} pixels (height x width), which {option} contradicts")
+        kind = UsageError if said.img_size else ModelError
+        raise kind(f"{path}: the graph takes {fixed} pixels (height x width), which {option} contradicts")
     return size
 
 
