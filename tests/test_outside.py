@@ -479,11 +479,12 @@ def test_options_that_cannot_be_meant_are_wrong_usage(
         {"crop_pct": 0.0},
         {"crop_pct": 1.01},
         {"interpolation": "area"},
+        {"activation": "sigmoid"},
     ],
 )
 def test_a_description_from_python_is_checked_too(said: dict[str, Any], bench: Bench) -> None:
     model = bench.model(outside_graph(("N", 3, "H", "W")))
-    with pytest.raises(UsageError, match=r"^--(mean|std|img-size|crop-pct|interpolation)[: ]"):
+    with pytest.raises(UsageError, match=r"^--(mean|std|img-size|crop-pct|interpolation|activation)[: ]"):
         Classifier.load(model, description=Description(**said))
 
 
@@ -626,7 +627,7 @@ def test_the_sequence_of_zipmap_is_named(bench: Bench) -> None:
     )
     graph.opset_import.add(domain="ai.onnx.ml", version=3)
     said = bench.refusal(bench.model(graph))
-    assert "is seq(map(string,tensor(float))) (seq(map(string,tensor(float))));" in said
+    assert "'output', is a sequence (seq(map(string,tensor(float)))); expected float32" in said
 
 
 def test_a_network_of_one_class_is_refused(bench: Bench) -> None:

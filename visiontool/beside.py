@@ -106,7 +106,7 @@ def _of_timm(config: Fields) -> dict[str, Any]:
     channels, height, width = map(int, cfg.numbers("input_size", 1, MAX_SIDE, (3,)))
     return {
         "channels": channels,
-        "color": "L" if channels == 1 else "RGB",
+        "color": "RGB",
         "size": (height, width),
         "mean": cfg.numbers("mean", *MEAN_RANGE, (1, 3)),
         "std": cfg.numbers("std", *STD_RANGE, (1, 3)),

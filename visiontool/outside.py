@@ -110,6 +110,10 @@ def describe(
     size = _size(path, metadata, graph_size, said, found)
     mean, std = _scaling(path, metadata, dtype, said)
     mean, std = mean or found.mean, std or found.std
+    if not {len(mean or ()), len(std or ())} <= {0, 1, channels}:
+        raise ModelError(
+            f"{path}: has {channels} channels, but the files beside it have mean and std of another number"
+        )
     if ultralytics:
         mean, std = mean or (0.0,), std or (1.0,)
     if names is None or size is None or mean is None or std is None:
@@ -180,8 +184,12 @@ def _check_said(said: Description, channels: int) -> None:
         raise UsageError(f"--img-size {said.img_size}: expected 1 to {MAX_SIDE} pixels")
     if said.crop_pct is not None and not is_number(said.crop_pct, *CROP_PCT_RANGE):
         raise UsageError(f"--crop-pct {said.crop_pct}: expected {CROP_PCT_RANGE[0]:g} to {CROP_PCT_RANGE[1]:g}")
-    if said.interpolation is not None and said.interpolation not in get_args(Interpolation):
-        raise UsageError(f"--interpolation {said.interpolation}: expected one of {', '.join(get_args(Interpolation))}")
+    for option, value, allowed in (
+        ("--interpolation", said.interpolation, get_args(Interpolation)),
+        ("--activation", said.activation, get_args(Activation)),
+    ):
+        if value is not None and value not in allowed:
+            raise UsageError(f"{option} {value}: expected one of {', '.join(allowed)}")
 
 
 def _is_ultralytics(metadata: Mapping[str, str]) -> bool:
@@ -204,12 +212,12 @@ def _read_spec(path: Path, opened: OpenModel) -> ModelSpec:
 
 
 def _input_of(
-    path: Path, inputs: Sequence[Port], channels: int | None
+    path: Path, inputs: Sequence[Port], told: int | None
 ) -> tuple[Layout, int, DType, tuple[int | None, int | None]]:
     """Layout, channels and type of the one input, and its (H, W), each None where the file leaves it open.
 
     Args:
-        channels: as a file beside it says, which makes a graph of any shape one of NCHW.
+        told: channels, as a file beside it says; a graph of any shape is NCHW then.
     """
     ports = "; ".join(f"{shown(port.name)} {port.type[:60]} {shown(list(port.shape))}" for port in inputs[:3])
     if len(inputs) != 1 or len(inputs[0].shape) != 4:
@@ -220,14 +228,14 @@ def _input_of(
             "Export it again with an input of float32."
         )
     shape = inputs[0].shape
-    if not isinstance(shape[1], int) and not isinstance(shape[3], int) and channels is not None:
-        shape = (shape[0], channels, *shape[2:])
+    if not isinstance(shape[1], int) and not isinstance(shape[3], int) and told is not None:
+        shape = (shape[0], told, *shape[2:])
     nchw, nhwc = shape[1] in (1, 3), shape[3] in (1, 3)
     if nchw == nhwc:
         raise ModelError(
             f"{path}: cannot tell which axis of {shown(list(shape))} is color; say it with --spec manifest.json"
         )
-    channels, height, width = (shape[1], shape[2], shape[3]) if nchw else (shape[3], shape[1], shape[2])  # type: ignore[assignment]
+    channels, height, width = (shape[1], shape[2], shape[3]) if nchw else (shape[3], shape[1], shape[2])
     for side in (height, width):
         if isinstance(side, int) and not 1 <= side <= MAX_SIDE:
             raise ModelError(
@@ -239,9 +247,9 @@ def _input_of(
 
 def _type_name(onnxruntimes: str) -> str:
     """A type as people write it: "float64" for "tensor(double)"."""
-    name = (
-        onnxruntimes.removeprefix("tensor(").removesuffix(")") if onnxruntimes.startswith("tensor(") else onnxruntimes
-    )
+    if not onnxruntimes.startswith("tensor("):
+        return "a sequence" if onnxruntimes.startswith("seq(") else onnxruntimes[:60]
+    name = onnxruntimes.removeprefix("tensor(").removesuffix(")")
     return {"double": "float64", "string": "text"}.get(name, name[:60])
 
 
@@ -253,14 +261,12 @@ def _classes_of(path: Path, outputs: Sequence[Port]) -> int | None:
         others = [
             f"{shown(port.name)} {port.type} {shown(list(port.shape))}" for port in outputs if port.type in _FLOATS
         ]
-        what = (
-            f"say it with --spec manifest.json, as 'logits' one of: {'; '.join(others[:3])}"
-            if others
-            else ("export it again with an output of float32 numbers, one a class (skl2onnx: zipmap=False)")
-        )
+        remedy = "Export it again with an output of float32 numbers, one a class (skl2onnx: zipmap=False)."
+        if others:
+            remedy = f"Say it with --spec manifest.json, as 'logits' one of: {'; '.join(others[:3])}."
         raise ModelError(
             f"{path}: its first output, {shown(first.name)}, is {_type_name(first.type)} ({first.type[:60]}); expected "
-            f"float32 or float16 (N, classes).\n{what[0].upper()}{what[1:]}."
+            f"float32 or float16 (N, classes).\n{remedy}"
         )
     shape = without_trailing_ones(first.shape)
     if shape and len(shape) != 2:
