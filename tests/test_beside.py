@@ -225,6 +225,6 @@ def test_what_is_wrong_or_cannot_be_done_is_named(processor: Any, config: Any, w
 
 def test_a_size_that_the_graph_does_not_have_is_told(make: Make) -> None:
     with pytest.raises(ModelError, match="has 1 channels, but the files beside it have mean and std of another number"):
-        Classifier.load(make(shape=("N", 1, 8, 8)))
+        Classifier.load(make(config=CONFIG | {"num_channels": 1}))
     with pytest.raises(ModelError, match="takes 9x9 pixels .*, which a file beside it contradicts"):
         Classifier.load(make(shape=("N", 3, 9, 9)))
