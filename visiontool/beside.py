@@ -66,10 +66,10 @@ def read(model: Path) -> Beside:
         except (ValueError, RecursionError) as error:
             raise ModelError(f"{file}: not valid JSON: {str(error)[:100]}") from None
         fields = Fields(content, document=str(file))
-        if file.name == _PROCESSOR:
-            found |= _of_processor(file, content)
-        elif "pretrained_cfg" in fields:
+        if "pretrained_cfg" in fields:
             found |= _of_timm(fields) | _named(file, content, "label_names")
+        elif file.name == _PROCESSOR:
+            found |= _of_processor(file, content)
         else:
             found |= _of_config(file, fields) | _named(file, content, "id2label")
     return Beside(**found)
