@@ -569,6 +569,19 @@ def test_a_circle_of_operators_ends(tmp_path: Path) -> None:
     assert scan(save_model(helper.make_model(graph), tmp_path / "model.onnx")).final_operators == {"x": ""}
 
 
+def test_functions_that_call_each_other_without_end_do_not_hold_the_scan_up(tmp_path: Path) -> None:
+    model = chain("f", "Identity")
+    for name, calls in (("f", "g"), ("g", "f")):
+        nodes = [helper.make_node(calls, ["x"], [f"y{i}"]) for i in range(1000)]
+        model.functions.append(onnx.FunctionProto(name=name, domain="local", input=["x"], output=["y9"], node=nodes))
+        for node in (*nodes, *model.functions[-1].node, *model.graph.node):
+            node.domain = "local" if node.op_type in "fg" else ""
+    path = save_model(model, tmp_path / "model.onnx")
+    start = time.perf_counter()
+    assert scan(path).final_operators["t2"] in ("f", "g")
+    assert time.perf_counter() - start < 2
+
+
 FUZZ = settings(max_examples=300, deadline=5_000, suppress_health_check=[HealthCheck.function_scoped_fixture])
 
 

@@ -493,6 +493,12 @@ def test_what_our_own_file_says_cannot_be_said_again(color_model: Path, bench: B
     assert "the file says this of itself; leave out --class-names, --mean" in said
 
 
+def test_what_was_assumed_for_an_export_is_said_again(make_color_model: Callable[..., Path], bench: Bench) -> None:
+    model = make_color_model("exported.onnx", assumed=("RGB", "center"))
+    assert "Nobody said when it was exported, so taken: RGB, center.\n" in bench.answer(model)[1]
+    assert "so taken: RGB.\n" in bench.answer(model, "--crop-mode", "squash")[1]
+
+
 # ONNX's own image metadata, which Windows ML and Custom Vision write.
 
 
