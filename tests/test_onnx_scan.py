@@ -553,6 +553,7 @@ def chain(*operators: str) -> onnx.ModelProto:
         (["Softmax", "QLinearMul", "Div"], "Softmax"),
         (["QLinearSoftmax", "DequantizeLinear"], "Softmax"),
         (["Softmax", "Sub"], "Sub"),
+        (["Exp", "Div"], "Exp"),
         (["Softmax", "Gemm", "Identity"], "Gemm"),
         (["Identity"], ""),
         ([], ""),
@@ -560,6 +561,13 @@ def chain(*operators: str) -> onnx.ModelProto:
 )
 def test_the_final_operator_is_the_one_that_makes_the_values(operators: list[str], final: str, tmp_path: Path) -> None:
     assert scan(save_model(chain(*operators), tmp_path / "model.onnx")).final_operators[f"t{len(operators)}"] == final
+
+
+@pytest.mark.parametrize("operator", ["Div", "Mul", "Identity", "Softmax"])
+def test_operators_without_inputs_do_no_harm(operator: str, tmp_path: Path) -> None:
+    model = chain(operator)
+    del model.graph.node[0].input[:]
+    assert scan(save_model(model, tmp_path / "model.onnx")).final_operators["t1"] in (operator, "")
 
 
 def test_a_circle_of_operators_ends(tmp_path: Path) -> None:

@@ -301,6 +301,7 @@ SHOWN = {  # by what comes out
 UNKNOWN = {
     "sum of two": ["p = Softmax(z)", "output = Add(p, p)"],
     "yes or no, spelled out": ["m = Neg(z)", "e = Exp(m)", "s = Add(e, one)", "output = Div(one, s)"],
+    "yes or no, in another way": ["e = Exp(z)", "s = Add(e, one)", "output = Div(e, s)"],
     "squares": ["output = Mul(z, z)"],
 }
 

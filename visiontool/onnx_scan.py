@@ -320,7 +320,7 @@ class _Makers:
             operator, inputs = self._maker(value)
             if operator in _PASSES_ON_WITH_CONSTANTS:
                 varying = [each for each in inputs if not self._is_constant(each)]
-                if operator == "Div" and varying == inputs and self._are_powers_and_sum(*inputs[:2]):
+                if operator == "Div" and len(varying) == 2 and self._are_powers_and_sum(*varying):
                     return "Softmax"
                 if len(varying) != 1 or (operator == "Div" and varying != inputs[:1]):
                     return operator
@@ -336,9 +336,10 @@ class _Makers:
             operator, _ = self._maker(inputs[0])
         return operator in ("", "Constant")
 
-    def _are_powers_and_sum(self, powers: str, total: str = "") -> bool:
+    def _are_powers_and_sum(self, powers: str, total: str) -> bool:
         """Whether the quotient of these two is a softmax that is spelled out."""
-        return self._maker(powers)[0] == "Exp" and self._maker(total)[1][:1] == [powers]
+        operator, inputs = self._maker(total)
+        return self._maker(powers)[0] == "Exp" and operator == "ReduceSum" and inputs[:1] == [powers]
 
     def _maker(self, value: str) -> tuple[str, list[str]]:
         while value not in self._makers and self._unread:
