@@ -1,6 +1,8 @@
 """The Python API on the colour model, whose answers can be worked out by hand."""
 
+import copy
 import itertools
+import pickle
 import threading
 from pathlib import Path
 
@@ -10,7 +12,7 @@ from conftest import COLOR_SPEC, ROOT, color_graph, save_model, save_picture
 from onnx import TensorProto, helper
 from PIL import Image
 
-from visiontool import Classifier, Limits, ModelError, PictureError, UsageError
+from visiontool import Classifier, Description, Limits, ModelError, PictureError, UsageError
 
 RED, GREEN, BLUE = (255, 0, 0), (0, 255, 0), (0, 0, 255)
 
@@ -74,6 +76,30 @@ def test_a_stream_looks_only_so_far_ahead_and_stops_its_threads(classifier, tmp_
     results.close()
     assert len(taken) <= 16
     assert not [thread for thread in threading.enumerate() if thread.name.startswith("visiontool-open")]
+
+
+def test_a_pickled_or_copied_classifier_answers_the_same(color_model, tmp_path, monkeypatch):
+    graph = color_graph()
+    del graph.graph.output[1]
+    monkeypatch.chdir(tmp_path)
+    outside = save_model(graph, Path("outside.onnx"), {"names": "{0: 'r', 1: 'g', 2: 'b'}"})
+    picture = np.zeros((8, 24, 3), np.uint8)
+    picture[:, :8] = RED
+    for classifier in (
+        Classifier.load(color_model, crop_mode="squash", threads=1, limits=Limits(max_pixels=5000)),
+        Classifier.load(outside, description=Description(crop_pct=0.5), crop_mode="border"),
+    ):
+        pickled = pickle.dumps(classifier)
+        with monkeypatch.context() as elsewhere:
+            elsewhere.chdir("/")
+            for again in (pickle.loads(pickled), copy.copy(classifier), copy.deepcopy(classifier)):
+                assert (again.spec, again.threads, again.assumed) == (
+                    classifier.spec,
+                    classifier.threads,
+                    classifier.assumed,
+                )
+                assert again._recipe == classifier._recipe
+                assert again.predict([picture]) == classifier.predict([picture])
 
 
 def test_nothing_in_gives_nothing_out(classifier):

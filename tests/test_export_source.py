@@ -201,6 +201,9 @@ def test_a_file_of_another_tool_gets_a_manifest_and_keeps_its_graph(tmp_path, dt
     written = save_model(found.model, tmp_path / "written.onnx", found.spec.to_metadata())
     assert onnx.load(written).graph == onnx.load(file).graph
     assert Classifier.load(written).run(RED, "y").tolist() == [[1, -1, -1]]
+    assert Classifier.load(written).assumed == ("RGB", "crop_pct 0.875", "bilinear")  # it is not taken for known now
+    again = find(str(written), remark=remarks.append)
+    assert again.spec.assumed == found.spec.assumed
 
 
 def test_a_quantized_file_is_known_by_its_operators(tmp_path):

@@ -42,6 +42,26 @@ def error_of(path: Path) -> str:
         ('\ufeff\n ["cat", "dog"]\n', ("cat", "dog")),
         ('{"0": "cat", "1": "dog"}', ("cat", "dog")),
         ('{"1": "dog", "0": "cat"}', ("cat", "dog")),
+        ('\ufeff{"dog": 1, "cat": 0}\r\n', ("cat", "dog")),
+        ("{'dog': 1, 'cat': 0}", ("cat", "dog")),
+        ('{"1": 0, "0": 1}', ("1", "0")),
+        (
+            '{"model_type": "vit", "id2label": {"0": "cat", "1": "dog"}, "label2id": {"cat": 0, "dog": 1}}',
+            ("cat", "dog"),
+        ),
+        ('{"id2label": {"0": "LABEL_0", "1": "LABEL_1"}}', ("LABEL_0", "LABEL_1")),
+        ('{"architecture": "resnet18", "label_names": ["cat", "dog"]}', ("cat", "dog")),
+        ('{"0": ["c1", "cat"], "1": ["d2", "dog"]}', ("c1 cat", "d2 dog")),
+        ("nc: 2\r\nnames: [cat, 'dog''s']  # classes\r\nval: x\r\n", ("cat", "dog's")),
+        ('names: ["cat", "a \\"dog\\", b"]', ("cat", 'a "dog", b')),
+        ("\ufeffnames: [\n  cat,  # a\n  'dog, big',\n]\n", ("cat", "dog, big")),
+        ("names: {0: cat, 1: dog}\n", ("cat", "dog")),
+        (
+            "# data\npath: ../x\nnames:\n  0: cat\n\n  # more\n  1: dog, Canis # one\nmap:\n  n1: cat\n",
+            ("cat", "dog, Canis"),
+        ),
+        ("names:\n- cat\n- 'it''s a dog'\n- \"caf\\xe9 #1\"\n- no\n", ("cat", "it's a dog", "café #1", "no")),
+        ("names:\n  1: dog\n  0: cat\n", ("cat", "dog")),
         ("{0: 'cat', 1: \"dog's\"}", ("cat", "dog's")),
         ("crane\ncat\ncrane\n", ("crane [0]", "cat", "crane [2]")),
         ('["crane", "crane"]', ("crane [0]", "crane [1]")),
@@ -51,6 +71,28 @@ def error_of(path: Path) -> str:
 )
 def test_each_way_to_write_names_is_read(content: str, labels: tuple[str, ...], tmp_path: Path) -> None:
     assert read_class_names(written(tmp_path, content)) == (labels, None)
+
+
+@pytest.mark.parametrize(
+    ("content", "labels"), [("- cat\n- dog\n", ("cat", "dog")), ("---\n0: cat\n1: dog", ("cat", "dog"))]
+)
+def test_a_yaml_file_may_have_nothing_but_names(content: str, labels: tuple[str, ...], tmp_path: Path) -> None:
+    path = tmp_path / "names.yaml"
+    path.write_text(content)
+    assert read_class_names(path) == (labels, None)
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        '{"0": ["n01440764", "tench"], "1": ["n02012849", "crane"]}',
+        '[["n01440764", "tench"], ["n02012849", "crane"]]',
+        '{"label_names": ["n01440764", "n02012849"],'
+        ' "label_descriptions": {"n02012849": "crane", "n01440764": "tench, X"}}',
+    ],
+)
+def test_keras_and_timm_give_ids_too(content: str, tmp_path: Path) -> None:
+    assert read_class_names(written(tmp_path, content)) == (("tench", "crane"), ("n01440764", "n02012849"))
 
 
 @pytest.mark.parametrize("between", [" ", "\t", ", ", ": "])
@@ -99,7 +141,22 @@ def test_numbered_labels_are_unique_and_unique_ones_stay(labels: list[str]) -> N
         (r'["\ud800"]', "expected a JSON list of names"),
         ('["cat"', "expected a JSON list of names"),
         ('{"0": "cat", "2": "dog"}', "or an object from each number to a name"),
-        ('{"cat": 0}', "or an object from each number to a name"),
+        ('{"cat": 0, "dog": 2}', "or from each name to its number"),
+        ('{"cat": 0, "dog": 0}', "or from each name to its number"),
+        ('{"cat": 0, "dog": true}', "or from each name to its number"),
+        ('{"id2label": {"0": "cat", "2": "dog"}}', "or from each name to its number"),
+        ('{"0": ["n01440764", 7]}', "expected a JSON list of names"),
+        ('{"names": ' * 900 + "0" + "}" * 900, "expected a JSON list of names"),
+        ("names: [cat, dog", "expected 'names:' and a list or numbered names, as in a data.yaml"),
+        ("names: [cat, [dog]]", "as in a data.yaml"),
+        ("names: {0: cat, 2: dog}", "as in a data.yaml"),
+        ("names: *anchor", "as in a data.yaml"),
+        ("names: cat", "as in a data.yaml"),
+        ("names:\n", "as in a data.yaml"),
+        ("names:\n  - cat\n  1: dog\n", "as in a data.yaml"),
+        ("names:\n  - cat\n  - name: dog\n", "as in a data.yaml"),
+        ("names:\n  0: cat\n  0: dog\n", "as in a data.yaml"),
+        ("names:\n  - 'cat\n", "as in a data.yaml"),
         ("[" * 100_000, "expected a JSON list of names"),
         (b"\xff\xfec\0a\0t\0", "not UTF-8 text"),
         (b"caf\xe9\n", "not UTF-8 text"),
@@ -135,6 +192,7 @@ def test_what_python_and_json_write_is_read_back(labels: list[str]) -> None:
         "{0: 'cat'",
         "0: 'cat'",
         "{0: 'cat', 2: 'dog'}",
+        "{'cat': 0, 'dog': 0}",
         "{0: 'cat' 1: 'dog'}",
         "{0: 'a' + 'b'}",
         "{0: __import__('os').getcwd()}",

@@ -546,7 +546,14 @@ def chain(*operators: str) -> onnx.ModelProto:
         (["Gemm", "Softmax"], "Softmax"),
         (["Softmax", "Identity"], "Softmax"),
         (["Gemm", "Softmax", "Reshape", "Identity", "Cast", "Flatten", "Squeeze", "Dropout"], "Softmax"),
-        (["Softmax", "Mul"], "Mul"),
+        (
+            ["Softmax", "Mul", "Add", "Max", "Clip", "Slice", "Transpose", "QuantizeLinear", "DequantizeLinear"],
+            "Softmax",
+        ),
+        (["Softmax", "QLinearMul", "Div"], "Softmax"),
+        (["QLinearSoftmax", "DequantizeLinear"], "Softmax"),
+        (["Softmax", "Sub"], "Sub"),
+        (["Exp", "Div"], "Exp"),
         (["Softmax", "Gemm", "Identity"], "Gemm"),
         (["Identity"], ""),
         ([], ""),
@@ -556,11 +563,31 @@ def test_the_final_operator_is_the_one_that_makes_the_values(operators: list[str
     assert scan(save_model(chain(*operators), tmp_path / "model.onnx")).final_operators[f"t{len(operators)}"] == final
 
 
+@pytest.mark.parametrize("operator", ["Div", "Mul", "Identity", "Softmax"])
+def test_operators_without_inputs_do_no_harm(operator: str, tmp_path: Path) -> None:
+    model = chain(operator)
+    del model.graph.node[0].input[:]
+    assert scan(save_model(model, tmp_path / "model.onnx")).final_operators["t1"] in (operator, "")
+
+
 def test_a_circle_of_operators_ends(tmp_path: Path) -> None:
     nodes = [helper.make_node("Identity", [a], [b]) for a, b in (("x", "y"), ("y", "x"))]
     outputs = [helper.make_tensor_value_info("x", TensorProto.FLOAT, None)]
     graph = helper.make_graph(nodes, "circle", [], outputs)
     assert scan(save_model(helper.make_model(graph), tmp_path / "model.onnx")).final_operators == {"x": ""}
+
+
+def test_functions_that_call_each_other_without_end_do_not_hold_the_scan_up(tmp_path: Path) -> None:
+    model = chain("f", "Identity")
+    for name, calls in (("f", "g"), ("g", "f")):
+        nodes = [helper.make_node(calls, ["x"], [f"y{i}"]) for i in range(1000)]
+        model.functions.append(onnx.FunctionProto(name=name, domain="local", input=["x"], output=["y9"], node=nodes))
+        for node in (*nodes, *model.functions[-1].node, *model.graph.node):
+            node.domain = "local" if node.op_type in "fg" else ""
+    path = save_model(model, tmp_path / "model.onnx")
+    start = time.perf_counter()
+    assert scan(path).final_operators["t2"] in ("f", "g")
+    assert time.perf_counter() - start < 2
 
 
 FUZZ = settings(max_examples=300, deadline=5_000, suppress_health_check=[HealthCheck.function_scoped_fixture])

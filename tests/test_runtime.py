@@ -141,6 +141,38 @@ def test_a_gpu_that_onnxruntime_leaves_in_silence_is_an_error_unless_any_device_
     assert runtime.open_model(color_model).device == "cpu"
 
 
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        (
+            {"ir_version": 99},
+            r"has IR version 99; onnxruntime \S+ reads up to (\d+)\.\n"
+            r"Update it: .*pip.* install --upgrade onnxruntime\S*\nOr export .* with IR version \1 or lower\.",
+        ),
+        ({"opset": 99}, r"has opset 99; .* up to (\d+)\.\nUpdate it: .*\nOr export .* with opset \1 or lower\."),
+        (
+            {"operator": "Nope"},
+            r"onnxruntime cannot open it: This is an invalid model\. .* No Op registered for Nope .*",
+        ),
+        (
+            {"operator": "x" * 999 + "\nend"},
+            r"onnxruntime cannot open it: This is .{92} \.\.\. x+ end with domain_version of 20",
+        ),
+    ],
+)
+def test_why_onnxruntime_refuses_a_file_is_not_cut_off(tmp_path, changes, said):
+    graph = color_graph()
+    graph.ir_version = changes.get("ir_version", 10)
+    graph.opset_import[0].version = changes.get("opset", 20)
+    graph.graph.node[1].op_type = changes.get("operator", "Div")
+    folder = tmp_path / ("a" * 100) / ("b" * 100)
+    folder.mkdir(parents=True)
+    path = save_model(graph, folder / "model.onnx", COLOR_SPEC.to_metadata())
+    with pytest.raises(ModelError) as raised:
+        runtime.open_model(path, device="cpu")
+    assert re.fullmatch(re.escape(f"{path}: ") + said, str(raised.value)), str(raised.value)
+
+
 def test_a_broken_file_is_the_files_fault_on_every_provider(tmp_path, with_driver):
     graph = color_graph()
     graph.graph.node[1].op_type = "NoSuchOperator"

@@ -41,6 +41,7 @@ FULL_SPEC = ModelSpec(
     accuracy=({"dataset": "test", "pictures": 100, "top1": 0.5, "per_class": [0.25, 0.75]},),
     tools={"torch": "2.15.0"},
     parity={"max_abs": 1e-6},
+    assumed=("RGB", "crop_pct 0.875"),
 )
 
 
@@ -91,7 +92,7 @@ def test_the_same_spec_gives_the_same_text_with_no_trace_of_time_or_place() -> N
     assert text == FULL_SPEC.to_json()
     assert set(json.loads(text)) == {
         *("schema", "task", "name", "architecture", "labels", "label_ids", "input", "preprocessing", "outputs"),
-        *("activation", "temperature", "weights", "accuracy", "tools", "parity"),
+        *("activation", "temperature", "weights", "accuracy", "tools", "parity", "assumed"),
     }
 
 
@@ -258,6 +259,7 @@ WRONG_VALUES = [
     ("weights", {str(i): 1 for i in range(101)}, "'weights' must be an object"),
     ("tools", {"torch": True}, "'tools' must be an object"),
     ("parity", {"x": 10**400}, "'parity' must be an object"),
+    ("assumed", "RGB", "'assumed' must be a list of texts"),
     ("parity", {"x": [[1]]}, "'parity' must be an object"),
     ("accuracy", {}, "'accuracy' must be a list"),
     ("accuracy", [{}] * 101, "'accuracy' must be a list of at most 100 objects"),
@@ -340,6 +342,14 @@ def with_logits(**changes: Any) -> Callable[[], tuple[ModelSpec, list[Port], lis
     ("case", "words"),
     [
         (with_spec(labels=("a", "b")), "the manifest has 2 labels, the graph gives 3 logits"),
+        (
+            lambda: (
+                replace(COLOR_SPEC, labels=("a",)),
+                [COLOR_INPUT],
+                [COLOR_OUTPUTS[0]._replace(shape=["N", 1]), COLOR_OUTPUTS[1]],
+            ),
+            "the manifest has one label; a classifier tells 2 or more classes apart",
+        ),
         (with_spec(logits="scores"), "logits output 'scores' is not in the graph: ['logits', 'embedding']"),
         (with_spec(embedding="pooled"), "embedding output 'pooled' is not in the graph"),
         (with_spec(feature_map="embedding"), "output 'embedding' has shape ['N', 3]; expected 4 axes"),

@@ -43,7 +43,8 @@ class Classifier:
         gpu: how a GPU is used, where the caller said so.
         passed_over: why the GPU that is there is not used, where any device would do.
         threads: of one run on the CPU; 0 for all physical cores.
-        assumed: for a file from another tool, what neither the file nor the caller said.
+        assumed: for a file from another tool, or one that was exported from it, what neither the file nor the caller
+            said.
         runs_at_once: the runs of the network that fill the machine.
         fixed_batch: the pictures that the graph takes in one run; None for any number.
     """
@@ -71,6 +72,13 @@ class Classifier:
         self.runs_at_once = self._network.runs_at_once
         self.fixed_batch = self._network.fixed_batch
         self._recipe = Recipe.of(spec, limits)
+        self._said: dict[str, Any] | None = None  # the arguments of `load`
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Pickled as the path of the model file and the arguments of `load`, which is called again."""
+        if self._said is None:
+            raise TypeError("only a Classifier that Classifier.load made can be pickled or copied")
+        return partial(type(self).load, **self._said), ()
 
     @classmethod
     def load(
@@ -118,6 +126,7 @@ class Classifier:
         try:
             if manifest is not None:
                 spec = ModelSpec.from_json(manifest)
+                assumed = tuple(text for text in spec.assumed if crop_mode is None or text != spec.crop_mode)
             spec.check_graph(opened.inputs, opened.outputs, opened.scan.final_operators)
         except ModelError as error:
             raise ModelError(f"{path}: {error}") from None
@@ -127,7 +136,18 @@ class Classifier:
                 f"was made from: -m {spec.name} --crop-mode {crop_mode}"
             )
         spec = replace(spec, crop_mode=crop_mode) if crop_mode else spec
-        return cls(opened, spec, assumed, threads=threads, limits=limits, gpu=gpu)
+        classifier = cls(opened, spec, assumed, threads=threads, limits=limits, gpu=gpu)
+        classifier._said = {
+            "model": os.path.abspath(path),
+            "device": device,
+            "provider": provider,
+            "threads": threads,
+            "crop_mode": crop_mode,
+            "description": description,
+            "limits": limits,
+            "gpu": gpu,
+        }
+        return classifier
 
     def predict(self, images: Iterable[ImageSource], *, top_k: int = 5, min_probability: float = 0.0) -> list[Result]:
         """Classifies pictures: paths, PIL pictures, or uint8 arrays of shape (H, W), (H, W, 3) or (H, W, 4).

@@ -49,9 +49,11 @@ class DeviceError(VisiontoolError):
 
 
 def first_line(error: BaseException) -> str:
-    """What an error of another library says, to be put into a message: one line of at most 300 characters."""
+    """What an error of another library says, to be put into a message: one line of at most 300 characters, in which the
+    end is kept, where the reason often is.
+    """
     line = (str(error).strip().splitlines() or [type(error).__name__])[0]
-    return line if len(line) <= 300 else f"{line[:300]}..."
+    return line if len(line) <= 300 else f"{line[:100]} ... {line[-195:]}"
 
 
 def missing_extra(extra: str, purpose: str) -> str:

@@ -33,30 +33,31 @@ def is_text(value: object, min_chars: int = 0) -> bool:
 
 
 class Fields:
-    """One JSON object, called `path` in messages; "" is the document itself."""
+    """One JSON object, called `path` in messages; "" is the document itself, which is called `document`."""
 
-    def __init__(self, value: object, path: str = "") -> None:
+    def __init__(self, value: object, path: str = "", document: str = "manifest") -> None:
         if not isinstance(value, dict):
-            what = f"manifest: {path!r}" if path else "the manifest"
+            what = f"{document}: {path!r}" if path else f"the {document}" if document == "manifest" else f"{document}:"
             raise ModelError(f"{what} must be a JSON object, not {shown(value)}")
         self._values = value
+        self._document = document
         self._prefix = f"{path}." if path else ""
 
     def __contains__(self, key: str) -> bool:
         return key in self._values
 
     def _fault(self, key: str, expected: str, got: object) -> ModelError:
-        return ModelError(f"manifest: {self._prefix + key!r} must be {expected}, not {shown(got)}")
+        return ModelError(f"{self._document}: {self._prefix + key!r} must be {expected}, not {shown(got)}")
 
     def _get(self, key: str, default: object = _REQUIRED) -> object:
         if key in self._values:
             return self._values[key]
         if default is _REQUIRED:
-            raise ModelError(f"manifest: {self._prefix + key!r} is missing")
+            raise ModelError(f"{self._document}: {self._prefix + key!r} is missing")
         return default
 
     def fields(self, key: str) -> "Fields":
-        return Fields(self._get(key), self._prefix + key)
+        return Fields(self._get(key), self._prefix + key, self._document)
 
     def text(self, key: str, default: str = _REQUIRED) -> str:
         value = self._get(key, default)
@@ -70,7 +71,7 @@ class Fields:
             raise self._fault(key, "a list of texts", values)
         if not 1 <= len(values) <= MAX_CLASSES:
             raise ModelError(
-                f"manifest: {self._prefix + key!r} must hold 1 to {MAX_CLASSES:,} texts, not {len(values):,}"
+                f"{self._document}: {self._prefix + key!r} must hold 1 to {MAX_CLASSES:,} texts, not {len(values):,}"
             )
         for index, value in enumerate(values):
             if not is_text(value, 1):
@@ -81,6 +82,12 @@ class Fields:
         value = self._get(key, default)
         if not isinstance(value, str) or value not in allowed:
             raise self._fault(key, f"one of {', '.join(allowed)}", value)
+        return value
+
+    def flag(self, key: str, default: bool) -> bool:
+        value = self._get(key, default)
+        if not isinstance(value, bool):
+            raise self._fault(key, "true or false", value)
         return value
 
     def integer(self, key: str, low: int, high: int) -> int:

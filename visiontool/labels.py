@@ -53,7 +53,7 @@ def numbered(labels: Sequence[str]) -> tuple[str, ...]:
 
 
 def read_said(option: str, path: Path, max_bytes: int) -> str:
-    """The text of a file that a user named by `option`.
+    """The text of a file that a user named by `option`, or that lies beside one ("").
 
     Raises:
         ModelError: the file cannot be read, is longer than `max_bytes`, or is no UTF-8 text.
@@ -62,33 +62,42 @@ def read_said(option: str, path: Path, max_bytes: int) -> str:
         with open(path, "rb") as file:
             raw = file.read(max_bytes + 1)
     except OSError as error:
-        raise ModelError(f"{option} {path}: {error.strerror}") from None
+        raise ModelError(f"{option} {path}: {error.strerror}".lstrip()) from None
     if len(raw) > max_bytes:
-        raise ModelError(f"{option} {path}: more than {max_bytes:,} bytes")
+        raise ModelError(f"{option} {path}: more than {max_bytes:,} bytes".lstrip())
     try:
         return raw.decode("utf-8-sig")
     except UnicodeDecodeError:
-        raise ModelError(f"{option} {path}: not UTF-8 text") from None
+        raise ModelError(f"{option} {path}: not UTF-8 text".lstrip()) from None
 
 
 def read_class_names(path: Path) -> tuple[tuple[str, ...], tuple[str, ...] | None]:
     """Labels, and WordNet ids where every line begins with one, from a user's file.
 
-    The file is text with a name a line in the order of the classes, or JSON: a list of names, or an object that
-    gives a name for each number.
+    The file is text with a name a line in the order of the classes, JSON as `names_of` takes it, or YAML: `names` of a
+    data.yaml, or a list or numbered names alone.
 
     Raises:
         ModelError: the file cannot be read, is too large, or holds something else.
     """
     text = read_said("--class-names", path, MAX_NAMES_BYTES)
-    if text.lstrip().startswith(("[", "{")):
-        names = parse_names(text)
+    is_yaml = path.suffix.lower() in (".yaml", ".yml") or _YAML_NAMES.search(text) is not None
+    if text.lstrip().startswith(("[", "{")) or is_yaml:
+        names = parse_names(text) or (_parse_yaml(text) if is_yaml else None)
         if names is None:
-            raise ModelError(
-                f"--class-names {path}: expected a JSON list of names, or an object from each number to a name"
+            expected = (
+                "'names:' and a list or numbered names, as in a data.yaml"
+                if is_yaml
+                else "a JSON list of names, or an object from each number to a name or from each name to its number"
             )
+            raise ModelError(f"--class-names {path}: expected {expected}")
     else:
         names = _read_lines(path, text)
+    return with_ids(names)
+
+
+def with_ids(names: Sequence[str]) -> tuple[tuple[str, ...], tuple[str, ...] | None]:
+    """Labels from names as they are written, and WordNet ids where each name begins with one."""
     synsets = [re.fullmatch(r"(n[0-9]{8})[\s,:]+(.+)", name) for name in names]
     if all(synsets):
         ids = tuple(match[1] for match in synsets if match)
@@ -109,7 +118,7 @@ def _read_lines(path: Path, text: str) -> tuple[str, ...]:
 
 
 def parse_names(text: str) -> tuple[str, ...] | None:
-    """Labels from another tool's `names`: JSON, or the `repr` of a dict of int to str (Ultralytics).
+    """Names from another tool's text: JSON, or the `repr` of a dict of int to str (Ultralytics) or str to int (Keras).
 
     Returns:
         The names by index, or None where the text is neither, or an index is missing.
@@ -117,22 +126,57 @@ def parse_names(text: str) -> tuple[str, ...] | None:
     if len(text) > MAX_NAMES_BYTES:
         return None
     try:
-        value = json.loads(text)
+        return names_of(json.loads(text))
     except (ValueError, RecursionError):
-        value = _parse_dict_repr(text)
+        return names_of(_parse_dict_repr(text))
+
+
+def names_of(value: object) -> tuple[str, ...] | None:
+    """The names by index, or None where `value` holds none or not all.
+
+    Args:
+        value: A list of names or of [id, name]; an object with either for each number (Keras's imagenet_class_index) or
+            the number for each name (Keras's class_indices); or an object that has one of these as `id2label` (Hugging
+            Face's config.json), `label_names` (timm's) or `names`.
+    """
     if isinstance(value, dict):
-        value = [value.get(str(index)) for index in range(len(value))]
-    if not isinstance(value, list) or not 1 <= len(value) <= MAX_CLASSES or not all(is_text(name, 1) for name in value):
+        said = value.get("label_descriptions")  # timm's `label_names` are WordNet ids then
+        value = next((value[key] for key in _NAMES_KEYS if isinstance(value.get(key), dict | list)), value)
+        if isinstance(said, dict) and isinstance(value, list):
+            value = [[name, said.get(name)] if isinstance(name, str) else name for name in value]
+    if isinstance(value, dict):
+        count = len(value)
+        if all(type(index) is int for index in value.values()):
+            value = dict(sorted((index, name) for name, index in value.items()))
+            value = [*value.values()] if [*value] == [*range(count)] else []
+        else:
+            value = [value.get(str(index)) for index in range(count)]
+    if not isinstance(value, list) or not 1 <= len(value) <= MAX_CLASSES:
         return None
-    return tuple(value)
+    names = [item if isinstance(item, list) and len(item) == 2 else [item] for item in value]
+    if not all(is_text(part, 1) for parts in names for part in parts):
+        return None
+    return tuple(" ".join(parts) for parts in names)
 
 
-_ITEM = re.compile(r"""\s*([0-9]{1,9})\s*:\s*('(?:[^'\\]|\\.)*'|"(?:[^"\\]|\\.)*")\s*(?:,|$)""")
+_NAMES_KEYS = ("id2label", "label_names", "names")
+_QUOTED = r"""'(?:[^'\\]|\\.)*'|"(?:[^"\\]|\\.)*\""""
+_ITEM = re.compile(rf"\s*(?:([0-9]{{1,9}})\s*:\s*({_QUOTED})|({_QUOTED})\s*:\s*([0-9]{{1,9}}))\s*(?:,|$)")
 _ESCAPE = re.compile(r"\\(?:x([0-9a-fA-F]{2})|u([0-9a-fA-F]{4})|U([0-9a-fA-F]{8})|(.))", re.DOTALL)
+
+# The block of a data.yaml goes up to the next line that begins with a word.
+_YAML_NAMES = re.compile(r"^names[ \t]*:(.*(?:\n(?:[ \t\r#\]}-].*)?)*)", re.MULTILINE)
+_YAML_QUOTED = r"""'(?:[^']|'')*'|"(?:[^"\\]|\\.)*\""""
+_YAML_LINE = re.compile(
+    rf"(?:-|([0-9]{{1,9}})\s*:)\s+({_YAML_QUOTED}|[^\s'\"#\[\]{{}}&*!|>-](?:(?!:\s|:$|\s\#).)*)(?:\s+\#.*)?"
+)
+_YAML_FLOW_ITEM = re.compile(
+    rf"\s*(?:([0-9]{{1,9}})\s*:\s)?\s*({_YAML_QUOTED}|[^\s'\",:\[\]{{}}#][^,:\[\]{{}}#]*)(?:,|$)"
+)
 
 
 def _parse_dict_repr(text: str) -> dict[str, str] | None:
-    """Reads "{0: 'a', 1: 'b'}" without evaluating anything."""
+    """Reads "{0: 'a', 1: 'b'}" or "{'a': 0, 'b': 1}" without evaluating anything."""
     body = text.strip()
     if not (body.startswith("{") and body.endswith("}")):
         return None
@@ -141,9 +185,41 @@ def _parse_dict_repr(text: str) -> dict[str, str] | None:
         item = _ITEM.match(body, position)
         if item is None:
             return None
-        found[str(int(item[1]))] = _ESCAPE.sub(_unescape, item[2][1:-1])
+        number = str(int(item[1] or item[4]))
+        if number in found:
+            return None
+        found[number] = _ESCAPE.sub(_unescape, (item[2] or item[3])[1:-1])
         position = item.end()
     return found
+
+
+def _parse_yaml(text: str) -> tuple[str, ...] | None:
+    """The names of a data.yaml, or of a file that has nothing but a list or numbered names; no other YAML is read."""
+    block = _YAML_NAMES.search(text)
+    lines = [line.strip() for line in (block[1] if block else text).split("\n")]
+    lines = [line for line in lines if line and line != "---" and not line.startswith("#")]
+    body = " ".join(re.sub(r"(?<=[\]},])\s+#.*", "", line) for line in lines)
+    items: list[re.Match[str] | None]
+    if (body[:1], body[-1:]) in (("[", "]"), ("{", "}")):
+        body, position, items = body[1:-1].rstrip().removesuffix(","), 0, []
+        while position < len(body):
+            items.append(item := _YAML_FLOW_ITEM.match(body, position))
+            if item is None:
+                return None
+            position = item.end()
+    else:
+        items = [_YAML_LINE.fullmatch(line) for line in lines]
+    found = [(item[1], _unquoted(item[2].strip())) for item in items if item is not None]
+    by_number = {str(int(number)): name for number, name in found if number is not None}
+    if len(found) != len(items) or len(by_number) not in (0, len(items)):
+        return None
+    return names_of(by_number or [name for _, name in found])
+
+
+def _unquoted(scalar: str) -> str:
+    if scalar.startswith("'"):
+        return scalar[1:-1].replace("''", "'")
+    return _ESCAPE.sub(_unescape, scalar[1:-1]) if scalar.startswith('"') else scalar
 
 
 def _unescape(escape: re.Match[str]) -> str:

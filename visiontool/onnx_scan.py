@@ -40,12 +40,19 @@ _INSIDE: dict[str, dict[int, str]] = {
     "Function": {7: "Node", 11: "Attribute"},
 }
 _TENSOR_NAME, _TENSOR_EXTERNAL_DATA, _TENSOR_DATA_LOCATION = 8, 13, 14
-_MODEL_GRAPH, _MODEL_METADATA = 7, 14
+_MODEL_GRAPH, _MODEL_METADATA, _MODEL_FUNCTION = 7, 14, 25
 _GRAPH_NODE, _GRAPH_OUTPUT = 1, 12
-_NODE_INPUT, _NODE_OUTPUT, _NODE_OPERATOR, _NODE_ATTRIBUTE = 1, 2, 4, 5
+_FUNCTION_NAME, _FUNCTION_INPUT, _FUNCTION_OUTPUT, _FUNCTION_NODE, _FUNCTION_DOMAIN = 1, 4, 5, 7, 10
+_NODE_INPUT, _NODE_OUTPUT, _NODE_OPERATOR, _NODE_ATTRIBUTE, _NODE_DOMAIN = 1, 2, 4, 5, 7
 _NODE_NAMES = {_NODE_INPUT, _NODE_OUTPUT, _NODE_OPERATOR}
 _ATTRIBUTE_NAME, _ATTRIBUTE_INTEGER, _ATTRIBUTE_REFERENCE = 1, 3, 21
-_PASSES_VALUES_ON = {"Identity", "Flatten", "Reshape", "Squeeze", "Cast", "Dropout"}
+# What keeps probabilities what they are, if of fewer classes or on another scale; the second with constants only.
+_PASSES_ON = {
+    *("Identity", "Flatten", "Reshape", "Squeeze", "Unsqueeze", "Expand", "Transpose", "Cast", "CastLike", "Dropout"),
+    *("QuantizeLinear", "DequantizeLinear", "Relu", "Clip", "Slice", "Gather", "Split"),
+}
+_PASSES_ON_WITH_CONSTANTS = {"Add", "Mul", "Div", "Max", "Min"}
+_MAX_CALLS = 100  # of functions that are looked into
 
 
 class Scan(NamedTuple):
@@ -109,6 +116,7 @@ def _scan(data: mmap.mmap | bytes, path: Path, *, external: bool) -> Scan:
 def _read_model(data: "_Protobuf", size: int, path: Path) -> Scan:
     metadata: dict[str, str] = {}
     graph: tuple[int, int] | None = None
+    functions: list[tuple[int, int]] = []
     metadata_bytes = 0
     for number, wire, start, end in data.fields(0, size):
         if number == _MODEL_GRAPH and wire == _BYTES:
@@ -121,10 +129,12 @@ def _read_model(data: "_Protobuf", size: int, path: Path) -> Scan:
                 raise ModelError(f"{path}: more than {MAX_METADATA_BYTES:,} bytes of metadata")
             texts = data.texts(start, end, MAX_METADATA_BYTES)
             metadata[texts.get(1, "")] = texts.get(2, "")
+        elif number == _MODEL_FUNCTION and wire == _BYTES:
+            functions.append((start, end))
     if graph is None:
         raise _MalformedError("it has no graph")
     external = _external_tensor(data, "Model", 0, size, 0)
-    return Scan(metadata, _final_operators(data, *graph), external)
+    return Scan(metadata, _final_operators(data, *graph, functions), external)
 
 
 class _MalformedError(Exception):
@@ -200,6 +210,14 @@ class _Protobuf:
             if wire == _BYTES
         }
 
+    def all_texts(self, start: int, end: int, *numbers: int) -> list[list[str]]:
+        """All texts in a message that have each of these field numbers."""
+        found: dict[int, list[str]] = {number: [] for number in numbers}
+        for number, wire, first, last in self.fields(start, end):
+            if number in found and wire == _BYTES:
+                found[number].append(self.text(first, last))
+        return [*found.values()]
+
 
 def _check_length(start: int, end: int, max_bytes: int) -> None:
     if end - start > max_bytes:
@@ -271,7 +289,7 @@ def _name_if_external(data: _Protobuf, start: int, end: int) -> str | None:
     return name if external else None
 
 
-def _final_operators(data: _Protobuf, start: int, end: int) -> dict[str, str]:
+def _final_operators(data: _Protobuf, start: int, end: int, functions: list[tuple[int, int]]) -> dict[str, str]:
     """The operator behind each output of the graph, seen through those that only pass values on."""
     nodes: list[tuple[int, int]] = []
     wanted: list[str] = []
@@ -280,39 +298,73 @@ def _final_operators(data: _Protobuf, start: int, end: int) -> dict[str, str]:
             nodes.append((first, last))
         elif number == _GRAPH_OUTPUT and wire == _BYTES:
             wanted.append(data.texts(first, last).get(1, ""))
-    makers = _Makers(data, nodes)
+    makers = _Makers(data, nodes, functions)
     return {output: makers.operator_behind(output) for output in wanted[:_MAX_OUTPUTS]}
 
 
 class _Makers:
     """The nodes that make the values of a graph, read from the last one on, and only as far as they are asked for."""
 
-    def __init__(self, data: _Protobuf, nodes: list[tuple[int, int]]) -> None:
+    def __init__(self, data: _Protobuf, nodes: list[tuple[int, int]], functions: list[tuple[int, int]]) -> None:
         self._data = data
-        self._unread = nodes  # (start, end) of each
-        self._count = len(nodes)
-        self._makers: dict[str, tuple[str, str]] = {}  # value -> (operator, its first input)
+        self._unread = [(*node, "") for node in nodes]  # (start, end) of each, and what its values' names begin with
+        self._functions = {str(data.all_texts(*place, _FUNCTION_NAME, _FUNCTION_DOMAIN)): place for place in functions}
+        self._calls = 0
+        self._makers: dict[str, tuple[str, list[str]]] = {}  # value -> (operator, its inputs)
 
     def operator_behind(self, value: str) -> str:
         """The operator that makes `value`, seen through those that only pass it on; "" where it is unknown."""
-        for _ in range(self._count):
-            while value not in self._makers and self._unread:
-                self._read(*self._unread.pop())
-            operator, value = self._makers.get(value, ("", ""))
-            if operator not in _PASSES_VALUES_ON:
+        seen = set()
+        while value not in seen:
+            seen.add(value)
+            operator, inputs = self._maker(value)
+            if operator in _PASSES_ON_WITH_CONSTANTS:
+                varying = [each for each in inputs if not self._is_constant(each)]
+                if operator == "Div" and len(varying) == 2 and self._are_powers_and_sum(*varying):
+                    return "Softmax"
+                if len(varying) != 1 or (operator == "Div" and varying != inputs[:1]):
+                    return operator
+                inputs = varying
+            elif operator not in _PASSES_ON:
                 return operator
+            value = inputs[0] if inputs else ""
         return ""
 
-    def _read(self, start: int, end: int) -> None:
-        inputs, outputs, operator = [], [], ""
-        for number, wire, first, last in self._data.fields(start, end):
-            if wire != _BYTES:
-                continue
-            if number == _NODE_INPUT:
-                inputs.append(self._data.text(first, last))
-            elif number == _NODE_OUTPUT:
-                outputs.append(self._data.text(first, last))
-            elif number == _NODE_OPERATOR:
-                operator = self._data.text(first, last)
-        for output in outputs:
-            self._makers.setdefault(output, (operator, inputs[0] if inputs else ""))
+    def _is_constant(self, value: str) -> bool:
+        operator, inputs = self._maker(value)
+        if operator in _PASSES_ON and inputs:  # it may be quantized
+            operator, _ = self._maker(inputs[0])
+        return operator in ("", "Constant")
+
+    def _are_powers_and_sum(self, powers: str, total: str) -> bool:
+        """Whether the quotient of these two is a softmax that is spelled out."""
+        operator, inputs = self._maker(total)
+        return self._maker(powers)[0] == "Exp" and operator == "ReduceSum" and inputs[:1] == [powers]
+
+    def _maker(self, value: str) -> tuple[str, list[str]]:
+        while value not in self._makers and self._unread:
+            self._read(*self._unread.pop())
+        return self._makers.get(value, ("", []))
+
+    def _read(self, start: int, end: int, prefix: str) -> None:
+        inputs, outputs, operators, domains = self._data.all_texts(
+            start, end, _NODE_INPUT, _NODE_OUTPUT, _NODE_OPERATOR, _NODE_DOMAIN
+        )
+        inputs, outputs = _named(prefix, inputs), _named(prefix, outputs)
+        function = self._functions.get(str([operators, domains]))
+        if function is None or self._calls == _MAX_CALLS:
+            operator = operators[-1].removeprefix("QLinear") if operators else ""  # onnxruntime's own: QLinearSoftmax
+            self._makers |= {output: (operator, inputs) for output in outputs if output not in self._makers}
+            return
+        self._calls += 1
+        inside = f"{self._calls}:{prefix}"
+        taken, given = self._data.all_texts(*function, _FUNCTION_INPUT, _FUNCTION_OUTPUT)
+        pairs = [*zip(_named(inside, taken), inputs, strict=False), *zip(outputs, _named(inside, given), strict=False)]
+        self._makers |= {to: ("Identity", [value]) for to, value in pairs if to not in self._makers}
+        for number, wire, first, last in self._data.fields(*function):
+            if number == _FUNCTION_NODE and wire == _BYTES:
+                self._unread.append((first, last, inside))
+
+
+def _named(prefix: str, names: list[str]) -> list[str]:
+    return [f"{prefix}{name}" if name else "" for name in names]

@@ -1,16 +1,19 @@
 """Model files from other tools: what they say of themselves, completed by what the user says, never guessed in silence.
 
-Ultralytics' classifiers carry `names`, `task` and `imgsz`; Windows ML's carry `Image.*`; timm's export and the ONNX
-model zoo carry nothing.
+Ultralytics' classifiers carry `names`, `task` and `imgsz`; Windows ML's carry `Image.*`; optimum's have files beside
+them (`beside`); timm's export and the ONNX model zoo carry nothing. Whether a graph gives logits or probabilities, what
+comes out of it says.
 """
 
 import json
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import cast, get_args
 
-from visiontool import labels
+from visiontool import beside, labels
+from visiontool.activation import activation_of, what_comes_out
+from visiontool.beside import Beside
 from visiontool.errors import ModelError, UsageError
 from visiontool.json_fields import is_number, shown
 from visiontool.runtime import OpenModel
@@ -34,8 +37,8 @@ from visiontool.spec import (
 )
 
 _DTYPES: dict[str, DType] = {"tensor(uint8)": "uint8", "tensor(float)": "float32", "tensor(float16)": "float16"}
+_FLOATS = ("tensor(float)", "tensor(float16)")
 _NOT_CLASSIFIERS = ("detect", "segment", "pose", "obb")
-_SURELY_LOGITS = {"Gemm", "MatMul", "Add"}  # as last operators: a linear layer
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -52,6 +55,7 @@ class Description:
     img_size: tuple[int, int] | None = None  # (H, W) in pixels, or one side of a square
     crop_pct: float | None = None
     interpolation: Interpolation | None = None
+    activation: Activation | None = None  # "softmax" where the graph gives probabilities
     spec: Path | None = None
 
     def __post_init__(self) -> None:
@@ -90,22 +94,26 @@ def describe(
     if said.spec is not None:
         if others := [option for option in said.said() if option != "--spec"]:
             raise UsageError(f"--spec says everything of a model; leave out {', '.join(others)}")
-        return _read_spec(said.spec), ()
+        return _read_spec(said.spec, opened), ()
     metadata = opened.scan.metadata
     if metadata.get("task") in _NOT_CLASSIFIERS:
         raise ModelError(
             f"{path}: its metadata says task={metadata['task']!r}; visiontool runs classifiers (task='classify')"
         )
-    layout, channels, dtype, graph_size = _input_of(path, inputs)
+    found = Beside() if "names" in metadata else beside.read(path)
+    layout, channels, dtype, graph_size = _input_of(path, inputs, found.channels)
     classes = _classes_of(path, outputs)
-    final_operator = opened.scan.final_operators.get(outputs[0].name, "")
-    activation = _activation(path, final_operator)
     _check_said(said, channels)
     ultralytics = _is_ultralytics(metadata)
-    color = _color(path, metadata, channels)
-    names, ids = _names(path, metadata, said)
-    size = _size(path, metadata, graph_size, said)
+    color = _color(path, metadata, channels) or found.color
+    names, ids = _names(path, metadata, said, found)
+    size = _size(path, metadata, graph_size, said, found)
     mean, std = _scaling(path, metadata, dtype, said)
+    mean, std = mean or found.mean, std or found.std
+    if not {len(mean or ()), len(std or ())} <= {0, 1, channels}:
+        raise ModelError(
+            f"{path}: has {channels} channels, but the files beside it have mean and std of another number"
+        )
     if ultralytics:
         mean, std = mean or (0.0,), std or (1.0,)
     if names is None or size is None or mean is None or std is None:
@@ -118,9 +126,11 @@ def describe(
     if classes not in (None, len(names)):
         if said.class_names is not None:
             raise UsageError(f"--class-names {said.class_names}: {len(names)} names; {path} has {classes} classes")
-        raise ModelError(
-            f"{path}: its metadata names {len(names)} classes, its graph has {classes}; say --class-names FILE"
-        )
+        where = "its metadata" if found.labels is None else "the config.json beside it"
+        raise ModelError(f"{path}: {where} names {len(names)} classes, its graph has {classes}; say --class-names FILE")
+    crop_mode = crop_mode or found.crop_mode
+    crop_pct = said.crop_pct or found.crop_pct
+    interpolation = said.interpolation or found.interpolation
     spec = ModelSpec(
         name=path.stem,
         labels=names,
@@ -129,36 +139,29 @@ def describe(
             name=inputs[0].name, layout=layout, dtype=dtype, color=color or "RGB", size=size, mean=mean, std=std
         ),
         crop_mode=crop_mode or "center",
-        crop_pct=said.crop_pct or (1.0 if ultralytics else 0.875),
-        interpolation=said.interpolation or "bilinear",
+        crop_pct=crop_pct or (1.0 if ultralytics else 0.875),
+        interpolation=interpolation or "bilinear",
         logits=outputs[0].name,
-        activation=activation,
     )
+    spec = replace(spec, activation=activation_of(opened, spec, said.activation))
     if ultralytics:
         scaled = dtype == "uint8" or (said.mean is not None and said.std is not None)
         assumed = _assumed_of_ultralytics(said, scaled)
     else:
-        assumed = _assumed(said, color, crop_mode)
-    if activation == "none" and final_operator not in _SURELY_LOGITS:
-        assumed.append(f"logits, which come from {shown(final_operator)} (else --spec)")
+        conventions = {
+            "RGB (else --spec)": color,
+            "center (--crop-mode)": crop_mode,
+            "crop_pct 0.875 (--crop-pct)": crop_pct,
+            "bilinear (--interpolation)": interpolation,
+        }
+        assumed = [convention for convention, value in conventions.items() if value is None]
     if len(outputs) > 1:
         assumed.append(f"{shown(outputs[0].name)}, the first of {len(outputs)} outputs (else --spec)")
     return spec, tuple(assumed)
 
 
-def _assumed(said: Description, color: Color | None, crop_mode: CropMode | None) -> list[str]:
-    """What of the way to the graph neither the file nor the user said, and how to say it."""
-    conventions = {
-        "RGB (else --spec)": color,
-        "center (--crop-mode)": crop_mode,
-        "crop_pct 0.875 (--crop-pct)": said.crop_pct,
-        "bilinear (--interpolation)": said.interpolation,
-    }
-    return [convention for convention, value in conventions.items() if value is None]
-
-
 def _assumed_of_ultralytics(said: Description, scaled: bool) -> list[str]:
-    """The same for Ultralytics' files, which all follow one rule: RGB, x/255, short side resized, center cut out."""
+    """What nobody said of Ultralytics' files, which follow one rule: RGB, x/255, short side resized, center cut out."""
     taken = [] if scaled else ["mean 0 and std 1"]
     taken += ["crop_pct 1"] if said.crop_pct is None else []
     taken += ["bilinear"] if said.interpolation is None else []
@@ -181,28 +184,52 @@ def _check_said(said: Description, channels: int) -> None:
         raise UsageError(f"--img-size {said.img_size}: expected 1 to {MAX_SIDE} pixels")
     if said.crop_pct is not None and not is_number(said.crop_pct, *CROP_PCT_RANGE):
         raise UsageError(f"--crop-pct {said.crop_pct}: expected {CROP_PCT_RANGE[0]:g} to {CROP_PCT_RANGE[1]:g}")
-    if said.interpolation is not None and said.interpolation not in get_args(Interpolation):
-        raise UsageError(f"--interpolation {said.interpolation}: expected one of {', '.join(get_args(Interpolation))}")
+    for option, value, allowed in (
+        ("--interpolation", said.interpolation, get_args(Interpolation)),
+        ("--activation", said.activation, get_args(Activation)),
+    ):
+        if value is not None and value not in allowed:
+            raise UsageError(f"{option} {value}: expected one of {', '.join(allowed)}")
 
 
 def _is_ultralytics(metadata: Mapping[str, str]) -> bool:
     return metadata.get("author") == "Ultralytics" or metadata.get("description", "").startswith("Ultralytics ")
 
 
-def _read_spec(path: Path) -> ModelSpec:
+def _read_spec(path: Path, opened: OpenModel) -> ModelSpec:
     text = labels.read_said("--spec", path, MAX_MANIFEST_CHARS)
     try:
-        return ModelSpec.from_json(text)
+        spec = ModelSpec.from_json(text)
+        spec.check_graph(opened.inputs, opened.outputs, opened.scan.final_operators)
     except ModelError as error:
         raise ModelError(f"--spec {path}: {error}") from None
+    given, seen = what_comes_out(opened, spec)
+    if given not in (None, spec.activation):
+        raise ModelError(
+            f"--spec {path}: 'activation' is {spec.activation!r}, but the graph gives {seen}: say {given!r}"
+        )
+    return spec
 
 
-def _input_of(path: Path, inputs: Sequence[Port]) -> tuple[Layout, int, DType, tuple[int | None, int | None]]:
-    """Layout, channels and type of the one input, and its (H, W), each None where the file leaves it open."""
-    if len(inputs) != 1 or len(inputs[0].shape) != 4 or inputs[0].type not in _DTYPES:
-        ports = "; ".join(f"{shown(port.name)} {port.type[:60]} {shown(list(port.shape))}" for port in inputs[:3])
+def _input_of(
+    path: Path, inputs: Sequence[Port], told: int | None
+) -> tuple[Layout, int, DType, tuple[int | None, int | None]]:
+    """Layout, channels and type of the one input, and its (H, W), each None where the file leaves it open.
+
+    Args:
+        told: channels, as a file beside it says; a graph of any shape is NCHW then.
+    """
+    ports = "; ".join(f"{shown(port.name)} {port.type[:60]} {shown(list(port.shape))}" for port in inputs[:3])
+    if len(inputs) != 1 or len(inputs[0].shape) != 4:
         raise ModelError(f"{path}: takes {ports or 'nothing'}; a classifier takes one 4-axis batch of pictures")
+    if inputs[0].type not in _DTYPES:
+        raise ModelError(
+            f"{path}: takes {ports}, so {_type_name(inputs[0].type)} numbers; expected float32, float16 or uint8.\n"
+            "Export it again with an input of float32."
+        )
     shape = inputs[0].shape
+    if not isinstance(shape[1], int) and not isinstance(shape[3], int) and told is not None:
+        shape = (shape[0], told, *shape[2:])
     nchw, nhwc = shape[1] in (1, 3), shape[3] in (1, 3)
     if nchw == nhwc:
         raise ModelError(
@@ -218,24 +245,42 @@ def _input_of(path: Path, inputs: Sequence[Port]) -> tuple[Layout, int, DType, t
     return "NCHW" if nchw else "NHWC", cast(int, channels), _DTYPES[inputs[0].type], size
 
 
+def _type_name(onnxruntimes: str) -> str:
+    """A type as people write it: "float64" for "tensor(double)"."""
+    if not onnxruntimes.startswith("tensor("):
+        return "a sequence" if onnxruntimes.startswith("seq(") else onnxruntimes[:60]
+    name = onnxruntimes.removeprefix("tensor(").removesuffix(")")
+    return {"double": "float64", "string": "text"}.get(name, name[:60])
+
+
 def _classes_of(path: Path, outputs: Sequence[Port]) -> int | None:
     if not outputs:
         raise ModelError(f"{path}: gives nothing; a classifier gives (N, classes)")
-    shape = without_trailing_ones(outputs[0].shape)
+    first = outputs[0]
+    if first.type not in _FLOATS:
+        others = [
+            f"{shown(port.name)} {port.type} {shown(list(port.shape))}" for port in outputs if port.type in _FLOATS
+        ]
+        remedy = "Export it again with an output of float32 numbers, one a class (skl2onnx: zipmap=False)."
+        if others:
+            remedy = f"Say it with --spec manifest.json, as 'logits' one of: {'; '.join(others[:3])}."
+        raise ModelError(
+            f"{path}: its first output, {shown(first.name)}, is {_type_name(first.type)} ({first.type[:60]}); expected "
+            f"float32 or float16 (N, classes).\n{remedy}"
+        )
+    shape = without_trailing_ones(first.shape)
     if shape and len(shape) != 2:
         raise ModelError(
             f"{path}: its first output has shape {shown(list(shape))}; a classifier gives (N, classes).\n"
             "If another output is meant, name it with --spec manifest.json."
         )
-    return shape[1] if shape and isinstance(shape[1], int) else None
-
-
-def _activation(path: Path, final_operator: str) -> Activation:
-    if final_operator == "Sigmoid":
+    classes = shape[1] if shape and isinstance(shape[1], int) else None
+    if classes == 1:
         raise ModelError(
-            f"{path}: its answers come from Sigmoid, a yes or no for each class; visiontool expects one class a picture"
+            f"{path}: gives one number a picture, a yes or no; visiontool expects one for each of 2 or more classes.\n"
+            "Export it again with two: the logits 0 and x, for no and yes, give the probability sigmoid(x)."
         )
-    return "softmax" if final_operator == "Softmax" else "none"
+    return classes
 
 
 def _image_property(metadata: Mapping[str, str], key: str) -> str | None:
@@ -257,12 +302,12 @@ def _color(path: Path, metadata: Mapping[str, str], channels: int) -> Color | No
 
 
 def _names(
-    path: Path, metadata: Mapping[str, str], said: Description
+    path: Path, metadata: Mapping[str, str], said: Description, found: Beside
 ) -> tuple[tuple[str, ...] | None, tuple[str, ...] | None]:
     if said.class_names is not None:
         return labels.read_class_names(said.class_names)
     if "names" not in metadata:
-        return None, None
+        return found.labels, found.label_ids
     names = labels.parse_names(metadata["names"])
     if names is None:
         raise ModelError(f"{path}: its 'names' cannot be read as class names; give --class-names FILE")
@@ -291,17 +336,18 @@ def _scaling(
 
 
 def _size(
-    path: Path, metadata: Mapping[str, str], graph_size: tuple[int | None, int | None], said: Description
+    path: Path, metadata: Mapping[str, str], graph_size: tuple[int | None, int | None], said: Description, found: Beside
 ) -> tuple[int, int] | None:
-    """(H, W) as the graph fixes it, else as the user says, else as the metadata says."""
+    """(H, W) as the graph fixes it, else as the user says, else as the metadata or a file beside it says."""
     height, width = graph_size
-    if height is not None and width is not None and said.img_size is None:
+    if height is not None and width is not None and said.img_size is None and found.size is None:
         return height, width
-    size = said.img_size or _imgsz(metadata)
+    size = said.img_size or _imgsz(metadata) or found.size
     if size is not None and not (height in (None, size[0]) and width in (None, size[1])):
-        option = "--img-size" if said.img_size else "its metadata's imgsz"
+        option = "--img-size" if said.img_size else "its metadata's imgsz" if found.size is None else "a file beside it"
         fixed = "x".join("any" if side is None else str(side) for side in graph_size)
-        raise UsageError(f"{path}: the graph takes {fixed} pixels (height x width), which {option} contradicts")
+        kind = UsageError if said.img_size else ModelError
+        raise kind(f"{path}: the graph takes {fixed} pixels (height x width), which {option} contradicts")
     return size
 
 

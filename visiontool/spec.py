@@ -103,6 +103,7 @@ class ModelSpec:
     accuracy: tuple[Mapping[str, Any], ...] = ()  # dataset, pictures, top1, top5
     tools: Mapping[str, Any] = field(default_factory=dict)  # versions that wrote the graph
     parity: Mapping[str, Any] = field(default_factory=dict)  # the gate that the graph passed when it was written
+    assumed: tuple[str, ...] = ()  # what of the above nobody said of another tool's file, when it was exported
 
     def to_json(self) -> str:
         """The manifest as JSON: the same spec gives the same text. NaN and infinities raise ValueError."""
@@ -140,6 +141,7 @@ class ModelSpec:
             "accuracy": [dict(entry) for entry in self.accuracy],
             "tools": dict(self.tools),
             "parity": dict(self.parity),
+            "assumed": list(self.assumed),
         }
         kept = {key: value for key, value in manifest.items() if value not in (None, "", {}, [])}
         return json.dumps(kept, ensure_ascii=False, allow_nan=False)
@@ -199,6 +201,7 @@ class ModelSpec:
             accuracy=tuple(top.list_of_facts("accuracy")),
             tools=top.facts("tools"),
             parity=top.facts("parity"),
+            assumed=top.texts("assumed") if "assumed" in top else (),
             **_read_preprocessing(top.fields("preprocessing")),
             **_read_outputs(top.fields("outputs")),
         )
@@ -229,6 +232,8 @@ class ModelSpec:
         shape = by_name[self.logits].shape
         if shape and _differ(shape[1], len(self.labels)):
             raise ModelError(f"the manifest has {len(self.labels)} labels, the graph gives {shape[1]} logits")
+        if len(self.labels) < 2:
+            raise ModelError("the manifest has one label; a classifier tells 2 or more classes apart")
         if self.activation == "none" and final_operators.get(self.logits) == "Softmax":
             raise ModelError("the manifest's 'activation' is 'none', but the graph ends in Softmax: say 'softmax'")
 

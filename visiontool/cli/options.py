@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, get_args
 import click
 
 from visiontool.errors import UsageError
-from visiontool.spec import Interpolation
+from visiontool.spec import Activation, Interpolation
 
 if TYPE_CHECKING:
     from visiontool.outside import Description
@@ -137,6 +137,11 @@ def of_outside_files(command: Callable[..., Any]) -> Callable[..., Any]:
             click.option("--crop-pct", type=float, metavar="P", help="Other tool's file: what a crop keeps."),
             click.option(
                 "--interpolation", type=click.Choice(get_args(Interpolation)), help="Other tool's file: resizing."
+            ),
+            click.option(
+                "--activation",
+                type=click.Choice(get_args(Activation)),
+                help="Other tool's file: softmax where it gives probabilities.",
             ),
             click.option("--spec", type=FILE, metavar="FILE", help="Other tool's file: a manifest that says it all."),
         )

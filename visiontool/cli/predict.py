@@ -331,4 +331,5 @@ def _remark(classifier: "Classifier", model: str | None) -> None:
     if classifier.passed_over is not None:
         say('The GPU cannot be used; "visiontool doctor" says why.')
     if classifier.assumed:
-        say(f"Neither it nor you said, so taken: {', '.join(classifier.assumed)}.")
+        who = "Nobody said when it was exported" if spec.assumed else "Neither it nor you said"
+        say(f"{who}, so taken: {', '.join(classifier.assumed)}.")

@@ -1,5 +1,6 @@
 """What is exported: from what the user names, or does not name, to a graph in memory and what it says of itself."""
 
+import shutil
 import tempfile
 from collections.abc import Callable
 from contextlib import suppress
@@ -11,7 +12,7 @@ from typing import Self
 import onnx
 from onnx import TensorProto
 
-from visiontool import onnx_graph, store
+from visiontool import beside, onnx_graph, store
 from visiontool.cache import MODEL_FILE
 from visiontool.classifier import Classifier
 from visiontool.errors import ConversionError, ModelError, UsageError
@@ -103,6 +104,8 @@ def find(
     try:
         single = Path(folder.name, path.name)
         _write(single, external.merged(path), path)
+        for file in beside.files(path):
+            shutil.copy(file, folder.name)
         graph, spec = _read(single, description, crop_mode, remark, called=path)
     except BaseException:
         folder.cleanup()
@@ -182,10 +185,13 @@ def _read(
         if called is None:
             raise
         kind = UsageError if isinstance(error, UsageError) else ModelError
-        raise kind(str(error).replace(str(path), str(called))) from None
+        said = str(error).replace(str(path), str(called)).replace(str(path.parent), str(called.parent))
+        raise kind(said) from None
     spec = classifier.spec
     if MANIFEST_KEY not in found.metadata:
-        spec = replace(spec, precision=_precision(graph))
+        # Without the options that say otherwise: a file with a manifest takes none of them.
+        assumed = tuple(text.rpartition(" (")[0] or text for text in classifier.assumed)
+        spec = replace(spec, precision=_precision(graph), assumed=assumed)
     if classifier.assumed:
         remark(f"The file does not say, so taken: {', '.join(classifier.assumed)}.")
     return graph, spec

@@ -41,6 +41,13 @@ with stdout_is_stderr():
 
 _SEVERITY_FATAL = 4  # what onnxruntime logs below that, its exceptions say as well
 _CPU = "CPUExecutionProvider"
+_BEFORE_REASON = (
+    r"\[ONNXRuntimeError\] : \d+ : \w+ : (?:Load model from .*? failed:)?(?:\S+\.(?:cc|h):\d+ .*?\) (?=[A-Z]))?"
+)
+_TOO_NEW = {
+    r"Unsupported model IR version: (\d+), max supported IR version: (\d+)": "IR version",
+    r"Opset (\d+) is under development .* is till opset (\d+)": "opset",
+}
 ON_GPUS = ("cuda", "tensorrt")  # the providers that run on a device of the form cuda:N
 
 
@@ -151,7 +158,24 @@ def create_session(path: Path, providers: list[Any], *, threads: int = 0, record
             return onnxruntime.InferenceSession(os.fspath(path), options, providers=providers, enable_fallback=0)
     # onnxruntime's exceptions share no root but Exception.
     except Exception as error:
-        raise ModelError(f"{path}: onnxruntime cannot open it: {first_line(error)}") from None
+        raise _cannot_open(path, error) from None
+
+
+def _cannot_open(path: Path, error: Exception) -> ModelError:
+    """The error for a file that onnxruntime refuses: without the path again and the place in onnxruntime's source."""
+    reason = re.sub(_BEFORE_REASON, "", " ".join(str(error).split()))
+    for pattern, what in _TOO_NEW.items():
+        if (new := re.search(pattern, reason)) is not None:
+            from visiontool.errors import pip
+            from visiontool.wheels import names
+
+            package = next(iter(names()), "onnxruntime")
+            return ModelError(
+                f"{path}: has {what} {new[1]}; onnxruntime {onnxruntime.__version__} reads up to {new[2]}.\n"
+                f"Update it: {pip(f'install --upgrade {package}')}\n"
+                f"Or export the file again with {what} {new[2]} or lower."
+            )
+    return ModelError(f"{path}: onnxruntime cannot open it: {first_line(ValueError(reason))}")
 
 
 def ports(session: Any) -> tuple[list[Port], list[Port]]:
