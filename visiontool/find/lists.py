@@ -65,7 +65,7 @@ def read_list(file: str) -> Iterator[str]:
     elif file.lower().endswith(ENDINGS[1:]):
         from visiontool.dataset.csv_file import read_csv
 
-        header, lines = read_csv(Path(file), "path", _CSV_HELP)
+        header, lines = read_csv(Path(file), _CSV_HELP)
         column = header.index("path")
         for path in filter(str.strip, (fields[column] for _, fields in lines)):
             spellings = (path, path.strip(), path.strip().replace("\\", "/"))
