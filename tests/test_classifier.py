@@ -2,6 +2,7 @@
 
 import itertools
 import threading
+from io import BytesIO
 from pathlib import Path
 
 import numpy as np
@@ -95,7 +96,9 @@ def test_numbers_out_of_range_are_usage_errors(classifier, options):
         classifier.predict([], **options)
 
 
-@pytest.mark.parametrize("one", ["a.png", Path("a.png"), np.zeros((8, 8, 3), np.uint8), Image.new("RGB", (8, 8))])
+@pytest.mark.parametrize(
+    "one", ["a.png", Path("a.png"), b"a.png", BytesIO(), np.zeros((8, 8, 3), np.uint8), Image.new("RGB", (8, 8))]
+)
 def test_one_picture_in_place_of_a_list_is_told(classifier, one):
     for method in (classifier.predict, classifier.logits):
         with pytest.raises(UsageError, match="into a list"):
@@ -201,6 +204,15 @@ def test_one_picture_given_many_times_is_read_each_time(classifier, tmp_path):
     with Image.open(save_picture(tmp_path / "a.jpg", RED, (64, 64))) as lazy:
         results = list(classifier.predict_stream([lazy] * 8, workers=4))
     assert [result.error for result in results] == [None] * 8
+
+
+def test_bytes_are_pictures_for_every_method(classifier, tmp_path):
+    data = save_picture(tmp_path / "a.png", RED).read_bytes()
+    results = classifier.predict([data, BytesIO(data), b"junk"])
+    assert [result.predictions[0].label for result in results[:2]] == ["red", "red"]
+    assert (results[0].path, results[2].error[:13]) == (None, "not a picture")
+    for method in (classifier.logits, classifier.embed):
+        assert method([data, BytesIO(data)]).tolist() == [[1, 0, 0], [1, 0, 0]]
 
 
 def test_paths_and_objects_may_be_mixed(classifier, tmp_path):
