@@ -332,6 +332,7 @@ def before_pixels(*chunks: bytes) -> bytes:
         (JPEG[:-1], NO_END),
         *((front + data, IN_FRONT) for front in (b"\r\n", b"\xef\xbb\xbf\n") for data in (PNG, JPEG, WEBP)),
         (b"\n" + JPEG[:-2], IN_FRONT),
+        (encoded(TURNED.rotate(-90), "JPEG2000")[:-2], NO_END),
         (WEBP[:4] + bytes(4) + WEBP[8:], LEFT_OUT),
         (WEBP[:4] + b"\xff\xff\xff\x7f" + WEBP[8:] + b"XMP \xff\0\0\0<x", LEFT_OUT),
     ],
@@ -385,6 +386,14 @@ def test_a_progressive_jpeg_that_is_cut_off_is_coarse_below():
     picture = open_image(data[: len(data) * 2 // 3], limits=Limits(on_truncated="fill"))
     assert picture.notes[0] == "truncated: a coarser picture is there, the rest is gray"
     assert np.abs(np.asarray(picture.image, int) - np.asarray(open_image(data).image)).mean() < 8
+
+
+@pytest.mark.parametrize("mode", ["L", "RGB", "CMYK"])
+@pytest.mark.parametrize("options", [{}, {"quality": 95}, {"restart_marker_blocks": 2}])
+def test_a_jpeg_that_lacks_pixels_is_not_taken_for_whole(mode, options):
+    noise = Image.fromarray(np.random.default_rng(0).integers(0, 256, (32, 32, 3), np.uint8))
+    data = encoded(noise.convert(mode), "JPEG", **options)
+    assert [isinstance(outcome_of(data[:-lost]), Picture) for lost in range(1, 40)] == [True] * 2 + [False] * 37
 
 
 def test_of_a_jpeg_without_pixels_nothing_is_filled():

@@ -22,6 +22,7 @@ from PIL import Image, ImageChops
 from visiontool.errors import PictureError, UsageError, missing_extra
 from visiontool.images.bombs import MAX_EXIF_BYTES, check_decoder, check_parts, check_pixels
 from visiontool.images.kinds import plugin_for
+from visiontool.images.mend import JPEG_END, NO_END, mended
 from visiontool.images.pixels import (
     SCALED,
     TIFF_EXTRA_SAMPLES,
@@ -60,9 +61,8 @@ DEFAULT_LIMITS = Limits()
 _MAX_PPM_HEADER_BYTES = 2**16  # Pillow reads it byte by byte.
 _MAX_REASON_CHARS = 200
 _IN_FRONT = b"\xef\xbb\xbf \t\r\n"  # of a picture, as a careless script on a server puts it
-_NO_END = "no end marker, but all pixels are there"
-_JPEG_END = b"\xff\xd9"
-_ANY_BITS = bytes.fromhex("2d9a53c671b80e") * 50
+_BITS = bytes.fromhex("ed2d9a53c671b80e") * 6
+_OTHER_BITS = _BITS + b"".join(b"\xff%c%b" % (marker, _BITS) for marker in range(0xD0, 0xD8))
 _TIFF_UNSUPPORTED = ("unknown pixel mode", "Invalid value for samples per pixel")
 
 # EXIF's Orientation, and the turn that makes such a picture upright. 1 is upright already; other values mean nothing.
@@ -156,9 +156,9 @@ def _from_file(data: bytes, resize_to: int | None, limits: Limits) -> Picture:
         raise
     except Exception as error:
         if plugin == "Jpeg":
-            picture = _cut_jpeg(whole, error, read_as, fill=limits.on_truncated == "fill")
+            picture = _cut_jpeg(whole, error, read_as, limits)
         else:
-            picture = _without_metadata(plugin, whole, error, read_as)
+            picture = _mended(plugin, whole, error, read_as)
     return Picture(picture.image, notes + picture.notes)
 
 
@@ -180,27 +180,26 @@ def _decoded(plugin: str, data: bytes, resize_to: int | None, limits: Limits) ->
     elif plugin == "Jpeg2K" and image.mode != "I;16":
         image, notes = deep_colors(image, is_deep=_jpeg_2000_bits(data) == 16)
     if plugin == "Png" and b"IEND" not in data[-12:] and b"IEND" not in data:
-        notes = (_NO_END, *notes)
+        notes = (NO_END, *notes)
     picture = _upright_rgb(image, notes, _declares_alpha(opened, data))
     return Picture(picture.image, picture.notes + _more_frames(plugin, opened))
 
 
-def _without_metadata(plugin: str, data: bytes, error: Exception, read_as: Callable[[bytes], Picture]) -> Picture:
-    """The picture of a file that gave `error` for the sake of its metadata; else raises that."""
-    from visiontool.images.mend import without_metadata
-
+def _mended(plugin: str, data: bytes, error: Exception, read_as: Callable[[bytes], Picture]) -> Picture:
+    """The picture of a file that gave `error` for the sake of its metadata or its end; else raises that."""
     try:
-        picture = read_as(without_metadata(plugin, data))
+        again, note = mended(plugin, data)
+        picture = read_as(again)
     except PictureError:
         raise
     except Exception:
         if plugin == "Tiff":
             _refuse_tiff(data, str(error))
         raise error from None
-    return Picture(picture.image, ("damaged or oversized metadata: left out", *picture.notes))
+    return Picture(picture.image, (note, *picture.notes))
 
 
-def _cut_jpeg(data: bytes, error: Exception, read_as: Callable[[bytes], Picture], fill: bool) -> Picture:
+def _cut_jpeg(data: bytes, error: Exception, read_as: Callable[[bytes], Picture], limits: Limits) -> Picture:
     """The picture of a JPEG that gave `error` because it has no end.
 
     Its decoder makes gray of what is missing and does not tell. So other bits are put there as well: pixels that
@@ -209,28 +208,30 @@ def _cut_jpeg(data: bytes, error: Exception, read_as: Callable[[bytes], Picture]
     if "truncated" not in str(error):
         raise error
     data = data.rstrip(b"\xff")
-    last = max(data.rfind(b"\xff\xc4"), data.rfind(b"\xff\xda"))  # its table or header of a scan, perhaps cut as well
-    is_cut_there = last + 4 > len(data) or last + 2 + int.from_bytes(data[last + 2 : last + 4]) > len(data)
+    # Of a scan that has begun, its table or its header may be all that is there.
+    last = max(table := data.rfind(b"\xff\xc4"), data.rfind(b"\xff\xda"))
+    is_cut_there = last == table or len(data) < last + 2 + max(2, int.from_bytes(data[last + 2 : last + 4]))
     data = data[:last] if is_cut_there else data
     try:
-        picture = read_as(data + _JPEG_END)  # within the limits
-        ends = [_opened("Jpeg", data + more + _JPEG_END, DEFAULT_LIMITS) for more in (b"", _ANY_BITS)]
-        is_progressive = "progressive" in ends[0].info  # A part of its bits says little about each pixel.
-        if not is_progressive:
-            for image in ends:
+        picture = read_as(data + JPEG_END)  # within the limits
+        ends = [_opened("Jpeg", data + more + JPEG_END, limits) for more in (b"", _OTHER_BITS)]
+        for image in ends:
+            if image.width * image.height > limits.max_pixels:
                 image.draft(None, (1, 1))
-        missing = ImageChops.difference(*ends).getbbox()
+        unlike = ImageChops.difference(*ends)
     except PictureError:
         raise
     except Exception:
         raise error from None
+    missing = unlike.getbbox()
     if missing is None and not is_cut_there:
-        return Picture(picture.image, (_NO_END, *picture.notes))
-    share = missing[1] / ends[0].height if missing else 1
-    if share == 0 and not is_progressive:
-        raise error
-    there = "a coarser picture" if is_progressive else f"{share:.0%} of it"
-    if not fill:
+        return Picture(picture.image, (NO_END, *picture.notes))
+    there = "a coarser picture"
+    if missing is not None and "progressive" not in ends[0].info:
+        there = f"{missing[1] / unlike.height:.0%} of it"
+        if unlike.crop((0, 0, 8, 8)).getbbox() is not None:  # not even the first block
+            raise error
+    if limits.on_truncated == "fail":
         reason = f"truncated or damaged: {_one_line(error)}"
         raise PictureError(f"{reason}; {there} is there, which predict --on-truncated fill takes")
     note = f"truncated: {there} is there, the rest is gray"

@@ -4,6 +4,8 @@ import zlib
 
 from visiontool.images.tiff_header import TiffHeader
 
+NO_END = "no end marker, but all pixels are there"
+JPEG_END = b"\xff\xd9"  # of a JPEG 2000 as well
 _PNG_PIXELS = (b"IHDR", b"PLTE", b"IDAT")
 _PNG_KEPT = (b"tRNS", b"eXIf", b"acTL")  # where they are whole
 _PNG_END = b"\0\0\0\0IEND\xae\x42\x60\x82"
@@ -11,19 +13,28 @@ _WEBP_PIXELS = (b"VP8X", b"VP8 ", b"VP8L", b"ALPH", b"ANIM", b"ANMF")
 _WEBP_EXIF, _WEBP_METADATA = 0x08, 0x2C  # flags
 
 
-def without_metadata(plugin: str, data: bytes) -> bytes:
-    """The file without what neither its pixels nor the way up depend on; unchanged where that is not known."""
+def mended(plugin: str, data: bytes) -> tuple[bytes, str]:
+    """The file without what neither its pixels nor the way up depend on, and with an end; and what to note of it.
+
+    Unchanged for formats of which that is not known.
+    """
+    if plugin == "Jpeg2K":  # whose decoder tells whether any bits are missing
+        return data.rstrip(b"\xff") + JPEG_END, NO_END
     if plugin == "Png":
-        return _png(data)
-    if plugin == "WebP":
-        return _webp(data)
-    return TiffHeader(data).without_metadata() if plugin == "Tiff" else data
+        data = _png(data)
+    elif plugin == "WebP":
+        data = _webp(data)
+    elif plugin == "Tiff":
+        data = TiffHeader(data).without_metadata()
+    return data, "damaged or oversized metadata: left out"
 
 
 def _png(data: bytes) -> bytes:
     parts, place = [data[:8]], 8
     while place + 12 <= len(data) and (kind := data[place + 4 : place + 8]) != b"IEND":
         end = place + 12 + int.from_bytes(data[place : place + 4])
+        if end > len(data):  # The bytes behind it would be taken for pixels.
+            break
         is_whole = zlib.crc32(data[place + 4 : end - 4]) == int.from_bytes(data[end - 4 : end])
         if kind in _PNG_PIXELS or (kind in _PNG_KEPT and is_whole):
             parts.append(data[place:end])
