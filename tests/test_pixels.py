@@ -260,6 +260,14 @@ def test_lower_bytes_that_cannot_be_had_are_noted():
     assert open_image(Image.open(BytesIO(deep))).notes == SCALED_16
 
 
+def test_a_pillow_picture_that_was_opened_by_name_has_them(tmp_path):
+    path = written(tmp_path, "a.png", png(6, 4, deep_rows(*[RAMP * 4095] * 3), bits=16))
+    with Image.open(path) as lazy:
+        picture = open_image(lazy)
+    assert picture.notes == taken(12)
+    assert pixels(picture) == pixels(open_image(path))
+
+
 def test_the_transparent_color_of_few_bits_is_white(tmp_path):
     one = chunk(b"tRNS", struct.pack(">3H", 0, 16, 4080))
     data = png(3, 1, deep_rows([[0, 16, 4095]], [[16, 16, 16]], [[4080, 4080, 4080]]), one, bits=16)

@@ -13,7 +13,7 @@ from collections.abc import Callable
 from functools import partial
 from importlib import import_module
 from io import BytesIO
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -107,7 +107,10 @@ def open_image(source: ImageSource, *, resize_to: int | None = None, limits: Lim
             return _from_array(source, limits)
         if isinstance(source, Image.Image):
             check_pixels(source.size, limits.max_pixels)
-            picture = _upright_rgb(source, deep_colors(source)[1], _declares_alpha(source))
+            # What Pillow opened by its name can be opened once more.
+            name, opener = getattr(source, "filename", "") if source.tell() == 0 else "", cast(Any, type(source))
+            image, notes = deep_colors(source, partial(opener, name) if name else None)
+            picture = _upright_rgb(image, notes, _declares_alpha(source))
             return Picture(source.copy(), picture.notes) if picture.image is source else picture
         if isinstance(source, bytes | BytesIO):
             data = source if isinstance(source, bytes) else source.getvalue()
@@ -299,10 +302,12 @@ def _biggest_icon(icon: Any, file: BytesIO, limits: Limits) -> Image.Image:
 
 
 def _put_transparency_right(image: Image.Image, data: bytes) -> None:
-    """Of a PNG of 2 or 4 bits: Pillow widens its grays to 8 bits and not the one that is transparent."""
+    """Of a PNG that has not 8 bits: Pillow makes them of its colors, and not of the one that is transparent."""
     bits, transparent = data[24], image.info.get("transparency")
     if bits in (2, 4) and image.mode == "L" and isinstance(transparent, int):
         image.info["transparency"] = transparent * 255 // (2**bits - 1)
+    elif bits == 16 and isinstance(transparent, tuple):
+        image.info["transparency"] = tuple(value >> 8 for value in transparent)
 
 
 def _deep_ppm(image: Any, data: bytes) -> tuple[Image.Image, Notes]:

@@ -181,8 +181,6 @@ def deep_colors(
         return image, (_LOST,)
     if bits < 16 and again is not None:
         image = _with_lower_bytes(image, again(), bits)
-    if again is not None and isinstance(transparent := image.info.get("transparency"), tuple):
-        image.info["transparency"] = tuple(min(255, value >> (bits - 8)) for value in transparent)
     return image, (_depth_note("16-bit", bits),)
 
 
@@ -228,6 +226,8 @@ def _with_lower_bytes(upper: Image.Image, lower: Any, bits: int) -> Image.Image:
         bands.append(ImageChops.add(shifted, low.point([value >> (depth - 8) for value in range(256)])))
     colors = Image.merge(upper.mode, bands)
     colors.info = dict(upper.info)
+    if isinstance(transparent := lower.info.get("transparency"), tuple):
+        colors.info["transparency"] = tuple(min(255, value >> (bits - 8)) for value in transparent)
     return colors
 
 
