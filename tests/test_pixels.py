@@ -243,6 +243,7 @@ def test_values_of_few_bits_are_no_dark_picture(tmp_path, what, name, bits):
     ("source", "note"),
     [
         (lambda v: gray_tiff(6, 4, 16, 1, v.astype("<u2").tobytes(), t281=4095), taken(12)),
+        (lambda v: gray_tiff(6, 4, 16, 1, v.repeat(3).astype("<u2").tobytes(), t262=2, t277=3, t281=4095), taken(12)),
         (lambda v: b"P5 6 4 4095 " + v.astype(">u2").tobytes(), ("12-bit: scaled to 8 bits",)),
         (lambda v: b"P2 6 4 4095 " + b" ".join(b"%d" % number for number in v.ravel()), ("12-bit: scaled to 8 bits",)),
     ],

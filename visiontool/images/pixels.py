@@ -42,13 +42,15 @@ def to_rgb(image: Image.Image, alpha_is_declared: bool = True) -> tuple[Image.Im
     """
     mode = image.mode
     notes: Notes = ()
-    white_is_zero = tiff_tag(image, TIFF_PHOTOMETRIC)
-    if hasattr(image, "tag_v2") and white_is_zero == () and tiff_tag(image, _TIFF_COMPRESSION) not in _FAX:
+    is_deep = mode.startswith("I;16") or mode in ("I", "F")
+    zero = tiff_tag(image, TIFF_PHOTOMETRIC)  # (0,) where that is white
+    is_said = zero != () or not hasattr(image, "tag_v2") or tiff_tag(image, _TIFF_COMPRESSION) in _FAX
+    if not is_said and (is_deep or mode in ("1", "L")):
         notes = ("does not say whether 0 is black or white: taken for black",)
-        if mode in ("1", "L"):  # which Pillow takes for white
+        if not is_deep:  # Pillow takes it for white.
             image = image.convert("L").point(list(range(255, -1, -1)))
-    if mode.startswith("I;16") or mode in ("I", "F"):
-        image, more = _from_deep(image, white_is_zero == (0,))
+    if is_deep:
+        image, more = _from_deep(image, white_is_zero=zero == (0,))
         return image, notes + more
     if mode == "CMYK":
         image, more = _from_cmyk(image)
@@ -86,6 +88,12 @@ def _depth(greatest: float) -> int:
     return next(bits for bits in _DEPTHS if greatest < 2**bits)
 
 
+def _declared_greatest(image: Image.Image) -> int:
+    """What a TIFF says that no value is above; 0 where it says nothing that its 16 bits do not say."""
+    said = tiff_tag(image, _TIFF_MAX_SAMPLE)
+    return max((value for value in said if isinstance(value, int) and value < 2**16 - 1), default=0)
+
+
 def _depth_note(what: str, bits: int) -> str:
     return SCALED.format(bits=16) if (what, bits) == ("16-bit", 16) else TAKEN.format(what=what, bits=bits)
 
@@ -106,8 +114,7 @@ def _from_deep(image: Image.Image, white_is_zero: bool) -> tuple[Image.Image, No
     elif image.mode == "F" and low >= 0 and high <= 1:
         black, white, note = 0.0, 1.0, f"{what}: scaled from 0..1 to 8 bits"
     elif is_whole and low >= 0 and high < 2**16:
-        said = tiff_tag(image, _TIFF_MAX_SAMPLE)
-        bits = _depth(max((high, *(value for value in said if isinstance(value, int) and value < 2**16 - 1))))
+        bits = _depth(max(high, _declared_greatest(image)))
         black, white, note = 0.0, 2.0**bits - 1, _depth_note(what, bits)
         if white_is_zero and bits == 16:  # Then those that need few bits stand at the other end.
             bits = _depth(white - low)
@@ -141,7 +148,7 @@ def _range(image: Image.Image, unsigned: bool) -> tuple[float, float, bool]:
         numbers = values if finite.all() else values[finite]
         if numbers.size:
             low, high = min(low, float(numbers.min())), max(high, float(numbers.max()))
-            is_whole = is_whole and bool((np.rint(numbers) == numbers).all())
+            is_whole = is_whole and (numbers.dtype.kind != "f" or bool((np.rint(numbers) == numbers).all()))
     return low, high, is_whole
 
 
@@ -176,7 +183,9 @@ def deep_colors(
     if len(raw) == 1:  # Planes of 16 bits, which Pillow reads as if they had 8.
         _change_raw_modes(image, lambda plane: plane + _order(image))
     image.load()
-    bits = 16 if image.mode == "CMYK" else _depth_of_upper(*image.split()[:3])
+    bits = 16
+    if image.mode != "CMYK":
+        bits = max(_depth_of_upper(*image.split()[:3]), _depth(_declared_greatest(image)))
     if bits < 16 and (again is None or raw.startswith("RGBa")):
         return image, (_LOST,)
     if bits < 16 and again is not None:
