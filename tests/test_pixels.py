@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from oddities import bitmap, bmp, chunk, gray_tiff, icon, png, tiff
+from oddities import bitmap, bmp, chunk, gray_tiff, icon, patched, png, tiff
 from pictures import BLUE, RED, WHITE, encoded, error_of, only_pixel, palette_picture, pixels, saved, written
 from PIL import Image, ImageCms
 
@@ -259,6 +259,8 @@ def test_lower_bytes_that_cannot_be_had_are_noted():
     assert open_image(lazy).notes[0].startswith("16-bit: only the upper 8 bits can be read here")
     deep = png(6, 4, deep_rows(*[RAMP * 65535] * 3), bits=16)
     assert open_image(Image.open(BytesIO(deep))).notes == SCALED_16
+    data = encoded(Image.new("RGB", (8, 8), RED), "JPEG2000", no_jp2=True)
+    assert open_image(patched(data, b"\xff\x4f\xff\x51", b"\x0f\1\1" * 3, 38)).notes == SCALED_16
 
 
 def test_a_pillow_picture_that_was_opened_by_name_has_them(tmp_path):
