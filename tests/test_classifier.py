@@ -295,9 +295,11 @@ def test_threads_and_draft_are_passed_on(color_model, tmp_path, monkeypatch):
     assert asked == [{"resize_to": 8, "limits": limits}]
 
 
-def test_a_crop_mode_that_is_none_is_told_at_once(color_model):
+def test_a_word_that_is_none_of_an_options_is_told_at_once(color_model):
     with pytest.raises(UsageError, match="'middle' is none of center, border, squash"):
         Classifier.load(color_model, crop_mode="middle")
+    with pytest.raises(UsageError, match="on_truncated 'Fill' is none of fail, fill"):
+        Classifier.load(color_model, limits=Limits(on_truncated="Fill"))
 
 
 @pytest.mark.parametrize("model", ["lenet5", "resnet18_tiny200"])

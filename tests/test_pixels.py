@@ -1,6 +1,7 @@
 """Pixels of every mode: what becomes of them is declared, and what is lost is noted."""
 
 import struct
+import zlib
 from io import BytesIO
 from pathlib import Path
 
@@ -330,12 +331,17 @@ def big_or_little_tiff(order: str, planes: list[bytes]) -> bytes:
         (32, 3, "f4", [np.nan, 5.5, 10.5], [0, 255, 0]),
     ],
 )
-def test_where_0_is_white_the_picture_is_no_negative(tmp_path, order, bits, sample_format, type_, numbers, expected):
-    tags = {256: 3, 257: 1, 258: bits, 259: 1, 262: 0, 273: 134, 277: 1, 278: 1, 279: 3 * bits // 8}
+@pytest.mark.parametrize("compression", [1, 8])
+def test_where_0_is_white_the_picture_is_no_negative(
+    tmp_path, order, compression, bits, sample_format, type_, numbers, expected
+):
+    values = np.array(numbers, order + type_).tobytes()
+    values = values if compression == 1 else zlib.compress(values)
+    tags = {256: 3, 257: 1, 258: bits, 259: compression, 262: 0, 273: 134, 277: 1, 278: 1, 279: len(values)}
     entries = b"".join(struct.pack(f"{order}HHII", tag, 4, 1, value) for tag, value in tags.items())
     entries += struct.pack(f"{order}HHIHH", 339, 3, 1, sample_format, 0)
     start = (b"II*\0" if order == "<" else b"MM\0*") + struct.pack(f"{order}IH", 8, 10)
-    data = start + entries + bytes(4) + np.array(numbers, order + type_).tobytes()
+    data = start + entries + bytes(4) + values
     assert pixels(open_image(written(tmp_path, "a.tif", data))) == [[(value,) * 3 for value in expected]]
 
 

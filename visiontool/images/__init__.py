@@ -36,13 +36,15 @@ from visiontool.images.pixels import (
 )
 from visiontool.images.reading import check_size, read
 
+OnTruncated = Literal["fail", "fill"]
+
 
 class Limits(NamedTuple):
     """What one picture may cost, and whether it may be incomplete."""
 
     max_pixels: int = 100_000_000
     max_bytes: int = 64 * 2**20
-    on_truncated: Literal["fail", "fill"] = "fail"
+    on_truncated: OnTruncated = "fail"
     """Whether a JPEG that is cut off is an error, or what is there of it is read, with gray for the rest."""
 
 

@@ -177,6 +177,9 @@ def deep_colors(
         is_deep: Whether it has 16 bits, where neither its decoder's name for the pixels nor a TIFF tag says so.
     """
     raw, tiff_bits = _raw_mode(image), tiff_tag(image, _TIFF_BITS)
+    if raw.endswith(("BF", "BS")) and image.tile[0][0] == "libtiff":  # type: ignore[attr-defined]
+        # It gives gray numbers in this machine's order, and Pillow takes them for those of the file's.
+        _change_raw_modes(image, lambda raw: f"{raw[:-2]}N{raw[-1]}")
     is_deep = is_deep or raw.endswith((";16B", ";16L", ";16N")) or 16 in tiff_bits
     if not is_deep or image.mode not in ("LA", "RGB", "RGBA", "CMYK"):
         return image, ()
