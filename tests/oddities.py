@@ -111,7 +111,11 @@ def good_pictures() -> dict[str, bytes]:
     image, plain = corners(8), plain_pictures()
     cmyk = Image.new("CMYK", (8, 8), (0, 255, 255, 0))
     floats = np.array([[-3.2, 0, np.nan, 1041.0]], np.float32)
+    megabytes, dot = zlib.compress(bytes(20 * 2**20), 9), b"\0\1\2\3"
     return {
+        "big_text.png": png(1, 1, dot, chunk(b"zTXt", b"x\0\0" + megabytes)),
+        "big_international.png": png(1, 1, dot, chunk(b"iTXt", b"x\0\1\0\0\0" + megabytes)),
+        "big_profile.png": png(1, 1, dot, chunk(b"iCCP", b"x\0\0" + megabytes)),
         "png_called.jpg": plain["a.png"],
         "jpeg_called.gif": plain["a.jpg"],
         "avif_called.jpg": plain["a.avif"],
@@ -201,7 +205,6 @@ def _bombs() -> dict[str, bytes]:
         encoded(image, "AVIF"),
         encoded(image, "JPEG2000"),
     )
-    megabytes = zlib.compress(bytes(20 * 2**20), 9)
     huge = struct.pack(">II", 2**31 - 1, 2**31 - 1)
     dot = b"\0\1\2\3"
     tiles = {256: 8, 257: 8, 258: 8, 259: 8, 262: 1, 277: 1, 322: 30000, 323: 30000, 324: -1, 325: 20}
@@ -209,9 +212,6 @@ def _bombs() -> dict[str, bytes]:
     progressive = encoded(Image.new("L", (8, 8)), "JPEG", progressive=True)
     return {
         "header.png": png(2**31 - 1, 2**31 - 1, b""),
-        "text.png": png(1, 1, dot, chunk(b"zTXt", b"x\0\0" + megabytes)),
-        "international.png": png(1, 1, dot, chunk(b"iTXt", b"x\0\1\0\0\0" + megabytes)),
-        "profile.png": png(1, 1, dot, chunk(b"iCCP", b"x\0\0" + megabytes)),
         "many_profiles.png": png(1, 1, dot, chunk(b"iCCP", b"x\0\0" + zlib.compress(b"icc")) * 600),
         "screen.gif": patched(gif, b"GIF87a", b"\xff\xff\xff\xff"),
         "frame.gif": patched(gif, b",", b"\xff\xff\xff\xff", 4),

@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 import numpy as np
 import pytest
-from oddities import bitmap, bmp, broken_pictures, chunk, plain_pictures, png
+from oddities import bitmap, bmp, broken_pictures, chunk, good_pictures, plain_pictures, png
 from pictures import RED, corners, encoded, error_of, exif, outcome_of, pixels, saved, written
 from PIL import Image
 
@@ -160,9 +160,10 @@ needs_proc = pytest.mark.skipif(not os.path.exists("/proc/self/clear_refs"), rea
 
 @needs_proc
 def test_every_broken_picture_is_refused_soon_and_costs_little(tmp_path):
-    paths = [written(tmp_path, name, data) for name, data in broken_pictures().items()]
+    big = {name: data for name, data in good_pictures().items() if name.startswith("big_")}  # what nobody needs of them
+    paths = [written(tmp_path, name, data) for name, data in {**broken_pictures(), **big}.items()]
     for path, cost in zip(paths, costs(paths), strict=True):
-        assert isinstance(cost.outcome, str), path
+        assert isinstance(cost.outcome, str) == (os.path.basename(path) not in big), path
         assert cost.seconds < 1, (path, cost)
         assert cost.megabytes < 40, (path, cost)
 
@@ -378,9 +379,6 @@ def test_values_below_the_tags_of_a_tiff_are_counted(tmp_path, monkeypatch):
     ("name", "words"),
     [
         ("bomb_header.png", "2147483647x2147483647 is "),
-        ("bomb_text.png", "truncated or damaged: Decompressed data too large"),
-        ("bomb_international.png", "truncated or damaged: Decompressed data too large"),
-        ("bomb_profile.png", "truncated or damaged: Decompressed data too large"),
         ("bomb_screen.gif", "65535x65535 is 4,294,836,225 pixels, the limit is 100,000,000 (--max-pixels)"),
         ("bomb_frame.gif", "65535x65535 is "),
         ("bomb_png.ico", "30000x30000 is "),

@@ -4,6 +4,7 @@ import copy
 import itertools
 import pickle
 import threading
+from io import BytesIO
 from pathlib import Path
 
 import numpy as np
@@ -121,7 +122,9 @@ def test_numbers_out_of_range_are_usage_errors(classifier, options):
         classifier.predict([], **options)
 
 
-@pytest.mark.parametrize("one", ["a.png", Path("a.png"), np.zeros((8, 8, 3), np.uint8), Image.new("RGB", (8, 8))])
+@pytest.mark.parametrize(
+    "one", ["a.png", Path("a.png"), b"a.png", BytesIO(), np.zeros((8, 8, 3), np.uint8), Image.new("RGB", (8, 8))]
+)
 def test_one_picture_in_place_of_a_list_is_told(classifier, one):
     for method in (classifier.predict, classifier.logits):
         with pytest.raises(UsageError, match="into a list"):
@@ -229,6 +232,15 @@ def test_one_picture_given_many_times_is_read_each_time(classifier, tmp_path):
     assert [result.error for result in results] == [None] * 8
 
 
+def test_bytes_are_pictures_for_every_method(classifier, tmp_path):
+    data = save_picture(tmp_path / "a.png", RED).read_bytes()
+    results = classifier.predict([data, BytesIO(data), b"junk"])
+    assert [result.predictions[0].label for result in results[:2]] == ["red", "red"]
+    assert (results[0].path, results[2].error[:13]) == (None, "not a picture")
+    for method in (classifier.logits, classifier.embed):
+        assert method([data, BytesIO(data)]).tolist() == [[1, 0, 0], [1, 0, 0]]
+
+
 def test_paths_and_objects_may_be_mixed(classifier, tmp_path):
     path, pixels = save_picture(tmp_path / "a.png", RED), np.full((8, 8, 3), BLUE, np.uint8)
     for images in ([path, pixels, path], [pixels, path, pixels], [path], [pixels]):
@@ -309,9 +321,11 @@ def test_threads_and_draft_are_passed_on(color_model, tmp_path, monkeypatch):
     assert asked == [{"resize_to": 8, "limits": limits}]
 
 
-def test_a_crop_mode_that_is_none_is_told_at_once(color_model):
+def test_a_word_that_is_none_of_an_options_is_told_at_once(color_model):
     with pytest.raises(UsageError, match="'middle' is none of center, border, squash"):
         Classifier.load(color_model, crop_mode="middle")
+    with pytest.raises(UsageError, match="on_truncated 'Fill' is none of fail, fill"):
+        Classifier.load(color_model, limits=Limits(on_truncated="Fill"))
 
 
 @pytest.mark.parametrize("model", ["lenet5", "resnet18_tiny200"])

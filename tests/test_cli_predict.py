@@ -3,11 +3,13 @@
 import csv
 import io
 import json
+import logging
 import os
 import signal
 import subprocess
 import sys
 import time
+import warnings
 from pathlib import Path
 
 import pytest
@@ -66,6 +68,36 @@ def test_a_broken_picture_gets_its_own_row_and_never_its_neighbors_answer(run, c
         assert word in rows[name]["error"]
         assert "predictions" not in rows[name]
     assert "3 of 6 inputs failed" in ran.err
+
+
+def test_a_jpeg_that_is_cut_off_is_classified_where_that_is_asked_for(run, color_model, tmp_path):
+    whole = Path(save_picture(tmp_path / "a.jpg", RED, (160, 160))).read_bytes()
+    (tmp_path / "a.jpg").write_bytes(whole[: len(whole) - 20])
+    command = ["predict", tmp_path / "a.jpg", "-m", color_model]
+    ran = run(*command)
+    assert (ran.code, "--on-truncated fill" in json.loads(ran.out)["error"]) == (7, True)
+    ran = run(*command, "--on-truncated", "fill")
+    row = json.loads(ran.out)
+    assert (ran.code, row["predictions"][0]["label"]) == (0, "red")
+    assert row["notes"][0].startswith("truncated: ")
+
+
+def test_no_warning_of_python_reaches_stderr(run, color_model, pictures, monkeypatch):
+    from visiontool.classifier import Classifier
+
+    def loud(self, *args, **options):
+        warnings.simplefilter("always")  # as some libraries do
+        warnings.warn("about code", stacklevel=1)
+        logging.getLogger("PIL.loud").error("about code")
+        return predict_stream(self, *args, **options)
+
+    predict_stream = Classifier.predict_stream
+    monkeypatch.setattr(Classifier, "predict_stream", loud)
+    monkeypatch.setattr(logging.getLogger(), "handlers", [])  # pytest's
+    before = list(warnings.filters)
+    ran = run("predict", pictures / "1.png", "-m", color_model, "-q")
+    assert (ran.code, ran.err) == (0, "")
+    assert list(warnings.filters) == before
 
 
 def test_the_only_picture_failing_is_exit_7_too(run, color_model, tmp_path):

@@ -71,7 +71,7 @@ def test_what_is_refused_is_named(tmp_path, data, words):
 
 def test_only_the_beginning_is_searched_and_quickly(tmp_path):
     assert error_of(written(tmp_path, "a.jpg", b"<" * 10**7 + b"<svg/>")) == NO_PICTURE
-    assert error_of(written(tmp_path, "a.jpg", b" " * 10**7 + b"<svg/>")) == NO_PICTURE
+    assert error_of(written(tmp_path, "a.jpg", b" " * 10**7 + b"<svg/>")) == PROGRAM.format("SVG")
 
 
 @pytest.mark.parametrize("other", [{"t254": 1}, {"t330": 8}, {"t254": 0, "t330": 8}])

@@ -1,15 +1,19 @@
 """`open_image`: what it reads and how it turns it upright, what it says of what it cannot read, and who may call it."""
 
 import os
+import re
 import socket
+import struct
 import subprocess
 import sys
+import zlib
 from concurrent.futures import ThreadPoolExecutor
 from io import BytesIO
 from pathlib import Path
 
 import numpy as np
 import pytest
+from oddities import chunk, gray_tiff
 from pictures import (
     BLUE,
     GREEN,
@@ -29,7 +33,7 @@ from pictures import (
 from PIL import Image, TiffImagePlugin
 
 from visiontool.errors import PictureError, UsageError
-from visiontool.images import Picture, open_image
+from visiontool.images import Limits, Picture, open_image
 
 NO_FILE = "not a picture that can be read (JPEG, PNG, WebP, GIF, BMP, TIFF, PPM, ICO, AVIF, JPEG 2000, HEIC)"
 
@@ -137,11 +141,12 @@ def test_orientations_that_do_not_exist_are_ignored(tmp_path, orientation):
 
 
 @pytest.mark.filterwarnings("ignore::UserWarning:PIL")
-@pytest.mark.parametrize("broken", [b"Exif\0\0junk", exif(6)[:-8], exif(6)[:10], b"Exif\0\0MM\0*\xff\xff\xff\xff"])
+@pytest.mark.parametrize("broken", [b"Exif\0\0junk", exif(6)[:10], b"Exif\0\0MM\0*\xff\xff\xff\xff"])
 @pytest.mark.parametrize("name", ["a.png", "a.jpg"])
 def test_broken_exif_costs_the_orientation_and_not_the_picture(tmp_path, name, broken):
-    path = saved(tmp_path, name, corners(16), exif=broken)
-    assert np.abs(np.asarray(open_image(path).image, int)[8, 8] - RED).max() <= 8
+    picture = open_image(saved(tmp_path, name, corners(16), exif=broken + bytes(20)))
+    assert np.abs(np.asarray(picture.image, int)[8, 8] - RED).max() <= 8
+    assert picture.notes == ("damaged or oversized EXIF: taken for upright",)
 
 
 def test_a_picture_that_was_turned_is_not_turned_again(tmp_path):
@@ -167,7 +172,7 @@ def test_an_animation_gives_its_first_frame_with_a_note(tmp_path, name):
 def test_a_tiff_of_several_pages_gives_its_first_with_a_note(tmp_path):
     picture = open_image(save_frames(tmp_path, "a.tif"))
     assert pixels(picture)[0][0] == RED
-    assert picture.notes == ("several pictures in one file: only the main one is used",)
+    assert picture.notes == ("several pictures in one file: only the first is used",)
 
 
 def test_the_preview_in_a_phone_picture_is_no_animation(tmp_path):
@@ -292,10 +297,108 @@ def test_a_truncated_file_is_named_so(tmp_path, name):
     assert error_of(str(path)).startswith("truncated or damaged: ")
 
 
-def test_a_truncated_jpeg_says_where(tmp_path):
-    data = encoded(Image.effect_noise((64, 64), 50), "JPEG")
-    message = error_of(written(tmp_path, "a.jpg", data[:1000]))
-    assert message.startswith("truncated or damaged: image file is truncated (")
+# Metadata that costs no picture
+
+LEFT_OUT, NO_END = "damaged or oversized metadata: left out", "no end marker, but all pixels are there"
+IN_FRONT = "blanks or line breaks in front of the picture: left out"
+TURNED = corners(16)
+PNG, JPEG, WEBP = (
+    encoded(TURNED, "PNG", exif=exif(6)),
+    encoded(TURNED, "JPEG", exif=exif(6), quality=95),
+    encoded(TURNED, "WEBP", exif=exif(6), lossless=True),
+)
+NOT_TOO_MUCH, TOO_MUCH = zlib.compress(bytes(2**20)), zlib.compress(bytes(2 * 2**20))
+
+
+def before_pixels(*chunks: bytes) -> bytes:
+    place = PNG.index(b"IDAT") - 4
+    return PNG[:place] + b"".join(chunks) + PNG[place:]
+
+
+@pytest.mark.parametrize(
+    ("data", "note"),
+    [
+        (before_pixels(chunk(b"zTXt", b"workflow\0\0" + TOO_MUCH)), LEFT_OUT),
+        (before_pixels(chunk(b"iTXt", b"a\0\1\0\0\0" + TOO_MUCH)), LEFT_OUT),
+        (before_pixels(chunk(b"iCCP", b"printer\0\0" + TOO_MUCH)), LEFT_OUT),
+        (before_pixels(*[chunk(b"zTXt", b"%d\0\0" % number + NOT_TOO_MUCH) for number in range(65)]), LEFT_OUT),
+        (before_pixels(chunk(b"tEXt", b"a\0b")[:-1] + b"!"), LEFT_OUT),
+        (before_pixels(chunk(b"abCd", b"private")[:-1] + b"!"), LEFT_OUT),
+        (before_pixels(chunk(b"pHYs", b"short")), LEFT_OUT),
+        (PNG[:-12] + chunk(b"zTXt", b"after\0\0" + TOO_MUCH) + PNG[-12:], LEFT_OUT),
+        (PNG[:-12] + chunk(b"tEXt", bytes(99))[:30], LEFT_OUT),
+        (PNG[:-12], NO_END),
+        (JPEG[:-2], NO_END),
+        (JPEG[:-1], NO_END),
+        *((front + data, IN_FRONT) for front in (b"\r\n", b"\xef\xbb\xbf\n") for data in (PNG, JPEG, WEBP)),
+        (b"\n" + JPEG[:-2], IN_FRONT),
+        (encoded(TURNED.rotate(-90), "JPEG2000")[:-2], NO_END),
+        (WEBP[:4] + bytes(4) + WEBP[8:], LEFT_OUT),
+        (WEBP[:4] + b"\xff\xff\xff\x7f" + WEBP[8:] + b"XMP \xff\0\0\0<x", LEFT_OUT),
+    ],
+)
+def test_faults_of_metadata_cost_neither_the_picture_nor_its_way_up(tmp_path, data, note):
+    picture = open_image(written(tmp_path, "a", data))
+    assert np.abs(np.asarray(picture.image, int)[8::16, 8::16] - UPRIGHT[6]).max() <= 8
+    assert picture.notes[0] == note
+
+
+def test_an_animation_with_too_much_text_is_its_first_frame(tmp_path):
+    data = Path(save_frames(tmp_path, "a.png")).read_bytes()
+    place = data.index(b"IDAT") - 4
+    picture = open_image(data[:place] + chunk(b"zTXt", b"a\0\0" + TOO_MUCH) + data[place:])
+    assert pixels(picture)[0][0] == RED
+    assert picture.notes == (LEFT_OUT, "animated: only the first frame is used")
+
+
+@pytest.mark.parametrize(
+    ("tag", "type_", "count", "value"),
+    [(700, 4, 3, 8), (269, 12, 1, 2**31), (34853, 4, 1, 2**32 - 1), (315, 2, 2**31, 8)],
+)
+def test_odd_tags_cost_no_tiff(tmp_path, tag, type_, count, value):
+    data = gray_tiff(2, 1, 8, 1, b"\0\xff", **{f"t{tag}": value})
+    odd = struct.pack("<HHII", tag, 4, 1, value)
+    picture = open_image(written(tmp_path, "a.tif", data.replace(odd, struct.pack("<HHII", tag, type_, count, value))))
+    assert pixels(picture) == [[(0, 0, 0), WHITE]]
+
+
+@pytest.mark.parametrize("mode", ["RGB", "CMYK"])
+@pytest.mark.parametrize("resize_to", [None, 8])
+def test_a_jpeg_that_is_cut_off_is_refused_or_filled_with_gray(mode, resize_to):
+    whole = Image.effect_noise((64, 64), 50).convert("RGB").resize((640, 640)).convert(mode)
+    data = encoded(whole, "JPEG", quality=60, exif=exif(3))
+    cut = data[: len(data) // 2]
+    assert re.fullmatch(
+        r"truncated or damaged: image file is truncated \(\d+ bytes not processed\);"
+        r" [45]\d% of it is there, which predict --on-truncated fill takes",
+        error_of(cut, resize_to=resize_to),
+    )
+    picture = open_image(cut, resize_to=resize_to, limits=Limits(on_truncated="fill"))
+    assert re.fullmatch(r"truncated: [45]\d% of it is there, the rest is gray", picture.notes[0])
+    seen, right = (np.asarray(image, int) for image in (picture.image, open_image(data, resize_to=resize_to).image))
+    middle = len(seen) // 2
+    assert np.abs(seen - right)[middle + len(seen) // 8 :].max() <= 1  # upside down
+    assert np.ptp(seen[: middle - len(seen) // 8]) <= 1
+
+
+def test_a_progressive_jpeg_that_is_cut_off_is_coarse_below():
+    data = encoded(Image.radial_gradient("L").resize((400, 400)), "JPEG", progressive=True, quality=95)
+    picture = open_image(data[: len(data) * 2 // 3], limits=Limits(on_truncated="fill"))
+    assert picture.notes[0] == "truncated: a coarser picture is there, the rest is gray"
+    assert np.abs(np.asarray(picture.image, int) - np.asarray(open_image(data).image)).mean() < 8
+
+
+@pytest.mark.parametrize("mode", ["L", "RGB", "CMYK"])
+@pytest.mark.parametrize("options", [{}, {"quality": 95}, {"restart_marker_blocks": 2}])
+def test_a_jpeg_that_lacks_pixels_is_not_taken_for_whole(mode, options):
+    noise = Image.fromarray(np.random.default_rng(0).integers(0, 256, (32, 32, 3), np.uint8))
+    data = encoded(noise.convert(mode), "JPEG", **options)
+    assert [isinstance(outcome_of(data[:-lost]), Picture) for lost in range(1, 40)] == [True] * 2 + [False] * 37
+
+
+def test_of_a_jpeg_without_pixels_nothing_is_filled():
+    for end in (JPEG.index(b"\xff\xda"), JPEG.index(b"\xff\xda") + 14):
+        assert "--on-truncated" not in error_of(JPEG[:end], limits=Limits(on_truncated="fill"))
 
 
 @pytest.mark.parametrize(
@@ -334,12 +437,31 @@ def test_an_interrupt_is_no_picture_error(tmp_path, monkeypatch):
         open_image(path)
 
 
-@pytest.mark.parametrize("source", [5, None, b"a.png", [[0]]])
+@pytest.mark.parametrize("source", [5, None, [[0]]])
 def test_what_cannot_be_a_picture_is_wrong_usage(source):
-    with pytest.raises(
-        UsageError, match=f"a picture is a path, a Pillow picture or an array, not {type(source).__name__}"
-    ):
+    kinds = "a path, bytes, a BytesIO, a Pillow picture or an array"
+    with pytest.raises(UsageError, match=f"a picture is {kinds}, not {type(source).__name__}"):
         open_image(source)
+
+
+# Bytes
+
+
+@pytest.mark.parametrize("place", [0, 7, None])
+def test_bytes_are_pictures_as_their_file_is(tmp_path, place):
+    data = encoded(corners(), "PNG", exif=exif(6))
+    stream = BytesIO(data)
+    stream.seek(len(data) if place is None else place)  # as it stands after Pillow wrote into it
+    assert pixels(open_image(data)) == pixels(open_image(stream)) == UPRIGHT[6]
+    assert (stream.tell(), stream.getvalue()) == (len(data) if place is None else place, data)
+
+
+def test_bytes_have_the_limits_and_errors_of_files():
+    assert error_of(b"a.png") == NO_FILE
+    assert error_of(BytesIO()) == "file is empty (0 bytes)"
+    data = encoded(corners(), "PNG")
+    assert error_of(data, limits=Limits(max_bytes=9)) == f"file is {len(data)} bytes, the limit is 9 (--max-bytes)"
+    assert error_of(BytesIO(data), limits=Limits(max_pixels=3)).startswith("2x2 is 4 pixels")
 
 
 # Pillow pictures and arrays
@@ -363,8 +485,8 @@ def test_a_pillow_picture_is_never_handed_back_itself():
 
 
 def test_a_pillow_picture_is_treated_like_a_file(tmp_path):
-    sixteen_bits = open_image(Image.fromarray(np.uint16([[386]])))
-    assert (pixels(sixteen_bits), sixteen_bits.notes) == ([[(2, 2, 2)]], ("16-bit: scaled to 8 bits",))
+    sixteen_bits = open_image(Image.fromarray(np.uint16([[386, 65535]])))
+    assert (pixels(sixteen_bits), sixteen_bits.notes) == ([[(2, 2, 2), WHITE]], ("16-bit: scaled to 8 bits",))
     with Image.open(saved(tmp_path, "a.png", corners(), exif=exif(8))) as image:
         assert pixels(open_image(image)) == UPRIGHT[8]
     truncated = Image.open(BytesIO(encoded(Image.effect_noise((64, 64), 50), "JPEG")[:1000]))

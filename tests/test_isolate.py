@@ -23,7 +23,9 @@ from visiontool.prepare import Recipe, prepare
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="looks at processes in /proc")
 RECIPE = Recipe(
-    {"size": (8, 8), "crop_mode": "center", "crop_pct": 1.0, "interpolation": "nearest", "fill": (0, 0, 0)}, 8, Limits()
+    {"size": (8, 8), "crop_mode": "center", "crop_pct": 1.0, "interpolation": "nearest", "fill": (0, 0, 0)},
+    8,
+    Limits(on_truncated="fill"),
 )
 VIEWS = RECIPE._replace(views=views(3, LEVELS["heavy"], 0))
 # What the worker does with a picture goes by its name.
@@ -189,7 +191,10 @@ def test_a_worker_answers_what_this_process_would(one_worker, tmp_path):
     save_picture(tmp_path / "a.png", (1, 2, 3), (30, 20))
     Image.fromarray(np.full((9, 9), 40_000, np.uint16)).save(tmp_path / "16.png")
     (tmp_path / "junk.png").write_bytes(b"junk")
-    for name in ("a.png", "16.png", "junk.png", "gone.png", "."):
+    Image.effect_noise((99, 99), 50).save(tmp_path / "cut.jpg")
+    os.truncate(tmp_path / "cut.jpg", 3000)
+    assert prepare(tmp_path / "cut.jpg", RECIPE).notes[0].startswith("truncated: ")
+    for name in ("a.png", "16.png", "cut.jpg", "junk.png", "gone.png", "."):
         ours, theirs = prepare(tmp_path / name, RECIPE), one_worker.prepare(tmp_path / name)
         assert without_times(ours) == without_times(theirs)
         np.testing.assert_array_equal(ours.pixels, theirs.pixels)

@@ -1,12 +1,14 @@
 """Pixels of every mode: what becomes of them is declared, and what is lost is noted."""
 
 import struct
+import zlib
+from io import BytesIO
 from pathlib import Path
 
 import numpy as np
 import pytest
-from oddities import chunk, gray_tiff, png, tiff
-from pictures import BLUE, RED, WHITE, error_of, only_pixel, palette_picture, pixels, saved, written
+from oddities import bitmap, bmp, chunk, gray_tiff, icon, patched, png, tiff
+from pictures import BLUE, RED, WHITE, encoded, error_of, only_pixel, palette_picture, pixels, saved, written
 from PIL import Image, ImageCms
 
 from visiontool.images import open_image
@@ -107,9 +109,9 @@ def test_12_bit_gray_is_scaled_from_12_bits(tmp_path):
 
 
 def test_16_bit_gray_that_is_transparent_where_the_png_says_so_is_white_there(tmp_path):
-    rows = b"\0" + struct.pack(">3H", 0, 300, 301)
-    path = written(tmp_path, "a.png", png(3, 1, rows, chunk(b"tRNS", struct.pack(">H", 300)), bits=16, color=0))
-    assert pixels(open_image(path)) == [[(0, 0, 0), WHITE, (1, 1, 1)]]
+    rows = b"\0" + struct.pack(">4H", 0, 300, 301, 65535)
+    path = written(tmp_path, "a.png", png(4, 1, rows, chunk(b"tRNS", struct.pack(">H", 300)), bits=16, color=0))
+    assert pixels(open_image(path)) == [[(0, 0, 0), WHITE, (1, 1, 1), WHITE]]
 
 
 @pytest.mark.parametrize(("bits", "packed"), [(1, 0b01000000), (2, 0b00011011), (4, 0b00000001)])
@@ -122,6 +124,14 @@ def test_gray_of_few_bits_is_transparent_where_the_png_says_so(tmp_path, bits, p
 
 
 SCALED_16 = ("16-bit: scaled to 8 bits",)
+NOT_BELIEVED = ("alpha is 0 everywhere and not declared to be alpha: not believed",)
+
+
+def v4_bmp(alpha_mask: int) -> bytes:
+    """One red pixel of 4 bytes, the last of them 0, with masks that say where colors are; none where alpha has none."""
+    masks = (0xFF0000, 0xFF00, 0xFF, alpha_mask) if alpha_mask else (0, 0, 0, 0)
+    header = struct.pack("<IiiHHIIiiII4I52x", 108, 1, 1, 1, 32, 3, 4, 0, 0, 0, 0, *masks)
+    return b"BM" + struct.pack("<IHHI", 126, 0, 0, 122) + header + b"\0\0\xff\0"
 
 
 def test_16_bit_colors_of_a_png_are_noted(tmp_path):
@@ -130,9 +140,9 @@ def test_16_bit_colors_of_a_png_are_noted(tmp_path):
     assert (pixels(picture), picture.notes) == ([[(0x12, 0x56, 0x9A)] * 2], SCALED_16)
     one = chunk(b"tRNS", struct.pack(">3H", 0x1234, 0x5678, 0x9ABC))
     assert pixels(open_image(written(tmp_path, "b.png", png(2, 1, rows, one, bits=16))))[0][0] == WHITE
-    alpha = b"\0" + struct.pack(">2H", 0x1234, 0)
-    picture = open_image(written(tmp_path, "c.png", png(1, 1, alpha, bits=16, color=4)))
-    assert (only_pixel(picture), picture.notes) == (WHITE, SCALED_16)
+    alpha = b"\0" + struct.pack(">4H", 0x5678, 0, 0x5678, 65535)
+    picture = open_image(written(tmp_path, "c.png", png(2, 1, alpha, bits=16, color=4)))
+    assert (pixels(picture), picture.notes) == ([[WHITE, (0x56, 0x56, 0x56)]], SCALED_16)
 
 
 def test_16_bit_colors_of_a_tiff_are_noted(tmp_path):
@@ -171,7 +181,223 @@ def test_a_ppm_of_any_white_is_scaled(tmp_path):
     assert error_of(written(tmp_path, "c.ppm", data[:-1])).startswith("truncated or damaged: ")
 
 
-# 32 bits, which have no fixed white
+# Values of fewer bits than they are kept in: the photo, and not a dark one
+
+
+def taken(bits: int, what: str = "16-bit") -> tuple[str, ...]:
+    return (
+        SCALED_16
+        if (what, bits) == ("16-bit", 16)
+        else (f"{what}: no value needs more than {bits} bits, taken for {bits}-bit",)
+    )
+
+
+RAMP = np.linspace(0, 1, 24).reshape(4, 6)
+KEPT_IN = {
+    "16-bit": {
+        "a.tif": lambda v: gray_tiff(6, 4, 16, 1, v.astype("<u2").tobytes()),
+        "b.tif": lambda v: encoded(Image.frombytes("I;16B", (6, 4), v.astype(">u2").tobytes()), "TIFF"),
+        "deflate.tif": lambda v: encoded(Image.fromarray(v.astype("u2")), "TIFF", compression="tiff_adobe_deflate"),
+        "a.png": lambda v: encoded(Image.fromarray(v.astype("u2")), "PNG"),
+        "gray and alpha.png": lambda v: png(6, 4, deep_rows(v, v.max()), bits=16, color=4),
+        "a.jp2": lambda v: encoded(Image.fromarray(v.astype("u2")), "JPEG2000"),
+        "a.pgm": lambda v: b"P5 6 4 65535 " + v.astype(">u2").tobytes(),
+        "plain.pgm": lambda v: b"P2 6 4 65535 " + b" ".join(b"%d" % number for number in v.ravel()),
+        "a.ppm": lambda v: b"P6 6 4 65535 " + v.repeat(3).astype(">u2").tobytes(),
+        "colors.png": lambda v: png(6, 4, deep_rows(v, v, v), bits=16),
+        "colors and alpha.png": lambda v: png(6, 4, deep_rows(v, v, v, 65535), bits=16, color=6),
+        "colors.tif": lambda v: gray_tiff(6, 4, 16, 1, v.repeat(3).astype("<u2").tobytes(), t262=2, t277=3),
+        "array": lambda v: v.astype("u2"),
+        "array of colors": lambda v: np.stack([v, v, v, np.full_like(v, 65535)], -1).astype(">u2"),
+        "Pillow": lambda v: Image.fromarray(v.astype("u2")),
+    },
+    "16-bit integer": {"signed.tif": lambda v: gray_tiff(6, 4, 16, 2, v.astype("<i2").tobytes())},
+    "32-bit integer": {
+        "a.tif": lambda v: gray_tiff(6, 4, 32, 1, v.astype("<u4").tobytes()),
+        "Pillow": lambda v: Image.fromarray(v.astype("i4")),
+    },
+    "32-bit float": {
+        "a.tif": lambda v: gray_tiff(6, 4, 32, 3, v.astype("<f4").tobytes()),
+        "Pillow": lambda v: Image.fromarray(v.astype("f4")),
+    },
+}
+
+
+def deep_rows(*bands: object) -> bytes:
+    """Rows of a PNG of 16 bits."""
+    pixels = np.stack(np.broadcast_arrays(*bands), -1).astype(">u2")
+    return b"".join(b"\0" + row.tobytes() for row in pixels)
+
+
+@pytest.mark.parametrize("bits", [8, 10, 12, 14, 16])
+@pytest.mark.parametrize(("what", "name"), [(what, name) for what, kinds in KEPT_IN.items() for name in kinds])
+def test_values_of_few_bits_are_no_dark_picture(tmp_path, what, name, bits):
+    values = np.rint(RAMP * (2**bits - 1)).astype(int).clip(max=32767 if name == "signed.tif" else None)
+    source = KEPT_IN[what][name](values)
+    picture = open_image(written(tmp_path, name, source) if isinstance(source, bytes) else source)
+    expected = values / (2**bits - 1) * 255
+    assert np.abs(np.asarray(picture.image) - expected[..., None]).max() <= 1
+    assert picture.notes == taken(bits, what)
+
+
+@pytest.mark.parametrize(
+    ("source", "note"),
+    [
+        (lambda v: gray_tiff(6, 4, 16, 1, v.astype("<u2").tobytes(), t281=4095), taken(12)),
+        (lambda v: gray_tiff(6, 4, 16, 1, v.repeat(3).astype("<u2").tobytes(), t262=2, t277=3, t281=4095), taken(12)),
+        (lambda v: b"P5 6 4 4095 " + v.astype(">u2").tobytes(), ("12-bit: scaled to 8 bits",)),
+        (lambda v: b"P2 6 4 4095 " + b" ".join(b"%d" % number for number in v.ravel()), ("12-bit: scaled to 8 bits",)),
+    ],
+)
+def test_white_that_a_file_declares_is_believed_also_of_a_dark_picture(tmp_path, source, note):
+    picture = open_image(written(tmp_path, "a", source(np.rint(RAMP * 500).astype(int))))
+    assert np.abs(np.asarray(picture.image) - RAMP[..., None] * 500 / 4095 * 255).max() <= 1
+    assert picture.notes == note
+
+
+def test_lower_bytes_that_cannot_be_had_are_noted():
+    lazy = Image.open(BytesIO(png(6, 4, deep_rows(*[RAMP * 4095] * 3), bits=16)))
+    assert open_image(lazy).notes[0].startswith("16-bit: only the upper 8 bits can be read here")
+    deep = png(6, 4, deep_rows(*[RAMP * 65535] * 3), bits=16)
+    assert open_image(Image.open(BytesIO(deep))).notes == SCALED_16
+    data = encoded(Image.new("RGB", (8, 8), RED), "JPEG2000", no_jp2=True)
+    assert open_image(patched(data, b"\xff\x4f\xff\x51", b"\x0f\1\1" * 3, 38)).notes == SCALED_16
+
+
+def test_a_pillow_picture_that_was_opened_by_name_has_them(tmp_path):
+    path = written(tmp_path, "a.png", png(6, 4, deep_rows(*[RAMP * 4095] * 3), bits=16))
+    with Image.open(path) as lazy:
+        picture = open_image(lazy)
+    assert picture.notes == taken(12)
+    assert pixels(picture) == pixels(open_image(path))
+
+
+def test_the_transparent_color_of_few_bits_is_white(tmp_path):
+    one = chunk(b"tRNS", struct.pack(">3H", 0, 16, 4080))
+    data = png(3, 1, deep_rows([[0, 16, 4095]], [[16, 16, 16]], [[4080, 4080, 4080]]), one, bits=16)
+    assert pixels(open_image(written(tmp_path, "a.png", data))) == [[WHITE, (1, 1, 255), (255, 1, 255)]]
+
+
+@pytest.mark.parametrize("order", "<>")
+def test_planes_of_16_bits_are_not_mixed_up(tmp_path, order):
+    planes = [np.full((2, 2), value, f"{order}u2").tobytes() for value in (60000, 30000, 5)]
+    path = written(tmp_path, "a.tif", big_or_little_tiff(order, planes))
+    assert pixels(open_image(path)) == [[(234, 117, 0)] * 2] * 2
+    planes = [np.full((2, 2), value, f"{order}u2").tobytes() for value in (4095, 2048, 16)]
+    path = written(tmp_path, "a.tif", big_or_little_tiff(order, planes))
+    assert pixels(open_image(path)) == [[(255, 128, 1)] * 2] * 2
+
+
+def big_or_little_tiff(order: str, planes: list[bytes]) -> bytes:
+    """A TIFF of 2x2 pixels of 16 bits, its colors one behind the other."""
+    entries = [
+        (256, 2),
+        (257, 2),
+        (258, None),
+        (259, 1),
+        (262, 2),
+        (273, None),
+        (277, 3),
+        (278, 2),
+        (279, None),
+        (284, 2),
+    ]
+    behind = 8 + 2 + 12 * len(entries) + 4
+    lists = {258: [16] * 3, 273: [behind + 36 + 8 * place for place in range(3)], 279: [8] * 3}
+    tags = [
+        struct.pack(f"{order}HHII", tag, 4, 1 if value else 3, value or behind + 12 * list(lists).index(tag))
+        for tag, value in entries
+    ]
+    start = (b"II*\0" if order == "<" else b"MM\0*") + struct.pack(f"{order}IH", 8, len(entries))
+    return b"".join(
+        (start, *tags, bytes(4), *(struct.pack(f"{order}3I", *numbers) for numbers in lists.values()), *planes)
+    )
+
+
+# White is 0
+
+
+@pytest.mark.parametrize("order", "<>")
+@pytest.mark.parametrize(
+    ("bits", "sample_format", "type_", "numbers", "expected"),
+    [
+        (8, 1, "u1", [0, 16, 255], [255, 239, 0]),
+        (16, 1, "u2", [0, 16 * 257, 65535], [255, 239, 0]),
+        (16, 1, "u2", [0, 2048, 4095], [255, 127, 0]),
+        (16, 1, "u2", [65535 - 4095, 65535 - 2048, 65535], [255, 128, 0]),
+        (16, 2, "i2", [-300, 0, 300], [255, 128, 0]),
+        (32, 2, "i4", [0, 2048, 4095], [255, 127, 0]),
+        (32, 3, "f4", [0, 0.25, 1], [255, 191, 0]),
+        (32, 3, "f4", [np.nan, 5.5, 10.5], [0, 255, 0]),
+    ],
+)
+@pytest.mark.parametrize("compression", [1, 8])
+def test_where_0_is_white_the_picture_is_no_negative(
+    tmp_path, order, compression, bits, sample_format, type_, numbers, expected
+):
+    values = np.array(numbers, order + type_).tobytes()
+    values = values if compression == 1 else zlib.compress(values)
+    tags = {256: 3, 257: 1, 258: bits, 259: compression, 262: 0, 273: 134, 277: 1, 278: 1, 279: len(values)}
+    entries = b"".join(struct.pack(f"{order}HHII", tag, 4, 1, value) for tag, value in tags.items())
+    entries += struct.pack(f"{order}HHIHH", 339, 3, 1, sample_format, 0)
+    start = (b"II*\0" if order == "<" else b"MM\0*") + struct.pack(f"{order}IH", 8, 10)
+    data = start + entries + bytes(4) + values
+    assert pixels(open_image(written(tmp_path, "a.tif", data))) == [[(value,) * 3 for value in expected]]
+
+
+def test_12_bits_where_0_is_white_are_no_negative(tmp_path):
+    data = gray_tiff(4, 1, 12, 1, bytes.fromhex("000FFF800010"), t262=0)
+    assert pixels(open_image(written(tmp_path, "a.tif", data))) == [[(v, v, v) for v in (255, 0, 127, 254)]]
+
+
+@pytest.mark.parametrize(("bits", "data"), [(1, b"\x40"), (8, b"\x00\xff"), (16, b"\0\0\xff\xff")])
+def test_where_nothing_is_said_0_is_black(tmp_path, bits, data):
+    tags = {256: 2, 257: 1, 258: bits, 259: 1, 273: -1, 277: 1, 278: 1, 279: len(data)}
+    picture = open_image(written(tmp_path, "a.tif", tiff(tags, data)))
+    assert pixels(picture) == [[(0, 0, 0), WHITE]]
+    assert picture.notes[0] == "does not say whether 0 is black or white: taken for black"
+
+
+# Alpha that cannot be meant
+
+
+@pytest.mark.parametrize(
+    ("name", "data", "notes"),
+    [
+        ("undeclared.tif", gray_tiff(1, 1, 8, 1, b"\xff\0\0\0", t262=2, t277=4), NOT_BELIEVED),
+        ("deep.tif", gray_tiff(1, 1, 16, 1, b"\xff\xff\0\0\0\0\0\0", t262=2, t277=4), (*SCALED_16, *NOT_BELIEVED)),
+        ("padding.tif", gray_tiff(1, 1, 8, 1, b"\xff\0\0\0", t262=2, t277=4, t338=0), ()),
+        ("padding.bmp", bmp(bitmap(1, 1, 32, data=b"\0\0\xff\0")), ()),
+        ("no masks.bmp", v4_bmp(0), NOT_BELIEVED),
+        ("a.ico", icon(bitmap(1, 2, 32, data=b"\0\0\xff\0" + bytes(4))), NOT_BELIEVED),
+        ("a.j2k", encoded(Image.new("RGBA", (1, 1), (255, 0, 0, 0)), "JPEG2000", no_jp2=True), NOT_BELIEVED),
+    ],
+)
+def test_alpha_of_0_everywhere_that_nobody_declared_is_not_believed(tmp_path, name, data, notes):
+    picture = open_image(written(tmp_path, name, data))
+    assert (only_pixel(picture), picture.notes) == (RED, notes)
+
+
+@pytest.mark.parametrize(
+    ("name", "source"),
+    [
+        ("a.tif", gray_tiff(1, 1, 8, 1, b"\xff\0\0\0", t262=2, t277=4, t338=2)),
+        ("a.bmp", v4_bmp(0xFF000000)),
+        ("a.ico", icon(png(1, 1, b"\0\xff\0\0\0", color=6))),
+        *(
+            (f"a.{format}", encoded(Image.new("RGBA", (1, 1), (255, 0, 0, 0)), format))
+            for format in ("PNG", "WEBP", "JPEG2000")
+        ),
+        ("array", np.uint8([[[255, 0, 0, 0]]])),
+        ("Pillow", Image.new("RGBA", (1, 1), (255, 0, 0, 0))),
+    ],
+)
+def test_declared_alpha_of_0_everywhere_is_believed_with_a_note(tmp_path, name, source):
+    picture = open_image(written(tmp_path, name, source) if isinstance(source, bytes) else source)
+    assert (only_pixel(picture), picture.notes) == (WHITE, ("wholly transparent: only white is left",))
+
+
+# Numbers that have no bits to go by
 
 
 @pytest.mark.parametrize(
@@ -183,9 +409,9 @@ def test_a_ppm_of_any_white_is_scaled(tmp_path):
         ([-3.2, 518.9, 1041], [0, 128, 255], "stretched from -3.2..1041"),
         ([0, 0.5, 1.5], [0, 85, 255], "stretched from 0..1.5"),
         ([-0.5, 0, 0.5], [0, 128, 255], "stretched from -0.5..0.5"),
-        ([np.nan, 0, 10], [0, 0, 255], "stretched from 0..10"),
-        ([-np.inf, 5, 10], [0, 0, 255], "stretched from 5..10"),
-        ([np.inf, 5, 10], [0, 0, 255], "stretched from 5..10"),
+        ([np.nan, 0.5, 10], [0, 0, 255], "stretched from 0.5..10"),
+        ([-np.inf, 5.5, 10], [0, 0, 255], "stretched from 5.5..10"),
+        ([np.inf, 5.5, 10], [0, 0, 255], "stretched from 5.5..10"),
         ([np.nan, 0.2, 1], [0, 51, 255], "scaled from 0..1"),
         ([-3e38, 0, 3e38], [0, 128, 255], "stretched from -3e+38..3e+38"),
         ([1e9, 1e9 + 64, 1e9 + 128], [0, 128, 255], "stretched from 1e+09..1e+09"),
@@ -228,10 +454,10 @@ def test_signed_integers_of_16_bits_are_stretched(tmp_path):
 
 @pytest.mark.parametrize("mode", ["I", "F"])
 def test_one_value_everywhere_is_black(mode):
-    picture = open_image(Image.new(mode, (2, 1), 7))
+    picture = open_image(Image.new(mode, (2, 1), -7))
     assert pixels(picture) == [[(0, 0, 0), (0, 0, 0)]]
     kind = "integer" if mode == "I" else "float"
-    assert picture.notes == (f"32-bit {kind}: every pixel is 7, shown as black",)
+    assert picture.notes == (f"32-bit {kind}: every pixel is -7, shown as black",)
 
 
 def test_no_number_at_all_is_no_picture():
@@ -244,7 +470,7 @@ def test_a_portable_float_map_is_read(tmp_path):
 
 
 def test_bands_of_a_big_picture_are_put_together(monkeypatch):
-    values = np.arange(35, dtype=np.float32).reshape(5, 7)
+    values = np.arange(35, dtype=np.float32).reshape(5, 7) + 0.5
     whole = pixels(open_image(Image.fromarray(values)))
     for band in (1, 7, 15, 34):
         monkeypatch.setattr("visiontool.images.pixels._BAND_PIXELS", band)

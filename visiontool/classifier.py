@@ -5,6 +5,7 @@ from collections.abc import Generator, Iterable, Sequence
 from contextlib import closing
 from dataclasses import replace
 from functools import partial
+from io import BytesIO
 from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -104,7 +105,7 @@ class Classifier:
                 once as there are cores for them: 1 is the best for many pictures, 0 for few.
             crop_mode: "center", "border" or "squash" instead of the model's own.
             description: what a file from another tool does not say of itself.
-            limits: bytes and pixels above which a picture is not decoded.
+            limits: bytes and pixels above which a picture is not decoded, and what happens to a JPEG that is cut off.
             gpu: how a GPU is used; None for what docs/gpu.md says.
 
         Raises:
@@ -150,7 +151,7 @@ class Classifier:
         return classifier
 
     def predict(self, images: Iterable[ImageSource], *, top_k: int = 5, min_probability: float = 0.0) -> list[Result]:
-        """Classifies pictures: paths, PIL pictures, or uint8 arrays of shape (H, W), (H, W, 3) or (H, W, 4).
+        """Classifies pictures, each of them what `images.open_image` takes: paths, bytes, PIL pictures, arrays.
 
         Returns:
             One result for each input, in order. A picture that cannot be read gives a result with an `error`; nothing
@@ -361,6 +362,8 @@ def softmax(logits: NDArray[np.floating[Any]], temperature: float) -> NDArray[np
 
 def _listed(images: Iterable[T]) -> Iterable[T]:
     """`images`, unless it is one picture, which would be taken apart."""
-    if isinstance(images, (str, Path, Image.Image)) or (isinstance(images, np.ndarray) and images.ndim < 4):
+    if isinstance(images, (str, Path, bytes, BytesIO, Image.Image)) or (
+        isinstance(images, np.ndarray) and images.ndim < 4
+    ):
         raise UsageError("expected a list of pictures; put the one picture into a list: [picture]")
     return images

@@ -2,15 +2,15 @@
 
 import os
 import time
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, get_args
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
 from visiontool import preprocess
-from visiontool.errors import PictureError
-from visiontool.images import ImageSource, Limits, open_image
+from visiontool.errors import PictureError, UsageError
+from visiontool.images import ImageSource, Limits, OnTruncated, open_image
 from visiontool.spec import ModelSpec
 
 if TYPE_CHECKING:
@@ -32,7 +32,13 @@ class Recipe(NamedTuple):
 
     @classmethod
     def of(cls, spec: ModelSpec, limits: Limits, views: "tuple[View, ...]" = ()) -> "Recipe":
-        """The recipe of a model."""
+        """The recipe of a model.
+
+        Raises:
+            UsageError: the limits say nothing that can be done with a truncated file.
+        """
+        if limits.on_truncated not in get_args(OnTruncated):
+            raise UsageError(f"on_truncated {limits.on_truncated!r} is none of {', '.join(get_args(OnTruncated))}")
         to = preprocess.resize_to(spec.input.size, spec.crop_pct, spec.crop_mode)
         return cls(preprocess.fit_options(spec), to, limits, views, whole=spec.resize == "graph")
 

@@ -6,6 +6,7 @@ Commands import anything heavy inside their bodies, so that every --help answers
 import contextlib
 import errno
 import os
+import warnings
 from importlib import import_module
 from typing import Any
 
@@ -72,7 +73,12 @@ def run(arguments: list[str] | None = None) -> int:
         The exit code (docs/cli.md lists them). Errors are told on stderr in one to three lines.
     """
     try:
-        result: Any = cli.main(arguments, prog_name="visiontool", standalone_mode=False)
+        with warnings.catch_warnings():  # They are about code; what a user should know is in rows and remarks.
+            if "VISIONTOOL_DEBUG" not in os.environ:
+                warnings.simplefilter("ignore")
+                # Some libraries put filters of their own before that one.
+                warnings.showwarning = lambda *_, **__: None
+            result: Any = cli.main(arguments, prog_name="visiontool", standalone_mode=False)
     except click.exceptions.Exit as exit_:
         return exit_.exit_code
     except click.ClickException as error:

@@ -74,6 +74,13 @@ _FINISHED = "its row is there already"  # marks a result that did not come from 
 @click.option("--no-recursive", is_flag=True, help="Leave out the folders inside a folder.")
 @options.MAX_PIXELS
 @options.MAX_BYTES
+@click.option(
+    "--on-truncated",
+    type=click.Choice(("fail", "fill")),
+    default="fail",
+    show_default=True,
+    help="A JPEG that is cut off: fail, or classify what is there.",
+)
 @options.TIMEOUT
 @click.option("--weights", type=options.FILE, metavar="FILE", help="Weights of the network that -m names.")
 @click.option("--offline", is_flag=True, help="Use no network, also where -m is not on this machine.")
@@ -106,6 +113,7 @@ def predict(
     no_recursive: bool,
     max_pixels: int | None,
     max_bytes: int | None,
+    on_truncated: Any,
     timeout: float,
     weights: Path | None,
     offline: bool,
@@ -174,7 +182,7 @@ def predict(
         threads=1 if many else 0,
         crop_mode=crop_mode,
         description=options.description(description),
-        limits=Limits(max_pixels or DEFAULT_LIMITS.max_pixels, max_bytes or DEFAULT_LIMITS.max_bytes),
+        limits=Limits(max_pixels or DEFAULT_LIMITS.max_pixels, max_bytes or DEFAULT_LIMITS.max_bytes, on_truncated),
         gpu=options.gpu_options(provider, batch_size),
     )
     if not quiet:
@@ -183,7 +191,6 @@ def predict(
         from visiontool.cli.running import say_how
 
         say_how(classifier, batch_size)
-    _silence_pillow()
     gc.freeze()  # else the first collection walks all that the start made, which takes 10 ms
     gc.enable()  # off since the start (visiontool/__main__.py)
 
@@ -304,15 +311,6 @@ def _count(count: Callable[[], int | None], shard: tuple[int, int] | None) -> in
     """The number of inputs, of which a shard takes its part."""
     inputs = count()
     return inputs if inputs is None or shard is None else max(0, -((shard[0] - 1 - inputs) // shard[1]))
-
-
-def _silence_pillow() -> None:
-    """Pillow warns of odd metadata; what matters to a picture's answer is in its row."""
-    import logging
-    import warnings
-
-    warnings.filterwarnings("ignore", module=r"PIL\.")
-    logging.getLogger("PIL").addHandler(logging.NullHandler())
 
 
 def _remark(classifier: "Classifier", model: str | None) -> None:

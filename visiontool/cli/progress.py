@@ -1,6 +1,7 @@
 """What a long run tells on stderr: a bar on a terminal, a line at the end; and what Ctrl-C does to it."""
 
 import contextlib
+import logging
 import os
 import signal
 import sys
@@ -160,7 +161,7 @@ class Stop:
 
 @contextlib.contextmanager
 def only_ours_on_stderr() -> Iterator[None]:
-    """Keeps decoders in C (libtiff tells of every odd tag) off stderr: what matters of it, a row says."""
+    """Keeps libraries off stderr, also those in C (libtiff tells of every odd tag): what matters of it, a row says."""
     if "VISIONTOOL_DEBUG" in os.environ:
         yield
         return
@@ -172,6 +173,7 @@ def only_ours_on_stderr() -> Iterator[None]:
     before = sys.stderr
     ours = _like(before, kept) if _is_on(before, 2) else None  # else somebody has put it elsewhere
     sys.stderr = ours or before
+    logging.lastResort, last_resort = logging.NullHandler(), logging.lastResort  # which writes what nobody handles
     nowhere = os.open(os.devnull, os.O_WRONLY)
     os.dup2(nowhere, 2)
     os.close(nowhere)
@@ -179,7 +181,7 @@ def only_ours_on_stderr() -> Iterator[None]:
         yield
     finally:
         os.dup2(kept, 2)
-        sys.stderr = before
+        sys.stderr, logging.lastResort = before, last_resort
         if ours is not None:
             with contextlib.suppress(OSError):  # what cannot be said is no failure of the work
                 ours.close()

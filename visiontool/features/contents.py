@@ -7,9 +7,9 @@ from concurrent.futures import ThreadPoolExecutor
 from itertools import chain
 from typing import NamedTuple
 
-from visiontool import images
 from visiontool.errors import PictureError
 from visiontool.images import Limits
+from visiontool.images.reading import read
 from visiontool.pipeline import batches
 
 _AT_ONCE = 64  # files for a thread at a time: handing over a single one takes as long as reading it
@@ -27,7 +27,7 @@ class Content(NamedTuple):
         """The content of the file at `path`; None where `images.open_image` says what is wrong with it."""
         try:
             status = os.stat(path)
-            data = images.read(path, limits)
+            data = read(path, limits)
         except (PictureError, OSError, ValueError, MemoryError):  # ValueError: a null byte in the path
             return None
         return cls(hashlib.blake2b(data, digest_size=32).digest(), status.st_size, status.st_mtime_ns)

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 LOOK = "look"  # in place of a view's key
 # Goes up when the same picture comes to the network with other pixels than before, or when rows are written otherwise.
-_FORMAT = 1
+_FORMAT = 2
 _HEAD = struct.Struct("<II16s3s")  # of a look: width, height, digest of its pixels, color
 
 

@@ -6,31 +6,46 @@ limited before anything is decoded (`bombs`); and whatever a decoder raises beco
 may be called from many threads at once.
 """
 
-import errno
 import math
 import os
-import stat
 import threading
+from collections.abc import Callable
+from functools import partial
 from importlib import import_module
 from io import BytesIO
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple, cast
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
+from PIL import Image, ImageChops
 
 from visiontool.errors import PictureError, UsageError, missing_extra
 from visiontool.images.bombs import MAX_EXIF_BYTES, check_decoder, check_parts, check_pixels
 from visiontool.images.kinds import plugin_for
-from visiontool.images.pixels import SCALED, to_8_bits, to_rgb
-from visiontool.json_fields import shown
+from visiontool.images.mend import JPEG_END, NO_END, mended
+from visiontool.images.pixels import (
+    SCALED,
+    TIFF_EXTRA_SAMPLES,
+    TIFF_PHOTOMETRIC,
+    Notes,
+    deep_colors,
+    from_16_bits,
+    tiff_tag,
+    to_8_bits,
+    to_rgb,
+)
+from visiontool.images.reading import check_size, read
+
+OnTruncated = Literal["fail", "fill"]
 
 
 class Limits(NamedTuple):
-    """What one picture may cost."""
+    """What one picture may cost, and whether it may be incomplete."""
 
     max_pixels: int = 100_000_000
     max_bytes: int = 64 * 2**20
+    on_truncated: OnTruncated = "fail"
+    """Whether a JPEG that is cut off is an error, or what is there of it is read, with gray for the rest."""
 
 
 class Picture(NamedTuple):
@@ -42,18 +57,19 @@ class Picture(NamedTuple):
     """What was done to it that the user should know, such as "16-bit: scaled to 8 bits"."""
 
 
-ImageSource = str | os.PathLike[str] | Image.Image | NDArray[Any]
+ImageSource = str | os.PathLike[str] | bytes | BytesIO | Image.Image | NDArray[Any]
 DEFAULT_LIMITS = Limits()
 
-# Some of them exist only on Windows, some only elsewhere.
-_OPEN_FLAGS = sum(getattr(os, name, 0) for name in ("O_NONBLOCK", "O_NOCTTY", "O_CLOEXEC", "O_BINARY", "O_NOINHERIT"))
 _MAX_PPM_HEADER_BYTES = 2**16  # Pillow reads it byte by byte.
 _MAX_REASON_CHARS = 200
-_EMPTY = "file is empty (0 bytes)"
+_IN_FRONT = b"\xef\xbb\xbf \t\r\n"  # of a picture, as a careless script on a server puts it
+_BITS = bytes.fromhex("ed2d9a53c671b80e") * 6
+_OTHER_BITS = _BITS + b"".join(b"\xff%c%b" % (marker, _BITS) for marker in range(0xD0, 0xD8))
 _TIFF_UNSUPPORTED = ("unknown pixel mode", "Invalid value for samples per pixel")
 
 # EXIF's Orientation, and the turn that makes such a picture upright. 1 is upright already; other values mean nothing.
 _ORIENTATION = 0x0112
+_EMPTY_EXIF_BYTES = 20
 _EXIF_KEYS = ("exif", "Raw profile type exif")
 _TURNS = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -71,8 +87,9 @@ def open_image(source: ImageSource, *, resize_to: int | None = None, limits: Lim
     """A picture as upright 8-bit RGB, transparent parts over white, with notes about what else was done to it.
 
     Args:
-        source: A path; or a Pillow picture, which is not changed; or an array of uint8 or uint16 of shape (H, W),
-            (H, W, 1), (H, W, 3) or (H, W, 4), RGB or RGBA.
+        source: A path; or the bytes of a file, or a BytesIO that holds all of them, wherever it stands; or a Pillow
+            picture; or an array of uint8 or uint16 of shape (H, W), (H, W, 1), (H, W, 3) or (H, W, 4), RGB or RGBA.
+            None of them is changed.
         resize_to: The pixels that the short side will be resized to next. A JPEG file may then be decoded at a half,
             a quarter or an eighth of its size, never to less than twice `resize_to`.
         limits: Bytes and pixels above which nothing is decoded. A JPEG that is decoded at a part of its size counts by
@@ -82,16 +99,27 @@ def open_image(source: ImageSource, *, resize_to: int | None = None, limits: Lim
         PictureError: It cannot be read or is above the limits. The message does not name the path.
         UsageError: `source` is none of the above.
     """
-    if not isinstance(source, str | os.PathLike | Image.Image | np.ndarray):
-        raise UsageError(f"a picture is a path, a Pillow picture or an array, not {type(source).__name__}")
+    if not isinstance(source, str | os.PathLike | bytes | BytesIO | Image.Image | np.ndarray):
+        raise UsageError(
+            f"a picture is a path, bytes, a BytesIO, a Pillow picture or an array, not {type(source).__name__}"
+        )
     _raise_pillow_limit(limits.max_pixels)
     try:
         if isinstance(source, np.ndarray):
             return _from_array(source, limits)
         if isinstance(source, Image.Image):
-            picture = _upright_rgb(source, limits)
+            check_pixels(source.size, limits.max_pixels)
+            # What Pillow opened by its name can be opened once more.
+            name, opener = getattr(source, "filename", "") if source.tell() == 0 else "", cast(Any, type(source))
+            image, notes = deep_colors(source, partial(opener, name) if name else None)
+            picture = _upright_rgb(image, notes, _declares_alpha(source))
             return Picture(source.copy(), picture.notes) if picture.image is source else picture
-        return _from_file(read(source, limits), resize_to, limits)
+        if isinstance(source, bytes | BytesIO):
+            data = source if isinstance(source, bytes) else source.getvalue()
+            check_size(len(data), limits)
+        else:
+            data = read(source, limits)
+        return _from_file(data, resize_to, limits)
     except PictureError:
         raise
     except MemoryError as error:
@@ -122,72 +150,97 @@ def _raise_pillow_limit(max_pixels: int) -> None:
             Image.MAX_IMAGE_PIXELS = max(Image.MAX_IMAGE_PIXELS, max_pixels)
 
 
-def read(path: str | os.PathLike[str], limits: Limits) -> bytes:
-    """The bytes of a picture file, which may be anything: a pipe, a device, too large.
-
-    Raises:
-        PictureError: it cannot be read or is not allowed.
-    """
-    try:
-        _check_status(path, os.stat(path), limits)  # Before opening: to open some devices is to use them.
-        # In between it may have become a pipe, and to open a pipe that nobody writes to would wait for ever.
-        number = os.open(path, os.O_RDONLY | _OPEN_FLAGS)
-        try:
-            status = os.fstat(number)
-            _check_status(path, status, limits)
-            with open(number, "rb", closefd=False) as file:
-                data = file.read(status.st_size)
-        finally:
-            os.close(number)
-    except FileNotFoundError as error:
-        raise PictureError(_not_there(path)) from error
-    except PermissionError as error:
-        raise PictureError("no permission to read it") from error
-    except (OSError, ValueError) as error:  # ValueError: a null byte in the path
-        if getattr(error, "errno", None) == errno.ELOOP:
-            raise PictureError("is a link that leads back to itself") from error
-        raise PictureError(f"cannot be opened: {getattr(error, 'strerror', None) or error}") from error
-    if not data:  # None where it would have to be waited for
-        raise PictureError(_EMPTY)
-    return data
-
-
-def _check_status(path: str | os.PathLike[str], status: os.stat_result, limits: Limits) -> None:
-    if stat.S_ISDIR(status.st_mode):
-        readable = os.access(path, os.R_OK | os.X_OK)
-        raise PictureError("is a folder, not a picture" if readable else "is a folder that cannot be read")
-    if not stat.S_ISREG(status.st_mode):
-        raise PictureError("is not a file but a pipe, a socket or a device")
-    # Files of /proc say so too, and some of them wait when they are read.
-    if status.st_size == 0:
-        raise PictureError(_EMPTY)
-    if status.st_size > limits.max_bytes:
-        raise PictureError(f"file is {status.st_size:,} bytes, the limit is {limits.max_bytes:,} (--max-bytes)")
-
-
-def _not_there(path: str | os.PathLike[str]) -> str:
-    try:
-        return f"is a link to a file that is not there: {shown(os.readlink(path))}"
-    except (OSError, ValueError, AttributeError):  # no link
-        return "no such file"
-
-
 def _from_file(data: bytes, resize_to: int | None, limits: Limits) -> Picture:
-    plugin = plugin_for(data)
+    whole = data.lstrip(_IN_FRONT)
+    plugin = plugin_for(whole or data)
+    read_as = partial(_decoded, plugin, resize_to=resize_to, limits=limits)
+    notes: Notes = () if len(whole) == len(data) else ("blanks or line breaks in front of the picture: left out",)
+    try:
+        picture = read_as(whole)
+    except (PictureError, MemoryError, Image.DecompressionBombError, Image.DecompressionBombWarning):
+        raise
+    except Exception as error:
+        if plugin == "Jpeg":
+            picture = _cut_jpeg(whole, error, read_as, limits)
+        else:
+            picture = _mended(plugin, whole, error, read_as)
+    return Picture(picture.image, notes + picture.notes)
+
+
+def _decoded(plugin: str, data: bytes, resize_to: int | None, limits: Limits) -> Picture:
     check_parts(plugin, data, limits.max_pixels)
-    image = _opened(plugin, data, limits)
+    opened = image = _opened(plugin, data, limits)
     # Only for JPEG: the draft of a HEIC file is another picture, the preview that somebody stored in it.
     if resize_to is not None and plugin == "Jpeg":
         image.draft(None, (2 * resize_to, 2 * resize_to))
     check_pixels(image.size, limits.max_pixels)
     check_decoder(image, data)
-    notes: tuple[str, ...] = ()
-    if plugin == "Png":
-        notes = _deep_png(image, data)
-    elif plugin == "Ppm":
+    notes: Notes = ()
+    if plugin == "Ppm":
         image, notes = _deep_ppm(image, data)
-    picture = _upright_rgb(image, limits)
-    return Picture(picture.image, notes + picture.notes + _more_frames(plugin, image))
+    elif plugin == "Png":
+        _put_transparency_right(image, data)
+    if plugin in ("Png", "Tiff"):
+        image, notes = deep_colors(image, partial(_opened, plugin, data, limits))
+    elif plugin == "Jpeg2K" and image.mode != "I;16":
+        image, notes = deep_colors(image, is_deep=_jpeg_2000_bits(data) == 16)
+    if plugin == "Png" and b"IEND" not in data[-12:] and b"IEND" not in data:
+        notes = (NO_END, *notes)
+    picture = _upright_rgb(image, notes, _declares_alpha(opened, data))
+    return Picture(picture.image, picture.notes + _more_frames(plugin, opened))
+
+
+def _mended(plugin: str, data: bytes, error: Exception, read_as: Callable[[bytes], Picture]) -> Picture:
+    """The picture of a file that gave `error` for the sake of its metadata or its end; else raises that."""
+    try:
+        again, note = mended(plugin, data)
+        picture = read_as(again)
+    except PictureError:
+        raise
+    except Exception:
+        if plugin == "Tiff":
+            _refuse_tiff(data, str(error))
+        raise error from None
+    return Picture(picture.image, (note, *picture.notes))
+
+
+def _cut_jpeg(data: bytes, error: Exception, read_as: Callable[[bytes], Picture], limits: Limits) -> Picture:
+    """The picture of a JPEG that gave `error` because it has no end.
+
+    Its decoder makes gray of what is missing and does not tell. So other bits are put there as well: pixels that
+    depend on them are missing.
+    """
+    if "truncated" not in str(error):
+        raise error
+    data = data.rstrip(b"\xff")
+    # Of a scan that has begun, its table or its header may be all that is there.
+    last = max(table := data.rfind(b"\xff\xc4"), data.rfind(b"\xff\xda"))
+    is_cut_there = last == table or len(data) < last + 2 + max(2, int.from_bytes(data[last + 2 : last + 4]))
+    data = data[:last] if is_cut_there else data
+    try:
+        picture = read_as(data + JPEG_END)  # within the limits
+        ends = [_opened("Jpeg", data + more + JPEG_END, limits) for more in (b"", _OTHER_BITS)]
+        for image in ends:
+            if image.width * image.height > limits.max_pixels:
+                image.draft(None, (1, 1))
+        unlike = ImageChops.difference(*ends)
+    except PictureError:
+        raise
+    except Exception:
+        raise error from None
+    missing = unlike.getbbox()
+    if missing is None and not is_cut_there:
+        return Picture(picture.image, (NO_END, *picture.notes))
+    there = "a coarser picture"
+    if missing is not None and "progressive" not in ends[0].info:
+        there = f"{missing[1] / unlike.height:.0%} of it"
+        if unlike.crop((0, 0, 8, 8)).getbbox() is not None:  # not even the first block
+            raise error
+    if limits.on_truncated == "fail":
+        reason = f"truncated or damaged: {_one_line(error)}"
+        raise PictureError(f"{reason}; {there} is there, which predict --on-truncated fill takes")
+    note = f"truncated: {there} is there, the rest is gray"
+    return Picture(picture.image, (note, *picture.notes))
 
 
 def _opened(plugin: str, data: bytes, limits: Limits) -> Image.Image:
@@ -206,12 +259,20 @@ def _opened(plugin: str, data: bytes, limits: Limits) -> Image.Image:
         return _biggest_icon(module.IcoFile(file), file, limits)
     if plugin == "Ppm":
         module.PpmImageFile(BytesIO(data[:_MAX_PPM_HEADER_BYTES]))
-    try:
-        image: Image.Image = getattr(module, f"{plugin}ImageFile")(file)
-    except SyntaxError as error:
-        if plugin == "Tiff":
-            _refuse_tiff(data, str(error))
-        raise
+    if plugin == "Tiff":
+        return _opened_tiff(module.TiffImageFile, data)
+    image: Image.Image = getattr(module, f"{plugin}ImageFile")(file)
+    return image
+
+
+def _opened_tiff(plugin: Callable[[BytesIO], Any], data: bytes) -> Image.Image:
+    from visiontool.images.tiff_header import TiffHeader
+
+    turned = TiffHeader(data).with_zero_as_black()
+    opened = plugin(BytesIO(turned or data))
+    if turned is not None:
+        opened.tag_v2[TIFF_PHOTOMETRIC] = 0
+    image: Image.Image = opened
     return image
 
 
@@ -242,53 +303,71 @@ def _biggest_icon(icon: Any, file: BytesIO, limits: Limits) -> Image.Image:
     return image
 
 
-def _deep_png(image: Image.Image, data: bytes) -> tuple[str, ...]:
-    """Puts right the transparent color of a PNG that Pillow reads as 8-bit, and notes what it loses."""
-    bits = data[24] if data[12:16] == b"IHDR" else 8
-    transparent = image.info.get("transparency")
+def _put_transparency_right(image: Image.Image, data: bytes) -> None:
+    """Of a PNG that has not 8 bits: Pillow makes them of its colors, and not of the one that is transparent."""
+    bits, transparent = data[24], image.info.get("transparency")
     if bits in (2, 4) and image.mode == "L" and isinstance(transparent, int):
         image.info["transparency"] = transparent * 255 // (2**bits - 1)
-    if bits != 16 or image.mode == "I;16":
-        return ()
-    if isinstance(transparent, tuple):
+    elif bits == 16 and isinstance(transparent, tuple):
         image.info["transparency"] = tuple(value >> 8 for value in transparent)
-    return (SCALED.format(bits=16),)
 
 
-def _deep_ppm(image: Any, data: bytes) -> tuple[Image.Image, tuple[str, ...]]:
+def _deep_ppm(image: Any, data: bytes) -> tuple[Image.Image, Notes]:
     """Decodes a PPM whose white is not 255; Pillow would do it in Python, at a microsecond a number."""
     codec, _, start, arguments = image.tile[0]
+    white = arguments[1] if codec in ("ppm", "ppm_plain") else 0
+    if codec == "ppm_plain" and image.mode == "I" and white < 2**16 - 1:  # Pillow scales it to 16 bits
+        image.load()
+        return Image.fromarray(to_8_bits(np.asarray(image), 2**16 - 1)), (SCALED.format(bits=white.bit_length()),)
     if codec != "ppm":
         return image, ()
-    white = arguments[1]
     shape = (image.height, image.width) + ((3,) if image.mode == "RGB" else ())
-    values = np.frombuffer(data, ">u2" if white > 255 else "u1", math.prod(shape), start)
-    pixels = to_8_bits(values, white).reshape(shape)
-    return Image.fromarray(pixels), (SCALED.format(bits=white.bit_length()),) if white > 255 else ()
+    values = np.frombuffer(data, ">u2" if white > 255 else "u1", math.prod(shape), start).reshape(shape)
+    if white == 2**16 - 1:
+        pixels, notes = from_16_bits(values)
+        return Image.fromarray(pixels), notes
+    notes = (SCALED.format(bits=white.bit_length()),) if white > 255 else ()
+    return Image.fromarray(to_8_bits(values, white)), notes
 
 
-def _upright_rgb(source: Image.Image, limits: Limits) -> Picture:
+def _jpeg_2000_bits(data: bytes) -> int:
+    return (data[data.find(b"\xff\x4f\xff\x51") + 42] & 127) + 1
+
+
+def _declares_alpha(image: Image.Image, data: bytes = b"") -> bool:
+    """Whether a picture, of a file or of a caller, says of its fourth channel that it is alpha."""
+    if image.format == "TIFF":
+        return tiff_tag(image, TIFF_EXTRA_SAMPLES)[:1] in ((1,), (2,))
+    if image.format == "BMP" and data:
+        return any(data[66:70])  # the mask of alpha
+    if image.format == "JPEG2000" and data:
+        return data.find(b"cdef", 0, data.find(b"jp2c")) > 0
+    return not (data and image.format is None)  # a bitmap out of an icon
+
+
+def _upright_rgb(source: Image.Image, notes: Notes, alpha_is_declared: bool) -> Picture:
     """`source` decoded and converted; `source` itself where it was upright RGB already."""
-    check_pixels(source.size, limits.max_pixels)
     source.load()
-    image, notes = to_rgb(source)
+    image, more = to_rgb(source, alpha_is_declared)
     # After load: Pillow turns TIFF pictures upright itself there, and takes their orientation away.
-    turn = _turn(source)
+    turn, exif = _turn(source)
     if turn is not None:
         image = image.transpose(turn)
     if image is not source:
         image.info.clear()  # What was applied must not be applied again by whoever gets this picture.
-    return Picture(image, notes)
+    return Picture(image, (*notes, *more, *exif))
 
 
-def _turn(image: Image.Image) -> Image.Transpose | None:
+def _turn(image: Image.Image) -> tuple[Image.Transpose | None, Notes]:
+    """The turn that makes the picture upright, and what to note where that is not known."""
+    size = max(len(image.info.get(key) or ()) for key in _EXIF_KEYS)
+    exif: Any = {}
     try:
-        if max(len(image.info.get(key) or ()) for key in _EXIF_KEYS) > MAX_EXIF_BYTES:
-            return None
-        orientation: Any = image.getexif().get(_ORIENTATION)
-        return _TURNS.get(orientation)
+        exif = image.getexif() if size <= MAX_EXIF_BYTES else {}
+        turn = _TURNS.get(exif.get(_ORIENTATION))
     except Exception:  # Broken EXIF costs the orientation, not the picture.
-        return None
+        turn = None
+    return turn, (("damaged or oversized EXIF: taken for upright",) if size > _EMPTY_EXIF_BYTES and not exif else ())
 
 
 def _more_frames(plugin: str, image: Image.Image) -> tuple[str, ...]:
@@ -299,7 +378,7 @@ def _more_frames(plugin: str, image: Image.Image) -> tuple[str, ...]:
     except Exception:  # The first frame is fine, what follows is damaged.
         return ()
     if plugin in ("Tiff", "Heif"):
-        return ("several pictures in one file: only the main one is used",)
+        return (f"several pictures in one file: only the {'first' if plugin == 'Tiff' else 'main one'} is used",)
     return ("animated: only the first frame is used",)
 
 
@@ -311,6 +390,7 @@ def _from_array(array: NDArray[Any], limits: Limits) -> Picture:
             " expected uint8 or uint16 with shape (H, W), (H, W, 1), (H, W, 3) RGB or (H, W, 4) RGBA"
         )
     check_pixels((shape[1], shape[0]), limits.max_pixels)
-    pixels = to_8_bits(array) if wide else array
-    image, _ = to_rgb(Image.fromarray(pixels[..., 0] if pixels.shape[2:] == (1,) else pixels))
-    return Picture(image, (SCALED.format(bits=16),) if wide else ())
+    flat = array[..., 0] if shape[2:] == (1,) else array
+    pixels, notes = from_16_bits(flat) if wide else (flat, ())
+    image, more = to_rgb(Image.fromarray(pixels))
+    return Picture(image, notes + more)

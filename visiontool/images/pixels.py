@@ -1,46 +1,67 @@
-"""Pixels of any mode become 8-bit RGB, by declared rules; what the user should know of it becomes a note."""
+"""Pixels of any mode become 8-bit RGB, by declared rules; what the user should know of it becomes a note.
 
-from collections.abc import Iterator
+What more than 8 bits mean is seldom said: cameras, microscopes and X-rays put numbers of 10, 12 or 14 bits into 16. One
+rule holds for whole numbers from 0 to 65,535 in 16 or 32 bits, whole or float, gray or colored: white is what the file
+declares; else the greatest number of the fewest bits that devices give and that hold all values. All else has no bits
+to go by: floats of 0 to 1 keep that range, and the rest is stretched from its least to its greatest value.
+"""
+
+import sys
+from collections.abc import Callable, Iterator
 from functools import lru_cache
 from io import BytesIO
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
+from PIL import Image, ImageChops
 
 from visiontool.errors import PictureError
 
 SCALED = "{bits}-bit: scaled to 8 bits"
+TAKEN = "{what}: no value needs more than {bits} bits, taken for {bits}-bit"
+_LOST = "16-bit: only the upper 8 bits can be read here, and they say little: perhaps it has 12-bit values"
+_CLEAR = "wholly transparent: only white is left"
+_NO_ALPHA = "alpha is 0 everywhere and not declared to be alpha: not believed"
+_OTHER_ORDER = {"B": "L", "L": "B", "N": "B" if sys.byteorder == "little" else "L"}
 _WHITE = (255, 255, 255)
 _BAND_PIXELS = 2**17
-_TIFF_BITS, _TIFF_SAMPLE_FORMAT = 258, 339
+_DEPTHS = (8, 10, 12, 14, 16)
+_TIFF_BITS, _TIFF_COMPRESSION, _TIFF_MAX_SAMPLE, _TIFF_SAMPLE_FORMAT = 258, 259, 281, 339
+TIFF_PHOTOMETRIC, TIFF_EXTRA_SAMPLES = 262, 338
+_FAX = ((2,), (3,), (4,))  # compressions whose white is 0 where nothing is said
 
 Notes = tuple[str, ...]
 
 
-def to_rgb(image: Image.Image) -> tuple[Image.Image, Notes]:
+def to_rgb(image: Image.Image, alpha_is_declared: bool = True) -> tuple[Image.Image, Notes]:
     """The picture in mode "RGB" and what to note about it; `image` itself where it is RGB already.
 
     Raises:
         PictureError: It has no pixel that is a number.
     """
     mode = image.mode
-    if mode.startswith("I;16") or (mode == "I" and image.format == "PPM"):
-        return _from_16_bits(image)
-    if mode in ("I", "F"):
-        return _from_32_bits(image)
-    # Of several channels Pillow keeps the high byte of each.
-    notes = (SCALED.format(bits=16),) if 16 in _tiff_tag(image, _TIFF_BITS) else ()
+    notes: Notes = ()
+    is_deep = mode.startswith("I;16") or mode in ("I", "F")
+    zero = tiff_tag(image, TIFF_PHOTOMETRIC)  # (0,) where that is white
+    is_said = zero != () or not hasattr(image, "tag_v2") or tiff_tag(image, _TIFF_COMPRESSION) in _FAX
+    if not is_said and (is_deep or mode in ("1", "L")):
+        notes = ("does not say whether 0 is black or white: taken for black",)
+        if not is_deep:  # Pillow takes it for white.
+            image = image.convert("L").point(list(range(255, -1, -1)))
+    if is_deep:
+        image, more = _from_deep(image, white_is_zero=zero == (0,))
+        return image, notes + more
     if mode == "CMYK":
         image, more = _from_cmyk(image)
         return image, notes + more
     if image.has_transparency_data:
-        return _over_white(image), notes
+        image, more = _over_white(image, alpha_is_declared)
+        return image, notes + more
     return (image if mode == "RGB" else image.convert("RGB")), notes
 
 
-def to_8_bits(values: NDArray[Any], white: int = 2**16 - 1) -> NDArray[np.uint8]:
+def to_8_bits(values: NDArray[Any], white: int) -> NDArray[np.uint8]:
     """Whole numbers of 8 or 16 bits, scaled so that `white` becomes 255."""
     scaled: NDArray[np.uint8] = _eight_bit_table(white)[values]
     return scaled
@@ -53,53 +74,82 @@ def _eight_bit_table(white: int) -> NDArray[np.uint8]:
     return table
 
 
-def _from_16_bits(image: Image.Image) -> tuple[Image.Image, Notes]:
-    # Image.convert would clip nearly everything to white. Pillow scales PPM files to 16 bits, and calls that "I".
-    bits = 12 if _tiff_tag(image, _TIFF_BITS) == (12,) else 16
-    transparent = image.info.get("transparency")
-    gray = np.empty((image.height, image.width), np.uint8)
-    for rows, values in _bands(image):
-        gray[rows] = to_8_bits(values, 2**bits - 1)
-        if isinstance(transparent, int):  # the one transparent gray of a PNG
-            gray[rows][values == transparent] = 255
-    return Image.fromarray(gray).convert("RGB"), (SCALED.format(bits=bits),)
+def from_16_bits(values: NDArray[Any]) -> tuple[NDArray[np.uint8], Notes]:
+    """Gray (H, W), colors (H, W, 3) or those with alpha (H, W, 4), whose white is not declared, as 8-bit ones."""
+    colors = values[..., :3] if values.ndim == 3 else values
+    bits = _depth(int(colors.max()))
+    pixels = to_8_bits(values, 2**bits - 1)
+    if bits < 16 and values.shape[2:] == (4,):
+        pixels[..., 3] = to_8_bits(values[..., 3], 2 ** _depth(int(values[..., 3].max())) - 1)
+    return pixels, (_depth_note("16-bit", bits),)
 
 
-def _from_32_bits(image: Image.Image) -> tuple[Image.Image, Notes]:
-    """Floats within 0..1 are scaled by 255; all else is stretched from its own least to its own greatest value."""
-    bits = 16 if _tiff_tag(image, _TIFF_BITS) == (16,) else 32  # Pillow widens signed numbers of 16 bits.
-    what = f"{bits}-bit {'float' if image.mode == 'F' else 'integer'}"
-    # Pillow takes the unsigned numbers of a TIFF for signed ones.
-    unsigned = image.mode == "I" and hasattr(image, "tag_v2") and _tiff_tag(image, _TIFF_SAMPLE_FORMAT) in ((), (1,))
-    low, high = _range(image, unsigned)
+def _depth(greatest: float) -> int:
+    return next(bits for bits in _DEPTHS if greatest < 2**bits)
+
+
+def _declared_greatest(image: Image.Image) -> int:
+    """What a TIFF says that no value is above; 0 where it says nothing that its 16 bits do not say."""
+    said = tiff_tag(image, _TIFF_MAX_SAMPLE)
+    return max((value for value in said if isinstance(value, int) and value < 2**16 - 1), default=0)
+
+
+def _depth_note(what: str, bits: int) -> str:
+    return SCALED.format(bits=16) if (what, bits) == ("16-bit", 16) else TAKEN.format(what=what, bits=bits)
+
+
+def _from_deep(image: Image.Image, white_is_zero: bool) -> tuple[Image.Image, Notes]:
+    """Gray of more than 8 bits."""
+    # Pillow widens signed numbers of 16 bits, and takes the unsigned ones of 32 bits in a TIFF for signed ones.
+    tiff_bits = tiff_tag(image, _TIFF_BITS)
+    unsigned = image.mode == "I" and hasattr(image, "tag_v2") and tiff_tag(image, _TIFF_SAMPLE_FORMAT) in ((), (1,))
+    what = f"{16 if tiff_bits == (16,) else 32}-bit {'float' if image.mode == 'F' else 'integer'}"
+    if image.mode.startswith("I;16") or image.format == "PPM":  # whose 16 bits Pillow calls "I"
+        what = "16-bit"
+    low, high, is_whole = _range(image, unsigned)
     if low > high:
         raise PictureError(f"{what} without one pixel that is a number")
-    least, greatest = (f"{value:.6g}" if image.mode == "F" else f"{value:.0f}" for value in (low, high))
-    if image.mode == "F" and low >= 0 and high <= 1:
-        low, high = 0.0, 1.0
-        note = f"{what}: scaled from 0..1 to 8 bits"
-    elif low == high:
-        note = f"{what}: every pixel is {least}, shown as black"
+    if tiff_bits == (12,):
+        black, white, note = 0.0, 4095.0, SCALED.format(bits=12)
+    elif image.mode == "F" and low >= 0 and high <= 1:
+        black, white, note = 0.0, 1.0, f"{what}: scaled from 0..1 to 8 bits"
+    elif is_whole and low >= 0 and high < 2**16:
+        bits = _depth(max(high, _declared_greatest(image)))
+        black, white, note = 0.0, 2.0**bits - 1, _depth_note(what, bits)
+        if white_is_zero and bits == 16:  # Then those that need few bits stand at the other end.
+            bits = _depth(white - low)
+            black, note = white - (2.0**bits - 1), _depth_note(what, bits)
     else:
+        black, white = low, high
+        least, greatest = (f"{value:.6g}" if image.mode == "F" else f"{value:.0f}" for value in (low, high))
         note = f"{what}: stretched from {least}..{greatest} to 8 bits"
+        if low == high:
+            white, note = low + 1, f"{what}: every pixel is {least}, shown as black"
+    if white_is_zero:
+        black, white = white, black
+    transparent = image.info.get("transparency")
     gray = np.empty((image.height, image.width), np.uint8)
     for rows, values in _bands(image, unsigned):
         shares = values.astype(np.float64)
-        shares -= low
-        shares *= 255 / ((high - low) or 1)
+        shares -= black
+        shares *= 255 / (white - black)
         shares[~np.isfinite(shares)] = 0
         gray[rows] = np.rint(shares, out=shares)
+        if isinstance(transparent, int):  # the one transparent gray of a PNG
+            gray[rows][values == transparent] = 255
     return Image.fromarray(gray).convert("RGB"), (note,)
 
 
-def _range(image: Image.Image, unsigned: bool) -> tuple[float, float]:
-    low, high = float("inf"), float("-inf")
+def _range(image: Image.Image, unsigned: bool) -> tuple[float, float, bool]:
+    """The least and the greatest number, and whether all are whole."""
+    low, high, is_whole = float("inf"), float("-inf"), True
     for _, values in _bands(image, unsigned):
         finite = np.isfinite(values)
         numbers = values if finite.all() else values[finite]
         if numbers.size:
             low, high = min(low, float(numbers.min())), max(high, float(numbers.max()))
-    return low, high
+            is_whole = is_whole and (numbers.dtype.kind != "f" or bool((np.rint(numbers) == numbers).all()))
+    return low, high, is_whole
 
 
 def _bands(image: Image.Image, unsigned: bool = False) -> Iterator[tuple[slice, NDArray[Any]]]:
@@ -111,20 +161,101 @@ def _bands(image: Image.Image, unsigned: bool = False) -> Iterator[tuple[slice, 
         yield rows, values.view(np.uint32) if unsigned else values
 
 
-def _tiff_tag(image: Image.Image, tag: int) -> tuple[Any, ...]:
+def tiff_tag(image: Image.Image, tag: int) -> tuple[Any, ...]:
     value = getattr(image, "tag_v2", {}).get(tag, ())
     return value if isinstance(value, tuple) else (value,)
 
 
-def _over_white(image: Image.Image) -> Image.Image:
+def deep_colors(
+    image: Image.Image, again: Callable[[], Any] | None = None, is_deep: bool = False
+) -> tuple[Image.Image, Notes]:
+    """Colors of 16 bits, of which Pillow keeps the upper 8; where those say little, the lower 8 are read as well.
+
+    Args:
+        image: A picture of which nothing is decoded yet.
+        again: Opens the same file once more; None where there is none.
+        is_deep: Whether it has 16 bits, where neither its decoder's name for the pixels nor a TIFF tag says so.
+    """
+    raw, tiff_bits = _raw_mode(image), tiff_tag(image, _TIFF_BITS)
+    if raw.endswith(("BF", "BS")) and image.tile[0][0] == "libtiff":  # type: ignore[attr-defined]
+        # It gives gray numbers in this machine's order, and Pillow takes them for those of the file's.
+        _change_raw_modes(image, lambda raw: f"{raw[:-2]}N{raw[-1]}")
+    is_deep = is_deep or raw.endswith((";16B", ";16L", ";16N")) or 16 in tiff_bits
+    if not is_deep or image.mode not in ("LA", "RGB", "RGBA", "CMYK"):
+        return image, ()
+    if len(raw) == 1:  # Planes of 16 bits, which Pillow reads as if they had 8.
+        _change_raw_modes(image, lambda plane: plane + _order(image))
+    image.load()
+    bits = 16
+    if image.mode != "CMYK":
+        bits = max(_depth_of_upper(*image.split()[:3]), _depth(_declared_greatest(image)))
+    if bits < 16 and (again is None or raw.startswith("RGBa")):
+        return image, (_LOST,)
+    if bits < 16 and again is not None:
+        image = _with_lower_bytes(image, again(), bits)
+    return image, (_depth_note("16-bit", bits),)
+
+
+def _raw_mode(image: Image.Image) -> str:
+    """Pillow's name for what a file that is not decoded yet holds; "" where there is none."""
+    tiles = getattr(image, "tile", None) or [("", None, 0, "")]
+    return str(tiles[0][3] if isinstance(tiles[0][3], str) else tiles[0][3][0])
+
+
+def _change_raw_modes(image: Any, change: Callable[[str], str]) -> None:
+    image.tile = [
+        tile._replace(args=change(tile.args) if isinstance(tile.args, str) else (change(tile.args[0]), *tile.args[1:]))
+        for tile in image.tile
+    ]
+
+
+def _order(image: Any) -> str:
+    return ";16L" if image.tag_v2.prefix == b"II" else ";16B"
+
+
+def _depth_of_upper(*bands: Image.Image) -> int:
+    """What `_depth` gives for 16-bit numbers of which `bands` have the upper bytes."""
+    return _depth(256 * max(int(band.getextrema()[1]) for band in bands) + 255)  # type: ignore[arg-type]
+
+
+def _with_lower_bytes(upper: Image.Image, lower: Any, bits: int) -> Image.Image:
+    """The colors of `upper`, scaled from `bits`, and its alpha from those that it needs; `lower` is the file again."""
+
+    def of_lower_bytes(raw: str) -> str:
+        if raw == "LA;16B":
+            return "RGBA"  # gray, its lower byte, alpha, its lower byte
+        raw += _order(lower) if len(raw) == 1 else ""
+        return raw[:-1] + _OTHER_ORDER[raw[-1]]  # Such numbers have the lower byte in front.
+
+    is_gray = _raw_mode(lower) == "LA;16B"
+    _change_raw_modes(lower, of_lower_bytes)
+    lower.load()
+    bands = []
+    for place, (high, low) in enumerate(zip(upper.split(), lower.split(), strict=True)):
+        low = lower.getchannel("G") if is_gray and place < 3 else low
+        depth = bits if place < 3 else _depth_of_upper(high)
+        shifted = high.point([value << (16 - depth) & 255 for value in range(256)])
+        bands.append(ImageChops.add(shifted, low.point([value >> (depth - 8) for value in range(256)])))
+    colors = Image.merge(upper.mode, bands)
+    colors.info = dict(upper.info)
+    if isinstance(transparent := lower.info.get("transparency"), tuple):
+        colors.info["transparency"] = tuple(min(255, value >> (bits - 8)) for value in transparent)
+    return colors
+
+
+def _over_white(image: Image.Image, alpha_is_declared: bool) -> tuple[Image.Image, Notes]:
     if image.mode == "P":
         image = image.copy()  # convert() writes into the palette of the picture it converts.
     if image.mode == "La":
         image = image.convert("LA")  # Pillow knows no direct way from here.
     rgba = image.convert("RGBA")
+    alpha = rgba.getchannel("A")
+    is_clear = alpha.getextrema()[1] == 0
+    if is_clear and not alpha_is_declared:
+        return rgba.convert("RGB"), (_NO_ALPHA,)
     white = Image.new("RGB", image.size, _WHITE)
-    white.paste(rgba, mask=rgba.getchannel("A"))
-    return white
+    white.paste(rgba, mask=alpha)
+    return white, (_CLEAR,) if is_clear else ()
 
 
 def _from_cmyk(image: Image.Image) -> tuple[Image.Image, Notes]:

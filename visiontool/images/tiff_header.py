@@ -13,7 +13,16 @@ _TYPE_BYTES = {1: 1, 2: 1, 3: 2, 4: 4, 5: 8, 6: 1, 7: 1, 8: 2, 9: 4, 10: 8, 11: 
 _WHOLE_NUMBERS = (3, 4, 13, 16)
 _KEPT_AS_BYTES = (1, 2, 7)
 
-_SUBFILE_TYPE, _BITS, _COMPRESSION, _SAMPLES, _SUB_PICTURES, _SAMPLE_FORMAT = 254, 258, 259, 277, 330, 339
+_SUBFILE_TYPE, _BITS, _COMPRESSION, _PHOTOMETRIC, _SAMPLES, _SUB_PICTURES, _SAMPLE_FORMAT = (
+    *(254, 258, 259, 262, 277, 330, 339),
+)
+# Tags that pixels and the way up depend on.
+_OF_PIXELS = frozenset(
+    (
+        *(254, 256, 257, 258, 259, 262, 266, 273, 274, 277, 278, 279, 281, 284, 292, 293, 317, 320, 322, 323, 324, 325),
+        *(332, 338, 339, 347, *range(512, 522), 529, 530, 531, 532, 34675),
+    )
+)
 _TILE_WIDTH, _TILE_HEIGHT = 322, 323
 _EXIF, _GPS, _INTEROPERABILITY = 34665, 34853, 40965
 _PREVIEW = 1
@@ -37,7 +46,8 @@ class TiffHeader:
         self._data = data
         self._order: Literal["little", "big"] = "little" if data[:2] == b"II" else "big"
         self._big = 43 in (data[2], data[3])
-        self._entries = list(self._directory(self._number(8, 8) if self._big else self._number(4, 4)))
+        self._start = self._number(8, 8) if self._big else self._number(4, 4)
+        self._entries = list(self._directory(self._start))
 
     def check(self, max_pixels: int) -> None:
         """Refuses what no real picture has, and files whose first picture only stands for another.
@@ -70,6 +80,25 @@ class TiffHeader:
         """TIFF's number for it; 1 is none."""
         return self._first(_COMPRESSION)
 
+    def with_zero_as_black(self) -> bytes | None:
+        """The file with WhiteIsZero said the other way round where Pillow does not heed it, above 8 bits; else None."""
+        white_is_zero = next((entry for entry in self._entries if entry.tag == _PHOTOMETRIC), None)
+        if white_is_zero is None or self._value(white_is_zero) != 0 or self._first(_BITS) <= 8:
+            return None
+        size = _TYPE_BYTES[white_is_zero.type]
+        place = white_is_zero.place
+        return self._data[:place] + (1).to_bytes(size, self._order) + self._data[place + size :]
+
+    def without_metadata(self) -> bytes:
+        """The file with each tag that no pixel depends on made one byte, which is 0."""
+        width = 8 if self._big else 4
+        one_byte = (1).to_bytes(2, self._order) + (1).to_bytes(width, self._order) + bytes(width)
+        data = bytearray(self._data)
+        for start in self._places(self._start):
+            if self._number(start, 2) not in _OF_PIXELS:
+                data[start + 2 : start + 2 + len(one_byte)] = one_byte
+        return bytes(data)
+
     def _below(self, entries: list[_Entry], tag: int) -> list[_Entry]:
         """The tags to which one of `entries` points."""
         place = next((self._value(entry) for entry in entries if entry.tag == tag), None)
@@ -78,11 +107,7 @@ class TiffHeader:
     def _directory(self, place: int) -> Iterator[_Entry]:
         """The tags at `place` but those that Pillow leaves out, of unknown types or with values outside of the file."""
         width = 8 if self._big else 4
-        count = self._number(place, 8 if self._big else 2)
-        if count > _MAX_TAGS:
-            raise PictureError(f"has more than {_MAX_TAGS:,} tags, unlike any real picture")
-        place += 8 if self._big else 2
-        for start in range(place, min(place + count * (4 + 2 * width), len(self._data)), 4 + 2 * width):
+        for start in self._places(place):
             tag, kind, values = self._number(start, 2), self._number(start + 2, 2), self._number(start + 4, width)
             size = values * _TYPE_BYTES.get(kind, 0)
             first = start + 4 + width
@@ -90,6 +115,15 @@ class TiffHeader:
                 first = self._number(first, width)
             if 0 < size <= len(self._data) - first:
                 yield _Entry(tag, kind, values, first)
+
+    def _places(self, place: int) -> range:
+        """Where each tag of the directory at `place` begins."""
+        size = 20 if self._big else 12
+        count = self._number(place, 8 if self._big else 2)
+        if count > _MAX_TAGS:
+            raise PictureError(f"has more than {_MAX_TAGS:,} tags, unlike any real picture")
+        place += 8 if self._big else 2
+        return range(place, min(place + count * size, len(self._data)), size)
 
     def _first(self, tag: int, default: int = 1) -> int:
         return next((self._value(entry) for entry in self._entries if entry.tag == tag), default)
