@@ -82,7 +82,9 @@ def row_of(architecture: str, tag: str) -> Row:
         license = ""
     mean, std = (" ".join(f"{number:g}" for number in numbers) for numbers in (cfg.mean, cfg.std))
     fitting = cfg.interpolation, cfg.crop_mode, f"{cfg.crop_pct:g}", mean, std
-    return Row(name, library, license, tuple(cfg.input_size), fitting, cfg.num_classes, source, known_sha256(name, cfg.url))
+    return Row(
+        name, library, license, tuple(cfg.input_size), fitting, cfg.num_classes, source, known_sha256(name, cfg.url)
+    )
 
 
 def known_sha256(name: str, url: str | None) -> str:
@@ -91,7 +93,9 @@ def known_sha256(name: str, url: str | None) -> str:
     urls = [url or ""]
     version = {"tv_in1k": "IMAGENET1K_V1", "tv2_in1k": "IMAGENET1K_V2"}.get(tag)
     if version and architecture in torchvision.models.list_models(torchvision.models):
-        urls += [weights.url for weights in torchvision.models.get_model_weights(architecture) if weights.name == version]
+        urls += [
+            weights.url for weights in torchvision.models.get_model_weights(architecture) if weights.name == version
+        ]
     found = (re.search(r"-([0-9a-f]{8,64})\.[^.]+$", url) for url in urls)
     return " ".join(dict.fromkeys([match[1] for match in found if match] + COPIES.get(name, [])))
 

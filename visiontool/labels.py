@@ -9,6 +9,9 @@ from pathlib import Path
 from visiontool.errors import ModelError
 from visiontool.json_fields import MAX_CLASSES, is_text, shown
 
+# Labels, and WordNet ids where they are known.
+ClassNames = tuple[tuple[str, ...], tuple[str, ...] | None]
+
 MAX_NAMES_BYTES = 8 * 2**20
 
 # The subsets of ImageNet that timm names the classes of (`timm.data.infer_imagenet_subset`), known without timm.
@@ -71,7 +74,7 @@ def read_said(option: str, path: Path, max_bytes: int) -> str:
         raise ModelError(f"{option} {path}: not UTF-8 text") from None
 
 
-def read_class_names(path: Path) -> tuple[tuple[str, ...], tuple[str, ...] | None]:
+def read_class_names(path: Path) -> ClassNames:
     """Labels, and WordNet ids where every line begins with one, from a user's file.
 
     The file is text with a name a line in the order of the classes, or JSON: a list of names, or an object that

@@ -14,10 +14,9 @@ from typing import NamedTuple, NoReturn
 from visiontool import cache
 from visiontool.download import DownloadError, download, timeout_s
 from visiontool.errors import ConversionError, ModelError
-from visiontool.store import HUB
+from visiontool.store import HUB, WEIGHTS_FILES
 
 OURS = "downloaded--"  # before the name of what was downloaded here, so that a person's file is never deleted
-HUB_WEIGHTS = ("model.safetensors", "pytorch_model.bin")  # the first that a repository has
 _CONFIG = "config.json"
 _GIVE_WEIGHTS = "give it with --weights FILE"
 _GIVE_FOLDER = "give the folder of a copy of the repository: -m local-dir:FOLDER"
@@ -75,7 +74,7 @@ def hub_files(
     """config.json and model.safetensors of a repository ORG/NAME of the hub, as `weights_file`."""
     with (
         _first([_on_hub(repository, _CONFIG)], _GIVE_FOLDER, offline, None, waiting) as config,
-        _first([_on_hub(repository, HUB_WEIGHTS[0])], _GIVE_FOLDER, offline, progress, waiting) as weights,
+        _first([_on_hub(repository, WEIGHTS_FILES[0])], _GIVE_FOLDER, offline, progress, waiting) as weights,
     ):
         yield config, weights
 
@@ -93,7 +92,7 @@ def check_offline(source: str, *, is_folder: bool = False, offline: bool = False
         return
     if is_folder:
         repository = source.removeprefix(HUB)
-        needed, remedy = [[_on_hub(repository, file)] for file in (_CONFIG, HUB_WEIGHTS[0])], _GIVE_FOLDER
+        needed, remedy = [[_on_hub(repository, file)] for file in (_CONFIG, WEIGHTS_FILES[0])], _GIVE_FOLDER
     else:
         needed, remedy = [_weights_of(source)], _GIVE_WEIGHTS
     for choices in needed:
@@ -104,7 +103,7 @@ def check_offline(source: str, *, is_folder: bool = False, offline: bool = False
 def _weights_of(source: str) -> list[_Wanted]:
     """What may be the weights that `source` names, the best first."""
     if source.startswith(HUB):
-        return [_on_hub(source.removeprefix(HUB), file) for file in HUB_WEIGHTS]
+        return [_on_hub(source.removeprefix(HUB), file) for file in WEIGHTS_FILES]
     return [_at_address(source)]
 
 
