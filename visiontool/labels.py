@@ -74,7 +74,7 @@ def read_said(option: str, path: Path, max_bytes: int) -> str:
         raise ModelError(f"{option} {path}: not UTF-8 text") from None
 
 
-def read_class_names(path: Path) -> ClassNames:
+def read_class_names(path: Path) -> tuple[tuple[str, ...], tuple[str, ...] | None]:
     """Labels, and WordNet ids where every line begins with one, from a user's file.
 
     The file is text with a name a line in the order of the classes, or JSON: a list of names, or an object that

@@ -59,7 +59,7 @@ def pull(
     if wanted.class_names == NUMBERS:
         remark(
             f"{weights}: nothing says what its classes are called, so they have numbers.\n"
-            "Name them with --class-names FILE; those of a model.safetensors of the hub are in its config.json: keep both."
+            "Name them with --class-names FILE; for a model.safetensors of the hub, put its config.json beside it."
         )
     if (found := _whole(wanted.name)) is not None:
         cache.mark_used(found.name)
