@@ -129,7 +129,7 @@ def of_outside_files(command: Callable[..., Any]) -> Callable[..., Any]:
     for option in reversed(
         (
             click.option(
-                "--class-names", type=FILE, metavar="FILE", help="Other tool's file, or weights: names, one a line."
+                "--class-names", type=FILE, metavar="FILE", help="Names of classes that have none, one a line."
             ),
             click.option("--mean", callback=numbers, metavar="R,G,B", help="Other tool's file: mean, scale 0 to 1."),
             click.option(
