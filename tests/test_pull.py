@@ -20,6 +20,7 @@ from hub_server import HubServer
 
 from visiontool import Classifier, ConversionError, ModelError, ModelSpec, cache, catalog, labels, store
 from visiontool import download as downloading
+from visiontool.naming import pullable
 from visiontool.pull import pull
 
 timm = pytest.importorskip("timm")
@@ -261,13 +262,8 @@ def test_without_the_extra_the_command_that_installs_it_is_told(
 
 def test_weights_of_another_network_leave_nothing(root: Path, tmp_path: Path) -> None:
     torch.save({"state_dict": {"module.conv.weight": torch.zeros(3)}}, tmp_path / "other.pth")
-    remarks: list[str] = []
     with pytest.raises(ConversionError, match=r"other.pth: these are not the weights of test_resnet"):
-        pull(NAME, weights=tmp_path / "other.pth", remark=remarks.append)
-    (remark,) = remarks
-    assert remark.startswith(
-        f"{tmp_path / 'other.pth'}: nothing says what its classes are called, so they have numbers"
-    )
+        pull(NAME, weights=tmp_path / "other.pth", remark=pytest.fail)
     assert left_in(root) == {"models": []}
     assert (tmp_path / "other.pth").exists()
 
@@ -309,7 +305,7 @@ def test_a_checkpoint_in_torchvisions_layout_is_pulled(
     again = pull("squeezenet1_1", weights=tmp_path / "saved.pth")
     assert re.fullmatch(r"squeezenet1_1\+[0-9a-f]{12}", again.name)
     assert again.source == "file saved.pth"
-    assert left_in(root)["models"] == [pulled.name, again.name]
+    assert left_in(root)["models"] == [again.name, pulled.name]
 
 
 @pytest.mark.slow
@@ -336,6 +332,21 @@ def test_a_folder_in_timms_format_is_pulled_from_the_hub_and_from_the_disk(
         expected = logits_of_torch(model, classifier.spec)
         np.testing.assert_allclose(classifier.logits([picture]), expected, atol=1e-4)
     assert left_in(root)["downloads"] == []
+
+
+def test_each_time_it_is_said_that_classes_have_numbers_for_want_of_names(root: Path, tmp_path: Path) -> None:
+    weights = tmp_path / "w.pth"
+    weights.touch()
+    name = pullable("nin", weights=weights).name
+    with cache.lock(cache.models(), name), cache.unpublished(name) as folder:
+        (folder / "model.onnx").touch()
+        cache.publish(folder, name, source="a test", license="", tools={})
+    remarks: list[str] = []
+    assert [pull("nin", weights=weights, remark=remarks.append).name for _ in range(2)] == [name, name]
+    assert remarks[0] == remarks[1]
+    assert remarks[0].startswith(
+        f"{weights}: nothing says what its classes are called, so they have numbers.\nName them"
+    )
 
 
 def test_weights_of_ones_own_have_the_names_that_are_given(root: Path, tmp_path: Path, picture: Path, run: Any) -> None:

@@ -278,6 +278,9 @@ def test_weights_know_their_classes_where_timms_config_beside_them_does(
     if config is not None:
         (tmp_path / "config.json").write_text(json.dumps({"architecture": "resnet50", "pretrained_cfg": {}, **config}))
     assert folder_of("resnet50.a1_in1k", tmp_path / file) == (tmp_path if is_known else None)
+    if is_known:
+        with pytest.raises(UsageError, match="has its own weights and input size"):
+            folder_of("resnet50@96", tmp_path / file)
 
 
 @pytest.mark.parametrize("model", ["own.onnx", "gone.onnx", "own@2.onnx", "run", "./run", "resnet18_tiny200"])

@@ -88,7 +88,11 @@ def pullable(
 
 
 def folder_of(model: str, weights: Path) -> Path | None:
-    """The folder in timm's format that a file of weights is of, where its config.json names the classes of `model`."""
+    """The folder in timm's format that a file of weights is of, where its config.json names the classes of `model`.
+
+    Raises:
+        UsageError: `model` has an input size in its name, and the folder one of its own.
+    """
     folder = weights.parent
     if weights_in(folder) != weights:
         return None
@@ -97,10 +101,14 @@ def folder_of(model: str, weights: Path) -> Path | None:
         cfg = config["pretrained_cfg"]
         classes = config.get("num_classes", cfg.get("num_classes"))
         is_named = "label_names" in config or labels.are_imagenets(classes, cfg.get("tag") or "")
-        is_same = config["architecture"] == _in_catalog(model, None)[0].architecture
+        entry, img_size = _in_catalog(model, None)
+        is_same = config["architecture"] == entry.architecture
     except (OSError, ValueError, KeyError, TypeError, AttributeError, ModelError):
         return None
-    return folder if is_named and is_same else None
+    if not (is_named and is_same):
+        return None
+    _refuse_options(f"{FOLDER}{folder}", img_size, None, None)
+    return folder
 
 
 def cached_name(name: str) -> str:

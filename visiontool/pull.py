@@ -56,11 +56,16 @@ def pull(
     if weights is not None and (folder := folder_of(name, weights)) is not None:
         name, weights = f"{store.FOLDER}{folder}", None
     wanted = pullable(name, img_size=img_size, weights=weights, class_names=class_names)
+    pulled = _pulled(name, wanted, weights, offline, progress or (lambda stage, done, total: None))
     if wanted.class_names == NUMBERS:
         remark(
             f"{weights}: nothing says what its classes are called, so they have numbers.\n"
             "Name them with --class-names FILE; for a model.safetensors of the hub, put its config.json beside it."
         )
+    return pulled
+
+
+def _pulled(name: str, wanted: Pullable, weights: Path | None, offline: bool, tell: Progress) -> Cached:
     if (found := _whole(wanted.name)) is not None:
         cache.mark_used(found.name)
         return found
@@ -70,7 +75,6 @@ def pull(
         raise ModelError(missing_extra("train", f"Pulling {wanted.name}"))
     if weights is None:
         _check_offline(name, wanted, offline)
-    tell: Progress = progress or (lambda stage, done, total: None)
     with cache.lock(cache.models(), wanted.name, partial(tell, "wait", 0, None)):
         if (found := _whole(wanted.name)) is not None:  # another process was faster
             return found
