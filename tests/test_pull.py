@@ -37,6 +37,8 @@ FILES = ["config.json", "model.onnx", "model.safetensors", "record.json"]
 
 def network(name: str = NAME) -> Any:
     """A network with random weights, always the same."""
+    import visiontool.training.architectures  # noqa: F401 (registers SqueezeNet with timm)
+
     torch.manual_seed(0)
     return timm.create_model(name).eval()
 

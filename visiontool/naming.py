@@ -73,9 +73,8 @@ def pullable(
         sha256 = _sha256(weights)
         entry, names = _whose(entry, weights, sha256, class_names)
         name = f"{entry.name if names is None else entry.architecture}+{sha256[:_DIGITS]}"
-        tag = (
-            "" if catalog.find(entry.architecture).name == entry.name else entry.tag
-        )  # it says how pictures are fitted
+        is_default = catalog.find(entry.architecture).name == entry.name
+        tag = "" if is_default else entry.tag  # which says how pictures are fitted
         if names is not None and (tag or names != NUMBERS):
             name += "+" + _digest("\0".join((tag, *names[0], *(names[1] or ()))))
     elif class_names is not None:
