@@ -10,6 +10,7 @@ are there. Needs the extra [train].
 
 import argparse
 import json
+import re
 import sys
 import warnings
 from collections.abc import Iterator
@@ -28,6 +29,9 @@ from visiontool.catalog.networks import NETWORKS
 from visiontool.store import built_in_names, weights_folder
 
 HUB = "hf-hub:timm/"
+# Copies of published weights that their publisher's address does not name: SqueezeNet's as safetensors, made of the
+# published half-precision file.
+COPIES = {"squeezenet1_1.tv_in1k": ["35562df9ea4379a3306647cbcda80c86ea6e75627bc4d68503a310717086ed3e"]}
 
 
 class Row(NamedTuple):
@@ -41,6 +45,7 @@ class Row(NamedTuple):
     """Interpolation, crop mode, crop share, mean and standard deviation, as they stand in the table."""
     classes: int
     source: str
+    sha256: str
 
 
 def all_rows() -> Iterator[Row]:
@@ -77,7 +82,22 @@ def row_of(architecture: str, tag: str) -> Row:
         license = ""
     mean, std = (" ".join(f"{number:g}" for number in numbers) for numbers in (cfg.mean, cfg.std))
     fitting = cfg.interpolation, cfg.crop_mode, f"{cfg.crop_pct:g}", mean, std
-    return Row(name, library, license, tuple(cfg.input_size), fitting, cfg.num_classes, source)
+    return Row(
+        name, library, license, tuple(cfg.input_size), fitting, cfg.num_classes, source, known_sha256(name, cfg.url)
+    )
+
+
+def known_sha256(name: str, url: str | None) -> str:
+    """First digits of the SHA-256 of files with these weights: those that torch.hub reads from an address."""
+    architecture, _, tag = name.partition(".")
+    urls = [url or ""]
+    version = {"tv_in1k": "IMAGENET1K_V1", "tv2_in1k": "IMAGENET1K_V2"}.get(tag)
+    if version and architecture in torchvision.models.list_models(torchvision.models):
+        urls += [
+            weights.url for weights in torchvision.models.get_model_weights(architecture) if weights.name == version
+        ]
+    found = (re.search(r"-([0-9a-f]{8,64})\.[^.]+$", url) for url in urls)
+    return " ".join(dict.fromkeys([match[1] for match in found if match] + COPIES.get(name, [])))
 
 
 def build(name: str) -> torch.nn.Module:
@@ -110,7 +130,7 @@ def csv_of(rows: list[Row], params: dict[str, int], macs: dict[str, int]) -> str
         size = "x".join(map(str, row.input_size))
         source = HUB if row.source == HUB + row.name else row.source
         counts = str(params[row.name]), str(macs.get(row.name, ""))
-        fields = row.name, row.library, row.license, *counts, size, *row.fitting, str(row.classes), source
+        fields = row.name, row.library, row.license, *counts, size, *row.fitting, str(row.classes), source, row.sha256
         if any(character in field for field in fields for character in ',"\n'):
             raise ValueError(f"{row.name}: a field that would need quotes: {fields}")
         lines.append(",".join(fields))

@@ -1,5 +1,6 @@
 """The catalog: what a name means, what is said of it, and that the generated tables are right."""
 
+import re
 import subprocess
 import sys
 from itertools import groupby
@@ -238,6 +239,7 @@ def test_every_source_is_an_address_or_a_place_that_pull_knows():
         assert entry.source.startswith(("hf-hub:", "https://")) or entry.source in ("", "built-in")
         assert not entry.source.endswith("/")
         assert entry.is_untrained == (entry.source == "")
+        assert all(re.fullmatch("[0-9a-f]{8,64}", digits) for digits in entry.sha256)
         assert entry.params > 0
         assert min(entry.input_size) > 0
 

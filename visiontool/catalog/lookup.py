@@ -55,6 +55,12 @@ def find(name: str) -> Entry:
     raise _no_such_tag(tag, rows)
 
 
+def published(architecture: str, sha256: str) -> Entry | None:
+    """The entry of `architecture` whose published weights are a file with that SHA-256, or None where none is known."""
+    rows = (row for row in table.read(table.NAMES) if row.architecture == architecture)
+    return next((find(row.name) for row in rows if sha256.startswith(row.sha256)), None)
+
+
 def nearest(name: str) -> str:
     """ " Closest: a, b." for the architectures and aliases nearest to `name`, or "" where none is near.
 

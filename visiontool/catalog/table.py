@@ -10,7 +10,7 @@ from visiontool.catalog.entry import Entry
 
 NAMES = Path(__file__).with_name("names.csv")
 CLASSICS = Path(__file__).with_name("classics.csv")  # the rows of their default weights, so that names.csv stays closed
-COLUMNS = "name,library,license,params,macs,input,interpolation,crop_mode,crop_pct,mean,std,classes,source"
+COLUMNS = "name,library,license,params,macs,input,interpolation,crop_mode,crop_pct,mean,std,classes,source,sha256"
 
 
 def read(path: Path) -> Iterator[Entry]:
@@ -24,7 +24,7 @@ def read(path: Path) -> Iterator[Entry]:
 
 
 def _entry(line: str) -> Entry:
-    name, library, license, params, macs, size, *fitting, mean, std, classes, source = line.split(",")
+    name, library, license, params, macs, size, *fitting, mean, std, classes, source, sha256 = line.split(",")
     interpolation, crop_mode, crop_pct = fitting
     architecture, _, tag = name.partition(".")
     channels, height, width = size.split("x")
@@ -39,6 +39,7 @@ def _entry(line: str) -> Entry:
         input_size=(int(channels), int(height), int(width)),
         classes=int(classes),
         source=source + name if source.endswith("/") else source,
+        sha256=tuple(sha256.split()),
         interpolation=interpolation,
         crop_mode=crop_mode,
         crop_pct=float(crop_pct),
