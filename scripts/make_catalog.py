@@ -3,7 +3,7 @@
     python scripts/make_catalog.py            write them (minutes: every network is built to be counted)
     python scripts/make_catalog.py --check    write nothing; exit 1 where they are not fresh
 
-names.csv has every name that can be created, classics.csv the default weights of the classics (networks.py). Networks
+names.csv has every name that can be created, classics.csv the default weights of the classics (classics.json). Networks
 are built on torch's meta device, so nothing is allocated or downloaded. --check believes the counts of the names that
 are there. Needs the extra [train].
 """
@@ -24,8 +24,7 @@ from timm.models import get_pretrained_cfg, list_models, model_entrypoint
 from torch.utils.flop_counter import FlopCounterMode
 
 import visiontool.training.architectures  # noqa: F401  registers the project's own
-from visiontool.catalog import table
-from visiontool.catalog.networks import NETWORKS
+from visiontool.catalog.classics import CLASSICS, COLUMNS, NAMES, papers, read
 from visiontool.store import built_in_names, weights_folder
 
 HUB = "hf-hub:timm/"
@@ -124,7 +123,7 @@ def csv_of(rows: list[Row], params: dict[str, int], macs: dict[str, int]) -> str
     lines = [
         f"# timm {timm.__version__}, torchvision {torchvision.__version__.partition('+')[0]}."
         " Written by scripts/make_catalog.py. A source that ends in / goes on with the name.",
-        table.COLUMNS,
+        COLUMNS,
     ]
     for row in rows:
         size = "x".join(map(str, row.input_size))
@@ -146,8 +145,9 @@ def main() -> int:
     set_fused_attn(False)  # the fused one hides its products from the counter
 
     found = {row.name: row for row in all_rows()}
-    classics = [found[f"{name}.{network.tag}" if network.tag else name] for name, network in NETWORKS.items()]
-    known = list(table.read(table.NAMES)) if check else []
+    tagged = (item for paper in papers() for item in paper["networks"].items())
+    classics = [found[f"{name}.{network['tag']}" if "tag" in network else name] for name, network in tagged]
+    known = list(read(NAMES)) if check else []
     params = {entry.name: entry.params for entry in known}
     macs = {entry.name: entry.macs for entry in known if entry.macs is not None}
     for number, name in enumerate(found, 1):
@@ -159,7 +159,7 @@ def main() -> int:
         if row.name not in macs:
             macs[row.name] = count_macs(row)
 
-    tables = {table.NAMES: list(found.values()), table.CLASSICS: classics}
+    tables = {NAMES: list(found.values()), CLASSICS: classics}
     texts = {path: csv_of(rows, params, macs) for path, rows in tables.items()}
     stale = [path for path, text in texts.items() if not path.is_file() or path.read_text(encoding="utf-8") != text]
     if check and stale:
