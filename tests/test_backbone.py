@@ -180,8 +180,8 @@ def test_of_several_sets_of_weights_none_is_guessed(tmp_path):
     [
         ("test_resnet", "fc"),
         ("squeezenet1_1", "classifier.1"),
-        ("deit_tiny_distilled_patch16_224", "head_dist"),
-        ("vit_small_patch14_dinov2", "head"),  # published without
+        pytest.param("deit_tiny_distilled_patch16_224", "head_dist", marks=pytest.mark.slow),
+        pytest.param("vit_small_patch14_dinov2", "head", marks=pytest.mark.slow),  # published without
     ],
 )
 def test_the_network_gets_as_many_classes_as_the_weights_have(tmp_path, name, head):
