@@ -24,7 +24,6 @@ from visiontool.spec import MANIFEST_KEY, CropMode, ModelSpec
 
 if TYPE_CHECKING:
     from visiontool.outside import Description
-    from visiontool.runtime.gpu import GpuOptions
 
 T = TypeVar("T")
 
@@ -56,13 +55,11 @@ class Classifier:
         *,
         threads: int = 0,
         limits: Limits = DEFAULT_LIMITS,
-        gpu: "GpuOptions | None" = None,
     ) -> None:
         self.path = opened.path
         self.spec = spec
         self.device = opened.device
         self.provider = opened.provider
-        self.gpu = gpu
         self.passed_over = opened.passed_over
         self.threads = threads
         self.assumed = assumed
@@ -83,7 +80,7 @@ class Classifier:
         crop_mode: CropMode | None = None,
         description: "Description | None" = None,
         limits: Limits = DEFAULT_LIMITS,
-        gpu: "GpuOptions | None" = None,
+        engine_batch: int | None = None,
     ) -> "Classifier":
         """Opens a model.
 
@@ -97,7 +94,7 @@ class Classifier:
             crop_mode: "center", "border" or "squash" instead of the model's own.
             description: what a file from another tool does not say of itself.
             limits: bytes and pixels above which a picture is not decoded.
-            gpu: how a GPU is used; None for what docs/gpu.md says.
+            engine_batch: the most pictures in a run that TensorRT builds its engine for (docs/gpu.md).
 
         Raises:
             ModelError: no such model, a file that is broken or unsafe, or one that does not say what is needed.
@@ -106,7 +103,9 @@ class Classifier:
         """
         if crop_mode is not None and crop_mode not in preprocess.CROP_MODES:
             raise UsageError(f"crop_mode {crop_mode!r} is none of {', '.join(preprocess.CROP_MODES)}")
-        opened = runtime.open_model(store.resolve(model), device=device, provider=provider, threads=threads, gpu=gpu)
+        opened = runtime.open_model(
+            store.resolve(model), device=device, provider=provider, threads=threads, engine_batch=engine_batch
+        )
         path, manifest = opened.path, opened.scan.metadata.get(MANIFEST_KEY)
         assumed: tuple[str, ...] = ()
         if manifest is None:
@@ -127,7 +126,7 @@ class Classifier:
                 f"was made from: -m {spec.name} --crop-mode {crop_mode}"
             )
         spec = replace(spec, crop_mode=crop_mode) if crop_mode else spec
-        return cls(opened, spec, assumed, threads=threads, limits=limits, gpu=gpu)
+        return cls(opened, spec, assumed, threads=threads, limits=limits)
 
     def predict(self, images: Iterable[ImageSource], *, top_k: int = 5, min_probability: float = 0.0) -> list[Result]:
         """Classifies pictures: paths, PIL pictures, or uint8 arrays of shape (H, W), (H, W, 3) or (H, W, 4).

@@ -175,7 +175,7 @@ def predict(
         crop_mode=crop_mode,
         description=options.description(description),
         limits=Limits(max_pixels or DEFAULT_LIMITS.max_pixels, max_bytes or DEFAULT_LIMITS.max_bytes),
-        gpu=options.gpu_options(provider, batch_size),
+        engine_batch=batch_size,
     )
     if not quiet:
         _remark(classifier, model)

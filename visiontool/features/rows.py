@@ -40,7 +40,6 @@ def backbone_digest(classifier: "Classifier", recipe: Recipe) -> str:
         recipe.fit_options,
         recipe.resize_to,
         classifier.provider,
-        classifier.gpu,
         onnxruntime.__version__,
         PIL.__version__,
     ]
