@@ -18,9 +18,9 @@ from test_imports import BLOCKER, TORCH
 from visiontool import Classifier, ModelError, UsageError, onnx_scan
 from visiontool.errors import ConversionError
 from visiontool.export import source
-from visiontool.export.batch import fix_batch
 from visiontool.export.external import merged
 from visiontool.export.source import find
+from visiontool.onnx_graph import fix_batch
 from visiontool.outside import Description
 
 RED = np.full((1, 8, 8, 3), (255, 0, 0), np.uint8)
@@ -157,7 +157,7 @@ def test_nothing_of_torch_is_needed_for_an_onnx_file(color_model):
     script = (
         "from visiontool.export.source import find\n"
         f"assert find({str(color_model)!r}).spec.name == 'colors'\n"
-        "from visiontool.export.batch import fix_batch\nfrom visiontool.export.resize import embed_resize\n"
+        "from visiontool.onnx_graph import fix_batch\nfrom visiontool.export.resize import embed_resize\n"
     )
     blocker = BLOCKER.partition("from visiontool")[0].format(blocked=TORCH)
     subprocess.run([sys.executable, "-c", blocker + script], check=True)
