@@ -88,8 +88,9 @@ def values_used(node: onnx.NodeProto) -> Iterator[str]:
 
 
 def fix_batch(model: onnx.ModelProto, spec: ModelSpec, batch: int) -> None:
-    """Fixes, in place, how many pictures the graph of `model` takes: `batch` of them, no other number, for runtimes that
-    want to know it ahead.
+    """Fixes, in place, how many pictures the graph of `model` takes: `batch` of them, no other number.
+
+    Some runtimes want to know it ahead.
 
     Raises:
         UsageError: `batch` is out of range, or the graph takes another fixed number already.
