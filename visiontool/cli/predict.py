@@ -1,7 +1,6 @@
 """`visiontool predict`: what is on pictures."""
 
 import contextlib
-import gc
 import json
 import os
 import sys
@@ -184,8 +183,6 @@ def predict(
 
         say_how(classifier, batch_size)
     _silence_pillow()
-    gc.freeze()  # else the first collection walks all that the start made, which takes 10 ms
-    gc.enable()  # off since the start (visiontool/__main__.py)
 
     top_k = min(top_k, len(classifier.spec.labels))
     on_terminal = sys.stderr.isatty() and not (output is None and sys.stdout.isatty())  # a bar among rows is in the way
