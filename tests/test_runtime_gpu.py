@@ -7,15 +7,16 @@ import ctypes
 import mmap
 import os
 import stat
-import threading
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import onnx
 import onnxruntime
 import pytest
 from conftest import BLUE, COLOR_SPEC, GREEN, RED, color_graph, save_model, save_picture
-from onnx import TensorProto, helper
 
 from visiontool import Classifier, ModelError, runtime
 from visiontool.errors import ConversionError, DeviceError, UsageError
@@ -155,26 +156,14 @@ def test_a_cache_that_cannot_be_written_is_said(tmp_path, monkeypatch):
 
 
 def test_a_batch_comes_back_as_from_the_session_itself(bound):
+    answers = []
     for count in (1, 5, 8, 5):
-        pixels = batch(count, seed=count)
-        np.testing.assert_allclose(bound.run("logits", pixels), expected(pixels), atol=1e-6)
+        answers += [(bound.run("logits", pixels := batch(count, seed=count)), pixels)]
         np.testing.assert_allclose(bound.run("embedding", pixels), expected(pixels), atol=1e-6)
-
-
-def test_an_answer_stays_when_the_buffers_are_used_again(bound):
-    first, second = batch(4, seed=1), batch(4, seed=2)
-    answer = bound.run("logits", first)
-    bound.run("logits", second)
-    bound.run("logits", second)
-    np.testing.assert_allclose(answer, expected(first), atol=1e-6)
-
-
-def test_rows_that_are_not_in_order_in_memory_arrive_in_order(bound):
-    pixels = batch(3).transpose(0, 2, 1, 3)
-    assert not pixels.flags.c_contiguous
-    np.testing.assert_allclose(bound.run("logits", pixels), expected(pixels), atol=1e-6)
-    pixels = batch(6)[::2]
-    np.testing.assert_allclose(bound.run("logits", pixels), expected(pixels), atol=1e-6)
+    for pixels in (batch(3).transpose(0, 2, 1, 3), batch(6)[::2]):  # not in order in memory
+        answers += [(bound.run("logits", pixels), pixels)]
+    for answer, pixels in answers:  # at the end, when their buffers were used again
+        np.testing.assert_allclose(answer, expected(pixels), atol=1e-6)
 
 
 def test_a_short_batch_is_padded_and_what_was_added_is_dropped(color_model):
@@ -203,20 +192,10 @@ def test_buffers_of_sizes_that_do_not_come_again_are_given_back(bound):
 
 
 def test_threads_get_their_own_answers(bound):
-    wrong = []
-
-    def work(seed):
-        for turn in range(20):
-            pixels = batch(1 + (seed + turn) % 5, seed * 100 + turn)
-            if not np.allclose(bound.run("logits", pixels), expected(pixels), atol=1e-6):
-                wrong.append((seed, turn))
-
-    threads = [threading.Thread(target=work, args=(seed,)) for seed in range(4)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert wrong == []
+    batches = [batch(1 + seed % 5, seed) for seed in range(80)]
+    with ThreadPoolExecutor(4) as pool:
+        for pixels, answer in zip(batches, pool.map(partial(bound.run, "logits"), batches), strict=True):
+            np.testing.assert_allclose(answer, expected(pixels), atol=1e-6)
 
 
 def test_an_output_of_unknown_width_is_given_too(color_model):
@@ -234,19 +213,11 @@ def test_what_fails_in_a_run_is_said_and_the_session_is_free_again(bound):
 
 
 def test_floats_of_16_bits_come_back_as_they_are(tmp_path):
-    nodes = [helper.make_node("Identity", ["x"], ["y"])]
-    shape = ["N", 4]
-    graph = helper.make_graph(
-        nodes,
-        "halves",
-        [helper.make_tensor_value_info("x", TensorProto.FLOAT16, shape)],
-        [helper.make_tensor_value_info("y", TensorProto.FLOAT16, shape)],
-    )
-    path = tmp_path / "halves.onnx"
-    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=10), path)
-    bound, _ = bound_on_cpu(path)
+    header = '<ir_version: 10, opset_import: ["": 20]>'
+    text = f"{header} halves (float16[N, 4] x) => (float16[N, 4] y) {{ y = Identity(x) }}"
+    onnx.save(onnx.parser.parse_model(text), tmp_path / "halves.onnx")
     values = np.arange(8, dtype=np.float16).reshape(2, 4)
-    answer = bound.run("y", values, 5)
+    answer = bound_on_cpu(tmp_path / "halves.onnx")[0].run("y", values, 5)
     assert answer.dtype == np.float16
     np.testing.assert_array_equal(answer, values)
 
@@ -293,76 +264,34 @@ def test_a_fixed_batch_is_never_padded_further(tmp_path):
         np.testing.assert_allclose(classifier.run(batch(count), "logits", pad_to=8), expected(batch(count)), atol=1e-6)
 
 
+def fill(reference, value) -> int:
+    """As the driver's functions do: fills what it is given, and returns 0."""
+    getattr(reference, "_obj", reference).value = value
+    return 0
+
+
 def test_the_driver_is_asked_by_its_own_numbers(monkeypatch):
     """Two libraries that number the GPUs differently are matched by the place on the bus."""
-    cuda, nvml = FakeCuda(), FakeNvml()
+    cuda, nvml = SimpleNamespace(), SimpleNamespace()
+    cuda.cuInit = lambda flags: 0
+    cuda.cuDeviceGetCount = lambda count: fill(count, 2)
+    cuda.cuDeviceGet = lambda device, number: fill(device, number)
+    cuda.cuDeviceGetName = lambda text, _, device: fill(text, (b"NVIDIA H200", b"NVIDIA A30")[device.value])
+    cuda.cuDeviceTotalMem_v2 = lambda total, device: fill(total, (150, 24)[device.value] * 2**30)
+    cuda.cuDeviceGetAttribute = lambda value, what, device: fill(value, {75: (9, 8), 76: (0, 6)}[what][device.value])
+    cuda.cuDeviceGetPCIBusId = lambda text, _, device: fill(text, (b"bus 1", b"bus 2")[device.value])
+    nvml.nvmlInit_v2 = lambda: 0
+    nvml.nvmlSystemGetDriverVersion = lambda text, _: fill(text, b"580.95.05")
+    nvml.nvmlDeviceGetHandleByPciBusId_v2 = lambda bus, handle: fill(handle, {b"bus 2": 1, b"bus 1": 2}[bus])
+    nvml.nvmlDeviceGetMemoryInfo = lambda handle, memory: setattr(memory._obj, "free", {1: 3, 2: 7}[handle.value]) or 0
     monkeypatch.setattr(ctypes, "CDLL", lambda name: cuda if "cuda" in name else nvml)
-    nvidia._nvml.cache_clear()
-    try:
-        found = nvidia.gpus()
-        version = nvidia.driver_version()
-    finally:
-        nvidia._nvml.cache_clear()
-    assert found == (
-        nvidia.Gpu("NVIDIA H200", "9.0", 150 * 2**30, 7 * 2**30),
-        nvidia.Gpu("NVIDIA A30", "8.6", 24 * 2**30, 3 * 2**30),
-    )
-    assert version == "580.95.05"
-    cuda.code = 100  # CUDA_ERROR_NO_DEVICE
+    monkeypatch.setattr(nvidia, "_nvml", nvidia._nvml.__wrapped__)
+    h200, a30 = nvidia.gpus()
+    assert h200 == nvidia.Gpu("NVIDIA H200", "9.0", 150 * 2**30, 7)
+    assert a30 == nvidia.Gpu("NVIDIA A30", "8.6", 24 * 2**30, 3)
+    assert nvidia.driver_version() == "580.95.05"
+    cuda.cuInit = lambda flags: 100  # CUDA_ERROR_NO_DEVICE
     assert nvidia.gpus() == ()
-
-
-class FakeCuda:
-    """The driver's functions as Python has them: each fills what it is given, and returns 0."""
-
-    code = 0
-    names, memory, buses = (b"NVIDIA H200", b"NVIDIA A30"), (150, 24), (b"0000:01:00.0", b"0000:02:00.0")
-
-    def cuInit(self, flags):
-        return self.code
-
-    def cuDeviceGetCount(self, count):
-        count._obj.value = 2
-        return 0
-
-    def cuDeviceGet(self, device, number):
-        device._obj.value = number
-        return 0
-
-    def cuDeviceGetName(self, text, length, device):
-        text.value = self.names[device.value]
-        return 0
-
-    def cuDeviceTotalMem_v2(self, total, device):
-        total._obj.value = self.memory[device.value] * 2**30
-        return 0
-
-    def cuDeviceGetAttribute(self, value, attribute, device):
-        value._obj.value = {75: (9, 8), 76: (0, 6)}[attribute][device.value]
-        return 0
-
-    def cuDeviceGetPCIBusId(self, text, length, device):
-        text.value = self.buses[device.value]
-        return 0
-
-
-class FakeNvml:
-    """The management library, which counts the GPUs the other way around."""
-
-    def nvmlInit_v2(self):
-        return 0
-
-    def nvmlSystemGetDriverVersion(self, text, length):
-        text.value = b"580.95.05"
-        return 0
-
-    def nvmlDeviceGetHandleByPciBusId_v2(self, bus, handle):
-        handle._obj.value = {b"0000:02:00.0": 1, b"0000:01:00.0": 2}[bus]
-        return 0
-
-    def nvmlDeviceGetMemoryInfo(self, handle, memory):
-        memory._obj.free = {1: 3, 2: 7}[handle.value] * 2**30
-        return 0
 
 
 @pytest.mark.slow

@@ -148,17 +148,16 @@ def test_nothing_is_written_where_timm_could_not_give_the_logits(fault, tmp_path
     if fault == "other network":
         tensors["fc.weight"] = tensors["fc.weight"] * 1.1
     source = beside(tmp_path, tensors)
-    config = json.loads((source / "config.json").read_text())
-    if fault == "no files":
-        (source / "config.json").unlink()
-    if fault == "other tool":
-        (source / "config.json").write_text('{"architectures": ["ViTForImageClassification"]}')
-    if fault == "no classifier":
-        config["pretrained_cfg"]["classifier"] = None
-        (source / "config.json").write_text(json.dumps(config))
-    if fault == "damaged":
-        raw = (source / "model.safetensors").read_bytes()
-        (source / "model.safetensors").write_bytes(raw[: len(raw) // 2])
+    config, weights = source / "config.json", source / "model.safetensors"
+    match fault:
+        case "no files":
+            config.unlink()
+        case "other tool":
+            config.write_text('{"architectures": ["ViTForImageClassification"]}')
+        case "no classifier":
+            config.write_text(config.read_text().replace('"classifier": "fc"', '"classifier": null'))
+        case "damaged":
+            weights.write_bytes(weights.read_bytes()[:1000])
     run = tmp_path / "run"
     run.mkdir()
     spec = replace(Classifier.load(LENET).spec, labels=("a", "b"))
