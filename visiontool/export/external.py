@@ -37,12 +37,14 @@ def merged(path: Path) -> bytes:
     for tensor in _tensors(model):
         if tensor.data_location != TensorProto.EXTERNAL and not tensor.external_data:
             continue
-        what = f"{path}: the tensor {shown(tensor.name)}, kept in another file,"
+        entries = {entry.key: entry.value for entry in tensor.external_data}
+        what = f"{path}: the tensor {shown(tensor.name)}, kept in {shown(entries.get('location'))},"
         size = _size_bytes(tensor)
-        lengths = {entry.value for entry in tensor.external_data if entry.key == "length"}
-        if size is None or tensor.data_location != TensorProto.EXTERNAL or not lengths <= {str(size)}:
+        if size is None or tensor.data_location != TensorProto.EXTERNAL:
+            raise ModelError(f"{what} is of a type or shape that cannot be kept so, or says that it is in the file too")
+        if entries.get("length", str(size)) != str(size):
             raise ModelError(
-                f"{what} has a type, a shape, a place or a length ({shown(sorted(lengths))}) that do not fit"
+                f"{what} has a length of {shown(entries['length'])}; its type and shape have {size:,} bytes"
             )
         total += size
         if total > MAX_FILE_BYTES:
@@ -51,7 +53,10 @@ def merged(path: Path) -> bytes:
         try:
             external_data_helper.load_external_data_for_tensor(tensor, str(path.parent))
         except Exception as error:  # what onnx raises shares no root but Exception
-            raise ModelError(f"{what} cannot be read: {first_line(error)}") from None
+            raise ModelError(
+                f"{what} cannot be read: {first_line(error)}\n"
+                "Only files in the model's own folder are read, and no links."
+            ) from None
         tensor.ClearField("external_data")  # onnx 1.21 leaves both
         tensor.ClearField("data_location")
     data: bytes = model.SerializeToString(deterministic=True)
