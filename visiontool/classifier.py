@@ -25,7 +25,6 @@ from visiontool.spec import MANIFEST_KEY, CropMode, ModelSpec
 
 if TYPE_CHECKING:
     from visiontool.outside import Description
-    from visiontool.runtime.gpu import GpuOptions
 
 T = TypeVar("T")
 
@@ -58,13 +57,11 @@ class Classifier:
         *,
         threads: int = 0,
         limits: Limits = DEFAULT_LIMITS,
-        gpu: "GpuOptions | None" = None,
     ) -> None:
         self.path = opened.path
         self.spec = spec
         self.device = opened.device
         self.provider = opened.provider
-        self.gpu = gpu
         self.passed_over = opened.passed_over
         self.threads = threads
         self.assumed = assumed
@@ -92,7 +89,7 @@ class Classifier:
         crop_mode: CropMode | None = None,
         description: "Description | None" = None,
         limits: Limits = DEFAULT_LIMITS,
-        gpu: "GpuOptions | None" = None,
+        engine_batch: int | None = None,
     ) -> "Classifier":
         """Opens a model.
 
@@ -106,7 +103,7 @@ class Classifier:
             crop_mode: "center", "border" or "squash" instead of the model's own.
             description: what a file from another tool does not say of itself.
             limits: bytes and pixels above which a picture is not decoded, and what happens to a JPEG that is cut off.
-            gpu: how a GPU is used; None for what docs/gpu.md says.
+            engine_batch: the most pictures in a run that TensorRT builds its engine for (docs/gpu.md).
 
         Raises:
             ModelError: no such model, a file that is broken or unsafe, or one that does not say what is needed.
@@ -115,7 +112,9 @@ class Classifier:
         """
         if crop_mode is not None and crop_mode not in preprocess.CROP_MODES:
             raise UsageError(f"crop_mode {crop_mode!r} is none of {', '.join(preprocess.CROP_MODES)}")
-        opened = runtime.open_model(store.resolve(model), device=device, provider=provider, threads=threads, gpu=gpu)
+        opened = runtime.open_model(
+            store.resolve(model), device=device, provider=provider, threads=threads, engine_batch=engine_batch
+        )
         path, manifest = opened.path, opened.scan.metadata.get(MANIFEST_KEY)
         assumed: tuple[str, ...] = ()
         if manifest is None:
@@ -137,7 +136,7 @@ class Classifier:
                 f"was made from: -m {spec.name} --crop-mode {crop_mode}"
             )
         spec = replace(spec, crop_mode=crop_mode) if crop_mode else spec
-        classifier = cls(opened, spec, assumed, threads=threads, limits=limits, gpu=gpu)
+        classifier = cls(opened, spec, assumed, threads=threads, limits=limits)
         classifier._said = {
             "model": os.path.abspath(path),
             "device": device,
@@ -146,7 +145,7 @@ class Classifier:
             "crop_mode": crop_mode,
             "description": description,
             "limits": limits,
-            "gpu": gpu,
+            "engine_batch": engine_batch,
         }
         return classifier
 

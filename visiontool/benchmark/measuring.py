@@ -92,12 +92,9 @@ def measure(task: Task) -> Round:
 
 
 def _load(task: Task, threads: int) -> Classifier:
-    gpu = None
-    if task.provider == "tensorrt":  # whose engines are for one batch size
-        from visiontool.runtime.gpu import GpuOptions
-
-        gpu = GpuOptions(batch=task.batch_size)
-    return Classifier.load(task.model, device=task.device, provider=task.provider, threads=threads, gpu=gpu)
+    return Classifier.load(
+        task.model, device=task.device, provider=task.provider, threads=threads, engine_batch=task.batch_size
+    )
 
 
 def _check_batch(classifier: Classifier, batch_size: int) -> None:

@@ -1,6 +1,5 @@
 """`visiontool benchmark`: how fast networks are here, and what memory they take."""
 
-import gc
 import os
 import tempfile
 from itertools import islice
@@ -107,7 +106,6 @@ def benchmark(
     files = room.subjects([obtain(model, quiet=quiet) for model in asked])
     if plot is not None:
         _check_file(plot)
-    gc.enable()  # off since the start (visiontool/__main__.py)
     rows: list[Row] = []
     interrupted = False
     with (

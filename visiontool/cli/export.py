@@ -1,6 +1,5 @@
 """`visiontool export`: one ONNX file that is checked before it exists."""
 
-import gc
 import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
@@ -85,7 +84,6 @@ def export(
     from visiontool.export import Wanted, default_target, find
     from visiontool.export import export as run_export
 
-    gc.enable()  # off since the start (visiontool/__main__.py)
     wanted = Wanted(
         precision=precision,
         embed_resize=embed_resize,

@@ -1,6 +1,5 @@
 """`visiontool finetune`: a folder of pictures becomes a model."""
 
-import gc
 import json
 from dataclasses import replace
 from pathlib import Path
@@ -120,8 +119,6 @@ def finetune(
     model = obtain(wanted.model, weights=weights, offline=offline, quiet=quiet, labels_matter=False)
     if weights is not None:
         wanted = replace(wanted, model=Path(model or "").parent.name)  # with these weights, by its name in the cache
-    gc.freeze()  # what the start made stays; to walk it again and again takes a twentieth of a short run
-    gc.enable()  # off since the start (visiontool/__main__.py)
     means: dict[str, Any] = {
         "model": model,
         "limits": Limits(max_pixels or DEFAULT_LIMITS.max_pixels, max_bytes or DEFAULT_LIMITS.max_bytes),

@@ -12,7 +12,6 @@ from visiontool.spec import Activation, Interpolation
 
 if TYPE_CHECKING:
     from visiontool.outside import Description
-    from visiontool.runtime.gpu import GpuOptions
 
 COUNT = click.IntRange(1, 4096)
 FILE = click.Path(dir_okay=False, path_type=Path)
@@ -159,15 +158,6 @@ def description(said: dict[str, Any]) -> "Description | None":
     from visiontool.outside import Description
 
     return Description(**said)
-
-
-def gpu_options(provider: str | None, batch_size: int | None) -> "GpuOptions | None":
-    """What has to be known of the runs before the network is opened: TensorRT builds its engine for one batch size."""
-    if provider != "tensorrt" or batch_size is None:
-        return None
-    from visiontool.runtime.gpu import GpuOptions
-
-    return GpuOptions(batch=batch_size)
 
 
 def check_loudness(quiet: bool, verbose: bool) -> None:

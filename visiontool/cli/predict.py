@@ -1,7 +1,6 @@
 """`visiontool predict`: what is on pictures."""
 
 import contextlib
-import gc
 import json
 import os
 import sys
@@ -184,7 +183,7 @@ def predict(
         crop_mode=crop_mode,
         description=options.description(description),
         limits=Limits(max_pixels or DEFAULT_LIMITS.max_pixels, max_bytes or DEFAULT_LIMITS.max_bytes, on_truncated),
-        gpu=options.gpu_options(provider, batch_size),
+        engine_batch=batch_size,
     )
     if not quiet:
         _remark(classifier, model)
@@ -192,8 +191,6 @@ def predict(
         from visiontool.cli.running import say_how
 
         say_how(classifier, batch_size)
-    gc.freeze()  # else the first collection walks all that the start made, which takes 10 ms
-    gc.enable()  # off since the start (visiontool/__main__.py)
 
     top_k = min(top_k, len(classifier.spec.labels))
     on_terminal = sys.stderr.isatty() and not (output is None and sys.stdout.isatty())  # a bar among rows is in the way

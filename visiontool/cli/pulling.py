@@ -1,6 +1,5 @@
 """Pulling a network with something to look at: a line before, a line after, and on a terminal a bar."""
 
-import gc
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -63,7 +62,6 @@ def pull_shown(
     """
     from visiontool.pull import pull
 
-    gc.enable()  # off since the start (visiontool/__main__.py)
     with Telling(name, quiet) as telling:
         pulled = pull(
             name,

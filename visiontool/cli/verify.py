@@ -1,6 +1,5 @@
 """`visiontool verify`: whether a model answers as another does."""
 
-import gc
 import json
 from collections.abc import Sequence
 from pathlib import Path
@@ -65,7 +64,6 @@ def verify(
     from visiontool.verify import check, compare
     from visiontool.verify.pictures import pictures_for, run_of
 
-    gc.enable()  # off since the start (visiontool/__main__.py)
     paths = [Path(obtain(name, offline=offline, quiet=quiet) or "") for name in (a, b)]
     places = ((device_a or device, provider_a), (device_b or device, provider_b))
     models = _load(paths, places, options.description(said), quiet)
