@@ -4,7 +4,7 @@ import gc
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from visiontool.cli.stages import Stages
+from visiontool.cli.progress import Stages
 from visiontool.cli.text import say
 from visiontool.errors import UsageError
 
