@@ -78,7 +78,7 @@ class Stages:
             redirect_stdout=False,  # nothing between the program and its streams
             redirect_stderr=False,
         )
-        self._bar.add_task(self._words[stage], note="")
+        self._bar.add_task(self._words[stage], total=None, note="")
 
 
 class Progress:
