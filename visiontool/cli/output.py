@@ -66,11 +66,10 @@ def check_output(output: Path | None, format_: Format, *, force: bool, resume: b
     in_file = output is not None and is_file(output)
     if resume and force:
         raise UsageError("--resume keeps the rows of FILE and --force drops them; leave one out")
+    if resume and format_ == "parquet":
+        raise UsageError("--resume appends rows, and Parquet takes none. Give JSON lines instead: -o FILE.jsonl")
     if resume and not (in_file and format_ in RESUMABLE):
-        why = (
-            "Parquet cannot be appended to" if format_ == "parquet" else "it goes on with a file that has a row a line"
-        )
-        raise UsageError(f"--resume: {why}. Give -o FILE.jsonl or -o FILE.csv")
+        raise UsageError("--resume goes on with a file that has a row a line: give -o FILE.jsonl or -o FILE.csv")
     if format_ == "parquet" and not in_file:
         raise UsageError("Parquet is written into a file only: give -o FILE.parquet")
     if format_ == "parquet" and find_spec("pyarrow") is None:
