@@ -35,8 +35,9 @@ class Finished:
         for row in rows:
             hashes.append(hash(row.path))
             classes.append(-1 if row.unknown or row.class_id is None else row.class_id)
-        order = np.argsort(np.array(hashes))
-        self._hashes, self._classes = np.array(hashes)[order], np.array(classes)[order]
+        self._hashes, self._classes = np.array(hashes), np.array(classes)
+        order = np.argsort(self._hashes)
+        self._hashes, self._classes = self._hashes[order], self._classes[order]
 
     def __len__(self) -> int:
         return len(self._hashes)
