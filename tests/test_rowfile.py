@@ -124,6 +124,7 @@ def test_nothing_left_to_do_completes_the_file(predict, whole, pictures, tmp_pat
         (None, ["-m", "other.onnx"], 2, "another model"),  # the same name and file size
         (b'{"schema": 1}\n', [], 3, "line 1 is no row"),
         (b"hello\nworld\n", [], 3, "line 1 is no row"),
+        (b'{"path": "a", "status": "ok", "predictions": [{"index": "x"}]}\n', [], 3, "line 1 is no row"),
         (b'{"schema": 1, "path": "a", "status": "ok", "predictions": [{"index": 1}]}\n', [], 2, "another model"),
         (b"\0" * 100 + b"\n", [], 3, "line 1 is no row"),
     ],

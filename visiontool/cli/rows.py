@@ -90,8 +90,8 @@ class JsonLines:
     def decode(self, line: bytes) -> FinishedRow:
         row = json.loads(line)
         ok = row["status"] == "ok"
-        path = os.fsdecode(base64.b64decode(row["path_b64"])) if "path_b64" in row else row["path"]
-        class_id = row["predictions"][0]["index"] if ok else None
+        path = os.fsdecode(base64.b64decode(row["path_b64"])) if "path_b64" in row else str(row["path"])
+        class_id = int(row["predictions"][0]["index"]) if ok else None
         return FinishedRow(path, ok, row.get("run"), class_id, bool(row.get("unknown")))
 
 
