@@ -8,7 +8,7 @@ import threading
 import time
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from types import FrameType
-from typing import Any, TextIO, TypeVar
+from typing import Any, Self, TextIO, TypeVar
 
 from visiontool.cli.text import counted, say
 
@@ -33,7 +33,7 @@ class Stages:
         self._stage: str | None = None
         self._bar: Any = None
 
-    def __enter__(self) -> "Stages":
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
