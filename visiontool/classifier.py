@@ -160,7 +160,7 @@ class Classifier:
 
     def predict_stream(
         self,
-        images: Iterable[ImageSource | Result],
+        images: Iterable[ImageSource],
         *,
         top_k: int = 5,
         min_probability: float = 0.0,
@@ -173,8 +173,7 @@ class Classifier:
         """`predict` for any number of pictures: yields the results of a batch as soon as it is done.
 
         Pictures are taken from `images` ahead of the network, at most 2 * batch_size * (runs at once + 1) + workers
-        of them. A picture that comes as an object may be used again for the next one. A `Result` among the pictures
-        comes out again in its turn.
+        of them. A picture that comes as an object may be used again for the next one.
 
         Args:
             top_k: classes in an answer, at most as many as the model has.
@@ -202,7 +201,7 @@ class Classifier:
             raise UsageError(f"timeout must be above 0 seconds, not {timeout}")
         opening = Opening(workers or cores(), timeout, isolate)
         ahead = batch_size * (1 + self.runs_at_once) + opening.workers
-        items = prepared(_listed(images), self._recipe, opening, ahead, passed=Result)
+        items = prepared(_listed(images), self._recipe, opening, ahead)
         return self._results(items, batch_size, times or StageTimes(), top_k, min_probability)
 
     def batch_size(self, asked: int | None) -> int:
@@ -295,7 +294,7 @@ class Classifier:
 
     def _results(
         self,
-        items: Generator[Prepared | Result, None, None],
+        items: Generator[Prepared, None, None],
         batch_size: int,
         times: StageTimes,
         top_k: int,
@@ -310,9 +309,6 @@ class Classifier:
             for batch, logits in run_ahead(logits_of, chain([first], grouped), at_once, times):
                 rows = iter(logits)
                 for item in batch:
-                    if isinstance(item, Result):
-                        yield item
-                        continue
                     times.decode_s += item.decode_s
                     times.preprocess_s += item.fit_s
                     if item.error is not None:
@@ -320,9 +316,9 @@ class Classifier:
                     else:
                         yield self._result(item, next(rows), top_k, min_probability)
 
-    def _logits_of(self, batch: list[Prepared | Result], pad_to: int) -> Sequence[NDArray[np.float32]]:
+    def _logits_of(self, batch: list[Prepared], pad_to: int) -> Sequence[NDArray[np.float32]]:
         """The logits of those in the batch that are pictures."""
-        readable = [item for item in batch if isinstance(item, Prepared) and item.pixels is not None]
+        readable = [item for item in batch if item.pixels is not None]
         return list(self._network.run_all(readable, self.spec.logits, pad_to)) if readable else []
 
     def run(self, pixels: NDArray[np.uint8], output: str, *, pad_to: int | None = None) -> NDArray[np.float32]:

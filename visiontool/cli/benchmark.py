@@ -97,9 +97,8 @@ def benchmark(
     from visiontool import benchmark as room
     from visiontool.cli.benchmarking import as_object, remarks, table
     from visiontool.cli.output import telling
-    from visiontool.cli.progress import only_ours_on_stderr
+    from visiontool.cli.progress import Stages, only_ours_on_stderr
     from visiontool.cli.pulling import obtain
-    from visiontool.cli.stages import Stages
 
     pictures = _pictures(folder)
     asked = models + more or (None,)

@@ -123,8 +123,11 @@ MAX_PIXELS = click.option(
 MAX_BYTES = click.option("--max-bytes", callback=amount(1024), metavar="N", help="Refuse bigger files.  [default: 64M]")
 
 
+OUTSIDE = ("class_names", "mean", "std", "img_size", "crop_pct", "interpolation", "activation", "spec")
+
+
 def of_outside_files(command: Callable[..., Any]) -> Callable[..., Any]:
-    """Adds the options that say of a file from another tool what it does not say itself; `description` takes them."""
+    """Adds the options that say of a file from another tool what it does not say itself: `OUTSIDE`."""
     for option in reversed(
         (
             click.option(

@@ -167,7 +167,7 @@ class _Extraction:
         opening = self._opening._replace(isolate=len(indices) > FEW)
         size, at_once = max(1, batch_size // len(places)), self._classifier.runs_at_once
         ahead = size * (1 + at_once) + opening.workers
-        items = prepared((self._paths[index] for index in indices), recipe, opening, ahead, passed=Prepared)
+        items = prepared((self._paths[index] for index in indices), recipe, opening, ahead)
         with closing(items):
             numbered = batches(zip(indices, items, strict=True), size)
             for batch, embedded in run_ahead(partial(self._embedded, batch_size), numbered, at_once, StageTimes()):
