@@ -1,7 +1,7 @@
 """Classifier: a model file, ready to answer."""
 
 import os
-from collections.abc import Generator, Iterable, Sequence
+from collections.abc import Generator, Iterable, Sequence, Sized
 from contextlib import closing
 from dataclasses import replace
 from functools import partial
@@ -18,7 +18,7 @@ from visiontool import preprocess, runtime, store
 from visiontool.errors import ModelError, PictureError, UsageError
 from visiontool.images import DEFAULT_LIMITS, ImageSource, Limits
 from visiontool.network import Network
-from visiontool.pipeline import Opening, StageTimes, batches, cores, prepared, run_ahead
+from visiontool.pipeline import FEW, Opening, StageTimes, batches, cores, prepared, run_ahead
 from visiontool.prepare import Prepared, Recipe, prepare
 from visiontool.result import Prediction, Result
 from visiontool.spec import MANIFEST_KEY, CropMode, ModelSpec
@@ -157,7 +157,8 @@ class Classifier:
             One result for each input, in order. A picture that cannot be read gives a result with an `error`; nothing
             is raised for it.
         """
-        return list(self.predict_stream(images, top_k=top_k, min_probability=min_probability))
+        many = isinstance(images, Sized) and len(images) > FEW
+        return list(self.predict_stream(images, top_k=top_k, min_probability=min_probability, isolate=many))
 
     def predict_stream(
         self,
@@ -185,14 +186,15 @@ class Classifier:
                 together; None is 1 then.
             workers: files opened at the same time; None for one a core.
             timeout: seconds after which a file that is being opened is given up, with an error.
-            isolate: opens files in processes of their own: what hangs or crashes the decoder costs one result, and
-                a process may take no more memory than a picture within the limits needs. Worth its start, a tenth of
-                a second or two, for more than about a hundred pictures.
+            isolate: opens all files in processes of their own, not only those that are neither JPEG, PNG, WebP nor
+                BMP: what hangs or crashes the decoder costs one result, and a process may take no more memory than a
+                picture within the limits needs. Worth its start, a tenth of a second or two, for more than about a
+                hundred pictures.
             times: is added to, for those who want to know what takes the time.
 
         Raises:
             UsageError: a number out of range, or one picture where a list of pictures is expected.
-            VisiontoolError: `isolate`, and no process could be started.
+            VisiontoolError: no process could be started to open a file in.
         """
         batch_size = self.batch_size(batch_size)
         if top_k < 1 or batch_size < 1 or (workers is not None and workers < 1):
