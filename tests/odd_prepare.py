@@ -18,6 +18,8 @@ def prepare(path, recipe, *, plain_only=False):
                 pass
         case "slow":
             time.sleep(0.5)
+        case "slower":
+            time.sleep(1.5)
         case "segv":
             ctypes.string_at(0)
         case "sigkill":

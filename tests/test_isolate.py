@@ -171,6 +171,15 @@ def test_a_picture_that_kills_costs_one_answer(folder):
     assert nothing_is_left()
 
 
+def test_a_picture_that_hangs_here_is_left_behind_and_the_next_are_opened_in_a_process(folder):
+    first, hung, *others = answers_of(["pid", "slower", "pid", "red.png"], isolate=False, timeout=0.5)
+    assert first.error == str(os.getpid())
+    assert hung.error == "took longer than 0.5 s to open (--timeout)"
+    assert 0.5 <= hung.decode_s < 1.5
+    assert others[0].error not in (first.error, None)
+    assert others[1].error is None
+
+
 def test_a_process_that_is_killed_between_two_pictures_costs_nothing(folder):
     answers = prepared(iter(["pid"] * 3), RECIPE, Opening(1, 10.0, True), ahead=1, passed=tuple)
     first = int(next(answers).error)

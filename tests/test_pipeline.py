@@ -134,18 +134,6 @@ def test_no_more_than_workers_are_opened_at_the_same_time(opens):
 # Pictures that take too long
 
 
-def test_a_picture_that_hangs_is_given_up_and_the_others_go_on(opens, hung):
-    opened = []
-    opens(lambda path: hung.wait() if path == "hang" else opened.append(path))
-    start = time.monotonic()
-    answers = list(answers_of(["0", "hang", "1", "2"], workers=1, timeout=0.5))
-    assert 0.5 < time.monotonic() - start < 3
-    assert [answer.path for answer in answers] == ["0", "hang", "1", "2"]
-    assert [answer.error for answer in answers] == [None, "took longer than 0.5 s to open (--timeout)", None, None]
-    assert answers[1].decode_s >= 0.5
-    assert opened == ["0", "1", "2"]
-
-
 def test_waiting_for_its_turn_is_not_in_a_pictures_time(opens):
     opens(lambda path: time.sleep(0.2))
     start = time.monotonic()

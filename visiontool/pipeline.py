@@ -164,7 +164,7 @@ class _Opener(threading.Thread):
 
 class Openers:
     """Threads that prepare pictures (`_Opener`). One whose picture takes longer than the timeout is given up, and
-    another takes its place.
+    another, with a process, takes its place.
 
     Raises:
         VisiontoolError: no thread or process could be started; by `submit` and by what it gives.
@@ -172,8 +172,8 @@ class Openers:
 
     def __init__(self, recipe: Recipe, opening: Opening) -> None:
         self._tasks: queue.SimpleQueue[_Task | None] = queue.SimpleQueue()
-        self._new = partial(_Opener, self._tasks, recipe, opening)
-        self._most = opening.workers
+        self._new = partial(_Opener, self._tasks, recipe)
+        self._opening = opening
         self._openers: list[_Opener] = []
         self._is_closed = threading.Event()
         self._watch = threading.Thread(target=self._replace_overdue, name="visiontool-watch", daemon=True)
@@ -182,8 +182,8 @@ class Openers:
 
     def submit(self, path: str | os.PathLike[str]) -> "Future[Prepared]":
         """Has the picture at `path` prepared."""
-        if len(self._openers) < self._most:
-            opener = self._new()
+        if len(self._openers) < self._opening.workers:
+            opener = self._new(self._opening)
             _start(opener)
             self._openers.append(opener)
         task = _Task(path, Future())
@@ -211,7 +211,8 @@ class Openers:
             for place, opener in enumerate(self._openers):
                 if opener.tick(passed):
                     with contextlib.suppress(VisiontoolError):  # tried again next time
-                        another = self._new()
+                        # What hangs in a thread goes on to take time and memory there. One is enough.
+                        another = self._new(self._opening._replace(isolate=True))
                         _start(another)
                         self._openers[place] = another
 
