@@ -19,7 +19,7 @@ from visiontool.errors import ModelError, PictureError, UsageError
 from visiontool.images import DEFAULT_LIMITS, ImageSource, Limits
 from visiontool.network import Network
 from visiontool.pipeline import FEW, Opening, StageTimes, batches, cores, prepared, run_ahead
-from visiontool.prepare import Prepared, Recipe, prepare
+from visiontool.prepare import Prepared, Recipe
 from visiontool.result import Prediction, Result
 from visiontool.spec import MANIFEST_KEY, CropMode, ModelSpec
 
@@ -285,12 +285,14 @@ class Classifier:
     def _outputs(self, images: Iterable[ImageSource], output: str) -> NDArray[np.float32]:
         chunks: list[NDArray[np.float32]] = []
         full = 0
-        for batch in batches((prepare(image, self._recipe) for image in _listed(images)), self.batch_size(None)):
-            full = max(full, len(batch))
-            for item in batch:
-                if item.error is not None:
-                    raise PictureError(f"{item.path or 'picture'}: {item.error}")
-            chunks.append(self._network.run_all(batch, output, pad_to=full))
+        size = self.batch_size(None)
+        with closing(prepared(_listed(images), self._recipe, Opening(cores()), size, passed=Prepared)) as items:
+            for batch in batches(items, size):
+                full = max(full, len(batch))
+                for item in batch:
+                    if item.error is not None:
+                        raise PictureError(f"{item.path or 'picture'}: {item.error}")
+                chunks.append(self._network.run_all(batch, output, pad_to=full))
         if chunks:
             return np.concatenate(chunks)
         shape = next(port.shape for port in self._opened.outputs if port.name == output)
