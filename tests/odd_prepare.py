@@ -4,6 +4,7 @@ import ctypes
 import os
 import signal
 import time
+import warnings
 
 from visiontool import prepare as real
 from visiontool.prepare import Prepared
@@ -31,6 +32,7 @@ def prepare(path, recipe, *, plain_only=False):
         case "print":
             os.write(1, b"noise" * 1000)
             print("noise", flush=True)
+            warnings.warn("noise", stacklevel=1)
             assert os.read(0, 100) == b""
         case "pid":
             return Prepared(path, error=str(os.getpid()))

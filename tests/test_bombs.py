@@ -98,6 +98,9 @@ def test_a_jpeg_above_the_limit_is_read_where_it_is_decoded_below_it(tmp_path):
     path = saved(tmp_path, "a.jpg", Image.new("RGB", (1600, 800), RED))
     limits, too_many = Limits(max_pixels=800 * 400), "1600x800 is 1,280,000 pixels, the limit is 320,000 (--max-pixels)"
     assert open_image(path, resize_to=200, limits=limits).image.size == (800, 400)
+    data, thumbnail = encoded(Image.new("RGB", (1600, 800)), "JPEG"), encoded(corners(8), "JPEG", progressive=True)
+    with_thumbnail = data[:2] + b"\xff\xe5" + struct.pack(">H", 2 + len(thumbnail)) + thumbnail + data[2:] + thumbnail
+    assert open_image(with_thumbnail, resize_to=200, limits=limits).image.size == (800, 400)
     assert error_of(path, resize_to=201, limits=limits) == too_many
     assert error_of(path, limits=limits) == too_many
     small = Limits(max_pixels=800 * 400 - 1)

@@ -110,7 +110,8 @@ def test_a_worker_answers_what_this_process_would(tmp_path, recipe):
             assert theirs.decode_s > 0
 
 
-def test_a_library_may_print_and_read(folder):
+def test_a_library_may_print_warn_and_read(folder, monkeypatch):
+    monkeypatch.setenv("PYTHONWARNINGS", "error")
     (answer,) = answers_of(["print.png"])
     assert answer.pixels[0, 0].tolist() == [255, 0, 0]
 

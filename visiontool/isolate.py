@@ -10,6 +10,7 @@ import pickle
 import signal
 import subprocess
 import sys
+import warnings
 from collections.abc import Callable
 from typing import Any
 
@@ -132,6 +133,7 @@ def serve() -> None:
     answers = os.fdopen(os.dup(1), "wb", closefd=False)
     os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
     os.dup2(2, 1)  # so that a library that prints does not print into an answer
+    warnings.simplefilter("ignore")  # which PYTHONWARNINGS may have made errors
     _die_with_parent()
     memory, function = pickle.load(requests)
     _limit_memory(memory)
