@@ -10,11 +10,11 @@ from typing import NamedTuple
 
 import numpy as np
 import pytest
-from oddities import bitmap, bmp, broken_pictures, chunk, good_pictures, plain_pictures, png
+from oddities import bitmap, bmp, broken_pictures, good_pictures
 from pictures import RED, corners, encoded, error_of, exif, outcome_of, pixels, saved, written
 from PIL import Image
 
-from visiontool.images import Limits, Picture, bombs, open_image, tiff_header
+from visiontool.images import Limits, Picture, bombs, open_image
 
 # Limits
 
@@ -98,6 +98,9 @@ def test_a_jpeg_above_the_limit_is_read_where_it_is_decoded_below_it(tmp_path):
     path = saved(tmp_path, "a.jpg", Image.new("RGB", (1600, 800), RED))
     limits, too_many = Limits(max_pixels=800 * 400), "1600x800 is 1,280,000 pixels, the limit is 320,000 (--max-pixels)"
     assert open_image(path, resize_to=200, limits=limits).image.size == (800, 400)
+    data, thumbnail = encoded(Image.new("RGB", (1600, 800)), "JPEG"), encoded(corners(8), "JPEG", progressive=True)
+    with_thumbnail = data[:2] + b"\xff\xe5" + struct.pack(">H", 2 + len(thumbnail)) + thumbnail + data[2:] + thumbnail
+    assert open_image(with_thumbnail, resize_to=200, limits=limits).image.size == (800, 400)
     assert error_of(path, resize_to=201, limits=limits) == too_many
     assert error_of(path, limits=limits) == too_many
     small = Limits(max_pixels=800 * 400 - 1)
@@ -204,101 +207,21 @@ def test_floats_are_scaled_without_a_second_copy(tmp_path):
     assert cost.megabytes < 260
 
 
-# Files of more parts than pictures have
-
-
-def fewer(monkeypatch: pytest.MonkeyPatch, **limits: int) -> None:
-    for name, value in limits.items():
-        monkeypatch.setattr(tiff_header if hasattr(tiff_header, name) else bombs, name, value)
-
-
-def with_segments(data: bytes, *segments: bytes) -> bytes:
-    """A JPEG with `segments` put in front of its own."""
-    return data[:2] + b"".join(segments) + data[2:]
-
-
-def with_chunks(*chunks: bytes) -> bytes:
-    return png(1, 1, b"\0\1\2\3", *chunks)
-
-
-def photoshop(notes: int) -> bytes:
-    return b"\xff\xed" + struct.pack(">H", 16 + 12 * notes) + b"Photoshop 3.0\0" + b"8BIM\0\1\0\0\0\0\0\0" * notes
-
-
-JPEG, GIF, JP2 = (plain_pictures()[name] for name in ("a.jpg", "a.gif", "a.jp2"))
-GIF_IMAGE = GIF.index(b",", 13 + 768 if GIF[10] & 7 == 7 else 13)
-CODESTREAM = JP2.index(b"\xff\x4f\xff\x51")
-
-
-def gif_with(parts: bytes) -> bytes:
-    return GIF[:GIF_IMAGE] + parts + GIF[GIF_IMAGE:]
-
-
-@pytest.mark.parametrize(
-    ("limit", "words", "make"),
-    [
-        ("MAX_PARTS", "20 segments", lambda n: with_segments(JPEG, *[b"\xff\xe5\0\2"] * (n - 8))),
-        ("MAX_FILLER_BYTES", "20 bytes between its segments", lambda n: with_segments(JPEG, b"\xff" * n)),
-        (
-            "MAX_FILLER_BYTES",
-            "20 bytes between its segments",
-            lambda n: with_segments(JPEG, b"\xff\xe5\0\2" + bytes(n)),
-        ),
-        ("MAX_PARTS", "20 Photoshop notes", lambda n: with_segments(JPEG, photoshop(n))),
-        ("MAX_PARTS", "20 chunks", lambda n: with_chunks(*[chunk(b"prVt", b"")] * (n - 2))),
-        ("MAX_PARTS", "20 chunks", lambda n: with_chunks(*[chunk(b"IDAT", b"")] * (n - 2))),
-        ("MAX_PACKED_TEXTS", "20 compressed texts", lambda n: with_chunks(*[chunk(b"zTXt", b"k\0\0")] * n)),
-        ("MAX_PACKED_TEXTS", "20 compressed texts", lambda n: with_chunks(*[chunk(b"iTXt", b"k\0\0\0\0\0")] * n)),
-        ("MAX_SUB_BLOCKS", "20 sub-blocks", lambda n: gif_with(b"!\xfe" + b"\1a" * (n - 3) + b"\0")),
-        ("MAX_SUB_BLOCKS", "20 sub-blocks", lambda n: gif_with(b"!\xfe\0" * (n - 2))),
-        ("MAX_SUB_BLOCKS", "20 sub-blocks", lambda n: gif_with(b"!\1\0" + b"\1a" * (n - 3) + b"\0")),
-        ("MAX_SUB_BLOCKS", "20 sub-blocks", lambda n: gif_with(b"?" * (n - 2))),
-        ("MAX_SUB_BLOCKS", "20 sub-blocks", lambda n: GIF[:-1] + b"!\xfe" + b"\1a" * (n - 3) + b"\0;"),
-        ("MAX_PARTS", "20 boxes", lambda n: JP2[:32] + b"\0\0\0\x08free" * (n - 3) + JP2[32:]),
-        (
-            "MAX_PARTS",
-            "20 segments",
-            lambda n: JP2[CODESTREAM:][:51] + b"\xff\x64\0\2" * (n - 4) + JP2[CODESTREAM:][51:],
-        ),
-    ],
-)
-def test_more_parts_than_any_picture_has_are_refused(tmp_path, monkeypatch, limit, words, make):
-    fewer(monkeypatch, **{limit: 20})
-    enough = written(tmp_path, "a", make(20))
-    assert "unlike any" not in str(outcome_of(enough))
-    too_many = written(tmp_path, "b", make(21))
-    assert error_of(too_many) == f"has more than {words}, unlike any real picture"
-    monkeypatch.undo()
-    assert isinstance(outcome_of(too_many), Picture)
-
-
-def test_tables_and_headers_of_absurd_size_are_refused(tmp_path, monkeypatch):
-    jpeg, jp2 = written(tmp_path, "a.jpg", JPEG), written(tmp_path, "a.jp2", JP2)
-    fewer(monkeypatch, MAX_TABLE_BYTES=2 * 67, MAX_HEADER_BYTES=45)
-    assert isinstance(outcome_of(jpeg), Picture)
-    assert isinstance(outcome_of(jp2), Picture)
-    fewer(monkeypatch, MAX_TABLE_BYTES=2 * 67 - 1, MAX_HEADER_BYTES=44)
-    assert error_of(jpeg) == "has more than 133 bytes of tables, unlike any real picture"
-    assert error_of(jp2) == "has more than 44 bytes of header, unlike any real picture"
-
-
-def test_a_jpeg_has_one_header(tmp_path):
-    start = JPEG.index(b"\xff\xc0")
-    header = JPEG[start : start + 19]
-    words = "has more than 1 header, unlike any real picture"
-    assert error_of(written(tmp_path, "a.jpg", with_segments(JPEG, header))) == words
+# Told before anything is decoded
 
 
 def test_scans_are_counted_for_a_jpeg_that_is_kept_whole(tmp_path, monkeypatch):
     data = encoded(Image.new("L", (8, 8)), "JPEG", progressive=True)
     own = data.count(b"\xff\xda")
     path = written(tmp_path, "a.jpg", data)
-    fewer(monkeypatch, MAX_SCANS=own)
+    monkeypatch.setattr(bombs, "MAX_SCANS", own)
     assert isinstance(outcome_of(path), Picture)
-    fewer(monkeypatch, MAX_SCANS=own - 1)
+    monkeypatch.setattr(bombs, "MAX_SCANS", own - 1)
     assert error_of(path) == f"has more than {own - 1} scans, unlike any real picture"
     # A second JPEG behind the first is no scan of it where the first is done in one.
-    assert isinstance(outcome_of(written(tmp_path, "b.jpg", JPEG + data * 3)), Picture)
+    assert isinstance(
+        outcome_of(written(tmp_path, "b.jpg", encoded(Image.new("L", (8, 8)), "JPEG") + data * 3)), Picture
+    )
 
 
 def test_fewer_scans_are_allowed_the_bigger_the_picture(tmp_path):
@@ -309,70 +232,12 @@ def test_fewer_scans_are_allowed_the_bigger_the_picture(tmp_path):
     assert isinstance(outcome_of(path, limits=Limits(max_pixels=7 * 1024)), Picture)
 
 
-@pytest.mark.filterwarnings("ignore::UserWarning:PIL")
-def test_more_exif_than_any_jpeg_has_is_refused(tmp_path, monkeypatch):
-    part = b"\xff\xe1\0\x0cExif\0\0MM\0*"
-    path = written(tmp_path, "a.jpg", with_segments(JPEG, part, part, part))
-    assert isinstance(outcome_of(path), Picture)
-    fewer(monkeypatch, MAX_EXIF_BYTES=30)
-    assert error_of(path) == "has more than 30 bytes of EXIF, unlike any real picture"
-    assert isinstance(outcome_of(written(tmp_path, "b.jpg", with_segments(JPEG, part, part))), Picture)
-
-
 def test_exif_of_absurd_size_costs_the_orientation(tmp_path, monkeypatch):
     path = saved(tmp_path, "b.png", corners(), exif=exif(3))
     upright, as_stored = pixels(open_image(corners().rotate(180))), pixels(open_image(corners()))
     assert pixels(open_image(path)) == upright
-    monkeypatch.setattr("visiontool.images.MAX_EXIF_BYTES", 10)
+    monkeypatch.setattr("visiontool.images._MAX_EXIF_BYTES", 10)
     assert pixels(open_image(path)) == as_stored
-
-
-def tags_of(*entries: tuple[int, int, int, int], below: bytes = b"") -> bytes:
-    """A gray TIFF of one pixel with other entries (tag, type, values, value or place) too, and `below` at its end."""
-    own = [
-        (256, 4, 1, 1),
-        (257, 4, 1, 1),
-        (258, 4, 1, 8),
-        (259, 4, 1, 1),
-        (262, 4, 1, 1),
-        (273, 4, 1, 8),
-        (279, 4, 1, 1),
-    ]
-    packed = b"".join(struct.pack("<HHII", *entry) for entry in (*own, *entries))
-    return b"II*\0" + struct.pack("<IH", 8, len(own) + len(entries)) + packed + bytes(4) + below
-
-
-@pytest.mark.filterwarnings("ignore::UserWarning:PIL")
-def test_values_in_the_tags_of_a_tiff_are_counted(tmp_path, monkeypatch):
-    fewer(monkeypatch, MAX_VALUES=40)
-    words = "has more than 40 values in its tags, unlike any real picture"
-    numbers = bytes(8 * 40)
-    at = len(tags_of((282, 5, 1, 0)))
-    assert isinstance(outcome_of(written(tmp_path, "a.tif", tags_of((282, 5, 33, at), below=numbers))), Picture)
-    assert error_of(written(tmp_path, "b.tif", tags_of((282, 5, 34, at), below=numbers))) == words
-    # Those that lie outside of the file are left out by Pillow; bytes and texts stay what they are.
-    for kind, values in ((5, 10**9), (4, 81), (2, 300), (7, 300), (99, 300)):
-        path = written(tmp_path, "c.tif", tags_of((50000, kind, values, at), below=numbers))
-        assert isinstance(outcome_of(path), Picture), kind
-
-
-@pytest.mark.filterwarnings("ignore::UserWarning:PIL")
-def test_values_below_the_tags_of_a_tiff_are_counted(tmp_path, monkeypatch):
-    numbers = bytes(8 * 40)
-    for pointer in (34665, 34853):
-        exif_at = len(tags_of((pointer, 4, 1, 0)))
-        directory = struct.pack("<HHHII", 1, 33434, 5, 34, exif_at + 18) + bytes(4) + numbers
-        path = written(tmp_path, "a.tif", tags_of((pointer, 4, 1, exif_at), below=directory))
-        assert isinstance(outcome_of(path), Picture)
-        with monkeypatch.context() as patched:
-            patched.setattr(tiff_header, "MAX_VALUES", 40)
-            assert "40 values" in error_of(path)
-    nested = struct.pack("<HHHII", 1, 33434, 5, 34, exif_at + 36) + bytes(4) + numbers
-    below = struct.pack("<HHHII", 1, 40965, 4, 1, exif_at + 18) + bytes(4) + nested
-    path = written(tmp_path, "b.tif", tags_of((34665, 4, 1, exif_at), below=below))
-    assert isinstance(outcome_of(path), Picture)
-    fewer(monkeypatch, MAX_VALUES=40)
-    assert "40 values" in error_of(path)
 
 
 @pytest.mark.parametrize(
@@ -380,7 +245,7 @@ def test_values_below_the_tags_of_a_tiff_are_counted(tmp_path, monkeypatch):
     [
         ("bomb_header.png", "2147483647x2147483647 is "),
         ("bomb_screen.gif", "65535x65535 is 4,294,836,225 pixels, the limit is 100,000,000 (--max-pixels)"),
-        ("bomb_frame.gif", "65535x65535 is "),
+        ("bomb_frame.gif", "more pixels than the limit of 100,000,000 (--max-pixels)"),
         ("bomb_png.ico", "30000x30000 is "),
         ("bomb_bmp.ico", "30000x30000 is "),
         ("bomb_ico.ico", "truncated or damaged: "),
@@ -405,11 +270,9 @@ def test_values_below_the_tags_of_a_tiff_are_counted(tmp_path, monkeypatch):
         ("bomb_scans.jpg", "has more than 1,000 scans, unlike any real picture"),
         ("bomb_tiles.tif", "tiles of 30000x30000 pixels, the limit is 100,000,000 (--max-pixels)"),
         ("bomb_size.tif", "4294967295x4294967295 is "),
-        ("bomb_tags.tif", "has more than 65,535 tags, unlike any real picture"),
         ("bomb_size.bmp", "2147483647x2147483647 is "),
         ("bomb_negative.bmp", "4294967291x2147483648 is "),
         ("bomb_header.ppm", "999999999x999999999 is "),
-        ("bomb_endless_header.ppm", "truncated or damaged: Reached EOF while reading header"),
     ],
 )
 def test_each_bomb_is_refused_in_its_own_words(tmp_path, name, words):
@@ -417,7 +280,7 @@ def test_each_bomb_is_refused_in_its_own_words(tmp_path, name, words):
 
 
 def test_what_python_decodes_is_limited_by_its_bytes_too(tmp_path, monkeypatch):
-    fewer(monkeypatch, MAX_SLOW_SAMPLES=2000)
+    monkeypatch.setattr(bombs, "MAX_SLOW_SAMPLES", 2000)
     good = bmp(bitmap(2, 1, 8, 1, bytes(1024) + b"\2\0\0\1"), colors=256)
     assert isinstance(outcome_of(written(tmp_path, "a.bmp", good)), Picture)
     assert "too big for a BMP with run lengths" in error_of(written(tmp_path, "b.bmp", good + bytes(1000)))

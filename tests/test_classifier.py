@@ -318,7 +318,7 @@ def test_threads_and_draft_are_passed_on(color_model, tmp_path, monkeypatch):
     real = module.open_image
     monkeypatch.setattr(module, "open_image", lambda image, **options: asked.append(options) or real(image, **options))
     classifier.predict([save_picture(tmp_path / "a.jpg", RED, (64, 64))])
-    assert asked == [{"resize_to": 8, "limits": limits}]
+    assert asked == [{"resize_to": 8, "limits": limits, "plain_only": True}]
 
 
 def test_a_word_that_is_none_of_an_options_is_told_at_once(color_model):

@@ -6,12 +6,12 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
 from conftest import BLUE, GREEN, RED, save_color_pictures, save_picture
 from oddities import broken_pictures, make_oddities
+from test_isolate import WITH_WORKERS
 
 
 @pytest.fixture
@@ -86,34 +86,20 @@ def test_pixels_and_bytes_are_limited(predict, pictures):
 
 @pytest.mark.parametrize("copies", [0, 80], ids=["threads", "processes"])
 def test_a_picture_that_takes_too_long_is_given_up(color_model, pictures, copies):
-    """A decoder that sleeps for a minute, in this process or in its own."""
+    """A decoder that hangs, in this process or in its own."""
     for index in range(copies):
         os.link(pictures / "1.png", pictures / f"copy{index}.png")
-    save_picture(pictures / "4slow.bmp", RED)
-    code = (
-        "import sys, time\n"
-        "import visiontool.isolate, visiontool.prepare as prepare\n"
-        "real = prepare.open_image\n"
-        "def slow(path, **options):\n"
-        "    time.sleep(60 if 'slow' in str(path) else 0)\n"
-        "    return real(path, **options)\n"
-        "prepare.open_image = slow\n"
-    )
-    start = f"{code}sys.path[:] = {{path!r}}\nvisiontool.isolate.serve({{parent}})"
-    main = f"visiontool.isolate._START = {start!r}\nfrom visiontool.__main__ import main\nmain()"
-    ran = subprocess.run(
-        [sys.executable, "-c", code + main, "predict", str(pictures), "-m", str(color_model), "--timeout", "1"],
-        capture_output=True,
-        text=True,
-        timeout=50,
-    )
+    save_picture(pictures / "hang.bmp", RED)
+    code = f"{WITH_WORKERS}\nfrom visiontool.__main__ import main\nmain()"
+    command = [sys.executable, "-c", code, "predict", str(pictures), "-m", str(color_model), "--timeout", "1"]
+    ran = subprocess.run(command, capture_output=True, text=True, timeout=50)
     assert ran.returncode == 7, ran.stderr
     rows = rows_of(ran.stdout)
     assert len(rows) == 10 + copies
     (slow,) = [row for row in rows if row["status"] == "error"]
-    assert Path(slow["path"]).name == "4slow.bmp"
+    assert Path(slow["path"]).name == "hang.bmp"
     assert "took longer than 1 s" in slow["error"]
-    assert names_of(ran.stdout)[:6] == ["0.png", "1.png", "2.png", "3.png", "4.png", "4slow.bmp"]
+    assert names_of(ran.stdout)[:6] == ["0.png", "1.png", "2.png", "3.png", "4.png", "5.png"]
 
 
 def test_many_pictures_give_the_rows_that_few_give(predict, pictures):
@@ -244,42 +230,28 @@ def test_a_full_disk_ends_sorting_with_exit_1_and_the_rest_where_it_was(color_mo
 @pytest.mark.slow
 @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="needs what only Unix has")
 def test_a_folder_of_everything_odd_gives_a_row_each(color_model, tmp_path):
-    """What lies about in /dev and in folders that nobody has cleaned; opened in this process and in others."""
+    """What lies about in /dev and in folders that nobody has cleaned."""
     folder = tmp_path / "odd"
     folder.mkdir()
     expected = make_oddities(folder)
     del expected["link_to_dev_stdin.png"]  # leads somewhere else there than here
     (folder / "link_to_dev_stdin.png").unlink()
-    for count in (0, 80):  # the second time in processes of their own
-        for index in range(count):
-            save_picture(tmp_path / "more" / f"{index}.png", RED)
-        inputs = [os.path.join(folder, name) for name in expected] + [str(tmp_path / "more")] * bool(count)
-        start = time.monotonic()
-        ran = subprocess.run(
-            [sys.executable, "-m", "visiontool", "predict", *inputs, "-m", str(color_model), "--format", "jsonl"],
-            capture_output=True,
-            input=b"",
-            timeout=300,
-        )
-        assert ran.returncode == 7, ran.stderr
-        said = ran.stderr.splitlines()  # the model and the summary: no trace, and nothing that a library says
-        told = (b"No picture was found in ", b"Left out: ")
-        assert [line for line in said if not line.startswith(told)] == [said[0], said[-1]]
-        assert time.monotonic() - start < 60
-        found = {}
-        for row in rows_of(ran.stdout):
-            path = os.fsdecode(base64.b64decode(row["path_b64"])) if "path_b64" in row else row["path"]
-            real = os.path.realpath(path)  # a file that several names lead to is done once
-            assert real not in found
-            found[real] = row
-        for name, status in expected.items():
-            path = folder / name
-            if not path.is_dir():  # walked, and no input by itself
-                row = found[os.path.realpath(path)]
-                assert row["status"] == status, row
-                assert status == "ok" or len(row["error"]) > 5
-        files = {os.path.realpath(folder / name) for name in expected if not (folder / name).is_dir()}
-        assert len(found) == len(files) + count
+    inputs = [os.path.join(folder, name) for name in expected]
+    command = [sys.executable, "-m", "visiontool", "predict", *inputs, "-m", str(color_model), "--format", "jsonl"]
+    ran = subprocess.run(command, capture_output=True, input=b"", timeout=60)
+    assert ran.returncode == 7, ran.stderr
+    said = ran.stderr.splitlines()  # the model and the summary: no trace, and nothing that a library says
+    told = (b"No picture was found in ", b"Left out: ")
+    assert [line for line in said if not line.startswith(told)] == [said[0], said[-1]]
+    rows = rows_of(ran.stdout)
+    paths = [os.fsdecode(base64.b64decode(row["path_b64"])) if "path_b64" in row else row["path"] for row in rows]
+    found = dict(zip(map(os.path.realpath, paths), rows, strict=True))  # a file that several names lead to is done once
+    files = {name: status for name, status in expected.items() if not (folder / name).is_dir()}
+    for name, status in files.items():
+        row = found[os.path.realpath(folder / name)]
+        assert row["status"] == status, row
+        assert status == "ok" or len(row["error"]) > 5
+    assert len(rows) == len({os.path.realpath(folder / name) for name in files})
 
 
 @pytest.mark.slow

@@ -1,7 +1,7 @@
 """Classifier: a model file, ready to answer."""
 
 import os
-from collections.abc import Generator, Iterable, Sequence
+from collections.abc import Generator, Iterable, Sequence, Sized
 from contextlib import closing
 from dataclasses import replace
 from functools import partial
@@ -18,8 +18,8 @@ from visiontool import preprocess, runtime, store
 from visiontool.errors import ModelError, PictureError, UsageError
 from visiontool.images import DEFAULT_LIMITS, ImageSource, Limits
 from visiontool.network import Network
-from visiontool.pipeline import Opening, StageTimes, batches, cores, prepared, run_ahead
-from visiontool.prepare import Prepared, Recipe, prepare
+from visiontool.pipeline import FEW, Opening, StageTimes, batches, cores, prepared, run_ahead
+from visiontool.prepare import Prepared, Recipe
 from visiontool.result import Prediction, Result
 from visiontool.spec import MANIFEST_KEY, CropMode, ModelSpec
 
@@ -156,7 +156,8 @@ class Classifier:
             One result for each input, in order. A picture that cannot be read gives a result with an `error`; nothing
             is raised for it.
         """
-        return list(self.predict_stream(images, top_k=top_k, min_probability=min_probability))
+        many = isinstance(images, Sized) and len(images) > FEW
+        return list(self.predict_stream(images, top_k=top_k, min_probability=min_probability, isolate=many))
 
     def predict_stream(
         self,
@@ -183,14 +184,15 @@ class Classifier:
                 together; None is 1 then.
             workers: files opened at the same time; None for one a core.
             timeout: seconds after which a file that is being opened is given up, with an error.
-            isolate: opens files in processes of their own: what hangs or crashes the decoder costs one result, and
-                a process may take no more memory than a picture within the limits needs. Worth its start, a tenth of
-                a second or two, for more than about a hundred pictures.
+            isolate: opens all files in processes of their own, not only those that are neither JPEG, PNG, WebP nor
+                BMP: what hangs or crashes the decoder costs one result, and a process may take no more memory than a
+                picture within the limits needs. Worth its start, a tenth of a second or two, for more than about a
+                hundred pictures.
             times: is added to, for those who want to know what takes the time.
 
         Raises:
             UsageError: a number out of range, or one picture where a list of pictures is expected.
-            VisiontoolError: `isolate`, and no process could be started.
+            VisiontoolError: no process could be started to open a file in.
         """
         batch_size = self.batch_size(batch_size)
         if top_k < 1 or batch_size < 1 or (workers is not None and workers < 1):
@@ -281,12 +283,14 @@ class Classifier:
     def _outputs(self, images: Iterable[ImageSource], output: str) -> NDArray[np.float32]:
         chunks: list[NDArray[np.float32]] = []
         full = 0
-        for batch in batches((prepare(image, self._recipe) for image in _listed(images)), self.batch_size(None)):
-            full = max(full, len(batch))
-            for item in batch:
-                if item.error is not None:
-                    raise PictureError(f"{item.path or 'picture'}: {item.error}")
-            chunks.append(self._network.run_all(batch, output, pad_to=full))
+        size = self.batch_size(None)
+        with closing(prepared(_listed(images), self._recipe, Opening(cores()), size)) as items:
+            for batch in batches(items, size):
+                full = max(full, len(batch))
+                for item in batch:
+                    if item.error is not None:
+                        raise PictureError(f"{item.path or 'picture'}: {item.error}")
+                chunks.append(self._network.run_all(batch, output, pad_to=full))
         if chunks:
             return np.concatenate(chunks)
         shape = next(port.shape for port in self._opened.outputs if port.name == output)

@@ -17,19 +17,24 @@ import numpy as np
 from numpy.typing import NDArray
 
 from visiontool.errors import DataError, VisiontoolError
-from visiontool.images import ImageSource
+from visiontool.images import ImageSource, NotPlainError
+from visiontool.isolate import EndedError, Worker
 from visiontool.prepare import Prepared, Recipe, prepare
 
 T = TypeVar("T")
 U = TypeVar("U")
 
-# Up to so many pictures are opened in threads of this process. For more it pays to start processes that open them, and
-# to run the network once a core (docs/design.md).
+# Up to so many pictures, the plain ones are opened in threads of this process. For more it pays to start processes that
+# open them, and to run the network once a core (docs/design.md).
 FEW = 64
 TIMEOUT_S = 10.0  # for one picture, where nobody says
 _CPU_MAX = "/sys/fs/cgroup/cpu.max"
 _WATCH_S = 0.2  # how often overdue pictures are looked for
 _END_TIMEOUT_S = 0.5
+# What a worker may take beside the interpreter: the hungriest decoder, that of JPEG 2000, holds a pixel in 4 channels
+# of 4 bytes, and what it gives is converted, laid over white and turned.
+_MEMORY_BASE = 2**30
+_MEMORY_PER_PIXEL = 32
 
 
 @dataclass
@@ -61,7 +66,9 @@ class Opening(NamedTuple):
     timeout: float | None = None
     """Seconds after which a picture is given up."""
     isolate: bool = False
-    """Whether in processes of their own (`isolate.py`) and not in threads of this one."""
+    """Whether all files are opened in processes of their own (`isolate.py`), and not only those that are neither JPEG,
+    PNG, WebP nor BMP.
+    """
 
 
 class _Task(NamedTuple):
@@ -78,11 +85,8 @@ class _Opener(threading.Thread):
         self._tasks = tasks
         self._recipe = recipe
         self._timeout = opening.timeout
-        self._worker = None
-        if opening.isolate:
-            from visiontool.isolate import Worker
-
-            self._worker = Worker(recipe)
+        self._isolate = opening.isolate
+        self._worker: Worker | None = None
         self._lock = threading.Lock()
         self._current: _Task | None = None
         self._seconds = 0.0  # since the current one was begun
@@ -90,24 +94,51 @@ class _Opener(threading.Thread):
 
     def run(self) -> None:
         while not self._is_over and (task := self._tasks.get()) is not None:
-            self._serve(task)
+            try:
+                settle = partial(task.prepared.set_result, self._answer(task))
+            except BaseException as error:
+                settle = partial(task.prepared.set_exception, error)
+            with self._lock:
+                self._current = None
+                if not self._is_over:
+                    settle()
         if self._worker is not None:
             self._worker.close()
 
-    def _serve(self, task: _Task) -> None:
+    def _answer(self, task: _Task) -> Prepared:
+        if not self._isolate:
+            self._begin(task)
+            with contextlib.suppress(NotPlainError):
+                return prepare(task.path, self._recipe, plain_only=True)
+        worker = self._running()
+        self._begin(task)
+        path, start = os.fspath(task.path), time.perf_counter()
         try:
-            if self._worker is not None:
-                self._worker.start()  # not in the picture's time
-            with self._lock:
-                self._current, self._seconds = task, 0.0
-            answer = prepare(task.path, self._recipe) if self._worker is None else self._worker.prepare(task.path)
-            settle = partial(task.prepared.set_result, answer)
-        except BaseException as error:
-            settle = partial(task.prepared.set_exception, error)
+            answer: Prepared = worker.call(path)
+            return answer
+        except EndedError as ended:
+            self._worker = None
+            error = f"the process that opened it {ended}"
+            return Prepared(path, error=error, decode_s=time.perf_counter() - start)
+
+    def _begin(self, task: _Task) -> None:
         with self._lock:
-            self._current = None
-            if not self._is_over:
-                settle()
+            self._current, self._seconds = task, 0.0
+
+    def _running(self) -> Worker:
+        """The process, which starts where none is running; that is in no picture's time."""
+        worker = self._worker
+        if worker is None or not worker.is_alive():
+            if worker is not None:
+                worker.close()
+            memory = _MEMORY_BASE + _MEMORY_PER_PIXEL * self._recipe.limits.max_pixels
+            worker = Worker(partial(prepare, recipe=self._recipe), memory)
+            with self._lock:
+                self._worker, self._current = worker, None
+                if self._is_over:
+                    worker.kill()
+            worker.start()
+        return worker
 
     def tick(self, passed: float) -> bool:
         """Counts the seconds that passed. True where they were too many for its picture, and it is over."""
@@ -125,14 +156,15 @@ class _Opener(threading.Thread):
 
     def end(self) -> None:
         """Has it end: at once with a process, without one after its picture, since a thread cannot be killed."""
-        self._is_over = True
-        if self._worker is not None:
-            self._worker.kill()
+        with self._lock:
+            self._is_over = True
+            if self._worker is not None:
+                self._worker.kill()
 
 
 class Openers:
     """Threads that prepare pictures (`_Opener`). One whose picture takes longer than the timeout is given up, and
-    another takes its place.
+    another, with a process, takes its place.
 
     Raises:
         VisiontoolError: no thread or process could be started; by `submit` and by what it gives.
@@ -140,8 +172,8 @@ class Openers:
 
     def __init__(self, recipe: Recipe, opening: Opening) -> None:
         self._tasks: queue.SimpleQueue[_Task | None] = queue.SimpleQueue()
-        self._new = partial(_Opener, self._tasks, recipe, opening)
-        self._most = opening.workers
+        self._new = partial(_Opener, self._tasks, recipe)
+        self._opening = opening
         self._openers: list[_Opener] = []
         self._is_closed = threading.Event()
         self._watch = threading.Thread(target=self._replace_overdue, name="visiontool-watch", daemon=True)
@@ -150,8 +182,8 @@ class Openers:
 
     def submit(self, path: str | os.PathLike[str]) -> "Future[Prepared]":
         """Has the picture at `path` prepared."""
-        if len(self._openers) < self._most:
-            opener = self._new()
+        if len(self._openers) < self._opening.workers:
+            opener = self._new(self._opening)
             _start(opener)
             self._openers.append(opener)
         task = _Task(path, Future())
@@ -179,7 +211,8 @@ class Openers:
             for place, opener in enumerate(self._openers):
                 if opener.tick(passed):
                     with contextlib.suppress(VisiontoolError):  # tried again next time
-                        another = self._new()
+                        # What hangs in a thread goes on to take time and memory there. One is enough.
+                        another = self._new(self._opening._replace(isolate=True))
                         _start(another)
                         self._openers[place] = another
 

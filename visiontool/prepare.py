@@ -10,7 +10,7 @@ from PIL import Image
 
 from visiontool import preprocess
 from visiontool.errors import PictureError, UsageError
-from visiontool.images import ImageSource, Limits, OnTruncated, open_image
+from visiontool.images import ImageSource, Limits, NotPlainError, OnTruncated, open_image
 from visiontool.spec import ModelSpec
 
 if TYPE_CHECKING:
@@ -59,16 +59,17 @@ class Prepared(NamedTuple):
     """Of a picture that was read, where the recipe has views."""
 
 
-def prepare(source: ImageSource, recipe: Recipe) -> Prepared:
+def prepare(source: ImageSource, recipe: Recipe, *, plain_only: bool = False) -> Prepared:
     """Opens a picture and fits it. A picture that cannot be read is no exception but has an `error`.
 
     Raises:
         UsageError: `source` is no picture at all (`images.open_image`).
+        NotPlainError: `plain_only`, and it is a picture of another format.
     """
     path = os.fspath(source) if isinstance(source, str | os.PathLike) else None
     start = time.perf_counter()
     try:
-        picture = open_image(source, resize_to=recipe.resize_to, limits=recipe.limits)
+        picture = open_image(source, resize_to=recipe.resize_to, limits=recipe.limits, plain_only=plain_only)
         opened = time.perf_counter()
         if recipe.views:
             pixels, look = _views_of(picture.image, recipe)
@@ -76,6 +77,8 @@ def prepare(source: ImageSource, recipe: Recipe) -> Prepared:
             pixels, look = preprocess.whole(picture.image, recipe.fit_options), None
         else:
             pixels, look = preprocess.fit(picture.image, **recipe.fit_options), None
+    except NotPlainError:
+        raise
     except PictureError as error:
         return Prepared(path, error=str(error), decode_s=time.perf_counter() - start)
     except MemoryError:

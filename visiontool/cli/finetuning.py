@@ -10,7 +10,7 @@ import click
 
 from visiontool.cli.output import telling
 from visiontool.cli.text import counted, json_text, printable, say
-from visiontool.errors import DataError, PictureError, UsageError
+from visiontool.errors import DataError, UsageError
 
 if TYPE_CHECKING:
     from visiontool.finetune import Run, Settings
@@ -94,26 +94,23 @@ def write_preview(file: Path, wanted: "Settings", *, model: "str | Path | None",
         raise UsageError(f"--preview-augment {file}: expected the name of a PNG file")
     from visiontool import augment
     from visiontool.finetune import open_model, read_data
-    from visiontool.images import open_image
-    from visiontool.look import look_at
+    from visiontool.pipeline import TIMEOUT_S, Opening, cores, prepared
     from visiontool.prepare import Recipe
 
     views = augment.views(min(wanted.views, _COLUMNS), wanted.augment, wanted.seed)
     classifier = open_model(wanted, None if model is None else Path(model), limits)
     samples = [sample for sample in read_data(wanted, classifier).samples if sample.split in (None, "train")]
-    recipe = Recipe.of(classifier.spec, limits)
+    recipe = Recipe.of(classifier.spec, limits, tuple(views))
+    count = min(_PREVIEWED, len(samples))
+    some = [samples[place * len(samples) // count] for place in range(count)]
     rows = []
-    for place in range(min(_PREVIEWED, len(samples))):
-        sample = samples[place * len(samples) // min(_PREVIEWED, len(samples))]
-        try:
-            image = open_image(sample.path, resize_to=recipe.resize_to, limits=limits).image
-        except PictureError as error:
-            if wanted.on_bad == "skip":
-                continue
+    items = prepared([sample.path for sample in some], recipe, Opening(cores(), TIMEOUT_S), count)
+    for sample, opened in zip(some, list(items), strict=True):
+        if opened.pixels is not None:
+            rows.append((sample.name, [*opened.pixels]))
+        elif wanted.on_bad != "skip":
             skip = "--on-bad skip leaves out pictures that cannot be read."
-            raise DataError(f"{sample.path}: {error}\n{skip}") from None
-        pixels = augment.render_all(image, views, look_at(image).pixels, recipe.fit_options)
-        rows.append((sample.name, [*pixels]))
+            raise DataError(f"{sample.path}: {opened.error}\n{skip}")
     if not rows:
         raise DataError(f"{wanted.data}: there is no picture for training to draw, or none that can be read")
     sheet = augment.sheet(rows, [_heading(view) for view in views])

@@ -1,9 +1,9 @@
 """The only code that opens picture files: any picture that can be trusted becomes upright 8-bit RGB.
 
 Every byte of a file is taken for hostile: what a file is, is told by its first bytes and not by its name
-(`kinds`); only formats that are listed are ever handed to a decoder; size, pixels and the number of parts are
-limited before anything is decoded (`bombs`); and whatever a decoder raises becomes a `PictureError` in words. All of it
-may be called from many threads at once.
+(`kinds`); only formats that are listed are ever handed to a decoder; size and pixels are limited before anything is
+decoded (`bombs`); and whatever a decoder raises becomes a `PictureError` in words. What a decoder may cost beyond that
+is limited by the processes of `pipeline`. All of it may be called from many threads at once.
 """
 
 import math
@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageChops
 
 from visiontool.errors import PictureError, UsageError, missing_extra
-from visiontool.images.bombs import MAX_EXIF_BYTES, check_decoder, check_parts, check_pixels
+from visiontool.images.bombs import check_decoder, check_pixels, check_scans, check_webp
 from visiontool.images.kinds import plugin_for
 from visiontool.images.mend import JPEG_END, NO_END, mended
 from visiontool.images.pixels import (
@@ -48,6 +48,10 @@ class Limits(NamedTuple):
     """Whether a JPEG that is cut off is an error, or what is there of it is read, with gray for the rest."""
 
 
+class NotPlainError(PictureError):
+    """A picture of a format that only a process of its own may open."""
+
+
 class Picture(NamedTuple):
     """A picture that was read."""
 
@@ -60,7 +64,9 @@ class Picture(NamedTuple):
 ImageSource = str | os.PathLike[str] | bytes | BytesIO | Image.Image | NDArray[Any]
 DEFAULT_LIMITS = Limits()
 
-_MAX_PPM_HEADER_BYTES = 2**16  # Pillow reads it byte by byte.
+# What nearly all pictures are, and what decoders that are most used and tested read, in the caller's process.
+_PLAIN = ("Jpeg", "Png", "WebP", "Bmp")
+_MAX_EXIF_BYTES = 2**20
 _MAX_REASON_CHARS = 200
 _IN_FRONT = b"\xef\xbb\xbf \t\r\n"  # of a picture, as a careless script on a server puts it
 _BITS = bytes.fromhex("ed2d9a53c671b80e") * 6
@@ -83,7 +89,9 @@ _TURNS = {
 _pillow_limit_lock = threading.Lock()
 
 
-def open_image(source: ImageSource, *, resize_to: int | None = None, limits: Limits = DEFAULT_LIMITS) -> Picture:
+def open_image(
+    source: ImageSource, *, resize_to: int | None = None, limits: Limits = DEFAULT_LIMITS, plain_only: bool = False
+) -> Picture:
     """A picture as upright 8-bit RGB, transparent parts over white, with notes about what else was done to it.
 
     Args:
@@ -94,8 +102,10 @@ def open_image(source: ImageSource, *, resize_to: int | None = None, limits: Lim
             a quarter or an eighth of its size, never to less than twice `resize_to`.
         limits: Bytes and pixels above which nothing is decoded. A JPEG that is decoded at a part of its size counts by
             that part, unless it is progressive.
+        plain_only: Whether to open no file but JPEG, PNG, WebP and BMP.
 
     Raises:
+        NotPlainError: `plain_only`, and it is a picture of another format. No decoder has seen it.
         PictureError: It cannot be read or is above the limits. The message does not name the path.
         UsageError: `source` is none of the above.
     """
@@ -119,7 +129,7 @@ def open_image(source: ImageSource, *, resize_to: int | None = None, limits: Lim
             check_size(len(data), limits)
         else:
             data = read(source, limits)
-        return _from_file(data, resize_to, limits)
+        return _from_file(data, resize_to, limits, plain_only)
     except PictureError:
         raise
     except MemoryError as error:
@@ -150,9 +160,11 @@ def _raise_pillow_limit(max_pixels: int) -> None:
             Image.MAX_IMAGE_PIXELS = max(Image.MAX_IMAGE_PIXELS, max_pixels)
 
 
-def _from_file(data: bytes, resize_to: int | None, limits: Limits) -> Picture:
+def _from_file(data: bytes, resize_to: int | None, limits: Limits, plain_only: bool) -> Picture:
     whole = data.lstrip(_IN_FRONT)
     plugin = plugin_for(whole or data)
+    if plain_only and plugin not in _PLAIN:
+        raise NotPlainError(f"is none of {', '.join(_PLAIN)}")
     read_as = partial(_decoded, plugin, resize_to=resize_to, limits=limits)
     notes: Notes = () if len(whole) == len(data) else ("blanks or line breaks in front of the picture: left out",)
     try:
@@ -168,8 +180,11 @@ def _from_file(data: bytes, resize_to: int | None, limits: Limits) -> Picture:
 
 
 def _decoded(plugin: str, data: bytes, resize_to: int | None, limits: Limits) -> Picture:
-    check_parts(plugin, data, limits.max_pixels)
+    if plugin == "WebP":
+        check_webp(data, limits.max_pixels)
     opened = image = _opened(plugin, data, limits)
+    if plugin == "Jpeg":
+        check_scans(image, data, limits.max_pixels)
     # Only for JPEG: the draft of a HEIC file is another picture, the preview that somebody stored in it.
     if resize_to is not None and plugin == "Jpeg":
         image.draft(None, (2 * resize_to, 2 * resize_to))
@@ -257,18 +272,18 @@ def _opened(plugin: str, data: bytes, limits: Limits) -> Image.Image:
         module = import_module(f"PIL.{plugin}ImagePlugin")
     if plugin == "Ico":
         return _biggest_icon(module.IcoFile(file), file, limits)
-    if plugin == "Ppm":
-        module.PpmImageFile(BytesIO(data[:_MAX_PPM_HEADER_BYTES]))
     if plugin == "Tiff":
-        return _opened_tiff(module.TiffImageFile, data)
+        return _opened_tiff(module.TiffImageFile, data, limits)
     image: Image.Image = getattr(module, f"{plugin}ImageFile")(file)
     return image
 
 
-def _opened_tiff(plugin: Callable[[BytesIO], Any], data: bytes) -> Image.Image:
+def _opened_tiff(plugin: Callable[[BytesIO], Any], data: bytes, limits: Limits) -> Image.Image:
     from visiontool.images.tiff_header import TiffHeader
 
-    turned = TiffHeader(data).with_zero_as_black()
+    header = TiffHeader(data)
+    header.check(limits.max_pixels)
+    turned = header.with_zero_as_black()
     opened = plugin(BytesIO(turned or data))
     if turned is not None:
         opened.tag_v2[TIFF_PHOTOMETRIC] = 0
@@ -292,7 +307,6 @@ def _biggest_icon(icon: Any, file: BytesIO, limits: Limits) -> Image.Image:
     file.seek(icon.entry[0].offset)
     data = file.read()
     if data.startswith(b"\x89PNG"):
-        check_parts("Png", data, limits.max_pixels)
         check_pixels(PngImagePlugin.PngImageFile(BytesIO(data)).size, limits.max_pixels)
     else:
         inside = BmpImagePlugin.DibImageFile(BytesIO(data))
@@ -363,7 +377,7 @@ def _turn(image: Image.Image) -> tuple[Image.Transpose | None, Notes]:
     size = max(len(image.info.get(key) or ()) for key in _EXIF_KEYS)
     exif: Any = {}
     try:
-        exif = image.getexif() if size <= MAX_EXIF_BYTES else {}
+        exif = image.getexif() if size <= _MAX_EXIF_BYTES else {}
         turn = _TURNS.get(exif.get(_ORIENTATION))
     except Exception:  # Broken EXIF costs the orientation, not the picture.
         turn = None

@@ -14,10 +14,10 @@ from numpy.typing import NDArray
 
 from visiontool import onnx_graph, preprocess, runtime
 from visiontool.classifier import Classifier
-from visiontool.errors import ModelError, PictureError, first_line
+from visiontool.errors import ModelError, first_line
 from visiontool.images import DEFAULT_LIMITS
-from visiontool.pipeline import batches
-from visiontool.prepare import Recipe, prepare
+from visiontool.pipeline import batches, fitted
+from visiontool.prepare import Recipe
 from visiontool.verify.gates import gate_for
 from visiontool.verify.manifests import preprocessing_differences
 from visiontool.verify.running import relative_l2
@@ -54,7 +54,7 @@ def first_difference(a: Classifier, b: Classifier, picture: str) -> str | None:
         None where the values between the layers of the two have other names.
 
     Raises:
-        PictureError: the picture cannot be read.
+        DataError: the picture cannot be read.
         ModelError: a file is damaged, or onnxruntime cannot run it.
     """
     if said := preprocessing_differences(a.spec, b.spec):
@@ -125,10 +125,8 @@ def _steps(a: _Network, b: _Network, common: set[str]) -> Iterator[_Step]:
 
 def _tensor(model: Classifier, picture: str) -> NDArray[Any]:
     """What the graph is given for a picture, as often as it takes pictures at once."""
-    prepared = prepare(picture, Recipe.of(model.spec, DEFAULT_LIMITS))
-    if prepared.pixels is None:
-        raise PictureError(f"{picture}: {prepared.error}")
-    return preprocess.to_tensor(prepared.pixels[None].repeat(model.fixed_batch or 1, axis=0), model.spec.input)
+    pixels = fitted([picture], Recipe.of(model.spec, DEFAULT_LIMITS), 1)
+    return preprocess.to_tensor(pixels.repeat(model.fixed_batch or 1, axis=0), model.spec.input)
 
 
 def _told(step: _Step) -> str:

@@ -1,0 +1,39 @@
+"""What happens to a picture goes by its name here. In a module of its own, which worker processes import."""
+
+import ctypes
+import os
+import signal
+import time
+import warnings
+
+from visiontool import prepare as real
+from visiontool.prepare import Prepared
+
+
+def prepare(path, recipe, *, plain_only=False):
+    match os.path.basename(path).split(".")[0]:
+        case "hang":
+            time.sleep(1000)
+        case "spin":
+            while True:
+                pass
+        case "slow":
+            time.sleep(0.5)
+        case "slower":
+            time.sleep(1.5)
+        case "segv":
+            ctypes.string_at(0)
+        case "sigkill":
+            os.kill(os.getpid(), signal.SIGKILL)
+        case "exit":
+            os._exit(3)
+        case "raise":
+            raise RuntimeError("not foreseen")
+        case "print":
+            os.write(1, b"noise" * 1000)
+            print("noise", flush=True)
+            warnings.warn("noise", stacklevel=1)
+            assert os.read(0, 100) == b""
+        case "pid":
+            return Prepared(path, error=str(os.getpid()))
+    return real.prepare(path, recipe, plain_only=plain_only)
