@@ -10,13 +10,11 @@ from sklearn.linear_model import LogisticRegression
 from threadpoolctl import threadpool_limits
 
 from visiontool.errors import DataError, UsageError
-from visiontool.head import KINDS, Solved, calibration, solve
+from visiontool.head import KINDS, Solved, solve
 from visiontool.head.balance import Balancing
-from visiontool.head.few_shot import nearest_mean
-from visiontool.head.held_out import HeldOut
-from visiontool.head.logistic import fit
-from visiontool.head.path import STRENGTHS
-from visiontool.head.space import Space
+from visiontool.head.logistic import Space, fit
+from visiontool.head.select import STRENGTHS, HeldOut, nearest_mean
+from visiontool.head.temperature import fit_temperature
 
 Floats = NDArray[np.float32]
 Ints = NDArray[np.int64]
@@ -269,13 +267,13 @@ class TestCalibration:
         honest = random.normal(size=(4000, 4)) * 2
         class_ids = (honest + random.gumbel(size=honest.shape)).argmax(axis=1)  # drawn from softmax(honest)
         for spoiled_by in (0.3, 3.0):
-            found = calibration.temperature(honest * spoiled_by, class_ids, np.ones(4000))
+            found = fit_temperature(honest * spoiled_by, class_ids, np.ones(4000))
             assert found == pytest.approx(spoiled_by, rel=0.1)
 
     def test_all_right_is_no_reason_to_be_certain(self) -> None:
         class_ids = np.arange(50) % 2
         logits = np.eye(2)[class_ids] * 3.0
-        found = calibration.temperature(logits, class_ids, np.ones(50))
+        found = fit_temperature(logits, class_ids, np.ones(50))
         certain = 1 / (1 + np.exp(-3.0 / found))
         assert 0.97 < certain < 0.995  # about one in fifty may be wrong
 
