@@ -258,8 +258,6 @@ def test_a_class_called_train_beside_other_classes_is_remarked_on(data):
         (["train/a", "train/b", "val/a", "val/b", "dev/a"], "dev/ and val/ are both taken for val: keep one"),
         (["train", "val"], "2 pictures lie in train/, with no label: 1.jpg, 2.jpg"),
         (["train/a", "train/b", "val"], "2 pictures lie in val/, with no label: 1.jpg, 2.jpg"),
-        (["ants/train", "ants/val", "bees/train"], "but do not lie directly in DATA: ants/train, ants/val, bees/train"),
-        (["all/train/a", "all/train/b", "all/val/a"], "name the folder that holds train/"),
     ],
 )
 def test_what_could_be_meant_in_two_ways_is_a_fault(data, names, fault):

@@ -63,7 +63,7 @@ def read_list(file: str) -> Iterator[str]:
     if file == STDIN:
         yield from paths_in(_stdin(), "on stdin")
     elif file.lower().endswith(ENDINGS[1:]):
-        from visiontool.dataset.csv_file import read_csv
+        from visiontool.dataset.label_table import read_csv
 
         header, lines = read_csv(Path(file), _CSV_HELP)
         column = header.index("path")
