@@ -91,9 +91,7 @@ def finetune(
     data = read_data(wanted, classifier)
     if wanted.labels_file is None:
         run_folder.check_outside(wanted.data, output)
-    with run_folder.made(wanted.data, output, force=force) as place:
-        if place.taken_up:
-            remark(f"Going on with {place.folder.name}; what the backbone computed for it is kept.")
+    with run_folder.made(wanted.data, output, force=force) as (folder, target):
         means = Means(classifier, limits, workers, timeout, batch_size)
         for note in data.notes:
             remark(note)
@@ -101,14 +99,14 @@ def finetune(
             dataset.check(data, unreadable(data, means, progress))
         if wanted.folds is None:  # before the backbone runs, not only after it
             dataset.unjudged(data, dataset.split(data, val_share=wanted.val_share, seed=wanted.seed))
-        spec = _spec_before(classifier.spec, place.target.name, data)
+        spec = _spec_before(classifier.spec, target.name, data)
         recorded = replace(wanted, model=wanted.model or store.default_model()).with_absolute_paths()
-        (place.folder / settings.FILE).write_text(recorded.to_json(), encoding="utf-8")
+        (folder / settings.FILE).write_text(recorded.to_json(), encoding="utf-8")
 
         seen = embed(wanted, data, views, means, progress, remark)
         split_of = dict(zip((sample.name for sample in seen.data.samples), seen.splits, strict=True))
         splits = [split_of.get(sample.name, UNUSED) for sample in data.samples]  # of what cannot be read as well
-        dataset.write_splits(place.folder / SPLITS_FILE, data, splits)
+        dataset.write_splits(folder / SPLITS_FILE, data, splits)
 
         train, fold_of = seen.of("train"), None
         if wanted.folds is not None:
@@ -122,12 +120,12 @@ def finetune(
         measured = metrics.measure(probabilities, seen.class_ids[judged], seen.data.labels)
 
         spec = replace(spec, accuracy=(_accuracy(wanted, data, measured),))
-        spec = write_model(place.folder, classifier, spec, seen, judged, solved.head, limits)
-        if not torch_files.write(classifier.path, place.folder, spec, solved.head.weight, solved.head.bias):
+        spec = write_model(folder, classifier, spec, seen, judged, solved.head, limits)
+        if not torch_files.write(classifier.path, folder, spec, solved.head.weight, solved.head.bias):
             remark("The run has no files for torch: there are none of this backbone that a new head would fit.")
         counts = dict(Counter(split for split in seen.splits if split != UNUSED))
-        run = Run(place.target, spec, measured, solved, wanted.folds, counts, seen.passes)
-        report.write(place.folder, run, seen, judged, probabilities, limits)
+        run = Run(target, spec, measured, solved, wanted.folds, counts, seen.passes)
+        report.write(folder, run, seen, judged, probabilities, limits)
     return run
 
 
