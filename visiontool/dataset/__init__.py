@@ -27,7 +27,7 @@ from visiontool.dataset.splits import (
     write_splits,
 )
 from visiontool.errors import DataError, UsageError
-from visiontool.find.folders import natural_key
+from visiontool.find.folders import natural_keys
 from visiontool.json_fields import is_text
 from visiontool.text import listed, some
 
@@ -91,7 +91,7 @@ def read(
         rows = _with_groups(rows, pattern, found)
     names = {label: unicodedata.normalize("NFC", label) for label in found.labels}
     label_of, id_of = _known_labels(set(names.values()), known or {})
-    labels = sorted(set(label_of.values()), key=_natural)
+    labels = sorted(set(label_of.values()), key=natural_keys)
     if id_of:
         found.notes.append("the labels are the model's")
     _tell_of_labels(labels, found)
@@ -150,10 +150,6 @@ def _known_labels(names: set[str], known: Mapping[str, str]) -> tuple[dict[str, 
         label_of = {name: known.get(name, name) for name in names}
         return label_of, {label: ids[label] for label in label_of.values()}
     return {name: name for name in names}, {}
-
-
-def _natural(label: str) -> list[str]:
-    return [natural_key(part) for part in label.split("/")]
 
 
 def _tell_of_labels(labels: Sequence[str], found: Found) -> None:
