@@ -13,11 +13,7 @@ UNLABELED = "test pictures without a label"
 
 
 def read_class_folders(data: Path) -> Found:
-    """The pictures below `data`, the folder that directly holds one being its class.
-
-    Raises:
-        DataError: it cannot be read, or holds no picture at all.
-    """
+    """The pictures below `data`, the folder that directly holds one being its class."""
     found = Found()
     folders = _folders(data, found)
     splits = _splits(folders, found)

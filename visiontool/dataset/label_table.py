@@ -51,9 +51,6 @@ def read_label_table(file: Path, data: Path, *, skip_missing: bool = False) -> F
 
     Args:
         skip_missing: Paths that are not there are a note and no fault.
-
-    Raises:
-        DataError: it cannot be read, is no such table, or names no picture that is there.
     """
     header, lines = read_csv(file, _HELP, strip=True)
     label_columns = [index for index, name in enumerate(header) if _LABEL_COLUMN.fullmatch(name)]
@@ -179,11 +176,7 @@ def read_csv(file: Path, help: str, *, strip: bool = False) -> tuple[list[str], 
 
 
 def column_of(header: Sequence[str], name: str, others: re.Pattern[str], file: Path, help: str) -> int:
-    """The index of the column `name`, or where none is called so, of the only one that `others` matches.
-
-    Raises:
-        DataError: there is none, or no telling which of several is meant.
-    """
+    """The index of the column `name`, or where none is called so, of the only one that `others` matches."""
     if name in header:
         return header.index(name)
     found = [index for index, called in enumerate(header) if others.fullmatch(called)]

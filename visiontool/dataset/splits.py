@@ -29,9 +29,6 @@ def split(
 
     Args:
         same: The number of each sample's group of same pictures (`look.same`).
-
-    Raises:
-        UsageError: `val_share` is not between 0 and 1.
     """
     if not 0 < val_share < 1:
         raise UsageError(f"a share of {val_share} for val: expected more than 0 and less than 1")
@@ -160,9 +157,6 @@ def folds(
     fold alone. What would be in one fold alone is in none, -1, so that something is left to learn from. scikit-learn's
     StratifiedGroupKFold takes 30 times as long for 12,000 groups, warns of rare classes and refuses more folds than a
     class has pictures.
-
-    Raises:
-        UsageError: `count` is less than 2.
     """
     if count < 2:
         raise UsageError(f"{count} folds: expected at least 2")
@@ -192,9 +186,6 @@ def unfolded(dataset: Dataset, indices: NDArray[np.intp], fold_of: NDArray[np.in
 
     Args:
         indices: Of the samples that `fold_of` is about.
-
-    Raises:
-        Unusable: no class is in a fold.
     """
     class_ids = np.array([dataset.samples[index].class_id for index in indices.tolist()])
     lacking = [dataset.labels[class_id] for class_id in np.setdiff1d(class_ids, class_ids[fold_of >= 0]).tolist()]
@@ -220,11 +211,7 @@ def write_splits(file: Path, dataset: Dataset, splits: Sequence[str]) -> None:
 
 
 def read_splits(file: Path, dataset: Dataset) -> tuple[str, ...]:
-    """The split that `file` says of each sample: "train", "val", "test", or "" for what is left out.
-
-    Raises:
-        DataError: the file cannot be read, is none of splits, or one side lacks pictures that the other has.
-    """
+    """The split that `file` says of each sample: "train", "val", "test", or "" for what is left out."""
     header, lines = read_csv(file, _HELP)
     if "split" not in header:
         raise DataError(f"{file} has no column split\n{_HELP}")

@@ -130,12 +130,7 @@ def finetune(
 
 
 def open_model(wanted: Settings, model: Path | None, limits: Limits) -> Classifier:
-    """The model of the settings, ready for many pictures.
-
-    Raises:
-        ModelError: there is no such model, it has no embedding for a new head to stand on, or it resizes pictures
-            itself.
-    """
+    """The model of the settings, ready for many pictures."""
     classifier = Classifier.load(
         model or wanted.model,
         device=wanted.device,
@@ -153,9 +148,6 @@ def read_data(wanted: Settings, classifier: Classifier) -> dataset.Dataset:
     """The dataset of the settings, with the splits that they give.
 
     Folders that are named by the ids of the model's classes get the labels of these.
-
-    Raises:
-        DataError: it is not there, holds no picture, or the file of splits does not fit.
     """
     spec = classifier.spec
     known = dict(zip(spec.label_ids, spec.labels, strict=True)) if spec.label_ids else None
@@ -190,11 +182,7 @@ def _with_known_splits(wanted: Settings, data: dataset.Dataset) -> dataset.Datas
 
 
 def _spec_before(base: ModelSpec, name: str, data: dataset.Dataset) -> ModelSpec:
-    """What the new model says of itself, but for what is not known yet: temperature and accuracy.
-
-    Raises:
-        DataError: the dataset's labels cannot be those of a model.
-    """
+    """What the new model says of itself, but for what is not known yet: temperature and accuracy."""
     weights = {
         "source": f"{base.name}, with a new head for {data.root.name}",
         "backbone": base.weights.get("source", base.name),

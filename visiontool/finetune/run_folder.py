@@ -41,10 +41,6 @@ def made(data: Path, output: Path | None, *, force: bool = False) -> Iterator[tu
     Args:
         data: names the run where `output` is None: runs/<its name>, or with -2, -3 ... behind it.
         force: replaces the run in `output`.
-
-    Raises:
-        UsageError: `output` exists and is no run, or `force` is not set.
-        ConversionError: it cannot be written.
     """
     try:
         target = _unused(data) if output is None else Path(os.path.realpath(output))
