@@ -157,8 +157,7 @@ for path in read_list(sys.argv[1]):
 """
 
 
-@pytest.mark.parametrize("separator", [b"\n", b"\0"])
-@pytest.mark.parametrize("file", ["-", pytest.param("pipe", marks=POSIX)])
+@pytest.mark.parametrize(("file", "separator"), [("-", b"\n"), pytest.param("pipe", b"\0", marks=POSIX)])
 def test_a_slow_writer_is_served_at_once(tmp_path, separator, file):
     if file == "pipe":
         os.mkfifo(tmp_path / file)
