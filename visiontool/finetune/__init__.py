@@ -119,7 +119,9 @@ def finetune(
         judged, probabilities = _judge(wanted, seen, train, fold_of, solved, progress)
         measured = metrics.measure(probabilities, seen.class_ids[judged], seen.data.labels)
 
-        spec = replace(spec, accuracy=(_accuracy(wanted, data, measured),))
+        how = "val" if wanted.folds is None else f"{wanted.folds} folds"
+        top1 = {"pictures": measured.pictures, "top1": round(measured.accuracy, 4)}
+        spec = replace(spec, accuracy=({"dataset": f"{data.root.name}, {how}", **top1},))
         spec = write_model(folder, classifier, spec, seen, judged, solved.head, limits)
         if not torch_files.write(classifier.path, folder, spec, solved.head.weight, solved.head.bias):
             remark("The run has no files for torch: there are none of this backbone that a new head would fit.")
@@ -236,9 +238,3 @@ def _judge(
 
 def _probabilities(head: Head, seen: Embedded, indices: NDArray[np.intp]) -> NDArray[np.float64]:
     return softmax(seen.embeddings[indices, 0] @ head.weight.T + head.bias, head.temperature)
-
-
-def _accuracy(wanted: Settings, data: dataset.Dataset, measured: Metrics) -> dict[str, str | int | float]:
-    """What the model file says of how good it is."""
-    how = "val" if wanted.folds is None else f"{wanted.folds} folds"
-    return {"dataset": f"{data.root.name}, {how}", "pictures": measured.pictures, "top1": round(measured.accuracy, 4)}

@@ -19,11 +19,6 @@ RUNS = Path("runs")
 _UNSAFE = re.compile(r"[^\w.+-]+")
 
 
-def run_name(data: Path) -> str:
-    """What the run of a dataset is called: the name of its folder, as far as that suits every system."""
-    return _UNSAFE.sub("-", Path(os.path.abspath(data)).name).strip(".-") or "run"
-
-
 def check_outside(data: Path, output: Path | None) -> None:
     """Raises UsageError where the run would lie in the folder of the data, whose next run would take it for a class."""
     folder = output or RUNS
@@ -64,7 +59,8 @@ def made(data: Path, output: Path | None, *, force: bool = False) -> Iterator[tu
 
 
 def _unused(data: Path) -> Path:
-    name = run_name(data)
+    """A place in runs/ called like the folder of the data, as far as that suits every system."""
+    name = _UNSAFE.sub("-", Path(os.path.abspath(data)).name).strip(".-") or "run"
     places = (RUNS.absolute() / (name if number == 1 else f"{name}-{number}") for number in count(1))
     return next(place for place in places if not os.path.lexists(place))
 
