@@ -3,8 +3,7 @@
 import click
 
 from visiontool.cli import options
-from visiontool.cli.text import say
-from visiontool.text import plural
+from visiontool.cli.text import counted, say
 
 
 @click.command()
@@ -34,7 +33,9 @@ def cache(max_size: int | None) -> int:
         click.echo(f"{model.size_bytes / 1e6:>10,.1f} MB  {model.name}")
     features = cache.features_bytes()
     click.echo(
-        f"{features / 1e6:>10,.1f} MB  features of pictures, from {plural(len(cache.features_files()), 'network')}"
+        f"{features / 1e6:>10,.1f} MB  features of pictures, from {counted(len(cache.features_files()), 'network')}"
     )
-    click.echo(f"{cache.size_bytes() / 1e6:>10,.1f} MB  in {plural(len(kept), 'network')}, features and what was begun")
+    click.echo(
+        f"{cache.size_bytes() / 1e6:>10,.1f} MB  in {counted(len(kept), 'network')}, features and what was begun"
+    )
     return 0

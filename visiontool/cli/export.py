@@ -8,9 +8,8 @@ from typing import TYPE_CHECKING, Any, get_args
 import click
 
 from visiontool.cli import options
-from visiontool.cli.text import json_safe, printable, say
+from visiontool.cli.text import counted, json_safe, printable, say
 from visiontool.spec import CropMode, Precision
-from visiontool.text import plural
 
 if TYPE_CHECKING:
     from visiontool.export import Export
@@ -132,7 +131,7 @@ def _tell(done: "Export") -> None:
     for note in done.notes:
         say(printable(note))
     size = f"{done.path.stat().st_size / 1e6:,.1f} MB"
-    classes = plural(len(done.spec.labels), "class")
+    classes = counted(len(done.spec.labels), "class")
     say(f"{printable(str(done.path))}: {size}, {done.spec.precision}, {classes}. Without visiontool:\n")
     say(snippet(done.spec, done.path))
 

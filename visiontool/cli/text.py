@@ -45,6 +45,11 @@ def printable(text: str, keep: str = "") -> str:
     return _UNSAFE.sub(lambda match: match[0] if match[0] in keep else _escape(match[0]), text)
 
 
+def counted(count: int, what: str) -> str:
+    """ "1 picture", "2,000 pictures", "2 classes"."""
+    return f"{count:,} {what if count == 1 else f'{what}es' if what.endswith('s') else f'{what}s'}"
+
+
 def json_safe(document: str) -> str:
     r"""A JSON document with unsafe characters written as \uXXXX, which JSON's readers turn back."""
     return _UNSAFE.sub(lambda match: match[0] if match[0] == "\n" else f"\\u{ord(match[0]):04x}", document)
