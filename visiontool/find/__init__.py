@@ -46,9 +46,6 @@ def find_images(
     """
     arguments = _with_lists(paths)
     check_lists([file for _, file in arguments if file is not None])
-    if len(arguments) == 1 and is_one_file(arguments[0][0]):
-        yield arguments[0][0]
-        return
     seen = set[int]()
 
     def is_new(key: object) -> bool:
