@@ -1,10 +1,9 @@
 """Pulling a network with something to look at: a line before, a line after, and on a terminal a bar."""
 
-import gc
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from visiontool.cli.stages import Stages
+from visiontool.cli.progress import Stages
 from visiontool.cli.text import say
 from visiontool.errors import UsageError
 
@@ -15,9 +14,18 @@ _WORDS = {"download": "Downloading", "convert": "Converting to ONNX", "check": "
 
 
 def obtain(
-    model: str | None, *, weights: Path | None = None, offline: bool = False, quiet: bool = False
+    model: str | None,
+    *,
+    weights: Path | None = None,
+    class_names: Path | None = None,
+    offline: bool = False,
+    quiet: bool = False,
+    labels_matter: bool = True,
 ) -> "str | Path | None":
     """What `Classifier.load` takes for `model`: a network that is not on this machine is pulled first.
+
+    Args:
+        labels_matter: says so where nobody named the classes of `weights`.
 
     Raises:
         ModelError, ConversionError: as `pull.pull`.
@@ -28,7 +36,9 @@ def obtain(
     if weights is not None:
         if model is None:
             raise UsageError("--weights FILE holds the weights of the network that -m names; name it")
-        return pull_shown(model, weights=weights, offline=offline, quiet=quiet).path
+        return pull_shown(
+            model, weights=weights, class_names=class_names, offline=offline, quiet=quiet, labels_matter=labels_matter
+        ).path
     try:
         return store.resolve(model)
     except store.ModelNotPulled as error:
@@ -40,8 +50,10 @@ def pull_shown(
     *,
     img_size: int | None = None,
     weights: Path | None = None,
+    class_names: Path | None = None,
     offline: bool = False,
     quiet: bool = False,
+    labels_matter: bool = True,
 ) -> "Cached":
     """`pull.pull`, telling on stderr how far it is; nothing where there is nothing to do.
 
@@ -50,39 +62,40 @@ def pull_shown(
     """
     from visiontool.pull import pull
 
-    gc.enable()  # off since the start (visiontool/__main__.py)
     with Telling(name, quiet) as telling:
-        pulled = pull(name, img_size=img_size, weights=weights, offline=offline, progress=telling.update)
+        pulled = pull(
+            name,
+            img_size=img_size,
+            weights=weights,
+            class_names=class_names,
+            offline=offline,
+            progress=telling.update,
+            remark=say if labels_matter and not quiet else lambda text: None,
+        )
     if telling.begun and not quiet:
         say(f"{pulled.name} is ready: {pulled.size_bytes / 1e6:,.1f} MB; from now on without network and torch.")
     return pulled
 
 
-class Telling:
+class Telling(Stages):
     """A line when it begins, and on a terminal a bar for each stage. A context."""
 
     def __init__(self, name: str, quiet: bool) -> None:
+        super().__init__(_WORDS, in_bytes=("download",), shown=not quiet)
         self.begun = False
         self._name = name
         self._quiet = quiet
-        self._stages = Stages(_WORDS, in_bytes=("download",), shown=not quiet)
 
-    def __enter__(self) -> "Telling":
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._stages.end()
-
-    def update(self, stage: str, done: int, total: int | None) -> None:
+    def update(self, stage: str, done: int, total: int | None, note: str = "") -> None:
         """What `pull` calls."""
         if stage == "wait":
-            self._say(f"Another process is getting {self._name}; waiting for it.")
+            self._remark(f"Another process is getting {self._name}; waiting for it.")
             return
         if not self.begun:
             self.begun = True
-            self._say(f"{self._name} is not on this machine yet: getting it, once.")
-        self._stages.update(stage, done, total)
+            self._remark(f"{self._name} is not on this machine yet: getting it, once.")
+        super().update(stage, done, total, note)
 
-    def _say(self, text: str) -> None:
+    def _remark(self, text: str) -> None:
         if not self._quiet:
-            self._stages.say(text)
+            self.say(text)
