@@ -64,36 +64,12 @@ def test_each_line_is_a_sample(read, text):
 
 
 def test_splits_and_groups_are_columns_that_may_be_empty(read):
+    found = read("path,label,group\na/1.jpg,x,mine\na/2.jpg,y,\n", group=r"\d")
+    assert [sample.group for sample in found.samples] == ["mine", "2"]
     found = read("path,label,split,group\na/1.jpg,x,Train,g1\na/2.jpg,y,valid,\na/3.jpg,x,test,g 2\na/4.jpg,y,,\n")
     assert [(sample.split, sample.group) for sample in found.samples] == [
         ("train", "g1"), ("val", None), ("test", "g 2"), (None, None),
     ]  # fmt: skip
-
-
-def test_a_label_is_the_same_however_its_accents_are_encoded(read):
-    found = read("path,label\na/1.jpg,caf\u00e9\na/1.jpg,cafe\u0301\na/2.jpg,cafe\u0301\na/3.jpg,tea\na/4.jpg,tea\n")
-    assert found.faults == ()
-    assert found.labels == ("caf\u00e9", "tea")
-
-
-def test_the_column_group_goes_before_the_expression(read):
-    found = read("path,label,group\na/1.jpg,x,mine\na/2.jpg,y,\n", group=r"\d")
-    assert [sample.group for sample in found.samples] == ["mine", "2"]
-
-
-def test_where_only_train_and_test_are_said_val_is_drawn_from_train(read):
-    lines = [f"{folder}/{number}.jpg,{folder},{'test' if number == 4 else 'train'}"
-             for folder in "ab" for number in range(1, 5)]  # fmt: skip
-    found = read("\n".join(["path,label,split", *lines]))
-    assert [sample.split for sample in found.samples] == [None, None, None, "test"] * 2
-    assert found.notes == ("val is drawn from train, since there is none",)
-
-
-def test_ids_become_the_labels_of_the_model(read):
-    found = read(GOOD, known={"cat": "tabby", "n2": "dog"})
-    assert found.labels == ("dog", "tabby")
-    assert found.label_ids == ("n2", "cat")
-    assert [sample.class_id for sample in found.samples] == [1, 0, 1, 0]
 
 
 def test_a_path_may_be_absolute_or_start_at_the_csv_file(read, tmp_path):
@@ -152,11 +128,6 @@ def test_several_labels_in_one_are_found_where_they_are_labels_elsewhere(read, t
     assert [name for name in ("a/1.jpg", "a/2.jpg", "a/3.jpg") if any(name in fault for fault in faults)] == several
 
 
-def test_several_columns_of_labels_are_not_supported_yet(read):
-    found = read("path,label1,label2\na/1.jpg,cat,dog\na/2.jpg,dog,\n")
-    assert found.faults[0] == "1 picture has several labels, which is not supported yet: a/1.jpg"
-
-
 @pytest.mark.parametrize(
     ("text", "message"),
     [
@@ -178,12 +149,6 @@ def test_what_is_no_such_table_is_an_error(read, text, message):
     with pytest.raises(DataError) as caught:
         read(text)
     assert message in str(caught.value)
-
-
-def test_a_csv_file_that_is_not_there_is_an_error(read, tmp_path):
-    read(GOOD)
-    with pytest.raises(DataError, match=r"none\.csv: No such file"):
-        dataset.read(tmp_path / "data", labels_file=tmp_path / "none.csv")
 
 
 @pytest.mark.skipif(sys.platform in ("win32", "darwin"), reason="names are text there")

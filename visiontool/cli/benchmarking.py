@@ -7,7 +7,8 @@ from typing import Any
 from visiontool.benchmark.machine import machine
 from visiontool.benchmark.measuring import Round
 from visiontool.benchmark.rows import Row
-from visiontool.cli.text import counted, json_text, printable
+from visiontool.cli.text import json_text, printable
+from visiontool.text import plural
 
 _COLUMNS = "{:<4}{:>6}{:>7}{:>7}{:>9}{:>11}{:>8}{:>6}{:>7}{:>7}{:>7}"
 _HEAD = "            latency, ms         pictures/s      ms of a picture        peak\n" + _COLUMNS.format(
@@ -33,7 +34,7 @@ def _machine_line(rows: Sequence[Row]) -> str:
     ran = _ran_on(rows)
     facts = machine(ran.device if ran else "cpu")
     texts = [
-        f"{counted(facts['cores'], 'core')} of {facts['processor']}",
+        f"{plural(facts['cores'], 'core')} of {facts['processor']}",
         *([facts["gpu"]] if facts["gpu"] else []),
         facts["system"],
         f"Python {facts['python']}",
@@ -117,7 +118,7 @@ def remarks(rows: Sequence[Row], *, pictures: str) -> Iterator[str]:
     if runs:
         many = f"{min(runs):,}" if min(runs) == max(runs) else f"{min(runs):,} to {max(runs):,}"
         yield (
-            f"Medians of {counted(rounds, 'round')}, each in a process of its own; latencies of {many} runs a line.\n"
+            f"Medians of {plural(rounds, 'round')}, each in a process of its own; latencies of {many} runs a line.\n"
             f"Pictures: {pictures}."
         )
     if min(runs, default=20) < 20:

@@ -3,7 +3,8 @@
 import click
 
 from visiontool.cli import options
-from visiontool.cli.text import counted, say
+from visiontool.cli.text import say
+from visiontool.text import plural
 
 
 @click.command()
@@ -32,7 +33,5 @@ def cache(max_size: int | None) -> int:
     for model in kept:
         click.echo(f"{model.size_bytes / 1e6:>10,.1f} MB  {model.name}")
     click.echo(f"{cache.features_bytes() / 1e6:>10,.1f} MB  features of pictures")
-    click.echo(
-        f"{cache.size_bytes() / 1e6:>10,.1f} MB  in {counted(len(kept), 'network')}, features and what was begun"
-    )
+    click.echo(f"{cache.size_bytes() / 1e6:>10,.1f} MB  in {plural(len(kept), 'network')}, features and what was begun")
     return 0

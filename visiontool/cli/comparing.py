@@ -3,7 +3,8 @@
 import os
 import textwrap
 
-from visiontool.cli.text import counted, printable
+from visiontool.cli.text import printable
+from visiontool.text import plural
 from visiontool.verify import Comparison
 from visiontool.verify.gates import FEW_CHANGED, MANY
 
@@ -40,7 +41,7 @@ def show_comparison(comparison: Comparison) -> list[str]:
     faults = comparison.faults
     if not faults:
         return [*lines, "B answers as A does."]
-    lines.append(f"B does not answer as A does; {counted(len(faults), 'fault')}:")
+    lines.append(f"B does not answer as A does; {plural(len(faults), 'fault')}:")
     return [*lines, *(line for fault in faults for line in _wrap(fault, "- ", "  "))]
 
 

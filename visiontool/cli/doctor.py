@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING
 import click
 
 from visiontool.cli import exit_codes
-from visiontool.cli.text import counted, json_text, printable
+from visiontool.cli.text import json_text, printable
 from visiontool.errors import VisiontoolError, first_line
+from visiontool.text import plural
 
 if TYPE_CHECKING:
     from visiontool.doctor import Report
@@ -53,7 +54,7 @@ def _lines(report: "Report") -> Iterator[tuple[str, str]]:
     if absent:
         yield "", f"not installed: {', '.join(absent)}"
     features = "" if report.features is None else f"; {' '.join(report.features) or 'nothing special'}"
-    yield "processor", f"{machine['processor']}, {counted(machine['cores'], 'core')}{features}"
+    yield "processor", f"{machine['processor']}, {plural(machine['cores'], 'core')}{features}"
     for number, gpu in enumerate(report.gpus):
         free = "" if gpu.free_bytes is None else f", {gpu.free_bytes / 2**30:.1f} free"
         memory = f"{gpu.memory_bytes / 2**30:.1f} GiB{free}"

@@ -6,8 +6,9 @@ from typing import TYPE_CHECKING, Any, get_args
 import click
 
 from visiontool.cli import options
-from visiontool.cli.text import counted, json_text, printable, say
+from visiontool.cli.text import json_text, printable, say
 from visiontool.spec import CropMode, Precision
+from visiontool.text import plural
 
 if TYPE_CHECKING:
     from visiontool.export import Export
@@ -127,7 +128,7 @@ def _tell(done: "Export") -> None:
     for note in done.notes:
         say(printable(note))
     size = f"{done.path.stat().st_size / 1e6:,.1f} MB"
-    classes = counted(len(done.spec.labels), "class")
+    classes = plural(len(done.spec.labels), "class")
     say(f"{printable(str(done.path))}: {size}, {done.spec.precision}, {classes}. Without visiontool:\n")
     say(snippet(done.spec, done.path))
 

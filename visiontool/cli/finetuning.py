@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from visiontool.cli.output import telling
-from visiontool.cli.text import counted, json_text, printable, say
+from visiontool.cli.text import json_text, printable, say
 from visiontool.errors import DataError, UsageError
+from visiontool.text import plural
 
 if TYPE_CHECKING:
     from visiontool.finetune import Run, Settings
@@ -44,7 +45,7 @@ def show_plan(plan: "Plan", wanted: "Settings", *, as_json: bool, quiet: bool) -
         return
     height, width = spec.input.size
     lines = [
-        ("Data", f"{data.root}: {counted(len(data.samples), 'picture')}, {counted(len(data.labels), 'class')}"),
+        ("Data", f"{data.root}: {plural(len(data.samples), 'picture')}, {plural(len(data.labels), 'class')}"),
         ("Classes", _listed(data.labels)),
         ("Ignored", ", ".join(f"{count:,} {what}" for what, count in data.ignored.items()) or "nothing"),
         ("Split", ", ".join(f"{count:,} {split}" for split, count in plan.splits.items())),
@@ -68,7 +69,7 @@ def show_run(run: "Run") -> None:
     by = " of val" if run.folds is None else f", in {run.folds} folds"
     lines = [
         ("Accuracy", f"{measured.accuracy:.1%}, {low:.1%} to {high:.1%} with 95 % confidence"),
-        ("Judged by", f"{counted(measured.pictures, 'picture')}{by}; {run.splits.get('train', 0):,} for training"),
+        ("Judged by", f"{plural(measured.pictures, 'picture')}{by}; {run.splits.get('train', 0):,} for training"),
         ("Macro-F1", f"{measured.macro_f1:.3f}{over}"),
         ("Calibration", f"error {measured.ece:.3f}"),
     ]
@@ -137,7 +138,7 @@ def _most_confused(confusion: Any, labels: Sequence[str]) -> str:
     if count == 0:
         return ""
     truth, taken = divmod(int(wrong.argmax()), len(labels))
-    return f"{_short(labels[truth])} taken for {_short(labels[taken])}: {counted(count, 'picture')}"
+    return f"{_short(labels[truth])} taken for {_short(labels[taken])}: {plural(count, 'picture')}"
 
 
 def _short(label: str) -> str:

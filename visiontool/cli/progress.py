@@ -11,7 +11,8 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from types import FrameType
 from typing import Any, Self, TextIO, TypeVar
 
-from visiontool.cli.text import counted, say
+from visiontool.cli.text import say
+from visiontool.text import plural
 
 T = TypeVar("T")
 
@@ -125,7 +126,7 @@ class Progress:
     def summary(self) -> str:
         """One line: how many, how long, how fast, and what took the time."""
         seconds, done, times = time.monotonic() - self._start, self.done, self.times
-        text = f"{counted(done, 'picture')} in {seconds:.1f} s"
+        text = f"{plural(done, 'picture')} in {seconds:.1f} s"
         text += f" ({done / seconds:.1f}/s)" if done and seconds > 0 else ""
         stages = {"decode": times.decode_s, "preprocess": times.preprocess_s, "network": times.network_s}
         if done and (whole := sum(stages.values())):

@@ -4,7 +4,8 @@ import platform
 from typing import TYPE_CHECKING
 
 import visiontool
-from visiontool.cli.text import counted, say
+from visiontool.cli.text import say
+from visiontool.text import plural
 
 if TYPE_CHECKING:
     from visiontool.classifier import Classifier
@@ -22,18 +23,18 @@ def say_how(classifier: "Classifier", batch_size: int | None) -> None:
     if others:
         shares = ", ".join(f"{count:,} by {name}" for name, count in others)
         total = nodes + sum(count for _, count in others)
-        say(f"Runs on {classifier.device}: {nodes:,} of {counted(total, 'node')} by the provider {most}, {shares}.")
+        say(f"Runs on {classifier.device}: {nodes:,} of {plural(total, 'node')} by the provider {most}, {shares}.")
     else:
-        say(f"Runs on {classifier.device}: all {counted(nodes, 'node')} by the provider {most}.")
+        say(f"Runs on {classifier.device}: all {plural(nodes, 'node')} by the provider {most}.")
     if classifier.passed_over is not None:
         say(f"Not on the GPU: {classifier.passed_over}")
     if classifier.device.startswith("cuda:"):
         gpu = nvidia.gpus()[int(classifier.device.partition(":")[2])]
         say(f"{gpu.name}, {gpu.memory_bytes / 2**30:.0f} GiB, driver {nvidia.driver_version()}.")
-    threads = "as many threads as cores" if classifier.threads == 0 else counted(classifier.threads, "thread")
+    threads = "as many threads as cores" if classifier.threads == 0 else plural(classifier.threads, "thread")
     each = f", each with {threads}" if classifier.provider == "cpu" else ""
-    runs = counted(classifier.runs_at_once, "run")
-    say(f"{runs} at once{each}; up to {counted(classifier.batch_size(batch_size), 'picture')} in a run.")
+    runs = plural(classifier.runs_at_once, "run")
+    say(f"{runs} at once{each}; up to {plural(classifier.batch_size(batch_size), 'picture')} in a run.")
     say(
         f"visiontool {visiontool.__version__}, {', '.join(wheels()) or onnxruntime.__version__}, "
         f"Python {platform.python_version()}."

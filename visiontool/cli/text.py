@@ -46,11 +46,6 @@ def printable(text: str, keep: str = "") -> str:
     return _UNSAFE.sub(lambda match: match[0] if match[0] in keep else _escape(match[0]), text)
 
 
-def counted(count: int, what: str) -> str:
-    """ "1 picture", "2,000 pictures", "2 classes"."""
-    return f"{count:,} {what if count == 1 else f'{what}es' if what.endswith('s') else f'{what}s'}"
-
-
 def json_text(document: object, indent: int | None = None) -> str:
     r"""A JSON document whose unsafe characters are written as \uXXXX, which JSON's readers turn back."""
     text = json.dumps(document, ensure_ascii=False, indent=indent)

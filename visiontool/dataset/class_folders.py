@@ -4,25 +4,19 @@ import os
 from collections import Counter
 from pathlib import Path
 
-from visiontool.dataset.rows import Found, Row
-from visiontool.dataset.wording import on_one_line, some, split_called, told
+from visiontool.dataset.samples import Found, Row, split_called
 from visiontool.errors import DataError
 from visiontool.find.folders import is_inside, pictures_in, real_path, walk
+from visiontool.text import listed, on_one_line, some
 
 UNLABELED = "test pictures without a label"
 
 
 def read_class_folders(data: Path) -> Found:
-    """The pictures below `data`, the folder that directly holds one being its class.
-
-    Raises:
-        DataError: it cannot be read, or holds no picture at all.
-    """
+    """The pictures below `data`, the folder that directly holds one being its class."""
     found = Found()
     folders = _folders(data, found)
     splits = _splits(folders, found)
-    if not splits:
-        _tell_of_deep_splits(folders, found)
     parents = {os.path.dirname(folder) for folder in folders}
     for folder, names in folders.items():
         top, _, below = folder.partition("/")
@@ -37,7 +31,7 @@ def read_class_folders(data: Path) -> Found:
         elif names:
             where = f"in {on_one_line(folder)}/" if folder else "in DATA itself"
             found.faults.append(
-                told(names, f"picture lies {where}, with no label", f"pictures lie {where}, with no label")
+                listed(names, f"picture lies {where}, with no label", f"pictures lie {where}, with no label")
             )
         if label:
             names_below = [f"{folder}/{name}" for name in names]
@@ -71,10 +65,10 @@ def _folders(data: Path, found: Found) -> dict[str, list[str]]:
         folders[folder] = list(pictures_in(inside, pass_over))
     if twice:
         one, many = "link leads to a folder that is here already", "links lead to folders that are here already"
-        found.faults.append(told(twice, one, many))
+        found.faults.append(listed(twice, one, many))
     if unread:
         found.notes.append(
-            told(unread, "file is of a kind that cannot be read", "files are of kinds that cannot be read")
+            listed(unread, "file is of a kind that cannot be read", "files are of kinds that cannot be read")
         )
     if not any(folders.values()):
         left_out = ", ".join(f"{count:,} {kind}" for kind, count in found.ignored.items())
@@ -100,19 +94,19 @@ def _splits(folders: dict[str, list[str]], found: Found) -> dict[str, str]:
     others = [top for top in +pictures_below if top not in named]
     if not named:
         return {}
-    told_as = some([f"{top}/" for top in named])
+    tops = some([f"{top}/" for top in named])
     if others and not has_labels & named.keys():
         if set(named.values()) == {"train"}:
-            found.notes.append(f"{told_as} holds pictures itself and has other classes beside it, so it is a class too")
+            found.notes.append(f"{tops} holds pictures itself and has other classes beside it, so it is a class too")
         else:
             found.faults.append(
-                f"{told_as}: a split without labels, or a class like {some(others)}? Rename it if it is a class, "
+                f"{tops}: a split without labels, or a class like {some(others)}? Rename it if it is a class, "
                 "else put its pictures elsewhere"
             )
         return {}
     if others:
         found.faults.append(
-            f"{told_as} beside other folders with pictures: {some(others)}. Put those into {told_as} or elsewhere"
+            f"{tops} beside other folders with pictures: {some(others)}. Put those into {tops} or elsewhere"
         )
     counts = Counter(named.values())
     for split, count in counts.items():
@@ -123,22 +117,7 @@ def _splits(folders: dict[str, list[str]], found: Found) -> dict[str, str]:
         if not pictures_below[top] and split != "test":
             found.faults.append(f"{on_one_line(top)}/ holds no picture")
     if "train" not in counts:
-        found.faults.append(f"there is {told_as} but no train/")
+        found.faults.append(f"there is {tops} but no train/")
     if taken := [f"{on_one_line(top)}/ is taken for {split}" for top, split in named.items() if top != split]:
         found.notes.append(", ".join(taken))
     return named
-
-
-def _tell_of_deep_splits(folders: dict[str, list[str]], found: Found) -> None:
-    deep = {
-        folder: split
-        for folder, names in folders.items()
-        if names
-        for part in folder.split("/")[1:]
-        if (split := split_called(part))
-    }
-    if len(set(deep.values())) > 1:
-        found.faults.append(
-            f"folders are called like splits, but do not lie directly in DATA: {some(list(deep))}. "
-            "Expected DATA/train/<label>/picture; name the folder that holds train/"
-        )

@@ -1,5 +1,8 @@
-"""A CSV file of labels: a line for each picture."""
+"""Tables of labels: CSV files with a header, as spreadsheets and programs write them, with a line for each picture."""
 
+import codecs
+import csv
+import io
 import os
 import re
 from collections import Counter, defaultdict
@@ -7,12 +10,14 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from unicodedata import normalize
 
-from visiontool.dataset.csv_file import column_of, read_csv
-from visiontool.dataset.rows import Found, Row
-from visiontool.dataset.wording import some, split_called, told
+from visiontool.dataset.samples import Found, Row, split_called
 from visiontool.errors import DataError
 from visiontool.find.folders import is_inside
+from visiontool.text import listed, some
 
+_SEPARATOR_LINE = re.compile(r'"?sep=([^"\s]|\t)"?\s*', re.IGNORECASE)  # Excel's, ahead of the header
+_WORKBOOKS = (b"PK\x03\x04", b"\xd0\xcf\x11\xe0")  # .xlsx and .ods, .xls
+_PATHS = re.compile(r"(file|image|img)([\s_-]*(name|path|file))?")
 _HELP = "Expected a CSV file whose first line is path,label or path,label,split,group."
 _LABEL_COLUMN = re.compile(r"labels?[ _-]?\d*")
 _OTHER_LABEL_COLUMNS = re.compile(r"(class|category)([\s_-]*name)?|label[\s_-]*name|target")
@@ -46,9 +51,6 @@ def read_label_table(file: Path, data: Path, *, skip_missing: bool = False) -> F
 
     Args:
         skip_missing: Paths that are not there are a note and no fault.
-
-    Raises:
-        DataError: it cannot be read, is no such table, or names no picture that is there.
     """
     header, lines = read_csv(file, _HELP, strip=True)
     label_columns = [index for index, name in enumerate(header) if _LABEL_COLUMN.fullmatch(name)]
@@ -99,12 +101,12 @@ def read_label_table(file: Path, data: Path, *, skip_missing: bool = False) -> F
     found.labels = {label: None for label in found.labels if label not in joint}
     if skip_missing and (missing := odd.pop("missing")):
         found.ignored["not there"] = len(missing)
-        told_as = told(list(missing), "path is not there", "paths are not there")
+        told_as = listed(list(missing), "path is not there", "paths are not there")
         found.notes.append(f"left out of {file.name}: {told_as}")
-    found.faults = [told(list(odd[kind]), one, many) for kind, (one, many) in _ODDITIES.items() if odd[kind]]
+    found.faults = [listed(list(odd[kind]), one, many) for kind, (one, many) in _ODDITIES.items() if odd[kind]]
     if beside:
         where = f"of {file.name} {{}} taken from the folder that it lies in"
-        found.notes.append(told(beside, f"path {where.format('is')}", f"paths {where.format('are')}"))
+        found.notes.append(listed(beside, f"path {where.format('is')}", f"paths {where.format('are')}"))
     return found
 
 
@@ -135,3 +137,52 @@ def _joint(labels: Iterable[str]) -> set[str]:
         for label, parts in parts_of.items()
         if len(parts) > 1 and all(part and holders[part] > 1 for part in parts)
     }
+
+
+def read_csv(file: Path, help: str, *, strip: bool = False) -> tuple[list[str], list[tuple[int, list[str]]]]:
+    """The names of the columns in lower case, and the fields of each line that is not empty, with its number.
+
+    The column of paths is called "path", whatever the file calls it. A line that is shorter than the first is filled up
+    with empty fields. It is UTF-8, or UTF-16 with a byte order mark; what is no UTF-8 is kept as `os.fsdecode` keeps
+    it. The delimiter is a comma, a semicolon or a tab, or what Excel's first line says: "sep=|".
+
+    Args:
+        help: The last line of errors.
+        strip: Leaves out spaces ahead of a field, also of a quoted one.
+
+    Raises:
+        DataError: the file cannot be read, is no CSV, or has no column of paths, or several.
+    """
+    try:
+        raw = file.read_bytes()  # at once: it may be a pipe
+        if raw.startswith(_WORKBOOKS):
+            raise DataError(f"{file} is a workbook: save its sheet as CSV, and name that file\n{help}")
+        encoding = "utf-16" if raw.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)) else "utf-8-sig"
+        stream = io.StringIO(raw.decode(encoding, "surrogateescape"), newline="")
+        first, above = stream.readline(), 1
+        delimiter = max(",;\t", key=first.count)
+        if (separator := _SEPARATOR_LINE.fullmatch(first)) is not None:
+            first, above, delimiter = stream.readline(), 2, separator[1]
+        names = next(csv.reader([first], delimiter=delimiter, skipinitialspace=True), [])
+        header = [name.strip().casefold() for name in names]
+        header[column_of(header, "path", _PATHS, file, help)] = "path"
+        reader = csv.reader(stream, delimiter=delimiter, skipinitialspace=strip)
+        lines = [(reader.line_num + above, fields) for fields in reader if any(map(str.strip, fields))]
+    except OSError as error:
+        raise DataError(f"{file}: {error.strerror}\n{help}") from None
+    except (csv.Error, UnicodeError) as error:
+        raise DataError(f"{file} is no CSV file: {error}\n{help}") from None
+    return header, [(number, fields + [""] * (len(header) - len(fields))) for number, fields in lines]
+
+
+def column_of(header: Sequence[str], name: str, others: re.Pattern[str], file: Path, help: str) -> int:
+    """The index of the column `name`, or where none is called so, of the only one that `others` matches."""
+    if name in header:
+        return header.index(name)
+    found = [index for index, called in enumerate(header) if others.fullmatch(called)]
+    if len(found) > 1:
+        columns = some([header[index] for index in found])
+        raise DataError(f"{file}: any of its columns {columns} could be {name}; call the right one {name}\n{help}")
+    if not found:
+        raise DataError(f"{file} has no column {name}, found: {some(header) if any(header) else 'nothing'}\n{help}")
+    return found[0]

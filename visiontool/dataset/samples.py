@@ -1,11 +1,23 @@
-"""What a dataset is: its classes and samples, and what makes it unfit to learn from."""
+"""What a dataset is: its classes and samples, what makes it unfit to learn from, and what it is read from."""
 
+from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import NamedTuple
 
-from visiontool.dataset.wording import on_one_line, told
+from visiontool.text import listed, on_one_line
+
+_SPLITS = {
+    "train": "train",
+    "training": "train",
+    "val": "val",
+    "valid": "val",
+    "validation": "val",
+    "dev": "val",
+    "test": "test",
+    "testing": "test",
+}
 
 
 class Sample(NamedTuple):
@@ -52,6 +64,32 @@ class Dataset:
         return (*self.misread, *_lacking(self.labels, self.samples))
 
 
+class Row(NamedTuple):
+    """One picture and what its folder or its line says of it."""
+
+    path: str
+    name: str
+    label: str
+    split: str | None
+    group: str | None
+
+
+@dataclass
+class Found:
+    """What was found; the labels, in no order, are also those of classes without a picture."""
+
+    rows: list[Row] = field(default_factory=list)
+    labels: dict[str, None] = field(default_factory=dict)
+    ignored: Counter[str] = field(default_factory=Counter)
+    faults: list[str] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+
+
+def split_called(name: str) -> str | None:
+    """The split that `name` means, whatever its case: "train", "val", "test" or None."""
+    return _SPLITS.get(name.casefold())
+
+
 def without(dataset: Dataset, names: Collection[str]) -> Dataset:
     """The dataset without the samples of these names; a class may lack pictures now."""
     return replace(dataset, samples=tuple(sample for sample in dataset.samples if sample.name not in names))
@@ -76,9 +114,9 @@ def _lacking(labels: Sequence[str], samples: Sequence[Sample]) -> list[str]:
         found = f"only one: {on_one_line(labels[0])}" if labels else "none"
         faults.append(f"expected at least 2 classes, found {found}")
     if nothing:
-        faults.append(told(nothing, "class has no picture", "classes have no picture"))
+        faults.append(listed(nothing, "class has no picture", "classes have no picture"))
     if not_in_train:
         faults.append(
-            told(not_in_train, "class of val or test is not in train", "classes of val or test are not in train")
+            listed(not_in_train, "class of val or test is not in train", "classes of val or test are not in train")
         )
     return faults

@@ -19,7 +19,7 @@ from visiontool.errors import ConversionError, ModelError, UsageError
 from visiontool.export import external
 from visiontool.finetune import settings
 from visiontool.finetune.report import METRICS_FILE
-from visiontool.finetune.run_folder import PARTIAL, RUNS
+from visiontool.finetune.run_folder import RUNS
 from visiontool.onnx_scan import scan
 from visiontool.outside import Description
 from visiontool.pull import Progress, pull
@@ -122,8 +122,6 @@ def newest_run() -> Path | None:
     """The run in runs/ that was finished last, or None."""
     runs = []
     for folder in RUNS.iterdir() if RUNS.is_dir() else ():
-        if folder.name.startswith(".") or folder.name.endswith(PARTIAL):
-            continue
         with suppress(OSError):  # it may be deleted in this moment
             if (folder / settings.FILE).is_file() and (folder / MODEL_FILE).is_file():
                 runs.append((_finished_at(folder), folder))

@@ -1,12 +1,13 @@
 """Which pictures are meant by the files, folders, globs and lists that somebody typed."""
 
+import glob
 import os
 import re
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 from visiontool.errors import DataError
-from visiontool.find.folders import OnPass, is_inside, names_matching, pictures_in, real_path, walk
+from visiontool.find.folders import OnPass, is_inside, natural_keys, pictures_in, real_path, walk
 from visiontool.find.lists import ENDINGS, STDIN, check_lists, is_read_once, read_list
 
 _MAGIC = re.compile(r"[*?[]")
@@ -145,11 +146,10 @@ def _roots(name: str, is_typed: bool, recursive: bool, exclude: str | None) -> I
     if not (is_typed and _is_glob(name)):
         yield name, recursive
         return
-    pattern = Path(name)
-    parts = pattern.parts[1:] if pattern.anchor else pattern.parts
+    parts = Path(name).parts
     while parts and parts[-1] == "**":  # what is in folders, at any depth: walked once, not again from each sub-folder
         parts, recursive = parts[:-1], True
-    for match in _matches(pattern.anchor, parts):
+    for match in _matches(*parts):
         if exclude is None or not is_inside(real_path(os.path.dirname(match)), exclude):
             yield match, recursive
 
@@ -167,26 +167,16 @@ def _pictures(root: str, is_deep: bool, exclude: str | None, on_pass: OnPass) ->
             yield path, real_path(path) if name in folder.links else os.path.join(folder.real, name)
 
 
-def _matches(base: str, parts: tuple[str, ...]) -> Iterator[str]:
-    """The paths below `base` that match the components of a glob."""
-    if not parts:
-        yield base or os.curdir
-        return
-    part, rest = parts[0], parts[1:]
-    if part == "**":
-        for folder in walk(base):
-            yield from _matches(folder.path, rest)
-    elif not _MAGIC.search(part):
-        path = os.path.join(base, part)
-        if os.path.lexists(path):
-            yield from _matches(path, rest)
+def _matches(*parts: str) -> Iterator[str]:
+    """The paths that the components of a glob match, in natural order; none of them for the folder that we are in."""
+    if "**" in parts:  # walked, since glob would follow links that lead back
+        at = parts.index("**")
+        for top in _matches(*parts[:at]) if at else [""]:
+            for folder in walk(top):
+                yield from _matches(glob.escape(folder.path), *parts[at + 1 :])
+                if folder.names is None:
+                    yield folder.path
+    elif parts:
+        yield from sorted(glob.iglob(os.path.join(*parts)), key=natural_keys)
     else:
-        try:
-            names = names_matching(base, part)
-        except (FileNotFoundError, NotADirectoryError):
-            return
-        except OSError:
-            yield base
-            return
-        for name in names:
-            yield from _matches(os.path.join(base, name), rest)
+        yield os.curdir

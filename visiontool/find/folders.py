@@ -1,6 +1,5 @@
 """What is in folders: the pictures below one, told by their names or, where those say nothing, by their first bytes."""
 
-import fnmatch
 import os
 import re
 import stat
@@ -110,21 +109,14 @@ def pictures_in(folder: Folder, on_pass: OnPass) -> Iterator[str]:
             yield name
 
 
-def names_matching(folder: str, pattern: str) -> list[str]:
-    """The names in `folder` that match one component of a glob, in natural order; hidden ones if it asks for them.
-
-    Raises:
-        OSError: the folder cannot be read.
-    """
-    hidden = pattern.startswith(".")
-    with os.scandir(folder or os.curdir) as entries:
-        names = [entry.name for entry in entries if hidden or not entry.name.startswith(".")]
-    return sorted(fnmatch.filter(names, pattern), key=natural_key)
-
-
 def natural_key(name: str) -> str:
     """What sorts as people do, 2 before 10 and without regard to case, with `name` itself behind a NUL."""
-    return f"{_DIGITS.sub(_padded, name.casefold())}\0{name}"
+    return f"{_DIGITS.sub(lambda digits: digits[0].zfill(20), name.casefold())}\0{name}"
+
+
+def natural_keys(path: str) -> list[str]:
+    """What sorts paths as their folders are walked."""
+    return [natural_key(part) for part in path.replace(os.sep, "/").split("/")]
 
 
 def real_path(path: str) -> str:
@@ -176,7 +168,3 @@ def _head(path: str) -> bytes:
         return os.read(descriptor, _HEAD_BYTES)
     finally:
         os.close(descriptor)
-
-
-def _padded(digits: re.Match[str]) -> str:
-    return digits[0].zfill(20)

@@ -63,7 +63,7 @@ def read_list(file: str) -> Iterator[str]:
     if file == STDIN:
         yield from paths_in(_stdin(), "on stdin")
     elif file.lower().endswith(ENDINGS[1:]):
-        from visiontool.dataset.csv_file import read_csv
+        from visiontool.dataset.label_table import read_csv
 
         header, lines = read_csv(Path(file), _CSV_HELP)
         column = header.index("path")
@@ -116,7 +116,7 @@ def paths_in(stream: BinaryIO, name: str) -> Iterator[str]:
 
 def _entries(stream: BinaryIO, name: str) -> Iterator[bytes]:
     rest = separator = b""
-    for block in _blocks(stream, name):
+    while block := _read(stream, name):
         rest += block
         if not separator:
             separator = next((sign for sign in (b"\0", b"\n", b"\r") if sign in rest), b"")
@@ -130,20 +130,16 @@ def _entries(stream: BinaryIO, name: str) -> Iterator[bytes]:
     yield rest if separator else _start(rest, name)
 
 
-def _blocks(stream: BinaryIO, name: str) -> Iterator[bytes]:
-    while True:
-        try:
-            block: bytes | None = stream.read(_BLOCK_BYTES)
-        except OSError as error:
-            raise DataError(f"the list {name} cannot be read on: {_reason(error)}\n{_HELP}") from None
-        if block:
-            yield block
-        elif block is None:  # stdin may come from somebody who set it not to wait: nothing is there yet
+def _read(stream: BinaryIO, name: str) -> bytes:
+    """What has arrived; nothing at the end."""
+    try:
+        while (block := stream.read(_BLOCK_BYTES)) is None:  # stdin may come from somebody who set it not to wait
             import select
 
             select.select([stream], [], [])
-        else:
-            return
+    except OSError as error:
+        raise DataError(f"the list {name} cannot be read on: {_reason(error)}\n{_HELP}") from None
+    return block
 
 
 def _start(head: bytes, name: str) -> bytes:

@@ -91,9 +91,7 @@ def finetune(
     data = read_data(wanted, classifier)
     if wanted.labels_file is None:
         run_folder.check_outside(wanted.data, output)
-    with run_folder.made(wanted.data, output, force=force) as place:
-        if place.taken_up:
-            remark(f"Going on with {place.folder.name}; what the backbone computed for it is kept.")
+    with run_folder.made(wanted.data, output, force=force) as (folder, target):
         means = Means(classifier, limits, workers, timeout, batch_size)
         for note in data.notes:
             remark(note)
@@ -101,14 +99,14 @@ def finetune(
             dataset.check(data, unreadable(data, means, progress))
         if wanted.folds is None:  # before the backbone runs, not only after it
             dataset.unjudged(data, dataset.split(data, val_share=wanted.val_share, seed=wanted.seed))
-        spec = _spec_before(classifier.spec, place.target.name, data)
+        spec = _spec_before(classifier.spec, target.name, data)
         recorded = replace(wanted, model=wanted.model or store.default_model()).with_absolute_paths()
-        (place.folder / settings.FILE).write_text(recorded.to_json(), encoding="utf-8")
+        (folder / settings.FILE).write_text(recorded.to_json(), encoding="utf-8")
 
         seen = embed(wanted, data, views, means, progress, remark)
         split_of = dict(zip((sample.name for sample in seen.data.samples), seen.splits, strict=True))
         splits = [split_of.get(sample.name, UNUSED) for sample in data.samples]  # of what cannot be read as well
-        dataset.write_splits(place.folder / SPLITS_FILE, data, splits)
+        dataset.write_splits(folder / SPLITS_FILE, data, splits)
 
         train, fold_of = seen.of("train"), None
         if wanted.folds is not None:
@@ -121,23 +119,20 @@ def finetune(
         judged, probabilities = _judge(wanted, seen, train, fold_of, solved, progress)
         measured = metrics.measure(probabilities, seen.class_ids[judged], seen.data.labels)
 
-        spec = replace(spec, accuracy=(_accuracy(wanted, data, measured),))
-        spec = write_model(place.folder, classifier, spec, seen, judged, solved.head, limits)
-        if not torch_files.write(classifier.path, place.folder, spec, solved.head.weight, solved.head.bias):
+        how = "val" if wanted.folds is None else f"{wanted.folds} folds"
+        top1 = {"pictures": measured.pictures, "top1": round(measured.accuracy, 4)}
+        spec = replace(spec, accuracy=({"dataset": f"{data.root.name}, {how}", **top1},))
+        spec = write_model(folder, classifier, spec, seen, judged, solved.head, limits)
+        if not torch_files.write(classifier.path, folder, spec, solved.head.weight, solved.head.bias):
             remark("The run has no files for torch: there are none of this backbone that a new head would fit.")
         counts = dict(Counter(split for split in seen.splits if split != UNUSED))
-        run = Run(place.target, spec, measured, solved, wanted.folds, counts, seen.passes)
-        report.write(place.folder, run, seen, judged, probabilities, limits)
+        run = Run(target, spec, measured, solved, wanted.folds, counts, seen.passes)
+        report.write(folder, run, seen, judged, probabilities, limits)
     return run
 
 
 def open_model(wanted: Settings, model: Path | None, limits: Limits) -> Classifier:
-    """The model of the settings, ready for many pictures.
-
-    Raises:
-        ModelError: there is no such model, it has no embedding for a new head to stand on, or it resizes pictures
-            itself.
-    """
+    """The model of the settings, ready for many pictures."""
     classifier = Classifier.load(
         model or wanted.model,
         device=wanted.device,
@@ -155,9 +150,6 @@ def read_data(wanted: Settings, classifier: Classifier) -> dataset.Dataset:
     """The dataset of the settings, with the splits that they give.
 
     Folders that are named by the ids of the model's classes get the labels of these.
-
-    Raises:
-        DataError: it is not there, holds no picture, or the file of splits does not fit.
     """
     spec = classifier.spec
     known = dict(zip(spec.label_ids, spec.labels, strict=True)) if spec.label_ids else None
@@ -192,11 +184,7 @@ def _with_known_splits(wanted: Settings, data: dataset.Dataset) -> dataset.Datas
 
 
 def _spec_before(base: ModelSpec, name: str, data: dataset.Dataset) -> ModelSpec:
-    """What the new model says of itself, but for what is not known yet: temperature and accuracy.
-
-    Raises:
-        DataError: the dataset's labels cannot be those of a model.
-    """
+    """What the new model says of itself, but for what is not known yet: temperature and accuracy."""
     weights = {
         "source": f"{base.name}, with a new head for {data.root.name}",
         "backbone": base.weights.get("source", base.name),
@@ -250,9 +238,3 @@ def _judge(
 
 def _probabilities(head: Head, seen: Embedded, indices: NDArray[np.intp]) -> NDArray[np.float64]:
     return softmax(seen.embeddings[indices, 0] @ head.weight.T + head.bias, head.temperature)
-
-
-def _accuracy(wanted: Settings, data: dataset.Dataset, measured: Metrics) -> dict[str, str | int | float]:
-    """What the model file says of how good it is."""
-    how = "val" if wanted.folds is None else f"{wanted.folds} folds"
-    return {"dataset": f"{data.root.name}, {how}", "pictures": measured.pictures, "top1": round(measured.accuracy, 4)}

@@ -87,9 +87,6 @@ def embed(
     Each picture is seen as predict sees it, which tells too whether it can be read and whether it is the same as
     another; those for training in the other views as well, at once where it is known that they are for training.
     Nothing looks at the pictures of test.
-
-    Raises:
-        dataset.Unusable: pictures cannot be read and are not to be skipped, or without them the dataset cannot be used.
     """
     table = _Table(data, views, means, progress, remark)
     known = [i for i, sample in enumerate(data.samples) if sample.split == "train"]
@@ -155,11 +152,7 @@ class _Table:
         self._noted.update(seen.notes)
 
     def drop_unreadable(self, wanted: Settings, remark: Remark) -> list[int]:
-        """Leaves out the pictures that cannot be read; gives the indices of the others.
-
-        Raises:
-            dataset.Unusable: they are not to be skipped, or what is left cannot be used.
-        """
+        """Leaves out the pictures that cannot be read; gives the indices of the others."""
         kept = [index for index in range(len(self.looks)) if index not in self.errors]
         if not self.errors:
             return kept

@@ -36,9 +36,6 @@ def curves(file: Path, solved: "Solved") -> None:
 
     Args:
         solved: with a path.
-
-    Raises:
-        OSError: `file` cannot be written.
     """
     with page(file, (7.0, 6.0), layout=None) as figure:
         strength, nll, nll_error, accuracy = np.array(solved.path, float).T
@@ -69,9 +66,6 @@ def confusion(file: Path, metrics: "Metrics", labels: Sequence[str]) -> None:
 
     Args:
         labels: in the order of the matrix.
-
-    Raises:
-        OSError: `file` cannot be written.
     """
     counts = np.asarray(metrics.confusion)
     classes = len(counts)
@@ -104,9 +98,6 @@ def confused(
     Args:
         pictures: path, true label, predicted label and its probability of each, the worst first. The first 24 that can
             be read are shown.
-
-    Raises:
-        OSError: `file` cannot be written.
     """
     shown = []
     for path, truth, predicted, probability in pictures:

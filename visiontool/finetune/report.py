@@ -3,7 +3,7 @@
 import json
 import re
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,15 +19,6 @@ METRICS_FILE = "metrics.json"
 SCHEMA = 1
 
 _NUMBERS = re.compile(r"\[\n([-+\deE.,\s]+)\]")  # a list of numbers over several lines, such as a row of the confusion
-
-
-class Mistake(NamedTuple):
-    """A picture that the model takes for something else."""
-
-    path: str
-    label: str
-    predicted: str
-    probability: float  # of `predicted`
 
 
 def write(
@@ -75,18 +66,16 @@ def to_json(run: "Run") -> dict[str, Any]:
     }
 
 
-def mistakes(seen: Embedded, judged: NDArray[np.intp], probabilities: NDArray[np.float64]) -> list[Mistake]:
-    """The pictures that are taken for something else, the surest first."""
+def mistakes(
+    seen: Embedded, judged: NDArray[np.intp], probabilities: NDArray[np.float64]
+) -> list[tuple[str, str, str, float]]:
+    """The pictures that are taken for something else, the surest first: path, label, and what it is taken for."""
     predicted = probabilities.argmax(axis=1)
     sure = probabilities[np.arange(len(judged)), predicted]
     wrong = np.flatnonzero(predicted != seen.class_ids[judged])
-    samples, labels = seen.data.samples, seen.data.labels
-    return [
-        Mistake(
-            samples[judged[place]].path,
-            labels[samples[judged[place]].class_id],
-            labels[predicted[place]],
-            float(sure[place]),
-        )
-        for place in wrong[np.argsort(-sure[wrong], kind="stable")].tolist()
-    ]
+    labels = seen.data.labels
+    found = []
+    for place in wrong[np.argsort(-sure[wrong], kind="stable")].tolist():
+        sample = seen.data.samples[judged[place]]
+        found.append((sample.path, labels[sample.class_id], labels[predicted[place]], float(sure[place])))
+    return found

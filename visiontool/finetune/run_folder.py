@@ -1,40 +1,22 @@
-"""The folder of a run: NAME.partial while it is made, NAME once it is complete."""
+"""The folder of a run: filled beside its place, which it takes when it is complete."""
 
 import os
 import re
 import shutil
+import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from itertools import count
 from pathlib import Path
 
-from visiontool import cache, locks
+from visiontool import cache
 from visiontool.errors import ConversionError, UsageError
 from visiontool.find.folders import is_inside
 from visiontool.finetune import settings
 
 RUNS = Path("runs")
-PARTIAL = ".partial"
 
 _UNSAFE = re.compile(r"[^\w.+-]+")
-
-
-class Place:
-    """Where a run is made, `folder`, and where it goes when it is complete, `target`.
-
-    Attributes:
-        taken_up: whether a run that was interrupted is there already.
-    """
-
-    def __init__(self, target: Path) -> None:
-        self.target = target
-        self.folder = target.with_name(target.name + PARTIAL)
-        self.taken_up = self.folder.exists()
-
-
-def run_name(data: Path) -> str:
-    """What the run of a dataset is called: the name of its folder, as far as that suits every system."""
-    return _UNSAFE.sub("-", Path(os.path.abspath(data)).name).strip(".-") or "run"
 
 
 def check_outside(data: Path, output: Path | None) -> None:
@@ -45,33 +27,29 @@ def check_outside(data: Path, output: Path | None) -> None:
 
 
 @contextmanager
-def made(data: Path, output: Path | None, *, force: bool = False) -> Iterator[Place]:
-    """A folder for the block to fill; when the block ends without an exception, it gets its name.
+def made(data: Path, output: Path | None, *, force: bool = False) -> Iterator[tuple[Path, Path]]:
+    """A folder for the block to fill, and the place that it takes when the block ends without an exception.
 
-    What Ctrl-C or a crash left under the same name is taken up; what failed leaves nothing. Whatever goes wrong, a
-    complete run that is there stays as it was.
+    What fails leaves nothing; only a process that is killed leaves NAME.partial-... beside the place. A complete run
+    that is there stays as it was until the new one is complete.
 
     Args:
         data: names the run where `output` is None: runs/<its name>, or with -2, -3 ... behind it.
         force: replaces the run in `output`.
-
-    Raises:
-        UsageError: `output` exists and is no run, or `force` is not set; or another process is making it; or what is
-            called NAME.partial is no run.
-        ConversionError: it cannot be written.
     """
     try:
-        with _place(data, output, force) as place:
-            _check_free(place.folder, force=True)
-            with suppress(FileNotFoundError):
-                shutil.rmtree(place.folder)  # its features are in the cache; no file of it may get into this run
-            place.folder.mkdir()
-            try:
-                yield place
-                _publish(place)
-            except Exception:
-                shutil.rmtree(place.folder, ignore_errors=True)
-                raise
+        target = _unused(data) if output is None else Path(os.path.realpath(output))
+        _check_free(target, force)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        beside = Path(tempfile.mkdtemp(prefix=f"{target.name}.partial-", dir=target.parent))
+        try:
+            folder = beside / target.name  # mkdtemp makes folders that nobody else may read
+            folder.mkdir()
+            yield folder, target
+            _check_free(target, force)
+            _replace(target, folder, aside=beside.with_name(f"{beside.name}.old"))
+        finally:
+            shutil.rmtree(beside, ignore_errors=True)
     except OSError as error:
         if error.errno is None:  # of a library; not about files
             raise
@@ -80,28 +58,11 @@ def made(data: Path, output: Path | None, *, force: bool = False) -> Iterator[Pl
         raise ConversionError(f"{where}: {what} ({error.strerror}). -o names another folder for the run.") from error
 
 
-@contextmanager
-def _place(data: Path, output: Path | None, force: bool) -> Iterator[Place]:
-    if output is not None:
-        target = Path(os.path.realpath(output))
-        _bring_back(target)
-        _check_free(target, force)
-        target.parent.mkdir(parents=True, exist_ok=True)
-        with locks.locked_if_free(_lock(target)) as is_ours:
-            if not is_ours:
-                raise UsageError(f"another process is writing {output}; name another folder with -o")
-            yield Place(target)
-        return
-    RUNS.mkdir(exist_ok=True)
-    name = run_name(data)
-    for number in count(1):
-        target = RUNS.absolute() / (name if number == 1 else f"{name}-{number}")
-        if os.path.lexists(target):
-            continue
-        with locks.locked_if_free(_lock(target)) as is_ours:
-            if is_ours and not os.path.lexists(target):
-                yield Place(target)
-                return
+def _unused(data: Path) -> Path:
+    """A place in runs/ called like the folder of the data, as far as that suits every system."""
+    name = _UNSAFE.sub("-", Path(os.path.abspath(data)).name).strip(".-") or "run"
+    places = (RUNS.absolute() / (name if number == 1 else f"{name}-{number}") for number in count(1))
+    return next(place for place in places if not os.path.lexists(place))
 
 
 def _check_free(target: Path, force: bool) -> None:
@@ -113,32 +74,15 @@ def _check_free(target: Path, force: bool) -> None:
         raise UsageError(f"{target} holds a run already. Name another folder with -o, or --force to replace it.")
 
 
-def _lock(target: Path) -> Path:
-    return target.with_name(f".{target.name}.lock")
-
-
-def _aside(target: Path) -> Path:
-    return target.with_name(f".{target.name}.old")
-
-
-def _bring_back(target: Path) -> None:
-    """Gives a run its name back where a process was killed in the moment between two renames."""
-    if not os.path.lexists(target) and _aside(target).is_dir():
-        _aside(target).rename(target)
-
-
-def _publish(place: Place) -> None:
-    """Renames; what was there before is put aside for that moment, and back where the new one cannot come."""
-    aside = _aside(place.target)
-    had_one = place.target.exists()
-    if had_one:
-        shutil.rmtree(aside, ignore_errors=True)
-        place.target.rename(aside)
+def _replace(target: Path, folder: Path, aside: Path) -> None:
+    """Renames; what was there before is `aside` for that moment, and back where the new one cannot come."""
+    if not os.path.lexists(target):
+        folder.rename(target)
+        return
+    target.rename(aside)
     try:
-        place.folder.rename(place.target)
+        folder.rename(target)
     except OSError:
-        if had_one:
-            with suppress(OSError):
-                aside.rename(place.target)
+        aside.rename(target)
         raise
     shutil.rmtree(aside, ignore_errors=True)

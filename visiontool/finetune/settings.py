@@ -2,7 +2,7 @@
 
 import json
 import os
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -130,21 +130,5 @@ def _from_json(values: dict[str, Any]) -> Settings:
     """Raises ValueError, TypeError or KeyError for what is not from `to_json`."""
     if values.pop("schema") != SCHEMA:
         raise ValueError("of another version of visiontool")
-    if "provider" not in values:  # of a run from before there was a choice
-        values["provider"] = None
-    for field in fields(Settings):
-        expected = _kinds(field.name)
-        if not isinstance(values[field.name], expected) or isinstance(values[field.name], bool):
-            raise ValueError(f"{field.name!r} is {values[field.name]!r}")
     paths = {name: Path(path) for name in _PATHS if (path := values[name]) is not None}
     return Settings(**{**values, **paths, "augment": Augment(**values["augment"])})
-
-
-def _kinds(name: str) -> tuple[type, ...]:
-    """What JSON has for a setting."""
-    if name == "augment":
-        return (dict,)
-    if name in _RANGES:
-        optional = name in ("few", "folds")
-        return (int, float) if name == "val_share" else (int, type(None)) if optional else (int,)
-    return (str,) if name in ("data", "on_bad", "balance", "device") else (str, type(None))

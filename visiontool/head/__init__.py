@@ -1,6 +1,7 @@
 """The linear head behind a frozen backbone: solved on embeddings, chosen and calibrated on held-out pictures."""
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
@@ -9,18 +10,39 @@ from threadpoolctl import threadpool_limits
 
 from visiontool.errors import DataError, UsageError
 from visiontool.head import balance as balances
-from visiontool.head import choices
+from visiontool.head import select
 from visiontool.head.balance import Balance
-from visiontool.head.choices import KINDS, Kind
-from visiontool.head.held_out import HeldOut
-from visiontool.head.path import STRENGTHS
-from visiontool.head.solved import Head, Solved, Step
-from visiontool.head.space import Space
-from visiontool.head.training_set import TrainingSet
+from visiontool.head.logistic import Space
+from visiontool.head.select import KINDS, STRENGTHS, HeldOut, Kind, Step, TrainingSet
 
 __all__ = ["KINDS", "Balance", "Head", "Kind", "Solved", "Step", "solve"]
 
 _FEW_SHOT = 5  # pictures of the smallest class, up to which "auto" tries all kinds
+
+
+@dataclass(frozen=True)
+class Head:
+    """A linear head: logits = embedding @ weight.T + bias, probabilities = softmax(logits / temperature)."""
+
+    weight: NDArray[np.float32]  # (C, D)
+    bias: NDArray[np.float32]  # (C,)
+    temperature: float
+
+
+@dataclass(frozen=True)
+class Solved:
+    """A head and how it was chosen."""
+
+    head: Head
+    kind: str  # "logistic" or "nearest-mean"
+    balance: str  # what was done: "none", "weights" or "logit-adjust"
+    all_views: bool  # False: held-out pictures said that the plain view alone is better
+    path: tuple[Step, ...]  # of logistic regression, from strong to weak; empty where none was judged
+    chosen: int  # index of the chosen one in `path`; -1 where the head is none of it
+    held_out: NDArray[np.float32]  # (N, C) logits, before temperature, of heads that never saw the picture: its
+    # view 0. Rows of NaN: pictures that every head was trained on (all but a fifth of large datasets, and a class's
+    # only picture)
+    notes: tuple[str, ...]  # what was chosen by itself and why, for the user
 
 
 def solve(
@@ -57,19 +79,24 @@ def solve(
         space = Space.of(embeddings.reshape(-1, embeddings.shape[2]))
         data = TrainingSet(space.features(embeddings), class_ids, balancing)
         held_out = HeldOut.of(class_ids, groups, balancing, seed)
-        ticks = _Ticks(progress, held_out.count * (len(STRENGTHS) + 4) + 1)
+        expected, done = held_out.count * (len(STRENGTHS) + 4) + 1, 0
+
+        def tick(is_last: bool = False) -> None:
+            nonlocal done
+            done += 1
+            if progress is not None:
+                progress(done, done if is_last else max(expected, done + 1))
+
         if len(held_out.judged):
             kinds = (kind,) if kind != "auto" else KINDS if balancing.sizes.min() <= _FEW_SHOT else ("logistic",)
-            choice = min(
-                (choices.choose(each, data, held_out, ticks.tick) for each in kinds), key=lambda each: each.nll
-            )
+            choice = min((select.choose(each, data, held_out, tick) for each in kinds), key=lambda each: each.nll)
             temperature = held_out.temperature(choice.logits)
         else:
-            choice, temperature = choices.unjudged("nearest-mean" if kind == "auto" else kind, data), 1.0
+            choice, temperature = select.unjudged("nearest-mean" if kind == "auto" else kind, data), 1.0
         final = space.unfold(choice.final())
     logits = np.full((len(class_ids), n_classes), np.nan, np.float32)
     logits[held_out.judged] = choice.logits
-    ticks.finish()
+    tick(is_last=True)
     return Solved(
         head=Head(final.weight.astype(np.float32), final.bias.astype(np.float32), temperature),
         kind=choice.kind,
@@ -96,7 +123,7 @@ def _check(embeddings: NDArray[np.float32], class_ids: NDArray[np.int64], n_clas
         raise DataError(f"{len(empty):,} of {n_classes:,} classes have no picture to train on, e.g. class {empty[0]}")
 
 
-def _notes(choice: choices.Choice, asked: str, held_out: HeldOut, sizes: NDArray[np.int64]) -> list[str]:
+def _notes(choice: select.Choice, asked: str, held_out: HeldOut, sizes: NDArray[np.int64]) -> list[str]:
     notes = []
     if not len(held_out.judged):
         notes.append(
@@ -118,23 +145,3 @@ def _notes(choice: choices.Choice, asked: str, held_out: HeldOut, sizes: NDArray
     if not choice.all_views:
         notes.append("only the plain view is used: held-out pictures are recognized better without the others")
     return notes
-
-
-class _Ticks:
-    """Counts heads for a progress callback."""
-
-    def __init__(self, progress: Callable[[int, int], None] | None, expected: int) -> None:
-        self._progress, self._expected, self._done = progress, expected, 0
-
-    def tick(self) -> None:
-        """One more head is solved."""
-        self._done += 1
-        self._expected = max(self._expected, self._done + 1)
-        if self._progress is not None:
-            self._progress(self._done, self._expected)
-
-    def finish(self) -> None:
-        """The last one is solved."""
-        self._done += 1
-        if self._progress is not None:
-            self._progress(self._done, self._done)

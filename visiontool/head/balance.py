@@ -43,11 +43,7 @@ class Balancing(NamedTuple):
 
 
 def choose(name: str, sizes: NDArray[np.int64]) -> Balancing:
-    """The balance called `name`, where "auto" is decided by the `sizes` of the classes.
-
-    Raises:
-        UsageError: there is no such balance.
-    """
+    """The balance called `name`, where "auto" is decided by the `sizes` of the classes."""
     if name not in get_args(Balance):
         raise UsageError(f"balance {name!r} is none of {', '.join(get_args(Balance))}")
     if name == "auto":

@@ -1,4 +1,4 @@
-"""L2 multinomial logistic regression, solved to its optimum.
+"""L2 multinomial logistic regression, solved to its optimum, and the coordinates that it is solved in.
 
 scipy's L-BFGS on preconditioned coordinates. scikit-learn's LogisticRegression solves the same problem, and the tests
 compare the two; it takes about twice as many steps to the same loss and a second to import, and has no place for the
@@ -7,6 +7,7 @@ prior that logit adjustment adds to the logits.
 
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
@@ -16,6 +17,10 @@ from scipy.optimize import minimize
 _BLOCK = 1 << 18  # numbers
 _PARTS = 8  # of the rows, worked on at the same time; always as many, so that sums do not depend on the machine
 _MOST_STEPS = 1000
+_SAME = 1e-7
+_NOTHING = 1e-10  # of the squares, along a direction: more exact than the embeddings themselves
+_ROWS = 8192  # at a time, so that float64 copies stay small
+_MOST_SAMPLED = 1 << 14  # rows from which the directions are found: they need not be exact to be an exact rotation
 
 
 class Linear(NamedTuple):
@@ -31,6 +36,51 @@ class Linear(NamedTuple):
     def times(self, factor: float) -> "Linear":
         """The head whose logits are `factor` times as large."""
         return Linear(self.weight * factor, self.bias * factor)
+
+
+@dataclass(frozen=True)
+class Space:
+    """An exact change of coordinates: z = (x - mean) / scale @ basis.
+
+    One scale for all directions, not one for each feature: what varies little in a trained network's embedding
+    says little, and stretching it costs likelihood on held-out pictures of four of five sets measured.
+    """
+
+    mean: NDArray[np.float64]  # (D,)
+    scale: float  # root of the mean squared distance from the mean, so that `strength` means the same for any network
+    basis: NDArray[np.float64]  # (D, R), orthonormal; it spans all rows, so an L2 solution in it is that in all of D
+
+    @classmethod
+    def of(cls, embeddings: NDArray[np.float32]) -> "Space":
+        """The space of embeddings (N, D)."""
+        count, width = embeddings.shape
+        mean = embeddings.mean(axis=0, dtype=np.float64)
+        squares = sum(float(np.sum((_rows_from(embeddings, first) - mean) ** 2)) for first in range(0, count, _ROWS))
+        scale = float(np.sqrt(squares / count))
+        if scale <= _SAME * float(np.linalg.norm(mean)):  # nothing but rounding: all pictures have the same embedding
+            scale = 1.0
+        if count >= width:
+            sampled = embeddings[:: -(-count // _MOST_SAMPLED)] - mean
+            return cls(mean, scale, np.linalg.eigh(sampled.T @ sampled)[1])
+        centered = embeddings - mean
+        squares_along, combinations = np.linalg.eigh(centered @ centered.T)
+        kept = squares_along > _NOTHING * count * scale**2
+        return cls(mean, scale, centered.T @ (combinations[:, kept] / np.sqrt(squares_along[kept])))
+
+    def features(self, embeddings: NDArray[np.float32]) -> NDArray[np.float32]:
+        """(V, N, R) of embeddings (N, V, D): views first, so that one view and all views are both one block."""
+        count, views, _ = embeddings.shape
+        to = self.basis / self.scale
+        features = np.empty((views, count, to.shape[1]), np.float32)
+        for view in range(views):
+            for first in range(0, count, _ROWS):
+                features[view, first : first + _ROWS] = (_rows_from(embeddings[:, view], first) - self.mean) @ to
+        return features
+
+    def unfold(self, head: Linear) -> Linear:
+        """The head that gives of embeddings what `head` gives of features."""
+        weight = head.weight @ self.basis.T / self.scale
+        return Linear(weight, head.bias - weight @ self.mean)
 
 
 def fit(
@@ -137,3 +187,7 @@ def _blocks(count: int, width: int) -> Iterator[slice]:
     """Rows 0 to `count`, so many at a time that neither features nor logits leave the processor's cache."""
     rows = max(1, _BLOCK // max(1, width))
     return (slice(first, first + rows) for first in range(0, count, rows))
+
+
+def _rows_from(embeddings: NDArray[np.float32], first: int) -> NDArray[np.float64]:
+    return embeddings[first : first + _ROWS].astype(np.float64)

@@ -7,8 +7,8 @@ from typing import NamedTuple
 
 from visiontool import dataset, store
 from visiontool.cache import MODEL_FILE
-from visiontool.dataset.csv_file import read_csv
-from visiontool.dataset.wording import split_called
+from visiontool.dataset.label_table import read_csv
+from visiontool.dataset.samples import split_called
 from visiontool.errors import DataError, first_line
 from visiontool.find import find_images
 from visiontool.finetune import SPLITS_FILE, settings

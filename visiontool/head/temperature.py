@@ -5,16 +5,14 @@ from numpy.typing import NDArray
 from scipy.optimize import minimize_scalar
 from scipy.special import log_softmax
 
-LOWEST, HIGHEST = 0.05, 20.0
+BOUNDS = (0.05, 20.0)
 
 
-def temperature(
+def fit_temperature(
     logits: NDArray[np.floating],
     class_ids: NDArray[np.int64],
     weights: NDArray[np.float64],
-    *,
-    lowest: float = LOWEST,
-    highest: float = HIGHEST,
+    bounds: tuple[float, float] = BOUNDS,
 ) -> float:
     """The T for which softmax(logits / T) says least wrong of held-out pictures.
 
@@ -36,5 +34,5 @@ def temperature(
         log_p = log_softmax(logits / np.exp(log_temperature), axis=1)
         return -float(share @ ((1 - spread) * log_p[rows, class_ids] + spread * log_p.mean(axis=1)))
 
-    bounds = (np.log(lowest), np.log(highest))
-    return float(np.exp(minimize_scalar(loss, bounds=bounds, method="bounded", options={"xatol": 1e-4}).x))
+    found = minimize_scalar(loss, bounds=np.log(bounds), method="bounded", options={"xatol": 1e-4})
+    return float(np.exp(found.x))

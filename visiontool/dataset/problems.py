@@ -4,8 +4,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from visiontool.dataset.samples import Dataset
-from visiontool.dataset.wording import on_one_line
 from visiontool.errors import DataError
+from visiontool.text import on_one_line
 
 _MOST_TOLD = 20
 _MOST_UNREADABLE = 10

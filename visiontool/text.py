@@ -1,30 +1,20 @@
-"""How faults and notes are worded: one line each, many of a kind summed up, and what splits are called."""
+"""Text for people: how many there are, and names on one line."""
 
 from collections.abc import Sequence
 
 from visiontool.json_fields import shown
 
 _MOST_NAMED = 3
-_SPLITS = {
-    "train": "train",
-    "training": "train",
-    "val": "val",
-    "valid": "val",
-    "validation": "val",
-    "dev": "val",
-    "test": "test",
-    "testing": "test",
-}
 
 
-def split_called(name: str) -> str | None:
-    """The split that `name` means, whatever its case: "train", "val", "test" or None."""
-    return _SPLITS.get(name.casefold())
+def plural(count: int, one: str, many: str | None = None) -> str:
+    """ "1 picture", "2,000 pictures", "2 classes"; `many` where it is more than an ending."""
+    return f"{count:,} {one if count == 1 else many or one + ('es' if one.endswith('s') else 's')}"
 
 
-def told(names: Sequence[str], one: str, many: str) -> str:
+def listed(names: Sequence[str], one: str, many: str) -> str:
     """ "17 classes have no picture: a, b, c and 14 more", where `many` is "classes have no picture"."""
-    return f"{len(names):,} {one if len(names) == 1 else many}: {some(names)}"
+    return f"{plural(len(names), one, many)}: {some(names)}"
 
 
 def some(names: Sequence[str]) -> str:
