@@ -14,7 +14,6 @@ import onnx
 import pytest
 from conftest import COLOR_SPEC, Ran, color_graph, save_model, save_picture
 from onnx import TensorProto, helper
-from PIL import Image
 
 from visiontool.spec import MANIFEST_KEY
 
@@ -52,18 +51,6 @@ def with_external_data(folder: Path) -> Path:
     onnx.save(model, path, save_as_external_data=True, location="weights.bin", size_threshold=0)
     assert (folder / "weights.bin").is_file()
     return path
-
-
-def as_picture(folder: Path) -> Path:
-    path = folder / "model.onnx"
-    Image.new("RGB", (8, 8)).save(path, format="png")
-    return path
-
-
-def with_unknown_operator() -> onnx.ModelProto:
-    model = color_graph()
-    model.graph.node[-1].op_type = "DoesNotExist"
-    return model
 
 
 def with_operator_of_another_library() -> onnx.ModelProto:
@@ -109,37 +96,23 @@ GOOD = COLOR_SPEC.to_json()
 HOSTILE: dict[str, tuple[Build, str]] = {
     "external data": (with_external_data, "is kept in another file (external data)"),
     "empty": (with_bytes(b""), "the file is empty"),
-    "zeros": (with_bytes(b"\0" * 64), "not an ONNX file, or a damaged one"),
     "noise": (with_bytes(np.random.default_rng(0).bytes(4096)), "not an ONNX file, or a damaged one"),
-    "picture": (as_picture, "not an ONNX file, or a damaged one"),
     "text": (with_bytes(b"<!DOCTYPE html><html>404 Not Found</html>"), "not an ONNX file, or a damaged one"),
-    "cut": (with_bytes(color_graph().SerializeToString()[:-9]), "not an ONNX file, or a damaged one"),
     "no manifest": (with_bytes(color_graph().SerializeToString()), "comes from another tool"),
-    "manifest of nothing": (file_with(""), "the manifest is not valid JSON"),
-    "manifest of another kind": (file_with("[1]"), "the manifest must be a JSON object"),
     "manifest nested deep": (file_with("[" * 50_000), "nested too deep"),
-    "manifest with NaN": (file_with(GOOD.replace("1.0}", "NaN}")), "NaN is not allowed"),
     "manifest of the future": (file_with(GOOD.replace('"schema": 1', '"schema": 2')), "update visiontool"),
     "label twice": (with_spec(labels=("a", "a", "b")), "'labels' holds 'a' more than once"),
-    "label too few": (with_spec(labels=("a", "b")), "the manifest has 2 labels, the graph gives 3 logits"),
-    "label not text": (file_with(GOOD.replace('"red"', "7")), "'labels[0]' must be text"),
     "label with half a character": (file_with(GOOD.replace('"red"', r'"\udcff"')), "'labels[0]' must be text"),
     "label with escapes twice": (
         with_spec(labels=("\x1b[2J\n", "\x1b[2J\n", "c")),
         r"holds '\x1b[2J\n' more than once",
     ),
-    "size of a lie": (with_spec(input=replace(COLOR_SPEC.input, size=(9, 9))), "the manifest says [N, 9, 9, 3]"),
     "size of a bomb": (with_spec(input=replace(COLOR_SPEC.input, size=(10**6, 10**6))), "'input.size' must be"),
-    "scale of 255": (with_spec(input=replace(COLOR_SPEC.input, mean=(123.0,))), "'input.mean' must be"),
-    "output not there": (with_spec(logits="scores"), "logits output 'scores' is not in the graph"),
     "embedding not there": (with_spec(embedding="\x1b[2J"), r"embedding output '\x1b[2J' is not in the graph"),
-    "unknown operator": (file_with(GOOD, with_unknown_operator), "onnxruntime cannot open it: "),
     "foreign operator": (file_with(GOOD, with_operator_of_another_library), "onnxruntime cannot open it: "),
     "strange names": (file_with(GOOD, with_strange_names), r"is not in the graph: ['a\n\x1b[2Jbb"),
     "two inputs": (file_with(GOOD, with_two_inputs), "the graph takes 2 inputs"),
     "split of a bomb": (file_with(GOOD, with_split(2**31 - 1, ["logits"])), "a Split into 2,147,483,647 values"),
-    "split into too few": (file_with(GOOD, with_split(1, ["logits", "b"])), "a Split into 1 values that gives 2"),
-    "batch of nothing": (file_with(GOOD, with_fixed_batch(0)), "the graph takes 0 pictures at once"),
     "batch of a bomb": (file_with(GOOD, with_fixed_batch(2**40)), "the graph takes 1099511627776 pictures at once"),
 }
 
@@ -157,18 +130,6 @@ def test_a_hostile_file_gives_one_clear_error(
     assert 1 <= ran.err.count("\n") <= 3
     assert ran.err.replace("\n", "").isprintable()
     assert len(ran.err) < len(str(model)) + 500
-
-
-def test_a_missing_model_and_a_folder_give_one_clear_error(
-    picture: Path, tmp_path: Path, run: Callable[..., Ran]
-) -> None:
-    for model, words in ((tmp_path / "no.onnx", "there is no such file"), (tmp_path, "the folder has no model.onnx")):
-        ran = run("predict", picture, "-m", model)
-        assert (ran.code, ran.out, ran.err) == (
-            4,
-            "",
-            f"Error: {model}: {words}{'' if 'such' in words else ' in it'}\n",
-        )
 
 
 def test_a_model_that_is_no_regular_file_is_not_waited_for(
@@ -324,12 +285,3 @@ def test_a_model_name_with_terminal_controls_comes_out_escaped(
         assert character not in ran.err
     if format_ in ("json", "jsonl"):
         assert json.loads(ran.out)["model"] == CONTROLS
-
-
-def test_a_very_long_label_does_not_break_any_format(picture: Path, tmp_path: Path, run: Callable[..., Ran]) -> None:
-    label = "long " * 1999
-    assert json.loads(shown_in("json", label, tmp_path, picture, run).out)["predictions"][0]["label"] == label
-    table = shown_in("table", label, tmp_path, picture, run).out
-    assert max(map(len, table.splitlines())) <= 400
-    assert "100.0%" not in table
-    assert "%" in table
