@@ -209,10 +209,8 @@ def test_a_fixed_batch_of_one_answers_many_pictures(bench: Bench) -> None:
     assert [json.loads(line)["predictions"][0]["label"] for line in ran.out.splitlines()] == list(RGB)
 
 
-def test_nothing_is_taken_silently_where_all_is_said(bench: Bench) -> None:
-    model = bench.model(
-        outside_graph(NCHW, last=["Softmax"]), {"Image.BitmapPixelFormat": "Rgb8", "Image.ColorSpaceGamma": "SRGB"}
-    )
+def test_what_is_said_is_not_taken_from_conventions(bench: Bench) -> None:
+    model = bench.model(outside_graph(NCHW, last=["Softmax"]))
     crop = ("--crop-mode", "squash", "--crop-pct", "0.9", "--interpolation", "bicubic")
     description = Description(
         class_names=bench.names, mean=(0.5,), std=(0.5,), crop_pct=0.9, interpolation="bicubic", img_size=(8, 8)
@@ -222,9 +220,9 @@ def test_nothing_is_taken_silently_where_all_is_said(bench: Bench) -> None:
     assert classifier.spec.interpolation == "bicubic"
     assert (classifier.spec.crop_pct, classifier.spec.input.mean) == (0.9, (0.5,))
     assert classifier.spec.activation == "softmax"
-    assert classifier.assumed == ()
+    assert classifier.assumed == ("RGB (else --spec)",)
     said = bench.answer(model, "--class-names", bench.names, "--mean", "0.5", "--std", "0.5", *crop)[1]
-    assert "Neither" not in said
+    assert "so taken: RGB (else --spec).\n" in said
 
 
 # Logits or probabilities: how a graph goes on behind its logits, `z`.
@@ -498,54 +496,6 @@ def test_what_was_assumed_for_an_export_is_said_again(make_color_model: Callable
     model = make_color_model("exported.onnx", assumed=("RGB", "center"))
     assert "Nobody said when it was exported, so taken: RGB, center.\n" in bench.answer(model)[1]
     assert "so taken: RGB.\n" in bench.answer(model, "--crop-mode", "squash")[1]
-
-
-# ONNX's own image metadata, which Windows ML and Custom Vision write.
-
-
-@pytest.mark.parametrize(
-    ("metadata", "expected"),
-    [
-        ({"Image.NominalPixelRange": "NominalRange_0_255"}, list(COLOR)),
-        ({"Image.NominalPixelRange": "Normalized_0_1"}, [value / 255 for value in COLOR]),
-        ({"Image.NominalPixelRange": "Normalized_1_1"}, [value / 127.5 - 1 for value in COLOR]),
-        ({"image.nominalpixelrange": "NOMINALRANGE_0_255"}, list(COLOR)),
-        ({"Image.NominalPixelRange": "NominalRange_0_255", "Image.BitmapPixelFormat": "Bgr8"}, list(COLOR[::-1])),
-        ({"Image.NominalPixelRange": "NominalRange_0_255", "Image.BitmapPixelFormat": "Rgb8"}, list(COLOR)),
-    ],
-)
-def test_the_image_metadata_of_onnx_tells_scale_and_order_of_colors(
-    metadata: dict[str, str], expected: list[float], bench: Bench
-) -> None:
-    model = bench.model(outside_graph(NCHW), metadata)
-    classifier = Classifier.load(model, description=Description(class_names=bench.names))
-    logits = classifier.logits([np.full((8, 8, 3), COLOR, np.uint8)])
-    assert logits[0].tolist() == pytest.approx(expected, rel=1e-5, abs=1e-5)
-    assert any("RGB" in assumed for assumed in classifier.assumed) == ("Image.BitmapPixelFormat" not in metadata)
-
-
-@pytest.mark.parametrize(
-    ("metadata", "words"),
-    [
-        ({"Image.BitmapPixelFormat": "Bgra8"}, "says Image.BitmapPixelFormat='bgra8', its graph takes 3 channels"),
-        ({"Image.BitmapPixelFormat": "Gray8"}, "says Image.BitmapPixelFormat='gray8', its graph takes 3 channels"),
-        ({"Image.ColorSpaceGamma": "Linear"}, "takes linear light"),
-        (
-            {"Image.NominalPixelRange": "NominalRange_16_235"},
-            "Image.NominalPixelRange='nominalrange_16_235' is not known",
-        ),
-    ],
-)
-def test_image_metadata_that_visiontool_cannot_serve_is_refused(
-    metadata: dict[str, str], words: str, bench: Bench
-) -> None:
-    assert words in bench.refusal(bench.model(outside_graph(NCHW), metadata), "--class-names", bench.names)
-
-
-def test_a_scale_against_that_of_the_file_is_wrong_usage(bench: Bench) -> None:
-    model = bench.model(outside_graph(NCHW), {"Image.NominalPixelRange": "Normalized_0_1"})
-    said = bench.refusal(model, "--class-names", bench.names, *IMAGENET, code=2)
-    assert "says its scale itself (Image.NominalPixelRange='normalized_0_1'); leave out --mean and --std" in said
 
 
 # Graphs that are no classifier of pictures, or do not tell what they take.

@@ -128,25 +128,6 @@ def test_metadata_has_the_keys_that_ultralytics_reads() -> None:
 
 
 @pytest.mark.parametrize(
-    ("changes", "expected"),
-    [
-        ({}, {"BitmapPixelFormat": "Rgb8", "ColorSpaceGamma": "SRGB", "NominalPixelRange": "NominalRange_0_255"}),
-        ({"color": "BGR"}, {"BitmapPixelFormat": "Bgr8"}),
-        ({"color": "L", "mean": (0.1,), "std": (0.3,)}, {"BitmapPixelFormat": "Gray8"}),
-        ({"dtype": "float32"}, {"NominalPixelRange": "Normalized_0_1"}),
-        ({"dtype": "float32", "mean": (0.5,), "std": (0.5,) * 3}, {"NominalPixelRange": "Normalized_1_1"}),
-        ({"dtype": "float32", "std": (1 / 255,)}, {"NominalPixelRange": "NominalRange_0_255"}),
-        ({"dtype": "float32", "mean": (0.485, 0.456, 0.406)}, {"NominalPixelRange": None}),
-    ],
-)
-def test_metadata_has_the_image_keys_of_onnx_and_claims_no_range_that_is_not_so(
-    changes: dict[str, Any], expected: dict[str, str | None]
-) -> None:
-    metadata = replace(COLOR_SPEC, input=replace(COLOR_SPEC.input, **changes)).to_metadata()
-    assert {key: metadata.get(f"Image.{key}") for key in expected} == expected
-
-
-@pytest.mark.parametrize(
     ("text", "words"),
     [
         ("", "not valid JSON"),
