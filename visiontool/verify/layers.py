@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 from numpy.typing import NDArray
 
 from visiontool import onnx_graph, preprocess, runtime
+from visiontool.alike import relative_l2
 from visiontool.classifier import Classifier
 from visiontool.errors import ModelError, PictureError, first_line
 from visiontool.images import DEFAULT_LIMITS
@@ -20,7 +21,6 @@ from visiontool.pipeline import batches
 from visiontool.prepare import Recipe, prepare
 from visiontool.verify.gates import gate_for
 from visiontool.verify.manifests import preprocessing_differences
-from visiontool.verify.running import relative_l2
 
 _AT_ONCE = 64  # layers that are looked at in one run; what they give takes memory
 _LEAST_MATCHED = 0.5  # share of A's values; where fewer have a name in common, it is by chance
