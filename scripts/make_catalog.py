@@ -3,13 +3,14 @@
     python scripts/make_catalog.py            write them (minutes: every network is built to be counted)
     python scripts/make_catalog.py --check    write nothing; exit 1 where they are not fresh
 
-names.csv has every name that can be created, classics.csv the default weights of the classics (networks.py). Networks
+names.csv has every name that can be created, classics.csv the default weights of the classics (classics.json). Networks
 are built on torch's meta device, so nothing is allocated or downloaded. --check believes the counts of the names that
 are there. Needs the extra [train].
 """
 
 import argparse
 import json
+import re
 import sys
 import warnings
 from collections.abc import Iterator
@@ -23,11 +24,13 @@ from timm.models import get_pretrained_cfg, list_models, model_entrypoint
 from torch.utils.flop_counter import FlopCounterMode
 
 import visiontool.training.architectures  # noqa: F401  registers the project's own
-from visiontool.catalog import table
-from visiontool.catalog.networks import NETWORKS
+from visiontool.catalog.classics import CLASSICS, COLUMNS, NAMES, papers, read
 from visiontool.store import built_in_names, weights_folder
 
 HUB = "hf-hub:timm/"
+# Copies of published weights that their publisher's address does not name: SqueezeNet's as safetensors, made of the
+# published half-precision file.
+COPIES = {"squeezenet1_1.tv_in1k": ["35562df9ea4379a3306647cbcda80c86ea6e75627bc4d68503a310717086ed3e"]}
 
 
 class Row(NamedTuple):
@@ -41,6 +44,7 @@ class Row(NamedTuple):
     """Interpolation, crop mode, crop share, mean and standard deviation, as they stand in the table."""
     classes: int
     source: str
+    sha256: str
 
 
 def all_rows() -> Iterator[Row]:
@@ -77,7 +81,22 @@ def row_of(architecture: str, tag: str) -> Row:
         license = ""
     mean, std = (" ".join(f"{number:g}" for number in numbers) for numbers in (cfg.mean, cfg.std))
     fitting = cfg.interpolation, cfg.crop_mode, f"{cfg.crop_pct:g}", mean, std
-    return Row(name, library, license, tuple(cfg.input_size), fitting, cfg.num_classes, source)
+    return Row(
+        name, library, license, tuple(cfg.input_size), fitting, cfg.num_classes, source, known_sha256(name, cfg.url)
+    )
+
+
+def known_sha256(name: str, url: str | None) -> str:
+    """First digits of the SHA-256 of files with these weights: those that torch.hub reads from an address."""
+    architecture, _, tag = name.partition(".")
+    urls = [url or ""]
+    version = {"tv_in1k": "IMAGENET1K_V1", "tv2_in1k": "IMAGENET1K_V2"}.get(tag)
+    if version and architecture in torchvision.models.list_models(torchvision.models):
+        urls += [
+            weights.url for weights in torchvision.models.get_model_weights(architecture) if weights.name == version
+        ]
+    found = (re.search(r"-([0-9a-f]{8,64})\.[^.]+$", url) for url in urls)
+    return " ".join(dict.fromkeys([match[1] for match in found if match] + COPIES.get(name, [])))
 
 
 def build(name: str) -> torch.nn.Module:
@@ -104,13 +123,13 @@ def csv_of(rows: list[Row], params: dict[str, int], macs: dict[str, int]) -> str
     lines = [
         f"# timm {timm.__version__}, torchvision {torchvision.__version__.partition('+')[0]}."
         " Written by scripts/make_catalog.py. A source that ends in / goes on with the name.",
-        table.COLUMNS,
+        COLUMNS,
     ]
     for row in rows:
         size = "x".join(map(str, row.input_size))
         source = HUB if row.source == HUB + row.name else row.source
         counts = str(params[row.name]), str(macs.get(row.name, ""))
-        fields = row.name, row.library, row.license, *counts, size, *row.fitting, str(row.classes), source
+        fields = row.name, row.library, row.license, *counts, size, *row.fitting, str(row.classes), source, row.sha256
         if any(character in field for field in fields for character in ',"\n'):
             raise ValueError(f"{row.name}: a field that would need quotes: {fields}")
         lines.append(",".join(fields))
@@ -126,8 +145,9 @@ def main() -> int:
     set_fused_attn(False)  # the fused one hides its products from the counter
 
     found = {row.name: row for row in all_rows()}
-    classics = [found[f"{name}.{network.tag}" if network.tag else name] for name, network in NETWORKS.items()]
-    known = list(table.read(table.NAMES)) if check else []
+    tagged = (item for paper in papers() for item in paper["networks"].items())
+    classics = [found[f"{name}.{network['tag']}" if "tag" in network else name] for name, network in tagged]
+    known = list(read(NAMES)) if check else []
     params = {entry.name: entry.params for entry in known}
     macs = {entry.name: entry.macs for entry in known if entry.macs is not None}
     for number, name in enumerate(found, 1):
@@ -139,7 +159,7 @@ def main() -> int:
         if row.name not in macs:
             macs[row.name] = count_macs(row)
 
-    tables = {table.NAMES: list(found.values()), table.CLASSICS: classics}
+    tables = {NAMES: list(found.values()), CLASSICS: classics}
     texts = {path: csv_of(rows, params, macs) for path, rows in tables.items()}
     stale = [path for path, text in texts.items() if not path.is_file() or path.read_text(encoding="utf-8") != text]
     if check and stale:

@@ -1,7 +1,11 @@
 """Networks by name, and their weights from every kind of file."""
 
+import datetime
+import gzip
+import io
 import pickle
 import re
+import zipfile
 
 import pytest
 
@@ -9,13 +13,17 @@ timm = pytest.importorskip("timm")
 torch = pytest.importorskip("torch")
 torchvision = pytest.importorskip("torchvision")
 
+from conftest import ROOT  # noqa: E402
 from random_weights import random_weights  # noqa: E402
-from safetensors.torch import save_file  # noqa: E402
+from safetensors.torch import save, save_file  # noqa: E402
 
 from visiontool import ConversionError  # noqa: E402
 from visiontool.training import backbone  # noqa: E402
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")
+
+
+LENET = ROOT / "weights" / "lenet5"
 
 
 def pictures(size):
@@ -98,6 +106,16 @@ def test_auxiliary_heads_are_left_out_and_the_normalization_is_torchvisions(tmp_
         ),
         (".pt", lambda state: {"model": state, "optimizer": {"lr": 0.1}}),
         (".bin", lambda state: {"state_dict": {}, "state_dict_ema": state}),
+        (".pth", lambda state: {"net": state, "acc": 93.1, "epoch": 7}),
+        (".pth", lambda state: {"model": {"state_dict": {f"backbone.{key}": value for key, value in state.items()}}}),
+        (
+            ".ckpt",  # Lightning's
+            lambda state: {
+                "state_dict": {**{f"model.{key}": value for key, value in state.items()}, "loss.weight": torch.ones(9)},
+                "optimizer_states": [{"state": {0: {"exp_avg": torch.ones(3)}}}],
+            },
+        ),
+        (".pth", lambda state: {"model": {key: value + 1 for key, value in state.items()}, "model_ema": state}),
         (".PTH", lambda state: {key: value for key, value in state.items() if not key.endswith("num_batches_tracked")}),
     ],
 )
@@ -108,11 +126,12 @@ def test_checkpoints_of_all_kinds_are_read(tmp_path, suffix, wrap):
     torch.testing.assert_close(answers(ours, 32), answers(theirs, 32))
 
 
-def test_safetensors_are_read(tmp_path):
+@pytest.mark.parametrize("name", ["weights.safetensors", "pytorch_model.bin"])
+def test_safetensors_are_read(tmp_path, name):
     theirs = random_weights(timm.create_model("cifar_resnetv2_20"), pictures(32))
-    save_file(theirs.state_dict(), tmp_path / "weights.safetensors")
+    save_file(theirs.state_dict(), tmp_path / name)
     ours = backbone.create("cifar_resnetv2_20")
-    backbone.load_weights(ours, tmp_path / "weights.safetensors")
+    backbone.load_weights(ours, tmp_path / name)
     torch.testing.assert_close(answers(ours, 32), answers(theirs, 32))
 
 
@@ -143,20 +162,109 @@ def test_weights_of_another_network_are_listed_and_change_nothing(tmp_path):
         backbone.load_weights(backbone.create("cifar_resnet32"), saved(weights, ours))
 
 
+def test_of_several_sets_of_weights_none_is_guessed(tmp_path):
+    model = backbone.create("lenet5")
+    for wrap, places in (
+        (lambda state: {"net": state, "net_ema": dict(state)}, "net, net_ema"),
+        (
+            lambda state: {f"{who}.{key}": state[key] for who in ("student", "teacher") for key in state},
+            "student, teacher",
+        ),
+    ):
+        with pytest.raises(ConversionError, match=f"several sets of weights of lenet5: {places}.\nSave the one"):
+            backbone.load_weights(model, saved(tmp_path / "weights.pth", model, wrap))
+
+
+@pytest.mark.parametrize(
+    ("name", "head"),
+    [
+        ("test_resnet", "fc"),
+        ("squeezenet1_1", "classifier.1"),
+        pytest.param("deit_tiny_distilled_patch16_224", "head_dist", marks=pytest.mark.slow),
+        pytest.param("vit_small_patch14_dinov2", "head", marks=pytest.mark.slow),  # published without
+    ],
+)
+def test_the_network_gets_as_many_classes_as_the_weights_have(tmp_path, name, head):
+    theirs = timm.create_model(name, num_classes=3)
+    model = backbone.create_with(name, saved(tmp_path / "weights.pth", theirs, lambda state: {"net": state}))
+    assert model.num_classes == 3
+    assert torch.equal(model.get_submodule(head).weight, theirs.get_submodule(head).weight)
+
+
+def test_weights_without_a_classifier_are_refused(tmp_path):
+    weights = saved(tmp_path / "weights.pth", timm.create_model("test_vit", num_classes=0))
+    with pytest.raises(ConversionError, match=r"not the weights of test_vit.\nmissing: head.weight, head.bias"):
+        backbone.create_with("test_vit", weights)
+
+
+def zipped(*names):
+    """The start of what torch.save writes is that of any ZIP archive."""
+    with zipfile.ZipFile(file := io.BytesIO(), "w") as archive:
+        for name in names:
+            archive.writestr(name, "x")
+    return file.getvalue()
+
+
+def torch_saved(value, **options):
+    torch.save(value, file := io.BytesIO(), **options)
+    return file.getvalue()
+
+
+WHOLE = "whole network (torch.nn.modules.linear.Linear) with its code, not its weights alone.\nSave these where it was"
+
+
 @pytest.mark.parametrize(
     ("name", "content", "message"),
     [
         ("absent.pth", None, "there is no such file"),
+        ("w.pth", b"", "it is empty.\nDownload"),
+        ("w.pth", b"\n<!DOCTYPE html><title>Log in</title>", "it is a web page (HTML or XML), not weights.\nOpen"),
+        ("w.safetensors", b"<html lang='de'>\xc3\xa4", "it is a web page (HTML or XML), not weights."),
+        ("w.bin", b"version https://git-lfs.github.com/spec/v1\n", "a pointer of Git LFS, not the file itself.\nFetch"),
+        ("w.pth", b'{"error": "not found"}', """it is text, which begins with '{"error": "not found"}'.\nExpected"""),
+        ("w.h5.pth", b"\x89HDF\r\n\x1a\n" + bytes(9), "it is HDF5, as Keras writes.\nGive weights of torch."),
+        ("w.pth", zipped("model.weights.h5"), "it is a model of Keras.\n"),
+        ("w.pth", gzip.compress(b"x"), "it is an archive (gzip or tar).\nUnpack it first."),
+        ("w.ckpt", bytes(60) + b"\x57\xfb\x80\x8b\x24\x75\x47\xdb", "it is a checkpoint of TensorFlow.\n"),
+        ("w.pth", (LENET / "model.onnx").read_bytes(), "it is an ONNX model.\nCall it something.onnx"),
+        (
+            "w.pth",
+            zipped("a/model.safetensors"),
+            "it is a ZIP archive of other files (a/model.safetensors).\nUnpack it",
+        ),
+        (
+            "w.pt",
+            zipped("a/constants.pkl", "a/data.pkl"),
+            'Take the weights out: torch.save(torch.jit.load("w.pt").state',
+        ),
+        ("w.pt", zipped("a/archive_format"), 'torch.save(torch.export.load("w.pt").state_dict, "weights.pth")'),
+        ("w.pth", torch_saved({"a": torch.ones(99)})[:-9], "it is cut short or damaged: the end of the ZIP archive"),
+        (
+            "w.pth",
+            torch_saved({"a": torch.ones(9)}, _use_new_zipfile_serialization=False)[:-9],
+            "damaged or cut short.",
+        ),
+        ("w.safetensors", save({"a": torch.ones(9)})[:-9], "it is cut short: 91 of at least 100 bytes.\nDownload"),
+        ("w.safetensors", save({"a": torch.ones(9)})[:30], "it is cut short: 30 of at least 64 bytes.\nDownload"),
+        ("w.pth", torch_saved(torch.nn.Linear(1, 1)), WHOLE),
+        ("w.pth", torch_saved({"model": torch.nn.Linear(1, 1)}, _use_new_zipfile_serialization=False), WHOLE),
+        (
+            "w.pth",
+            torch_saved({"at": datetime.date(2026, 1, 1)}),
+            "datetime.date is in it, whose code would have to be run.",
+        ),
+        ("w.pth", torch_saved([torch.ones(1)]), "holds a list, no weights with names.\nSave them where it was made"),
+        ("w.pth", torch_saved({0: torch.ones(1)}), "holds no weights, only 0; expected a state dict"),
         ("weights.onnx", b"", "ends in .safetensors, .pth"),
         ("weights.pth", b"not a checkpoint", "cannot be read as weights"),
         ("weights.safetensors", b"not a checkpoint", "cannot be read as weights"),
-        ("weights.pth", pickle.dumps({"a": 1}), "cannot be read as weights"),
+        ("weights.pth", pickle.dumps({"a": 1}), "it is a pickle that torch.save did not write.\nSave the weights"),
     ],
 )
 def test_a_file_that_holds_no_weights_is_refused(tmp_path, name, content, message):
     if content is not None:
         (tmp_path / name).write_bytes(content)
-    with pytest.raises(ConversionError, match=re.escape(name) + ".*" + re.escape(message)):
+    with pytest.raises(ConversionError, match=f"(?s){re.escape(name)}.*{re.escape(message)}"):
         backbone.load_weights(backbone.create("lenet5"), tmp_path / name)
 
 

@@ -193,6 +193,11 @@ def test_a_damaged_model_is_refused_with_what_to_type(harm: Callable[[Path], obj
         ("me--birds", "hf-hub:me/birds", "Then pull it again: visiontool models pull hf-hub:me/birds"),
         ("b+0123456789ab", "local-dir:/my b", "Then pull it again: visiontool models pull 'local-dir:/my b'"),
         ("nin+0123456789ab", "file w.pth", "Then pull it again: visiontool models pull nin --weights w.pth"),
+        (
+            "nin+0123456789ab+0123456789ab",
+            "file w.pth",
+            "Then pull it again: visiontool models pull nin --weights w.pth --class-names FILE",
+        ),
         ("nin+0123456789ab@96", "file w", "Then pull it again: visiontool models pull nin --weights w --img-size 96"),
     ],
 )

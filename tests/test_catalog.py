@@ -1,5 +1,6 @@
 """The catalog: what a name means, what is said of it, and that the generated tables are right."""
 
+import re
 import subprocess
 import sys
 from itertools import groupby
@@ -8,10 +9,9 @@ import pytest
 from conftest import ROOT
 
 from visiontool import catalog
-from visiontool.catalog import table
+from visiontool.catalog import lookup
+from visiontool.catalog.classics import CLASSICS, NAMES, read
 from visiontool.catalog.entry import fold
-from visiontool.catalog.networks import NETWORKS
-from visiontool.catalog.papers import PAPERS
 from visiontool.errors import ModelError
 from visiontool.store import built_in_names
 
@@ -19,7 +19,7 @@ from visiontool.store import built_in_names
 @pytest.fixture
 def no_names_table(tmp_path, monkeypatch):
     """Whatever opens names.csv fails."""
-    monkeypatch.setattr(table, "NAMES", tmp_path / "missing.csv")
+    monkeypatch.setattr(lookup, "NAMES", tmp_path / "missing.csv")
 
 
 def test_the_classics_are_there_oldest_first():
@@ -39,12 +39,8 @@ def test_every_name_and_alias_leads_to_its_classic_and_to_no_other(no_names_tabl
         assert catalog.find(entry.name) == entry
 
 
-def test_each_classic_is_in_one_paper_and_in_its_order():
-    assert [name for paper in PAPERS for name in paper.networks.split()] == [*NETWORKS]
-
-
 def test_no_alias_hides_an_architecture_of_the_table():
-    architectures = {fold(entry.architecture) for entry in table.read(table.NAMES)}
+    architectures = {fold(entry.architecture) for entry in read(NAMES)}
     for entry in catalog.classics():
         assert fold(entry.architecture) in architectures
         assert not architectures & set(map(fold, entry.classic.aliases))
@@ -145,7 +141,7 @@ def test_an_unknown_tag_lists_those_there_are():
 
 def test_a_classic_costs_no_import_but_the_catalog():
     code = (
-        "import pathlib, sys, typing; before = set(sys.modules); from visiontool import catalog; catalog.find('vgg16');"
+        "import functools, json, pathlib, sys, typing; before = set(sys.modules); from visiontool import catalog; catalog.find('vgg16');"
         "print(*sorted(name for name in set(sys.modules) - before if not name.startswith('visiontool')))"
     )
     ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, check=True)
@@ -217,19 +213,19 @@ def test_entries_are_the_classics_and_then_every_other_name_once():
     first = [entry.name for entry in catalog.classics()]
     assert names[: len(first)] == first
     assert len(names) == len(set(names))
-    assert set(names) == {entry.name for entry in table.read(table.NAMES)}
+    assert set(names) == {entry.name for entry in read(NAMES)}
     assert len(names) > 2000
 
 
 def test_the_small_table_says_what_the_large_one_says():
-    large = {entry.name: entry for entry in table.read(table.NAMES)}
-    small = list(table.read(table.CLASSICS))
+    large = {entry.name: entry for entry in read(NAMES)}
+    small = list(read(CLASSICS))
     assert [entry.name for entry in small] == [entry.name for entry in catalog.classics()]
     assert all(large[entry.name] == entry for entry in small)
 
 
 def test_the_rows_of_an_architecture_stand_together():
-    runs = [architecture for architecture, _ in groupby(entry.architecture for entry in table.read(table.NAMES))]
+    runs = [architecture for architecture, _ in groupby(entry.architecture for entry in read(NAMES))]
     assert len(runs) == len(set(runs))
 
 
@@ -238,6 +234,7 @@ def test_every_source_is_an_address_or_a_place_that_pull_knows():
         assert entry.source.startswith(("hf-hub:", "https://")) or entry.source in ("", "built-in")
         assert not entry.source.endswith("/")
         assert entry.is_untrained == (entry.source == "")
+        assert all(re.fullmatch("[0-9a-f]{8,64}", digits) for digits in entry.sha256)
         assert entry.params > 0
         assert min(entry.input_size) > 0
 
@@ -313,7 +310,7 @@ def test_every_classic_is_made_by_timm_with_the_parameters_that_are_said():
 def test_the_tables_are_fresh():
     import timm
 
-    with table.NAMES.open() as file:
+    with NAMES.open() as file:
         of = file.readline()
     if f"timm {timm.__version__}," not in of:
         pytest.skip(f"names.csv is not of timm {timm.__version__}, which is installed: run scripts/make_catalog.py")

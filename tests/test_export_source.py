@@ -112,11 +112,15 @@ def test_what_is_not_here_is_pulled(monkeypatch, make_color_model, tmp_path, off
     shutil.copy(ROOT / "weights" / "lenet5" / "model.safetensors", "w.safetensors")
     told = lambda stage, done, total: None  # noqa: E731
     assert find("vgg16", offline=offline, progress=told).path == Pulled.path
-    assert find("w.safetensors", architecture="vgg11", offline=offline).path == Pulled.path
+    described = {"description": Description(class_names=Path("names.txt")), "remark": print}
+    assert find("w.safetensors", architecture="vgg11", offline=offline, **described).path == Pulled.path
+    of_file = {"weights": Path("w.safetensors"), "class_names": Path("names.txt"), "remark": print}
     assert asked == [
         ("vgg16.tv_in1k", {"offline": offline, "progress": told}),
-        ("vgg11", {"weights": Path("w.safetensors"), "offline": offline, "progress": None}),
+        ("vgg11", {**of_file, "offline": offline, "progress": None}),
     ]
+    with pytest.raises(UsageError, match="the file says this of itself; leave out --mean"):
+        find("w.safetensors", architecture="vgg11", description=Description(mean=(0.5,)))
 
 
 @pytest.mark.slow

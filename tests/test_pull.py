@@ -19,6 +19,7 @@ from conftest import COLOR_SPEC, ROOT, SHARED, color_graph, save_model, save_pic
 from hub_server import HubServer
 
 from visiontool import Classifier, ConversionError, ModelError, ModelSpec, cache, catalog, labels, store
+from visiontool.naming import pullable
 from visiontool.pull import pull
 
 timm = pytest.importorskip("timm")
@@ -35,6 +36,8 @@ FILES = ["config.json", "model.onnx", "model.safetensors", "record.json"]
 
 def network(name: str = NAME) -> Any:
     """A network with random weights, always the same."""
+    import visiontool.training.architectures  # noqa: F401 (registers SqueezeNet with timm)
+
     torch.manual_seed(0)
     return timm.create_model(name).eval()
 
@@ -150,8 +153,6 @@ def test_a_network_is_pulled_once_and_then_answers_as_torch_does(root: Path, hub
         ("resnet18_tiny200", {}, "resnet18_tiny200 is built in: there is nothing to pull."),
         ("weights/lenet5", {}, "there is nothing to pull.\nUse it as it is: -m weights/lenet5"),
         ("vgg17", {}, "no model is called 'vgg17'"),
-        ("nin", {"weights": Path(__file__)}, "Give a folder in timm's format, whose config.json has label_names: -m"),
-        ("lenet5", {"weights": Path(__file__)}, "does not name its 10 classes, nor does ImageNet.\n"),
         (
             "test_resnet",
             {"offline": True},
@@ -262,7 +263,7 @@ def test_without_the_extra_the_command_that_installs_it_is_told(
 def test_weights_of_another_network_leave_nothing(root: Path, tmp_path: Path) -> None:
     torch.save({"state_dict": {"module.conv.weight": torch.zeros(3)}}, tmp_path / "other.pth")
     with pytest.raises(ConversionError, match=r"other.pth: these are not the weights of test_resnet"):
-        pull(NAME, weights=tmp_path / "other.pth")
+        pull(NAME, weights=tmp_path / "other.pth", remark=pytest.fail)
     assert left_in(root) == {"models": []}
     assert (tmp_path / "other.pth").exists()
 
@@ -287,7 +288,7 @@ def test_another_input_size_is_another_model(root: Path, picture: Path) -> None:
 
 @pytest.mark.slow
 def test_a_checkpoint_in_torchvisions_layout_is_pulled(
-    root: Path, hub: HubServer, tmp_path: Path, from_address: Any
+    root: Path, hub: HubServer, tmp_path: Path, from_address: Any, picture: Path, run: Any
 ) -> None:
     model = network("squeezenet1_1")
     torch.save(model.state_dict(), tmp_path / "saved.pth")
@@ -296,10 +297,13 @@ def test_a_checkpoint_in_torchvisions_layout_is_pulled(
     pulled = pull("squeezenet1_1")
     assert (pulled.name, pulled.source) == ("squeezenet1_1.tv_in1k", url)
     assert Classifier.load("squeezenet1_1").spec.weights["license"] == "bsd-3-clause"
+    ran = run("predict", picture, "-m", "squeezenet1_1", "--weights", tmp_path / "saved.pth")  # which nobody published
+    assert "so they have numbers.\nName them with --class-names FILE" in ran.err
+    assert {row["label"] for row in json.loads(ran.out)["predictions"]} < set(map(str, range(1000)))
     again = pull("squeezenet1_1", weights=tmp_path / "saved.pth")
-    assert re.fullmatch(r"squeezenet1_1.tv_in1k\+[0-9a-f]{12}", again.name)
+    assert re.fullmatch(r"squeezenet1_1\+[0-9a-f]{12}", again.name)
     assert again.source == "file saved.pth"
-    assert left_in(root)["models"] == [pulled.name, again.name]
+    assert left_in(root)["models"] == [again.name, pulled.name]
 
 
 @pytest.mark.slow
@@ -325,6 +329,54 @@ def test_a_folder_in_timms_format_is_pulled_from_the_hub_and_from_the_disk(
         assert classifier.spec.labels == ("wren", "owl", "emu")
         expected = logits_of_torch(model, classifier.spec)
         np.testing.assert_allclose(classifier.logits([picture]), expected, atol=1e-4)
+
+
+def test_each_time_it_is_said_that_classes_have_numbers_for_want_of_names(root: Path, tmp_path: Path) -> None:
+    weights = tmp_path / "w.pth"
+    weights.touch()
+    name = pullable("nin", weights=weights).name
+    with cache.lock(cache.models(), name), cache.unpublished(name) as folder:
+        (folder / "model.onnx").touch()
+        cache.publish(folder, name, source="a test", license="", tools={})
+    remarks: list[str] = []
+    assert [pull("nin", weights=weights, remark=remarks.append).name for _ in range(2)] == [name, name]
+    assert remarks[0] == remarks[1]
+    assert remarks[0].startswith(
+        f"{weights}: nothing says what its classes are called, so they have numbers.\nName them"
+    )
+
+
+def test_weights_of_ones_own_have_the_names_that_are_given(root: Path, tmp_path: Path, picture: Path, run: Any) -> None:
+    torch.manual_seed(0)
+    model = timm.create_model("test_resnet", num_classes=3).eval()
+    weights, names = tmp_path / "own.pth", tmp_path / "names.txt"
+    torch.save({"model_state_dict": {f"model.{key}": value for key, value in model.state_dict().items()}}, weights)
+    names.write_text("n02012849 crane\nn03126707 crane\nn01518878 ostrich, Struthio camelus\n")
+    named = pull("test_resnet", weights=weights, class_names=names, remark=pytest.fail)
+    spec = Classifier.load(named.name).spec
+    assert (spec.labels, spec.label_ids[:1]) == (("crane (bird)", "crane (machine)", "ostrich"), ("n02012849",))
+    assert (spec.name, spec.weights["source"], spec.weights.get("license")) == (named.name, "file own.pth", None)
+    assert "in1k" not in (named.folder / "config.json").read_text()
+    np.testing.assert_allclose(Classifier.load(named.name).logits([picture]), logits_of_torch(model, spec), atol=1e-4)
+
+    ran = run("predict", picture, "-m", "test_resnet", "--weights", weights, "--class-names", names, "-q", "--json")
+    assert (ran.err, json.loads(ran.out)["model"]) == ("", named.name)
+    names.write_text("cat\ndog\n")
+    ran = run("models", "pull", "test_resnet", "--weights", weights, "--class-names", names)
+    assert (ran.code, ran.out) == (2, "")
+    assert f"--class-names: 2 names, but the weights in {weights} have 3 classes.\nGive one name for each" in ran.err
+
+
+@pytest.mark.slow
+def test_weights_with_timms_config_beside_them_are_its_folder(root: Path, tmp_path: Path) -> None:
+    model, folder = timm.create_model("test_resnet", num_classes=3), tmp_path / "birds"
+    config = {"label_names": ["wren", "owl", "emu"], "pretrained_cfg": {"crop_pct": 0.5}}
+    timm.models.save_for_hf(model, str(folder), model_config=config)  # pytorch_model.bin
+    pulled = pull("test_resnet", weights=folder / "pytorch_model.bin")
+    spec = Classifier.load(pulled.name).spec
+    assert (spec.labels, spec.crop_pct) == (("wren", "owl", "emu"), 0.5)
+    assert pulled == pull(f"local-dir:{folder}")
+    assert sorted(os.listdir(pulled.folder)) == FILES
 
 
 @pytest.mark.slow

@@ -1,18 +1,20 @@
 """From what `--model` says to a file: built-in names, paths, and what is said where there is neither."""
 
 import hashlib
+import json
 import re
 import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 from conftest import ROOT, Ran, save_picture
 
 from visiontool import cache, store
 from visiontool.errors import ModelError, UsageError
-from visiontool.naming import cached_name, pullable
+from visiontool.naming import NUMBERS, cached_name, folder_of, pullable
 from visiontool.store import (
     DEFAULT_MODEL,
     MODEL_VARIABLE,
@@ -215,14 +217,70 @@ def test_what_is_pulled_is_found_in_the_cache_by_every_name_it_has(
 def test_a_file_of_weights_makes_a_name_of_its_own(tmp_path: Path) -> None:
     (tmp_path / "w.pth").write_bytes(b"weights")
     digits = hashlib.sha256(b"weights").hexdigest()[:12]
-    assert pullable("squeezenet1_1", weights=tmp_path / "w.pth").name == f"squeezenet1_1.tv_in1k+{digits}"
+    assert pullable("squeezenet1_1", weights=tmp_path / "w.pth")[::3] == (f"squeezenet1_1+{digits}", NUMBERS)
     assert pullable("nin", weights=tmp_path / "w.pth", img_size=256).name == f"nin+{digits}@256"
+    names = {pullable("resnet50.a1_in1k", weights=tmp_path / "w.pth").name}  # its pictures are cropped in another way
+    for word in ("cat", "dog"):
+        (tmp_path / "names.txt").write_text(word)
+        wanted = pullable("resnet50", weights=tmp_path / "w.pth", class_names=tmp_path / "names.txt")
+        assert wanted.class_names == ((word,), None)
+        names.add(wanted.name)
+    assert len(names) == 3
+    assert all(re.fullmatch(rf"resnet50\+{digits}\+[0-9a-f]{{12}}", name) for name in names)
     with pytest.raises(ModelError, match=r"gone.pth: cannot be read: No such file"):
         pullable("nin", weights=tmp_path / "gone.pth")
     with pytest.raises(UsageError, match="hf-hub:me/birds has its own weights and input size"):
         pullable("hf-hub:me/birds", img_size=256)
     with pytest.raises(UsageError, match="vgg16@256 and an input size of 288 contradict each other"):
         pullable("vgg16@256", img_size=288)
+    with pytest.raises(
+        UsageError, match=r"vgg16 knows its classes; --class-names goes with --weights FILE. Leave it out"
+    ):
+        pullable("vgg16", class_names=tmp_path / "names.txt")
+
+
+def test_published_weights_in_a_file_are_known_by_their_hash(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever tag was named; not by the file's name, nor as those of another network."""
+    weights = tmp_path / "resnet50-0676ba61.pth"
+    for digits, network, name in (
+        ("0676ba61", "resnet50", "resnet50.tv_in1k"),
+        ("14fe96d1", "resnet50", "resnet50.a1_in1k"),
+        ("14fe96d1", "resnet18", "resnet18"),
+        ("0676ba62", "resnet50", "resnet50"),
+    ):
+        monkeypatch.setattr(cache, "sha256", lambda path, digits=digits: digits + "0" * 56)
+        wanted = pullable(network, weights=weights)
+        assert (wanted.name, wanted.class_names) == (f"{name}+{digits}0000", None if "." in name else NUMBERS)
+    monkeypatch.setattr(cache, "sha256", lambda path: "0676ba61" + "0" * 56)
+    with pytest.raises(
+        UsageError, match=r"0676ba61.pth is resnet50.tv_in1k, whose classes are known.\nLeave --class-n"
+    ):
+        pullable("resnet50", weights=weights, class_names=tmp_path / "names.txt")
+
+
+@pytest.mark.parametrize(
+    ("file", "config", "is_known"),
+    [
+        ("model.safetensors", {"label_names": ["a"]}, True),
+        ("pytorch_model.bin", {"label_names": ["a"]}, True),
+        ("model.safetensors", {"num_classes": 1000, "pretrained_cfg": {"tag": "a1_in1k"}}, True),
+        ("model.safetensors", {"num_classes": 2, "pretrained_cfg": {"tag": "a1_in1k"}}, False),
+        ("model.safetensors", {"label_names": ["a"], "architecture": "resnet18"}, False),
+        ("mine.safetensors", {"label_names": ["a"]}, False),  # of which the config.json need not be
+        ("model.safetensors", None, False),
+        ("model.safetensors", {"pretrained_cfg": []}, False),
+    ],
+)
+def test_weights_know_their_classes_where_timms_config_beside_them_does(
+    file: str, config: dict[str, Any] | None, is_known: bool, tmp_path: Path
+) -> None:
+    (tmp_path / file).touch()
+    if config is not None:
+        (tmp_path / "config.json").write_text(json.dumps({"architecture": "resnet50", "pretrained_cfg": {}, **config}))
+    assert folder_of("resnet50.a1_in1k", tmp_path / file) == (tmp_path if is_known else None)
+    if is_known:
+        with pytest.raises(UsageError, match="has its own weights and input size"):
+            folder_of("resnet50@96", tmp_path / file)
 
 
 @pytest.mark.parametrize("model", ["own.onnx", "gone.onnx", "own@2.onnx", "run", "./run", "resnet18_tiny200"])

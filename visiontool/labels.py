@@ -9,6 +9,9 @@ from pathlib import Path
 from visiontool.errors import ModelError
 from visiontool.json_fields import MAX_CLASSES, is_text, shown
 
+# Labels, and WordNet ids where they are known.
+ClassNames = tuple[tuple[str, ...], tuple[str, ...] | None]
+
 MAX_NAMES_BYTES = 8 * 2**20
 
 # The subsets of ImageNet that timm names the classes of (`timm.data.infer_imagenet_subset`), known without timm.

@@ -2,19 +2,21 @@
 
     vgg16.tv_in1k                  a name of the catalog
     vgg16.tv_in1k@256              the same with another input size
-    vgg16.tv_in1k+0123456789ab     the same with a file of weights, by the first digits of its SHA-256
+    vgg16.tv_in1k+0123456789ab     the same with its published weights from a file, by the first digits of its SHA-256
+    vgg16+0123456789ab             with other weights; "+89abcdef0123" follows where class names or a tag were given
     ORG--NAME                      a repository of a hub
     FOLDER+0123456789ab            a folder, by the digest of what is in it
 
 A bare "vgg16" is the catalog's to complete.
 """
 
+import json
 import os
 import re
 from pathlib import Path
 from typing import NamedTuple, NoReturn
 
-from visiontool import cache, catalog, store
+from visiontool import cache, catalog, labels, store
 from visiontool.catalog import Entry
 from visiontool.errors import ModelError, UsageError, closest
 from visiontool.store import FOLDER, HUB
@@ -29,15 +31,22 @@ class Pullable(NamedTuple):
     name: str  # in the cache
     entry: Entry | None  # None for what the catalog does not know
     img_size: int | None  # side of the input in pixels, None for the network's own
+    class_names: labels.ClassNames | None = None  # of weights that are not the published ones; NUMBERS where unknown
 
 
-def pullable(model: str, *, img_size: int | None = None, weights: Path | None = None) -> Pullable:
+NUMBERS: labels.ClassNames = ((), None)
+
+
+def pullable(
+    model: str, *, img_size: int | None = None, weights: Path | None = None, class_names: Path | None = None
+) -> Pullable:
     """What `model` is called in the cache.
 
     Args:
         model: a name of the catalog, with "@256" behind it for another input size; "hf-hub:ORG/NAME"; "local-dir:DIR".
         img_size: side of the input in pixels.
         weights: a file of weights instead of the published ones.
+        class_names: the names of their classes, where `weights` are others than the published ones.
 
     Raises:
         ModelError: no such model, folder or file.
@@ -48,10 +57,10 @@ def pullable(model: str, *, img_size: int | None = None, weights: Path | None = 
     if model.startswith(HUB):
         entry = _published_on_hub(model)
         if entry is None:
-            _refuse_options(model, img_size, weights)
+            _refuse_options(model, img_size, weights, class_names)
             return Pullable(_name_on_hub(model), None, None)
     elif model.startswith(FOLDER):
-        _refuse_options(model, img_size, weights)
+        _refuse_options(model, img_size, weights, class_names)
         return Pullable(_name_of_folder(Path(model.removeprefix(FOLDER))), None, None)
     else:
         try:
@@ -59,13 +68,46 @@ def pullable(model: str, *, img_size: int | None = None, weights: Path | None = 
         except ModelError:
             _refuse_complete(model, weights)
             raise
+    name, names = entry.name, None
+    if weights is not None:
+        sha256 = _sha256(weights)
+        entry, names = _whose(entry, weights, sha256, class_names)
+        name = f"{entry.name if names is None else entry.architecture}+{sha256[:_DIGITS]}"
+        is_default = catalog.find(entry.architecture).name == entry.name
+        tag = "" if is_default else entry.tag  # which says how pictures are fitted
+        if names is not None and (tag or names != NUMBERS):
+            name += "+" + _digest("\0".join((tag, *names[0], *(names[1] or ()))))
+    elif class_names is not None:
+        raise UsageError(f"{model} knows its classes; --class-names goes with --weights FILE. Leave it out.")
     if img_size is not None and entry.input_size[1:] == (img_size, img_size):
         img_size = None
     if img_size is not None and weights is None and entry.name in store.built_in_names():
         _refuse_size_of_built_in(entry.name, img_size)
-    of_file = "" if weights is None else f"+{_sha256(weights)[:_DIGITS]}"
-    of_size = "" if img_size is None else f"@{img_size}"
-    return Pullable(f"{entry.name}{of_file}{of_size}", entry, img_size)
+    return Pullable(name if img_size is None else f"{name}@{img_size}", entry, img_size, names)
+
+
+def folder_of(model: str, weights: Path) -> Path | None:
+    """The folder in timm's format that a file of weights is of, where its config.json names the classes of `model`.
+
+    Raises:
+        UsageError: `model` has an input size in its name, and the folder one of its own.
+    """
+    folder = weights.parent
+    if weights_in(folder) != weights:
+        return None
+    try:
+        config = json.loads((folder / "config.json").read_bytes())
+        cfg = config["pretrained_cfg"]
+        classes = config.get("num_classes", cfg.get("num_classes"))
+        is_named = "label_names" in config or labels.are_imagenets(classes, cfg.get("tag") or "")
+        entry, img_size = _in_catalog(model, None)
+        is_same = config["architecture"] == entry.architecture
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, ModelError):
+        return None
+    if not (is_named and is_same):
+        return None
+    _refuse_options(f"{FOLDER}{folder}", img_size, None, None)
+    return folder
 
 
 def cached_name(name: str) -> str:
@@ -91,6 +133,21 @@ def cached_name(name: str) -> str:
     alike = [there for there in known if there.startswith(full)]
     near = f" There is: {', '.join(alike[:3])}." if alike else closest(full, known)
     raise ModelError(f"{name!r} is not on this machine.{near}\nWhat is: visiontool models --cached")
+
+
+def _whose(
+    entry: Entry, weights: Path, sha256: str, class_names: Path | None
+) -> tuple[Entry, labels.ClassNames | None]:
+    """The entry that a file of weights of `entry`'s architecture is of, and what its classes are called.
+
+    Only the published weights are known by their hash; what others call their classes is the user's to say.
+    """
+    known = catalog.published(entry.architecture, sha256)
+    if known is None or not labels.are_imagenets(known.classes, known.tag):
+        return entry, NUMBERS if class_names is None else labels.read_class_names(class_names)
+    if class_names is not None:
+        raise UsageError(f"{weights} is {known.name}, whose classes are known.\nLeave --class-names out.")
+    return known, None
 
 
 def _in_catalog(model: str, img_size: int | None) -> tuple[Entry, int | None]:
@@ -137,16 +194,19 @@ def _name_on_hub(model: str) -> str:
 
 def _name_of_folder(folder: Path) -> str:
     """The folder's own name, and the digest of what is in it."""
-    files = [folder / "config.json", folder / "model.safetensors"]
+    files = [folder / "config.json", weights_in(folder)]
     if not all(map(os.path.isfile, files)):
         raise ModelError(
             f"{FOLDER}{folder}: expected a folder with config.json and model.safetensors, as timm writes it"
         )
-    import hashlib  # here, since predicting by a name of the catalog comes through this module too
-
-    digest = hashlib.sha256("".join(map(_sha256, files)).encode()).hexdigest()
     own = re.sub(r"[^A-Za-z0-9._-]", "_", folder.resolve().name).lstrip(".-")[:100]
-    return f"{own or 'folder'}+{digest[:_DIGITS]}"
+    return f"{own or 'folder'}+{_digest(''.join(map(_sha256, files)))}"
+
+
+def weights_in(folder: Path) -> Path:
+    """The file of weights of a folder in timm's format, which may not be there."""
+    files = [folder / name for name in store.WEIGHTS_FILES]
+    return next(filter(os.path.isfile, files), files[0])
 
 
 def _side(model: str, side: str, img_size: int | None) -> int:
@@ -161,11 +221,19 @@ def _refuse_size_of_built_in(name: str, img_size: int) -> NoReturn:
     raise ModelError(f"{name}@{img_size}: {name} is built in, with its own input size.\nTake it as it is: -m {name}")
 
 
-def _refuse_options(model: str, img_size: int | None, weights: Path | None) -> None:
+def _refuse_options(model: str, img_size: int | None, weights: Path | None, class_names: Path | None) -> None:
+    if class_names is not None:
+        raise UsageError(f"{model} names its classes itself. Leave --class-names out.")
     if img_size is not None or weights is not None:
         raise UsageError(
             f"{model} has its own weights and input size; others go with a name of the list (visiontool models)."
         )
+
+
+def _digest(text: str) -> str:
+    import hashlib  # here, since predicting by a name of the catalog comes through this module too
+
+    return hashlib.sha256(text.encode()).hexdigest()[:_DIGITS]
 
 
 def _sha256(path: Path) -> str:

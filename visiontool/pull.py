@@ -13,7 +13,7 @@ from visiontool import __version__, cache, catalog, labels, store
 from visiontool.cache import Cached
 from visiontool.catalog import Entry
 from visiontool.errors import ConversionError, ModelError, missing_extra
-from visiontool.naming import Pullable, pullable
+from visiontool.naming import NUMBERS, Pullable, folder_of, pullable, weights_in
 from visiontool.onnx_scan import MAX_FILE_BYTES
 from visiontool.spec import ModelSpec
 
@@ -27,8 +27,10 @@ def pull(
     *,
     img_size: int | None = None,
     weights: Path | None = None,
+    class_names: Path | None = None,
     offline: bool = False,
     progress: Progress | None = None,
+    remark: Callable[[str], None] = lambda text: None,
 ) -> Cached:
     """Puts a model into the cache; one that is there is left alone, one that is damaged made anew.
 
@@ -36,11 +38,14 @@ def pull(
         name: a name of the catalog, with "@256" behind it for another input size; "hf-hub:ORG/NAME";
             "local-dir:FOLDER".
         img_size: side of the input in pixels, None for the network's own.
-        weights: a file of weights on this disk instead of the published ones.
+        weights: a file of weights on this disk instead of the published ones. It knows its classes where it is a copy
+            of published weights, or the folder that it is in says so in timm's config.json.
+        class_names: the names of the classes that `weights` does not know itself; None for their numbers.
         offline: use no network, as with HF_HUB_OFFLINE.
         progress: called with the stage ("wait", "download", "convert", "check"), and for a download the bytes so far
             and those of the whole file; the last is None where it is not known. "wait" comes where another process is
             getting the same.
+        remark: called with what the user should know, a line each.
 
     Raises:
         ModelError: no such model, no published weights, no way to get them, or the extra [train] is missing.
@@ -48,22 +53,28 @@ def pull(
             be written.
         UsageError: arguments that cannot be combined.
     """
-    wanted = pullable(name, img_size=img_size, weights=weights)
+    if weights is not None and (folder := folder_of(name, weights)) is not None:
+        name, weights = f"{store.FOLDER}{folder}", None
+    wanted = pullable(name, img_size=img_size, weights=weights, class_names=class_names)
+    pulled = _pulled(name, wanted, weights, offline, progress or (lambda stage, done, total: None))
+    if wanted.class_names == NUMBERS:
+        remark(
+            f"{weights}: nothing says what its classes are called, so they have numbers.\n"
+            "Name them with --class-names FILE; for a model.safetensors of the hub, put its config.json beside it."
+        )
+    return pulled
+
+
+def _pulled(name: str, wanted: Pullable, weights: Path | None, offline: bool, tell: Progress) -> Cached:
     if (found := _whole(wanted.name)) is not None:
         cache.mark_used(found.name)
         return found
     if wanted.entry is not None and weights is None:
         _check_published(wanted.entry)
-    elif wanted.entry is not None and not _has_named_classes(wanted.entry):
-        raise ModelError(
-            f"{wanted.name}: a file of weights does not name its {wanted.entry.classes:,} classes, nor does ImageNet.\n"
-            f"Give a folder in timm's format, whose config.json has label_names: -m {store.FOLDER}FOLDER"
-        )
     if not (_is_installed("torch") and _is_installed("timm")):
         raise ModelError(missing_extra("train", f"Pulling {wanted.name}"))
     if weights is None:
         _check_offline(name, wanted, offline)
-    tell: Progress = progress or (lambda stage, done, total: None)
     with cache.lock(cache.models(), wanted.name, partial(tell, "wait", 0, None)):
         if (found := _whole(wanted.name)) is not None:  # another process was faster
             return found
@@ -133,7 +144,8 @@ def _pull_entry(wanted: Pullable, entry: Entry, weights: Path | None, offline: b
     found: AbstractContextManager[Path]
     wait = partial(tell, "wait", 0, None)
     if weights is not None:
-        found, source, license_ = nullcontext(weights), f"file {weights.name}", ""
+        license_ = entry.license if wanted.class_names is None else ""
+        found, source = nullcontext(weights), f"file {weights.name}"
     else:
         found = sources.weights_file(entry.source, offline=offline, progress=partial(tell, "download"), waiting=wait)
         source, license_ = entry.source, entry.license
@@ -149,6 +161,7 @@ def _pull_entry(wanted: Pullable, entry: Entry, weights: Path | None, offline: b
                 img_size=wanted.img_size,
                 source=source,
                 license=license_,
+                class_names=wanted.class_names,
             )
         return _publish(wanted.name, folder, spec, tell)
 
@@ -165,17 +178,19 @@ def _pull_folder(name: str, cache_name: str, offline: bool, tell: Progress) -> C
     else:
         original = Path(os.path.abspath(name.removeprefix(store.FOLDER)))
         name = f"{store.FOLDER}{original}"
-        found = nullcontext((original / _CONFIG, original / _WEIGHTS))
+        found = nullcontext((original / _CONFIG, weights_in(original)))
     with found as (config, weights), cache.unpublished(cache_name) as folder:
         tell("convert", 0, None)
         try:
-            shutil.copyfile(weights, folder / _WEIGHTS)
+            if weights.suffix == Path(_WEIGHTS).suffix:
+                shutil.copyfile(weights, folder / _WEIGHTS)
+                weights = folder / _WEIGHTS
             shutil.copyfile(config, folder / _CONFIG)
         except OSError as error:
             raise cache.cannot_write(error) from None
         with _called(name, folder):
             spec = _training().convert_folder(
-                folder, folder / cache.MODEL_FILE, store.sample_pictures(), name=cache_name
+                folder, folder / cache.MODEL_FILE, store.sample_pictures(), name=cache_name, weights=weights
             )
         return _publish(cache_name, folder, spec, tell, name)
 

@@ -17,10 +17,9 @@ from typing import Any
 
 from visiontool import __version__, cache
 from visiontool.errors import ModelError, UsageError, first_line
-from visiontool.store import HUB
+from visiontool.store import HUB, WEIGHTS_FILES
 
 OURS = "downloaded--"  # before the name of a file that is deleted after use
-HUB_WEIGHTS = ("model.safetensors", "pytorch_model.bin")  # the first that a repository has
 _CONFIG = "config.json"
 _GIVE_WEIGHTS = "give it with --weights FILE"
 _GIVE_FOLDER = "give the folder of a copy of the repository: -m local-dir:FOLDER"
@@ -50,7 +49,7 @@ def weights_file(
         ConversionError: the disk is full or cannot be written.
     """
     if source.startswith(HUB):
-        yield _from_hub(source.removeprefix(HUB), HUB_WEIGHTS, _GIVE_WEIGHTS, offline, progress)
+        yield _from_hub(source.removeprefix(HUB), WEIGHTS_FILES, _GIVE_WEIGHTS, offline, progress)
         return
     place = _torch_place(source)
     digits = _sha256_of(source)
@@ -81,7 +80,7 @@ def hub_files(
     """config.json and model.safetensors of a repository ORG/NAME of the hub, as `weights_file`."""
     yield (
         _from_hub(repository, [_CONFIG], _GIVE_FOLDER, offline, None),
-        _from_hub(repository, HUB_WEIGHTS[:1], _GIVE_FOLDER, offline, progress),
+        _from_hub(repository, WEIGHTS_FILES[:1], _GIVE_FOLDER, offline, progress),
     )
 
 

@@ -9,6 +9,7 @@ from visiontool.errors import ModelError, closest
 DEFAULT_MODEL = "resnet18_tiny200"
 MODEL_VARIABLE = "VISIONTOOL_MODEL"
 HUB, FOLDER = "hf-hub:", "local-dir:"  # as timm writes them, before ORG/NAME and the path of a folder
+WEIGHTS_FILES = ("model.safetensors", "pytorch_model.bin")  # of a folder in timm's format, the better first
 WEIGHTS_SUFFIXES = (".safetensors", ".pth", ".pt", ".ckpt", ".bin", ".tar")  # of files of torch's weights
 
 

@@ -133,6 +133,7 @@ def remedy(name: str, source: str) -> str:
         pulls = quote(source)
     elif source.startswith(_FILE):
         pulls = f"{model} --weights {quote(source.removeprefix(_FILE))}" + (f" --img-size {side}" if side else "")
+        pulls += " --class-names FILE" if "+" in rest else ""
     again = f"\nThen pull it again: visiontool models pull {pulls}" if pulls else ", then pull it again"
     return f"Remove it with: visiontool models remove {name}{again}"
 

@@ -2,7 +2,6 @@
 
 from visiontool.catalog.classics import classics
 from visiontool.catalog.entry import Classic, Entry
-from visiontool.catalog.licenses import is_permissive
-from visiontool.catalog.lookup import entries, find, nearest, search
+from visiontool.catalog.lookup import entries, find, is_permissive, nearest, published, search
 
-__all__ = ["Classic", "Entry", "classics", "entries", "find", "is_permissive", "nearest", "search"]
+__all__ = ["Classic", "Entry", "classics", "entries", "find", "is_permissive", "nearest", "published", "search"]

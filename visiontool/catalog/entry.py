@@ -28,6 +28,7 @@ class Entry(NamedTuple):
     input_size: tuple[int, int, int]  # (C, H, W)
     classes: int  # 0 where the network gives features only
     source: str  # "hf-hub:...", an address, "built-in", or "" where there are no weights
+    sha256: tuple[str, ...]  # first digits of the SHA-256 of files that are known to hold these weights
     interpolation: str  # how pictures are fitted, in the words of `preprocess.fit`
     crop_mode: str
     crop_pct: float

@@ -5,12 +5,15 @@ A classic is found without opening names.csv, which is 20 times as large: `predi
 
 from collections.abc import Iterator
 
-from visiontool.catalog import table
-from visiontool.catalog.classics import classic_called, classics, members
+from visiontool.catalog.classics import NAMES, classic_called, classics, members, read
 from visiontool.catalog.entry import Entry, fold
 from visiontool.errors import ModelError, closest
 
 _MOST_NAMES = 12  # that a message lists
+_PERMISSIVE = {
+    *("0bsd", "apache-2.0", "bsd-2-clause", "bsd-3-clause", "cc-by-3.0", "cc-by-4.0", "cc0-1.0", "isc", "mit"),
+    *("unlicense", "zlib"),
+}
 
 
 def entries() -> Iterator[Entry]:
@@ -19,7 +22,7 @@ def entries() -> Iterator[Entry]:
     yield from known
     names = {entry.name for entry in known}
     by_architecture = {entry.architecture: entry for entry in known}
-    for entry in table.read(table.NAMES):
+    for entry in read(NAMES):
         if entry.name not in names:
             yield _with_classic(entry, by_architecture.get(entry.architecture))
 
@@ -44,7 +47,7 @@ def find(name: str) -> Entry:
     if classic is None and family:
         raise _ambiguous(name, family)
     wanted = fold(classic.architecture if classic else called)
-    rows = [_with_classic(entry, classic) for entry in table.read(table.NAMES) if fold(entry.architecture) == wanted]
+    rows = [_with_classic(entry, classic) for entry in read(NAMES) if fold(entry.architecture) == wanted]
     if not rows:
         raise _unknown(name, called)
     if not tag:
@@ -53,6 +56,17 @@ def find(name: str) -> Entry:
         if fold(row.tag) == fold(tag):
             return row
     raise _no_such_tag(tag, rows)
+
+
+def published(architecture: str, sha256: str) -> Entry | None:
+    """The entry of `architecture` whose published weights are a file with that SHA-256, or None where none is known."""
+    rows = (row for row in read(NAMES) if row.architecture == architecture)
+    return next((find(row.name) for row in rows if sha256.startswith(row.sha256)), None)
+
+
+def is_permissive(license: str) -> bool:
+    """Whether `license` (SPDX) allows commercial use and asks for no more than a notice; an unknown one does not."""
+    return license.lower() in _PERMISSIVE
 
 
 def nearest(name: str) -> str:

@@ -117,7 +117,7 @@ def finetune(
     from visiontool.images import DEFAULT_LIMITS, Limits
 
     wanted = _settings(context, **said)
-    model = obtain(wanted.model, weights=weights, offline=offline, quiet=quiet)
+    model = obtain(wanted.model, weights=weights, offline=offline, quiet=quiet, labels_matter=False)
     if weights is not None:
         wanted = replace(wanted, model=Path(model or "").parent.name)  # with these weights, by its name in the cache
     gc.freeze()  # what the start made stays; to walk it again and again takes a twentieth of a short run

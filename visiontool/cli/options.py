@@ -128,7 +128,9 @@ def of_outside_files(command: Callable[..., Any]) -> Callable[..., Any]:
     """Adds the options that say of a file from another tool what it does not say itself; `description` takes them."""
     for option in reversed(
         (
-            click.option("--class-names", type=FILE, metavar="FILE", help="Other tool's file: names, one a line."),
+            click.option(
+                "--class-names", type=FILE, metavar="FILE", help="Names of classes that have none, one a line."
+            ),
             click.option("--mean", callback=numbers, metavar="R,G,B", help="Other tool's file: mean, scale 0 to 1."),
             click.option(
                 "--std", callback=numbers, metavar="R,G,B", help="Other tool's file: deviation, scale 0 to 1."

@@ -175,8 +175,9 @@ def predict(
     from visiontool.cli.pulling import obtain
     from visiontool.images import DEFAULT_LIMITS, Limits
 
+    class_names = description.pop("class_names") if weights is not None else None
     classifier = Classifier.load(
-        obtain(model, weights=weights, offline=offline, quiet=quiet),
+        obtain(model, weights=weights, class_names=class_names, offline=offline, quiet=quiet),
         device=device,
         provider=provider,
         threads=1 if many else 0,

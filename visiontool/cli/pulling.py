@@ -15,9 +15,18 @@ _WORDS = {"download": "Downloading", "convert": "Converting to ONNX", "check": "
 
 
 def obtain(
-    model: str | None, *, weights: Path | None = None, offline: bool = False, quiet: bool = False
+    model: str | None,
+    *,
+    weights: Path | None = None,
+    class_names: Path | None = None,
+    offline: bool = False,
+    quiet: bool = False,
+    labels_matter: bool = True,
 ) -> "str | Path | None":
     """What `Classifier.load` takes for `model`: a network that is not on this machine is pulled first.
+
+    Args:
+        labels_matter: says so where nobody named the classes of `weights`.
 
     Raises:
         ModelError, ConversionError: as `pull.pull`.
@@ -28,7 +37,9 @@ def obtain(
     if weights is not None:
         if model is None:
             raise UsageError("--weights FILE holds the weights of the network that -m names; name it")
-        return pull_shown(model, weights=weights, offline=offline, quiet=quiet).path
+        return pull_shown(
+            model, weights=weights, class_names=class_names, offline=offline, quiet=quiet, labels_matter=labels_matter
+        ).path
     try:
         return store.resolve(model)
     except store.ModelNotPulled as error:
@@ -40,8 +51,10 @@ def pull_shown(
     *,
     img_size: int | None = None,
     weights: Path | None = None,
+    class_names: Path | None = None,
     offline: bool = False,
     quiet: bool = False,
+    labels_matter: bool = True,
 ) -> "Cached":
     """`pull.pull`, telling on stderr how far it is; nothing where there is nothing to do.
 
@@ -52,7 +65,15 @@ def pull_shown(
 
     gc.enable()  # off since the start (visiontool/__main__.py)
     with Telling(name, quiet) as telling:
-        pulled = pull(name, img_size=img_size, weights=weights, offline=offline, progress=telling.update)
+        pulled = pull(
+            name,
+            img_size=img_size,
+            weights=weights,
+            class_names=class_names,
+            offline=offline,
+            progress=telling.update,
+            remark=say if labels_matter and not quiet else lambda text: None,
+        )
     if telling.begun and not quiet:
         say(f"{pulled.name} is ready: {pulled.size_bytes / 1e6:,.1f} MB; from now on without network and torch.")
     return pulled

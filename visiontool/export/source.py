@@ -78,7 +78,7 @@ def find(
         model: a run, an .onnx file, the name of a network, "local-dir:FOLDER", "hf-hub:ORG/NAME", or a file of weights;
             None for the newest finished run in runs/, or else the default model.
         architecture: the network that the file of weights is of.
-        description: what a file from another tool does not say of itself.
+        description: what a file from another tool does not say of itself, or the class names of a file of weights.
         crop_mode: instead of the model's own.
         offline: uses no network.
         progress: as `pull.pull` takes it, where the model is not on this machine.
@@ -94,7 +94,12 @@ def find(
         if architecture is not None:
             raise UsageError(f"--architecture {architecture} goes with a file of weights: name that as MODEL")
         model, said = _not_named()
-    path = _file(model, architecture, offline, progress)
+    if architecture is None:
+        path = _file(model, offline, progress)
+    else:
+        description = description or Description()
+        class_names, description = description.class_names, replace(description, class_names=None)
+        path = _of_weights(model, architecture, class_names, offline, progress, remark)
     is_run = path.name == MODEL_FILE and (path.parent / settings.FILE).is_file()
     run = path.parent if is_run else None
     if scan(path, external=True).external is None:
@@ -139,17 +144,32 @@ def _not_named() -> tuple[str, str]:
     return name, f"Exporting {name}, the default model: there is no finished run in {RUNS}/."
 
 
-def _file(model: str, architecture: str | None, offline: bool, progress: Progress | None) -> Path:
+def _of_weights(
+    model: str,
+    architecture: str,
+    class_names: Path | None,
+    offline: bool,
+    progress: Progress | None,
+    remark: Callable[[str], None],
+) -> Path:
+    """The model file that is made of a file of weights."""
+    if not _is_weights(model):
+        raise UsageError(
+            f"--architecture {architecture} goes with a file of weights, a .safetensors or .pth; "
+            f"{model} is none, or is not there"
+        )
+    return pull(
+        architecture, weights=Path(model), class_names=class_names, offline=offline, progress=progress, remark=remark
+    ).path
+
+
+def _is_weights(model: str) -> bool:
+    return Path(model).suffix.lower() in store.WEIGHTS_SUFFIXES and Path(model).is_file()
+
+
+def _file(model: str, offline: bool, progress: Progress | None) -> Path:
     """The model file that `model` means; it is pulled where it is not on this machine."""
-    is_weights = Path(model).suffix.lower() in store.WEIGHTS_SUFFIXES and Path(model).is_file()
-    if architecture is not None:
-        if not is_weights:
-            raise UsageError(
-                f"--architecture {architecture} goes with a file of weights, a .safetensors or .pth; "
-                f"{model} is none, or is not there"
-            )
-        return pull(architecture, weights=Path(model), offline=offline, progress=progress).path
-    if is_weights:
+    if _is_weights(model):
         raise UsageError(
             f"{model}: weights of torch, which do not name their network.\n"
             "Add --architecture NAME, a name of: visiontool models"

@@ -1,10 +1,10 @@
-"""Networks by name and their weights from a file: timm's, torchvision's, DataParallel's."""
+"""Networks by name, with weights from a file: timm's, torchvision's, or a checkpoint of somebody's training."""
 
 import inspect
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, NamedTuple, cast
 
 import timm
 import torch
@@ -12,7 +12,7 @@ from torch import nn
 
 import visiontool.training.architectures  # noqa: F401 (registers our networks with timm)
 from visiontool.errors import ConversionError, closest, first_line
-from visiontool.store import WEIGHTS_SUFFIXES
+from visiontool.training import checkpoint
 
 _AUXILIARY_HEADS = ("AuxLogits.", "aux1.", "aux2.")  # of torchvision's Inception v3 and GoogLeNet, used in training
 _FILTERS = ("checkpoint_filter_fn", "checkpoint_filter_fn_classifier", "_filter_fn", "_filter_torchvision_pretrained")
@@ -57,8 +57,30 @@ def create(
     return model
 
 
-def from_folder(folder: Path) -> nn.Module:
-    """The network and weights of a folder in timm's hub format, in evaluation mode, built as `create` does.
+def create_with(architecture: str, file: Path, *, img_size: int | tuple[int, int] | None = None) -> nn.Module:
+    """The network of that name with the weights of `file`, and with as many classes as these have.
+
+    Raises:
+        ConversionError: as `create` and `load_weights`; or the weights are of no classifier.
+    """
+    model = create(architecture, img_size=img_size)
+    found = checkpoint.read(file)
+    head = cast(dict[str, Any], model.pretrained_cfg)["classifier"]
+    renamed = min(_fits(model, found), key=lambda fit: fit.faults).renamed
+    weight = renamed.get(f"{head if isinstance(head, str) or head is None else head[0]}.weight")
+    if weight is not None and len(weight) != model.num_classes:
+        model = create(architecture, img_size=img_size, num_classes=len(weight))
+    _load(model, found, file)
+    if not model.num_classes:
+        raise ConversionError(f"{file}: these weights of {architecture} have no classifier. Give some that have.")
+    return model
+
+
+def from_folder(folder: Path, weights: Path | None = None) -> nn.Module:
+    """The network of a folder in timm's hub format with its weights, in evaluation mode, built as `create` does.
+
+    Args:
+        weights: another file of them than its model.safetensors.
 
     Raises:
         ConversionError: the folder is not of that format, or holds weights of another network.
@@ -66,11 +88,11 @@ def from_folder(folder: Path) -> nn.Module:
     try:
         # Not pretrained=True: where the folder's files contradict each other, timm leaves layers as they were made.
         model = timm.create_model(f"local-dir:{folder}", exportable=True).eval()
-    except Exception as error:  # as in _read, and what the network's own code raises
+    except Exception as error:  # whatever reads them raises, and what the network's own code raises
         raise ConversionError(
             f"{folder}: expected timm's config.json and model.safetensors: {type(error).__name__}: {first_line(error)}"
         ) from error
-    load_weights(model, folder / "model.safetensors")
+    load_weights(model, weights or folder / "model.safetensors")
     return model
 
 
@@ -92,17 +114,35 @@ def pretrained_cfg(architecture: str) -> Any:
 def load_weights(model: nn.Module, file: Path) -> None:
     """Loads the weights of `file` into `model`, a network that `create` made.
 
-    The file may be safetensors or what torch.save wrote; a plain state dict or a checkpoint that has it under
-    "state_dict", "model" or a name for averaged weights; with the prefixes of DataParallel and torch.compile; with
-    timm's names of the layers or, where timm has other names for the same network, torchvision's. Auxiliary heads
-    are left out. Nothing in the file is executed.
+    The file may be safetensors or what torch.save wrote; a plain state dict or a checkpoint that has it somewhere,
+    with any prefix before the names (DataParallel's, torch.compile's, Lightning's); with timm's names of the layers
+    or, where timm has other names for the same network, torchvision's. Auxiliary heads are left out. Of several sets
+    that fit timm's choice is taken: averaged weights, "state_dict", "model". Nothing in the file is executed.
 
     Raises:
-        ConversionError: the file cannot be read, or holds weights of another network: it lists those that are
-            missing, left over or of another shape. `model` is unchanged.
+        ConversionError: the file cannot be read; holds weights of another network, and it lists those that are
+            missing, left over or of another shape; or holds several, and none is timm's choice. `model` is unchanged.
     """
-    found = _renamed(model, _read(file))
+    _load(model, checkpoint.read(file), file)
+
+
+class _Fit(NamedTuple):
+    """How a set of weights fits a network."""
+
+    weights: checkpoint.Weights
+    renamed: StateDict
+    told: str  # what does not fit, "" where all does
+    faults: int
+
+
+def _fits(model: nn.Module, found: Mapping[str, Any]) -> list[_Fit]:
     expected = model.state_dict()
+    learned = [key for key in expected if not key.endswith("num_batches_tracked")]
+    return [_fit(model, expected, weights) for weights in checkpoint.candidates(found, len(learned) // 2)]
+
+
+def _fit(model: nn.Module, expected: StateDict, weights: checkpoint.Weights) -> _Fit:
+    found = _renamed(model, weights.tensors)
     missing = [key for key in expected if key not in found and not key.endswith("num_batches_tracked")]
     left_over = [key for key in found if key not in expected]
     misshapen = [
@@ -110,38 +150,32 @@ def load_weights(model: nn.Module, file: Path) -> None:
         for key in expected
         if key in found and found[key].shape != expected[key].shape
     ]
-    faults = [
-        f"{what}: {_shown(keys)}"
-        for what, keys in (("missing", missing), ("left over", left_over), ("of another shape", misshapen))
-        if keys
-    ]
-    if faults:
-        raise ConversionError(f"{file}: these are not the weights of {_architecture(model)}.\n{'; '.join(faults)}")
-    model.load_state_dict(found, strict=False)
+    faults = {"missing": missing, "left over": left_over, "of another shape": misshapen}
+    told = "; ".join(f"{what}: {_shown(keys)}" for what, keys in faults.items() if keys)
+    return _Fit(weights, found, told, sum(map(len, faults.values())))
 
 
-def _read(file: Path) -> StateDict:
-    """The state dict in the file, without the prefixes of wrappers."""
-    if file.suffix.lower() not in WEIGHTS_SUFFIXES:
-        raise ConversionError(f"{file}: expected weights in a file that ends in {', '.join(WEIGHTS_SUFFIXES)}")
-    try:
-        found = timm.models.load_state_dict(str(file), weights_only=True)
-    except FileNotFoundError:
-        raise ConversionError(f"{file}: there is no such file") from None
-    except Exception as error:  # each format's reader raises others, down to plain Exception
-        raise ConversionError(
-            f"{file}: cannot be read as weights ({type(error).__name__}).\n"
-            "Expected safetensors, or what torch.save writes of a model's state_dict() and nothing else."
-        ) from error
-    tensors = {key: value for key, value in found.items() if isinstance(value, torch.Tensor)}
+def _load(model: nn.Module, found: Mapping[str, Any], file: Path) -> None:
+    best, *others = sorted(_fits(model, found), key=lambda fit: (fit.faults, fit.weights.rank))
+    tensors = best.weights.tensors
     if not tensors:
-        raise ConversionError(f"{file}: holds no weights, only {_shown([*found]) or 'nothing'}; expected a state dict")
+        raise ConversionError(
+            f"{file}: holds no weights, only {_shown([*map(str, found)]) or 'nothing'}; expected a state dict"
+        )
     if unusable := [key for key, value in tensors.items() if not _is_usable(value)]:
         raise ConversionError(
             f"{file}: these weights are sparse, complex or not numbers (NaN): {_shown(unusable)}.\n"
             "Save them again as dense and finite tensors of float numbers."
         )
-    return tensors
+    if best.told:
+        raise ConversionError(f"{file}: these are not the weights of {_architecture(model)}.\n{best.told}")
+    if same := [fit for fit in others if not fit.told and fit.weights.rank == best.weights.rank]:
+        places = ", ".join(fit.weights.place for fit in (best, *same))
+        raise ConversionError(
+            f"{file}: holds several sets of weights of {_architecture(model)}: {places}.\n"
+            "Save the one that is meant in a file of its own."
+        )
+    model.load_state_dict(best.renamed, strict=False)
 
 
 def _is_usable(tensor: torch.Tensor) -> bool:

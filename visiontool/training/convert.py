@@ -4,15 +4,16 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import onnxscript
 import timm
 import torch
+from safetensors.torch import save_file
 from torch import nn
 
 from visiontool import cache, labels
-from visiontool.errors import ConversionError, ModelError
+from visiontool.errors import ConversionError, ModelError, UsageError
 from visiontool.images import ImageSource
 from visiontool.spec import InputSpec, ModelSpec
 from visiontool.training import backbone, exporters, parity
@@ -89,7 +90,14 @@ def convert(
     raise ConversionError("\n".join([f"{spec.name}: no exporter wrote a file that answers as torch does", *faults]))
 
 
-def convert_folder(folder: Path, path: Path, pictures: Sequence[ImageSource], *, name: str | None = None) -> ModelSpec:
+def convert_folder(
+    folder: Path,
+    path: Path,
+    pictures: Sequence[ImageSource],
+    *,
+    name: str | None = None,
+    weights: Path | None = None,
+) -> ModelSpec:
     """Converts a folder in timm's hub format: config.json and model.safetensors.
 
     Besides timm's keys, config.json may have `accuracy` (a list of {dataset, pictures, top1, top5}), `source`, which
@@ -97,21 +105,25 @@ def convert_folder(folder: Path, path: Path, pictures: Sequence[ImageSource], *,
 
     Args:
         name: what the model is to be called; None for the folder's name.
+        weights: another file of them, as `backbone.load_weights` takes it; the folder gets its model.safetensors.
 
     Raises:
         ConversionError: a file is missing or not of that format; or as `convert`.
         PictureError: one of `pictures` cannot be read.
     """
-    model = backbone.from_folder(folder)
+    in_folder = folder / "model.safetensors"
+    model = backbone.from_folder(folder, weights or in_folder)
+    if weights not in (None, in_folder):
+        save_file({key: tensor.clone() for key, tensor in model.state_dict().items()}, in_folder, {"format": "pt"})
     try:
         config = json.loads((folder / "config.json").read_bytes())
         cfg = config["pretrained_cfg"]
-        weights = {
+        said = {
             "source": config.get("source"),
-            "sha256": config.get("sha256") or cache.sha256(folder / "model.safetensors"),
+            "sha256": config.get("sha256") or cache.sha256(in_folder),
             "license": cfg.get("license"),
         }
-        spec = _spec(name or folder.name, config, weights)
+        spec = _spec(name or folder.name, config, said)
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise ConversionError(
             f"{folder}: expected timm's config.json and model.safetensors: {type(error).__name__}: {error}"
@@ -129,40 +141,52 @@ def convert_checkpoint(
     img_size: int | tuple[int, int] | None = None,
     source: str = "",
     license: str | None = None,
+    class_names: labels.ClassNames | None = None,
 ) -> ModelSpec:
-    """Converts a published network whose weights lie in a local file, into a folder of its own.
+    """Converts a network whose weights lie in a local file, into a folder of its own.
 
     The folder gets model.onnx, config.json and model.safetensors, so that
     `timm.create_model("local-dir:FOLDER", pretrained=True)` gives the same logits (for what timm lacks, after
     `import visiontool.training.architectures`).
 
     Args:
-        architecture: timm's name, with or without a tag; preprocessing and labels are those of its published weights.
+        architecture: timm's name, with or without a tag; preprocessing is that of its published weights.
         checkpoint: as `backbone.load_weights` takes it.
         folder: made where it is missing.
         name: what the model is to be called; None for the architecture's name.
         img_size: N or (H, W) in pixels; None for the published size.
-        source: where the weights come from; "" for the place that timm or torchvision publishes them at.
+        source: where the weights come from; "" for the place that timm or torchvision publishes them at, or the file
+            where they are others.
         license: of the weights; None for what timm or torchvision says.
+        class_names: None where the weights are the published ones, which know ImageNet's classes. Of others as many
+            as they have classes; with no names at all the classes are called by their numbers.
 
     Raises:
-        ConversionError: no such architecture, weights of another network, classes that are not ImageNet's, or a size
-            that the network cannot run at; or as `convert`. The three files are not there then.
+        ConversionError: no such architecture, weights of another network, published classes that are not ImageNet's,
+            or a size that the network cannot run at; or as `convert`. The three files are not there then.
+        UsageError: another number of names than of classes.
         PictureError: one of `pictures` cannot be read.
     """
     cfg = backbone.pretrained_cfg(architecture)
     name = name or architecture.partition(".")[0]
-    info = _imagenet(architecture, cfg.tag or "", cfg.num_classes)
-    model = backbone.create(architecture, img_size=img_size)
-    backbone.load_weights(model, checkpoint)
+    said: dict[str, Any] = {} if license is None else {"license": license}
+    if class_names is None:
+        info = _imagenet(architecture, cfg.tag or "", cfg.num_classes)
+        label_names, descriptions = info.label_names(), info.label_descriptions(as_dict=True)
+        source = source or (f"hf-hub:{cfg.hf_hub_id}" if cfg.hf_hub_id else cfg.url or "")
+        model = backbone.create(architecture, img_size=img_size)
+        backbone.load_weights(model, checkpoint)
+    else:
+        said["tag"] = ""  # which would say that they are the published ones
+        model = backbone.create_with(architecture, checkpoint, img_size=img_size)
+        label_names, descriptions = _hub_names(class_names, checkpoint, cast(int, model.num_classes))
     size = (img_size, img_size) if isinstance(img_size, int) else img_size or cfg.input_size[1:]
-    published = f"hf-hub:{cfg.hf_hub_id}" if cfg.hf_hub_id else cfg.url
     config = {
-        "label_names": info.label_names(),
-        "label_descriptions": info.label_descriptions(as_dict=True),
-        "source": source or published or "",
+        "label_names": label_names,
+        "label_descriptions": descriptions,
+        "source": source or f"file {checkpoint.name}",
         "sha256": cache.sha256(checkpoint),
-        "pretrained_cfg": {} if license is None else {"license": license},
+        "pretrained_cfg": said,
     }
     try:
         timm.models.save_for_hf(
@@ -195,6 +219,24 @@ def _imagenet(architecture: str, tag: str, classes: int) -> Any:
             "Give a folder in timm's format, whose config.json has label_names: -m local-dir:FOLDER"
         )
     return timm.data.ImageNetInfo(timm.data.infer_imagenet_subset({"num_classes": classes}))
+
+
+def _hub_names(
+    class_names: labels.ClassNames, checkpoint: Path, classes: int
+) -> tuple[list[str], dict[str, str] | None]:
+    """`class_names` as timm's hub format has them: names, or ids with descriptions.
+
+    Raises:
+        UsageError: there are others than `classes` of them.
+    """
+    names, ids = class_names
+    names = names or tuple(map(str, range(classes)))
+    if len(names) != classes:
+        raise UsageError(
+            f"--class-names: {len(names):,} names, but the weights in {checkpoint} have {classes:,} classes.\n"
+            "Give one name for each, in the order of the network's outputs."
+        )
+    return list(ids or names), dict(zip(ids, names, strict=True)) if ids else None
 
 
 def _spec(name: str, config: Mapping[str, Any], weights: Mapping[str, str | None]) -> ModelSpec:

@@ -44,9 +44,17 @@ models.add_command(show)
 @click.argument("names", nargs=-1, required=True, metavar="NAME...", shell_complete=options.complete_classic)
 @click.option("--img-size", callback=options.side, metavar="N", help="Another side of the input, in pixels.")
 @click.option("--weights", type=options.FILE, metavar="FILE", help="Weights on this disk, instead of a download.")
+@click.option("--class-names", type=options.FILE, metavar="FILE", help="The classes of --weights: names, one a line.")
 @click.option("--offline", is_flag=True, help="Use no network.")
 @click.option("-q", "--quiet", is_flag=True, help="No remarks on stderr; errors stay.")
-def pull(names: tuple[str, ...], img_size: int | None, weights: Path | None, offline: bool, quiet: bool) -> int:
+def pull(
+    names: tuple[str, ...],
+    img_size: int | None,
+    weights: Path | None,
+    class_names: Path | None,
+    offline: bool,
+    quiet: bool,
+) -> int:
     """Get networks, as checked ONNX files.
 
     Weights are downloaded from where they are published, and the file is compared with torch before it is kept. This
@@ -60,7 +68,10 @@ def pull(names: tuple[str, ...], img_size: int | None, weights: Path | None, off
     for name in names[1:]:
         pullable(name, img_size=img_size)  # a name mistyped among others is told before anything is pulled
     for name in names:
-        click.echo(pull_shown(name, img_size=img_size, weights=weights, offline=offline, quiet=quiet).path)
+        pulled = pull_shown(
+            name, img_size=img_size, weights=weights, class_names=class_names, offline=offline, quiet=quiet
+        )
+        click.echo(pulled.path)
     return 0
 
 

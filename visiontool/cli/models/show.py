@@ -136,7 +136,8 @@ def _facts(shown: _Shown) -> dict[str, str]:
     entry, spec, cost = shown.entry, shown.spec, shown.cost
     facts: dict[str, str | None] = {}
     facts["architecture"] = spec.architecture if spec else entry.architecture if entry else None
-    facts["weights"] = ", ".join(filter(None, _weights(shown)))
+    license_, source = _weights(shown)
+    facts["weights"] = ", ".join(filter(None, (license_ or (source and "license not known"), source)))
     if spec is not None:
         facts["classes"] = f"{len(spec.labels):,}: {', '.join(spec.labels[:3])}{' ...' if len(spec.labels) > 3 else ''}"
         facts["input"] = _input(spec)
