@@ -8,7 +8,6 @@ import torch
 from numpy.typing import NDArray
 
 from visiontool import preprocess, runtime
-from visiontool.alike import batches_for as batches_for
 from visiontool.alike import padded, relative_l2
 from visiontool.errors import ConversionError, ModelError
 from visiontool.images import ImageSource, open_image
