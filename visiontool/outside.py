@@ -101,7 +101,7 @@ def describe(
     layout, channels, dtype, graph_size = _input_of(path, inputs, found.channels)
     classes = _classes_of(path, outputs)
     _check_said(said, channels)
-    ultralytics = _is_ultralytics(metadata)
+    ultralytics = metadata.get("author") == "Ultralytics" or metadata.get("description", "").startswith("Ultralytics ")
     color = "L" if channels == 1 else found.color
     names, ids = _names(path, metadata, said, found)
     size = _size(path, metadata, graph_size, said, found)
@@ -144,9 +144,9 @@ def describe(
         logits=outputs[0].name,
     )
     spec = replace(spec, activation=activation_of(opened, spec, said.activation))
-    if ultralytics:
-        scaled = dtype == "uint8" or (said.mean is not None and said.std is not None)
-        assumed = _assumed_of_ultralytics(said, scaled)
+    if ultralytics:  # whose files follow one rule: RGB, x/255, short side resized, center cut out
+        scale = "" if dtype == "uint8" else said.mean and said.std
+        conventions = {"mean 0 and std 1": scale, "crop_pct 1": said.crop_pct, "bilinear": said.interpolation}
     else:
         conventions = {
             "RGB (else --spec)": color,
@@ -154,18 +154,12 @@ def describe(
             "crop_pct 0.875 (--crop-pct)": crop_pct,
             "bilinear (--interpolation)": interpolation,
         }
-        assumed = [convention for convention, value in conventions.items() if value is None]
+    assumed = [convention for convention, value in conventions.items() if value is None]
+    if ultralytics and assumed:
+        assumed = [f"{', '.join(assumed)} (Ultralytics' rule for classifiers)"]
     if len(outputs) > 1:
         assumed.append(f"{shown(outputs[0].name)}, the first of {len(outputs)} outputs (else --spec)")
     return spec, tuple(assumed)
-
-
-def _assumed_of_ultralytics(said: Description, scaled: bool) -> list[str]:
-    """What nobody said of Ultralytics' files, which follow one rule: RGB, x/255, short side resized, center cut out."""
-    taken = [] if scaled else ["mean 0 and std 1"]
-    taken += ["crop_pct 1"] if said.crop_pct is None else []
-    taken += ["bilinear"] if said.interpolation is None else []
-    return [f"{', '.join(taken)} (Ultralytics' rule for classifiers)"] if taken else []
 
 
 def _check_said(said: Description, channels: int) -> None:
@@ -190,10 +184,6 @@ def _check_said(said: Description, channels: int) -> None:
     ):
         if value is not None and value not in allowed:
             raise UsageError(f"{option} {value}: expected one of {', '.join(allowed)}")
-
-
-def _is_ultralytics(metadata: Mapping[str, str]) -> bool:
-    return metadata.get("author") == "Ultralytics" or metadata.get("description", "").startswith("Ultralytics ")
 
 
 def _read_spec(path: Path, opened: OpenModel) -> ModelSpec:
