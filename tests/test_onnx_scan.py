@@ -257,7 +257,7 @@ NAMED = field(1, b"num_outputs")
 @pytest.mark.parametrize(
     "trick",
     [
-        field(5, COUNT + NAMED) + field(4, b"Split"),
+        field(5, field(3, b"no number") + COUNT + NAMED) + field(4, b"Split"),
         field(4, b"Relu") + field(4, b"Split") + field(5, NAMED + COUNT),
         field(4, b"Split") + field(5, field(1, b"axis") + NAMED + varint(3 << 3) + varint(1) + COUNT),
     ],

@@ -222,7 +222,7 @@ def _check_split(data: _Protobuf, node: _Message) -> None:
             if _ATTRIBUTE_REFERENCE in attribute:  # in a function: whoever calls it says how many
                 raise _MalformedError("a Split whose number of outputs is not its own")
             for count in attribute.get(_ATTRIBUTE_INTEGER, ()):
-                if count != outputs:
+                if isinstance(count, int) and count != outputs:
                     raise _MalformedError(f"a Split into {count:,} values that gives {outputs:,}")
 
 
