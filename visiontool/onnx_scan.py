@@ -43,6 +43,7 @@ _PASSES_ON = {
     *("QuantizeLinear", "DequantizeLinear", "Relu", "Clip", "Slice", "Gather", "Split"),
 }
 _PASSES_ON_WITH_CONSTANTS = {"Add", "Mul", "Div", "Max", "Min"}
+_MAX_OUTPUTS = 100  # whose operators are looked for
 _MAX_CALLS = 100  # of functions that are looked into, since two may call each other
 
 
@@ -187,7 +188,7 @@ def _read_model(data: _Protobuf, size: int) -> Scan:
     external = _external_tensor(data, size)
     makers = _Makers(data, graphs[0], data.messages(model, _MODEL_FUNCTION))
     outputs = [data.text(output, 1) for output in data.messages(graphs[0], _GRAPH_OUTPUT)]
-    return Scan(metadata, {output: makers.operator_behind(output) for output in outputs}, external)
+    return Scan(metadata, {output: makers.operator_behind(output) for output in outputs[:_MAX_OUTPUTS]}, external)
 
 
 def _external_tensor(data: _Protobuf, size: int) -> str | None:
