@@ -39,7 +39,6 @@ from visiontool import Classifier
 from visiontool.images import DEFAULT_LIMITS
 from visiontool.pipeline import Opening, cores, prepared
 from visiontool.prepare import Recipe, prepare
-from visiontool.result import Result
 from visiontool.runtime import open_model
 from visiontool.spec import InputSpec, ModelSpec
 from visiontool.training.convert import convert
@@ -141,7 +140,7 @@ def opening_rate(files: list[str], recipe: Recipe) -> float:
     with ThreadPoolExecutor(cores()) as pool:
         threads = rate(len(files), lambda: list(pool.map(lambda path: prepare(path, recipe), files)))
     opening = Opening(cores(), timeout=10.0, isolate=True)
-    return max(threads, rate(len(files), lambda: exhaust(prepared(files, recipe, opening, 32, passed=Result))))
+    return max(threads, rate(len(files), lambda: exhaust(prepared(files, recipe, opening, 32))))
 
 
 def exhaust(items: Iterable[object]) -> None:

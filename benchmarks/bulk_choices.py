@@ -20,7 +20,6 @@ import onnxruntime
 from visiontool.images import DEFAULT_LIMITS
 from visiontool.pipeline import Opening, StageTimes, batches, cores, prepared, run_ahead
 from visiontool.prepare import Prepared, Recipe, prepare
-from visiontool.result import Result
 from visiontool.spec import MANIFEST_KEY, ModelSpec
 
 
@@ -37,12 +36,12 @@ def predict(
 ) -> None:
     """Opens files and runs them through a network, as `Classifier.predict_stream` does."""
 
-    def run(items: list[Prepared | Result]) -> object:
-        pixels = np.stack([item.pixels for item in items if isinstance(item, Prepared) and item.pixels is not None])
+    def run(items: list[Prepared]) -> object:
+        pixels = np.stack([item.pixels for item in items if item.pixels is not None])
         return network.run(["logits"], {"image": pixels})
 
     ahead = batch * (1 + at_once) + cores()
-    items = prepared(files, recipe, Opening(cores(), 10.0, isolate), ahead, passed=Result)
+    items = prepared(files, recipe, Opening(cores(), 10.0, isolate), ahead)
     exhaust(run_ahead(run, batches(items, batch), at_once, StageTimes()))
 
 

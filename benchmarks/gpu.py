@@ -1,13 +1,12 @@
-"""What an NVIDIA GPU makes of ResNet-50 at 224 px: our runtime against torch, and each choice of docs/gpu.md by itself.
+"""What an NVIDIA GPU makes of ResNet-50 at 224 px: our runtime against torch.
 
-    python benchmarks/gpu.py -o FOLDER [--parts network,torch,tensorrt,choices,parity,resize,files] [--minutes 9]
+    python benchmarks/gpu.py -o FOLDER [--parts network,torch,tensorrt,parity,resize,files] [--minutes 9]
     python benchmarks/gpu.py -o FOLDER --device cpu --batch-sizes 1,2 --seconds 1
 
-- network: fp32 with and without TF32, and fp16, by the CUDA provider; batches of 1, 8, 64 and 256;
+- network: fp32 and fp16, by the CUDA provider; batches of 1, 8, 64 and 256;
 - torch: fp16 autocast and channels last, eager and compiled;
 - tensorrt: fp16, where TensorRT 10 loads; with the seconds that building an engine takes, and loading it again;
-- choices: fp16 with and without CUDA graph, channels last, and two sessions at once;
-- parity: logits of the samples against those of the CPU, fp32 with and without TF32 and fp16;
+- parity: logits of the samples against those of the CPU, fp32 and fp16;
 - resize: fp16 with resize and crop inside the graph, its answers against the CPU's;
 - files: from 500x375 JPEG files to results, against opening them alone.
 
@@ -39,14 +38,6 @@ from visiontool import doctor, store
 from visiontool.spec import MANIFEST_KEY, ModelSpec
 
 HERE = Path(__file__).resolve().parent
-CHOICES = {
-    "as it is by default": {},
-    "channels first": {"nhwc": False},
-    "CUDA graph": {"cuda_graph": True},
-    "CUDA graph, channels first": {"cuda_graph": True, "nhwc": False},
-    "kernels by rule, none timed": {"exhaustive": False},
-    "two sessions": {"sessions": 2},
-}
 
 
 class Bench:
@@ -141,10 +132,8 @@ def _write(model: onnx.ModelProto, spec: ModelSpec, path: Path) -> Path:
 
 def network(bench: Bench, files: dict[str, Path | str]) -> None:
     """The network alone by the CUDA provider, or the CPU's."""
-    for title, name, gpu in (("fp32", "fp32", {}), ("fp32, TF32", "fp32", {"tf32": True}), ("fp16", "fp16", {})):
-        if gpu and bench.needs_gpu("network", title):
-            continue
-        bench.record("network", title, _ours(bench, files[name], gpu=gpu))
+    for name in ("fp32", "fp16"):
+        bench.record("network", name, _ours(bench, files[name]))
 
 
 def _ours(bench: Bench, file: Path | str, **task: Any) -> dict[str, Any]:
@@ -167,42 +156,29 @@ def tensorrt(bench: Bench, files: dict[str, Path | str]) -> None:
             bench.record("tensorrt", title, _ours(bench, files["fp16"], provider="tensorrt"))
 
 
-def choices(bench: Bench, files: dict[str, Path | str]) -> None:
-    """fp16 with one choice changed."""
-    for title, gpu in CHOICES.items():
-        if not bench.needs_gpu("choices", title):
-            bench.record("choices", title, _ours(bench, files["fp16"], gpu=gpu))
-
-
 def parity(bench: Bench, files: dict[str, Path | str]) -> None:
     """How far logits are from those of fp32 on the CPU."""
-    sides = {
-        "fp32": ("fp32", {}),
-        "fp32, TF32": ("fp32", {"tf32": True}),
-        "fp16": ("fp16", {}),
-        "fp16, channels first": ("fp16", {"nhwc": False}),
-    }
-    for title, (name, gpu) in sides.items():
-        if title == "fp16" or not bench.needs_gpu("parity", title):
-            bench.record("parity", title, _difference(bench, files[name], files["fp32"], gpu))
+    for name in ("fp32", "fp16"):
+        if name == "fp16" or not bench.needs_gpu("parity", name):
+            bench.record("parity", name, _difference(bench, files[name], files["fp32"]))
 
 
 def resize(bench: Bench, files: dict[str, Path | str]) -> None:
     """The graph that resizes, against the same graph on the CPU, and against pictures that were resized before."""
     name = "fp16, resize inside"
     if not bench.needs_gpu("resize", "against the CPU"):
-        bench.record("resize", "against the CPU", _difference(bench, files[name], files[name], {}))
-    bench.record("resize", "against pictures resized by Pillow", _difference(bench, files[name], files["fp16"], {}))
+        bench.record("resize", "against the CPU", _difference(bench, files[name], files[name]))
+    bench.record("resize", "against pictures resized by Pillow", _difference(bench, files[name], files["fp16"]))
 
 
-def _difference(bench: Bench, file: Path | str, reference: Path | str, gpu: dict[str, Any]) -> dict[str, Any]:
+def _difference(bench: Bench, file: Path | str, reference: Path | str) -> dict[str, Any]:
     pictures = [str(path) for path in store.sample_pictures()]
     answers = []
-    for model, device, options in ((reference, "cpu", {}), (file, bench.device, gpu)):
+    for model, device in ((reference, "cpu"), (file, bench.device)):
         if isinstance(model, str):
             return {"why": model}
         into = bench.folder / "logits.npy"
-        found = bench.side("logits", model=str(model), device=device, gpu=options, pictures=pictures, into=str(into))
+        found = bench.side("logits", model=str(model), device=device, pictures=pictures, into=str(into))
         if "why" in found:
             return found
         answers.append(np.load(into).astype(np.float64))
@@ -247,7 +223,6 @@ def main() -> int:
         "network": network,
         "torch": torch,
         "tensorrt": tensorrt,
-        "choices": choices,
         "parity": parity,
         "resize": resize,
         "files": files,

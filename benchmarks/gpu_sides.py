@@ -8,7 +8,6 @@ import json
 import statistics
 import sys
 import tempfile
-import threading
 import time
 import traceback
 from collections.abc import Callable
@@ -40,18 +39,16 @@ def some_pixels(batch: int, side: int = 224) -> "np.ndarray[Any, Any]":
     return np.random.default_rng(0).integers(0, 256, (batch, side, side, 3), np.uint8)
 
 
-def load(task: dict[str, Any], **more: Any) -> tuple[Any, Any]:
+def load(task: dict[str, Any], engine_batch: int | None = None) -> tuple[Any, Any]:
     """The model of the task as users open it for many pictures, and its session."""
     from visiontool import Classifier, ModelSpec
     from visiontool.runtime import open_model
-    from visiontool.runtime.gpu import GpuOptions
     from visiontool.spec import MANIFEST_KEY
 
-    gpu = GpuOptions(**task.get("gpu", {}), **more)
     where = {"device": task["device"], "provider": task.get("provider")}
-    opened = open_model(Path(task["model"]), **where, threads=1, gpu=gpu)
+    opened = open_model(Path(task["model"]), **where, threads=1, engine_batch=engine_batch)
     spec = ModelSpec.from_json(opened.scan.metadata[MANIFEST_KEY])
-    return Classifier(opened, spec, threads=1, gpu=gpu), opened.session
+    return Classifier(opened, spec, threads=1), opened.session
 
 
 def ours(task: dict[str, Any]) -> dict[str, Any]:
@@ -59,7 +56,7 @@ def ours(task: dict[str, Any]) -> dict[str, Any]:
     import onnxruntime
 
     start = time.perf_counter()
-    classifier, session = load(task, batch=max(task["batch_sizes"]))  # which only TensorRT asks for
+    classifier, session = load(task, max(task["batch_sizes"]))
     opening_s = time.perf_counter() - start
     rates = {}
     for batch in task["batch_sizes"]:
@@ -67,9 +64,8 @@ def ours(task: dict[str, Any]) -> dict[str, Any]:
         start = time.perf_counter()
         classifier.run(pixels, classifier.spec.logits)
         first_s = time.perf_counter() - start
-        at_once = classifier.runs_at_once if classifier.device != "cpu" else 1
-        rate = batch * concurrent(lambda: classifier.run(pixels, classifier.spec.logits), at_once, task["seconds"])  # noqa: B023
-        rates[str(batch)] = {"host": rate, "first_run_s": first_s}
+        median = timed(lambda: classifier.run(pixels, classifier.spec.logits), task["seconds"])  # noqa: B023
+        rates[str(batch)] = {"host": batch / median, "first_run_s": first_s}
         if classifier.device.startswith("cuda"):
             # What lies on the device already is run again and again: a binding of the script's own.
             binding = session.io_binding()
@@ -77,33 +73,9 @@ def ours(task: dict[str, Any]) -> dict[str, Any]:
             value = onnxruntime.OrtValue.ortvalue_from_numpy(pixels, device, int(number))
             binding.bind_ortvalue_input(classifier.spec.input.name, value)
             binding.bind_output(classifier.spec.logits, device, int(number))
-            if not task.get("gpu", {}).get("cuda_graph"):  # which needs an output of its own for each size
-                median = timed(lambda: session.run_with_iobinding(binding), task["seconds"])  # noqa: B023
-                rates[str(batch)]["device"] = batch / median
+            median = timed(lambda: session.run_with_iobinding(binding), task["seconds"])  # noqa: B023
+            rates[str(batch)]["device"] = batch / median
     return {"opening_s": opening_s, "nodes": classifier.assignment(), "device": classifier.device, "rates": rates}
-
-
-def concurrent(run: Callable[[], object], at_once: int, seconds: float) -> float:
-    """Runs a second, `at_once` of them at the same time."""
-    if at_once == 1:
-        return 1 / timed(run, seconds)
-    for _ in range(WARM_RUNS * at_once):
-        run()
-    done = [0] * at_once
-    until = time.perf_counter() + seconds
-
-    def work(place: int) -> None:
-        while time.perf_counter() < until:
-            run()
-            done[place] += 1
-
-    threads = [threading.Thread(target=work, args=(place,)) for place in range(at_once)]
-    start = time.perf_counter()
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    return sum(done) / (time.perf_counter() - start)
 
 
 def torch_side(task: dict[str, Any]) -> dict[str, Any]:

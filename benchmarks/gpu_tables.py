@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-PARTS = ("network", "torch", "tensorrt", "choices", "parity", "resize", "files")
+PARTS = ("network", "torch", "tensorrt", "parity", "resize", "files")
 TARGET_RATE, TARGET_SHARE = 30_000, 0.9
 NOT_MEASURED = "not measured"
 
@@ -45,7 +45,7 @@ def verdicts(figures: Figures, gpus: str) -> list[Verdict]:
 
 def _sides(figures: Figures) -> Iterator[tuple[str, Mapping[str, Any]]]:
     """The figures that have rates."""
-    for part in ("network", "torch", "tensorrt", "choices"):
+    for part in ("network", "torch", "tensorrt"):
         for title, found in figures.get(part, {}).items():
             yield f"{part}: {title}", found
 

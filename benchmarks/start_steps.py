@@ -16,8 +16,8 @@ ROOT = Path(__file__).resolve().parent.parent
 IMPORTS = "import visiontool.cli, visiontool.find, visiontool.classifier, visiontool.cli.rows;"
 ANSWER = f"{IMPORTS} visiontool.classifier.Classifier.load('resnet18_tiny200').predict(['samples/orange.jpg']);"
 PROCESSES = {
-    "imports, garbage collector on": IMPORTS,
-    "imports, garbage collector off": f"import gc; gc.disable(); {IMPORTS}",
+    "imports, garbage collector as it is": IMPORTS,
+    "imports, garbage collector later": f"import gc; gc.set_threshold(100_000); {IMPORTS}",
     "one answer, ordinary end": ANSWER,
     "one answer, ended by os._exit": f"{ANSWER} import os; os._exit(0)",
 }

@@ -1,6 +1,9 @@
 """What all tests share: the colour model, small pictures, and the command line run in this process."""
 
+import contextlib
 import os
+import subprocess
+import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -112,6 +115,27 @@ def run(capfdbinary: pytest.CaptureFixture[bytes]) -> Callable[..., Ran]:
         return Ran(code, captured.out.decode(), captured.err.decode())
 
     return run_
+
+
+def run_on_terminal(*arguments: object) -> tuple[int, str]:
+    """Runs the command line on a terminal of 80 columns; gives the exit code and what it wrote."""
+    import fcntl
+    import pty
+    import struct
+    import termios
+
+    master, slave = pty.openpty()
+    fcntl.ioctl(slave, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 80, 0, 0))
+    command = [sys.executable, "-m", "visiontool", *map(str, arguments)]
+    # pytest's readline puts COLUMNS into the environment behind Python's back.
+    with subprocess.Popen(command, stdin=slave, stdout=slave, stderr=slave, cwd=ROOT, env=dict(os.environ)) as process:
+        os.close(slave)
+        written = b""
+        with contextlib.suppress(OSError):  # Linux's way to say that the program has ended
+            while piece := os.read(master, 2**16):
+                written += piece
+    os.close(master)
+    return process.returncode, written.decode()
 
 
 @pytest.fixture

@@ -299,65 +299,33 @@ def test_trim_clears_downloads_before_models(root: Path) -> None:
         assert {path.name for path in cache.downloads().glob("[a-z]*")} == {"z.pth.partial"}
 
 
-def put_features(digest: str, size: int, used: float) -> Path:
-    """A file of features, last used at `used` seconds since 1970."""
-    path = cache.features_file(digest)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_bytes(b"f" * size)
-    os.utime(path, (used, used))
-    return path
+def put_features(size: int) -> None:
+    cache.features().mkdir(parents=True, exist_ok=True)
+    for name in ("features.sqlite", "features.sqlite-journal"):
+        (cache.features() / name).write_bytes(b"f" * (size // 2))
 
 
-def test_trim_removes_features_before_models_and_those_not_used_for_longest_first() -> None:
-    put("a", 1000, used=1)
+def test_trim_removes_features_before_models(root: Path) -> None:
+    put("a", 1000)
     model = cache.size_bytes()
-    new, old, middle = (put_features(*facts) for facts in (("x", 500, 4000), ("y", 500, 2000), ("z", 500, 3000)))
-    assert cache.size_bytes() == model + 1500 == model + cache.features_bytes()
-    assert cache.trim(model + 1500) == []
-    assert set(cache.features_files()) == {new, old, middle}
-    assert cache.trim(model + 1000) == []
-    assert set(cache.features_files()) == {new, middle}
-    assert cache.trim(model + 999) == []
-    assert cache.features_files() == [new]
+    put_features(500)
+    assert cache.size_bytes() == model + 500 == model + cache.features_bytes()
+    assert cache.trim(model + 500) == []
+    assert cache.features_bytes() == 500
+    assert cache.trim(model + 499) == []
+    assert os.listdir(root / "features") == []
     assert [removed.name for removed in cache.trim(0)] == ["a"]
     assert cache.size_bytes() == 0
 
 
-def test_features_that_are_used_stay(root: Path) -> None:
-    path = put_features("x", 500, 1000)
-    path.with_name("x.sqlite-journal").touch()
-    with cache.features_in_use(path):
-        with cache.features_in_use(path):
-            cache.trim(0)
-            assert path.exists()
-        assert cache.remove_features(path) == 0
-        assert path.exists()
-    assert cache.remove_features(path) == 500
-    assert os.listdir(root / "features") == []
-
-
-def test_features_that_a_killed_process_used_may_go(root: Path) -> None:
-    path = put_features("x", 500, 1000)
-    code = (
-        "import os, signal; from visiontool import cache\n"
-        "with cache.features_in_use(cache.features_file('x')): os.kill(os.getpid(), signal.SIGKILL)"
-    )
-    assert run_python(code).returncode == -signal.SIGKILL
-    assert len(os.listdir(root / "features")) == 2  # the file and the lock
-    cache.trim_features(499)
-    assert not path.exists()
-    assert os.listdir(root / "features") == []
-
-
 def test_the_command_shows_features_and_makes_them_less(run: Callable[..., Ran]) -> None:
     put("a", 1000)
-    put_features("x", 3_000_000, 1)
-    put_features("y", 1_500_000, 2)
-    assert "       4.5 MB  features of pictures, from 2 networks" in run("cache").out.splitlines()
+    put_features(4_500_000)
+    assert "       4.5 MB  features of pictures" in run("cache").out.splitlines()
     ran = run("cache", "--max-size", "2M")
-    assert ran.err == "Removed: features of pictures (3.0 MB).\n"
-    assert "       1.5 MB  features of pictures, from 1 network" in ran.out.splitlines()
-    assert "1.5 MB  in 1 network, features and what was begun" in ran.out
+    assert ran.err == "Removed: features of pictures (4.5 MB).\n"
+    assert "       0.0 MB  features of pictures" in ran.out.splitlines()
+    assert "0.0 MB  in 1 network, features and what was begun" in ran.out
 
 
 def test_the_hash_of_a_model_comes_from_its_record_while_it_is_as_it_was_written(tmp_path: Path) -> None:

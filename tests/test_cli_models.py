@@ -8,9 +8,8 @@ from dataclasses import replace
 
 import onnx
 import pytest
-from conftest import COLOR_SPEC, ROOT, color_graph, save_model, save_picture
+from conftest import COLOR_SPEC, ROOT, color_graph, run_on_terminal, save_model, save_picture
 from test_imports import TORCH, run_blocked
-from test_progress import Terminal
 
 from visiontool import cache
 
@@ -116,9 +115,9 @@ def test_a_mistyped_command_is_no_filter(run):
 
 @pytest.mark.parametrize("arguments", [[], ["vit_base_patch"]], ids=["classics", "long names"])
 def test_the_list_fits_80_columns(arguments):
-    terminal = Terminal([sys.executable, "-m", "visiontool", "models", *arguments])
-    assert terminal.wait() == 0
-    lines = terminal.text.splitlines()
+    code, text = run_on_terminal("models", *arguments)
+    assert code == 0
+    lines = text.splitlines()
     assert len(lines) > 20
     assert max(map(len, lines)) <= 80
 
@@ -131,9 +130,9 @@ def test_the_list_fits_80_columns(arguments):
     ],
 )
 def test_a_command_is_one_line_on_a_terminal_so_that_it_can_be_copied(name, line):
-    terminal = Terminal([sys.executable, "-m", "visiontool", "models", "show", name])
-    assert terminal.wait() == 0
-    assert line.format(name) in terminal.text.splitlines()
+    code, text = run_on_terminal("models", "show", name)
+    assert code == 0
+    assert line.format(name) in text.splitlines()
 
 
 def test_listing_needs_nothing_slow_and_showing_no_torch():

@@ -5,6 +5,7 @@ import io
 import json
 import logging
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -14,6 +15,7 @@ from pathlib import Path
 
 import pytest
 from conftest import ROOT, save_picture
+from PIL import Image
 
 RED, GREEN, BLUE = (255, 0, 0), (0, 255, 0), (0, 0, 255)
 # softmax of (1, 0, 0): e / (e + 2)
@@ -100,34 +102,20 @@ def test_no_warning_of_python_reaches_stderr(run, color_model, pictures, monkeyp
     assert list(warnings.filters) == before
 
 
-def test_the_only_picture_failing_is_exit_7_too(run, color_model, tmp_path):
-    ran = run("predict", tmp_path / "gone.png", "-m", color_model)
-    assert ran.code == 7
-    assert json.loads(ran.out)["status"] == "error"
+def test_the_shape_of_json_follows_what_was_typed_not_what_is_there(run, color_model, pictures, tmp_path):
+    for typed, kind in (("1.png", dict), ("gone.png", dict), ("", list), ("1.*", list)):
+        document = json.loads(run("predict", pictures / typed, "-m", color_model, "--json").out)
+        assert type(document) is kind
+    save_picture(tmp_path / "one" / "a.png", RED)
+    assert len(json.loads(run("predict", tmp_path / "one", "-m", color_model, "--json").out)) == 1
 
 
-def test_nothing_found_is_exit_3_and_names_the_place(run, color_model, tmp_path):
-    (tmp_path / "empty").mkdir()
-    ran = run("predict", tmp_path / "empty", "-m", color_model)
-    assert ran.code == 3
-    assert ran.out == ""
-    assert "no picture was found" in ran.err
-    assert str(tmp_path / "empty") in ran.err
-
-
-def test_an_empty_folder_among_others_is_told(run, color_model, pictures, tmp_path):
-    (tmp_path / "empty").mkdir()
-    ran = run("predict", pictures, tmp_path / "empty", "-m", color_model)
-    assert ran.code == 0
-    assert f"No picture was found in {tmp_path / 'empty'}" in ran.err
-
-
-def test_unknown_below_the_minimum(run, color_model, pictures):
-    sure = json.loads(run("predict", pictures / "1.png", "-m", color_model, "--min-probability", 0.5).out)
-    unsure = json.loads(run("predict", pictures / "1.png", "-m", color_model, "--min-probability", 0.6).out)
-    assert "unknown" not in sure
-    assert unsure["unknown"] is True
-    assert unsure["predictions"][0]["label"] == "red"
+def test_temperature_and_minimum(run, make_color_model, pictures):
+    model = make_color_model("soft.onnx", temperature=2.0)
+    for minimum, unknown in ((0.45, None), (0.46, True)):
+        row = json.loads(run("predict", pictures / "1.png", "-m", model, "--min-probability", minimum).out)
+        assert row["predictions"][0] == {"label": "red", "index": 0, "probability": 0.451863}  # e^0.5 / (e^0.5 + 2)
+        assert row.get("unknown") is unknown
 
 
 def test_csv_has_one_line_a_picture_and_a_header(run, color_model, pictures):
@@ -143,16 +131,6 @@ def test_csv_has_one_line_a_picture_and_a_header(run, color_model, pictures):
     assert (lines[2]["status"], lines[2]["label_1"]) == ("error", "")
     assert "empty" in lines[2]["error"]
     assert None not in lines[2]  # as many cells as the header has
-
-
-def test_json_of_many_is_one_array(run, color_model, pictures):
-    ran = run("predict", pictures, "-m", color_model, "--json")
-    assert [row["status"] for row in json.loads(ran.out)] == ["ok"] * 3
-
-
-def test_a_folder_of_one_picture_is_an_array_all_the_same(run, color_model, tmp_path):
-    save_picture(tmp_path / "one" / "a.png", RED)
-    assert len(json.loads(run("predict", tmp_path / "one", "-m", color_model, "--json").out)) == 1
 
 
 @pytest.mark.parametrize("columns", ["80", "0", "1", "-5", "abc"])
@@ -171,33 +149,39 @@ def test_table_shows_the_answer_in_80_columns(run, color_model, pictures, monkey
     assert long.name not in lines[3]
 
 
+def test_a_narrow_terminal_shows_no_bars_but_all_numbers_and_colors(monkeypatch):
+    from visiontool.cli.table import TableRows
+    from visiontool.result import Prediction, Result
+
+    monkeypatch.setenv("COLUMNS", "30")
+    monkeypatch.setenv("TERM", "xterm-256color")
+    monkeypatch.delenv("NO_COLOR", raising=False)
+    result = Result("a/picture.png", "colors", (Prediction("red", 0, 0.5761),), unknown=True)
+    shown = TableRows(detailed=False, on_terminal=True).encode(result).decode()
+    assert "\x1b[33m" in shown  # unknown, in yellow
+    line = re.sub(r"\x1b\[[0-9;]*m", "", shown).rstrip("\n")
+    assert len(line) <= 30
+    assert "57.6%" in line
+
+
+def test_the_first_frame_and_errors_are_told(run, color_model, tmp_path):
+    frames = [Image.new("RGB", (8, 8), color) for color in (RED, BLUE)]
+    frames[0].save(tmp_path / "moving.gif", save_all=True, append_images=frames[1:])
+    paths = (tmp_path / "moving.gif", tmp_path / "gone.png")
+    ran = run("predict", *paths, "-m", color_model, "--format", "table")
+    assert ran.code == 7
+    assert "first" in ran.out
+    assert "error: no such file" in ran.out
+    row = rows_of(run("predict", *paths, "-m", color_model).out)[0]
+    assert row["predictions"][0]["label"] == "red"
+    assert "first" in row["notes"][0]
+
+
 def test_table_with_top_k_lists_the_classes_of_every_picture(run, color_model, pictures):
     ran = run("predict", pictures, "-m", color_model, "--format", "table", "-k", 2)
     assert [line.split()[0] for line in ran.out.splitlines() if line.startswith("  ")] == [
         "red", "green", "green", "red", "blue", "red",
     ]  # fmt: skip
-
-
-def test_table_shows_errors_and_notes(run, color_model, tmp_path):
-    from PIL import Image
-
-    frames = [Image.new("RGB", (8, 8), color) for color in (RED, BLUE)]
-    frames[0].save(tmp_path / "moving.gif", save_all=True, append_images=frames[1:])
-    ran = run("predict", tmp_path / "moving.gif", tmp_path / "gone.png", "-m", color_model, "--format", "table")
-    assert ran.code == 7
-    assert "first" in ran.out
-    assert "error: no such file" in ran.out
-
-
-def test_the_row_says_that_only_the_first_frame_was_looked_at(run, color_model, tmp_path):
-    from PIL import Image
-
-    frames = [Image.new("RGB", (8, 8), color) for color in (RED, BLUE)]
-    frames[0].save(tmp_path / "moving.gif", save_all=True, append_images=frames[1:])
-    row = json.loads(run("predict", tmp_path / "moving.gif", "-m", color_model).out)
-    assert row["predictions"][0]["label"] == "red"
-    assert len(row["notes"]) == 1
-    assert "first" in row["notes"][0]
 
 
 @pytest.mark.parametrize("format_", ["table", "json", "jsonl", "csv"])
@@ -242,67 +226,68 @@ def test_output_file_takes_the_format_of_its_name(run, color_model, pictures, tm
     assert not list(tmp_path.glob("*.partial"))
 
 
-def test_output_file_is_not_replaced_without_force(run, color_model, pictures, tmp_path):
-    target = tmp_path / "rows.csv"
-    target.write_text("precious")
-    ran = run("predict", pictures, "-m", color_model, "-o", target)
-    assert ran.code == 2
-    assert "--force" in ran.err
-    assert str(target) in ran.err
-    assert target.read_text() == "precious"
-    assert run("predict", pictures, "-m", color_model, "-o", target, "--force").code == 0
-    assert "red" in target.read_text()
-
-
-def test_output_into_a_missing_folder_is_an_error_that_names_the_file(run, color_model, pictures, tmp_path):
-    ran = run("predict", pictures, "-m", color_model, "-o", tmp_path / "no" / "rows.csv")
-    assert ran.code == 2
-    assert str(tmp_path / "no" / "rows.csv") in ran.err
-    assert "Traceback" not in ran.err
-
-
 @pytest.mark.parametrize(
-    ("arguments", "words"),
+    ("arguments", "code", "words"),
     [
-        (["--json", "--format", "csv"], "contradict"),
-        (["--force"], "--force"),
-        (["-k", "0"], "-k"),
-        (["--min-probability", "1.5"], "--min-probability"),
-        (["--device", "gpu"], "expected auto, cpu, cuda"),
-        (["--mean", "0.5"], "--mean"),
-        (["--img-size", "8"], "--img-size"),
-        (["--img-size", "8x"], "not a size"),
-        (["--mean", "a,b"], "not one number, or three"),
-        (["--nonsense"], "--nonsense"),
-        (["--resume"], "--resume goes on with the file of -o"),
-        (["--resume", "-o", "rows.json"], "jsonl, csv, parquet"),
-        (["--resume", "--force", "-o", "rows.csv"], "leave one out"),
-        (["--format", "parquet"], "give -o FILE.parquet"),
-        (["--shard", "0/4"], "I from 1 to N"),
-        (["--shard", "5/4"], "I from 1 to N"),
-        (["--max-pixels", "many"], "not an amount"),
-        (["--max-bytes", "0"], "not an amount"),
-        (["--timeout", "0"], "--timeout"),
-        (["--mode", "copy"], "about --sort-into DIR"),
-        (["--yes"], "about --sort-into DIR"),
-        (["--sort-into", "sorted", "--mode", "move"], "say --yes"),
-        (["--sort-into", "sorted", "--yes"], "about --mode move"),
-        (["--undo"], "--sort-into DIR and nothing else"),
-        (["--undo", "--sort-into", "sorted"], "--sort-into DIR and nothing else"),
+        (["1.png", "--json", "--format", "csv"], 2, "contradict"),
+        (["1.png", "--force"], 2, "--force"),
+        (["1.png", "-k", "0"], 2, "-k"),
+        (["1.png", "--min-probability", "1.5"], 2, "--min-probability"),
+        (["1.png", "--device", "gpu"], 2, "expected auto, cpu, cuda"),
+        (["1.png", "--mean", "0.5"], 2, "--mean"),
+        (["1.png", "--img-size", "8"], 2, "--img-size"),
+        (["1.png", "--img-size", "8x"], 2, "not a size"),
+        (["1.png", "--mean", "a,b"], 2, "not one number, or three"),
+        (["1.png", "--nonsense"], 2, "--nonsense"),
+        (["1.png", "--resume"], 2, "--resume goes on with a file that has a row a line"),
+        (["1.png", "--resume", "-o", "rows.json"], 2, "give -o FILE.jsonl or -o FILE.csv"),
+        (["1.png", "--resume", "--force", "-o", "rows.csv"], 2, "leave one out"),
+        (["1.png", "--format", "parquet"], 2, "give -o FILE.parquet"),
+        (["1.png", "--shard", "0/4"], 2, "I from 1 to N"),
+        (["1.png", "--shard", "5/4"], 2, "I from 1 to N"),
+        (["1.png", "--max-pixels", "many"], 2, "not an amount"),
+        (["1.png", "--max-bytes", "0"], 2, "not an amount"),
+        (["1.png", "--timeout", "0"], 2, "--timeout"),
+        (["1.png", "--mode", "copy"], 2, "about --sort-into DIR"),
+        (["1.png", "--yes"], 2, "about --sort-into DIR"),
+        (["1.png", "--sort-into", "sorted", "--mode", "move"], 2, "say --yes"),
+        (["1.png", "--sort-into", "sorted", "--yes"], 2, "about --mode move"),
+        (["1.png", "--undo"], 2, "--sort-into DIR and nothing else"),
+        (["1.png", "--undo", "--sort-into", "sorted"], 2, "--sort-into DIR and nothing else"),
+        (["1.png", "-o", "no/rows.csv"], 2, "-o no/rows.csv: the folder is not there"),
+        (["1.png", "-o", "rows.xlsx"], 2, "say --format as well"),
+        (["empty"], 3, "no picture was found in empty"),
+        (["empty", "--shard", "1/2"], 3, "no picture was found in empty"),
+        (["empty.txt"], 3, "no picture was found in empty.txt"),
+        (["1.png", "@gone"], 3, "gone"),
+        (["1.png", "gone.txt"], 3, "gone.txt"),
+        (["--sort-into", "empty", "--undo"], 3, "nothing to undo"),
+        (["1.png", "-m", "lenett5"], 4, "lenet5"),
+        (["1.png", "-m", "a" * 300], 4, "no model is called"),
+        (["1.png", "-m", "model.pt"], 4, "docs/model-file.md"),
     ],
 )
-def test_wrong_usage_is_exit_2_and_says_what(run, color_model, pictures, arguments, words):
-    ran = run("predict", pictures / "1.png", "-m", color_model, *arguments)
-    assert ran.code == 2
+def test_what_is_refused_gives_no_row_and_says_why(run, color_model, pictures, monkeypatch, arguments, code, words):
+    monkeypatch.chdir(pictures)
+    Path("empty").mkdir()
+    Path("empty.txt").touch()
+    Path("model.pt").write_bytes(b"PK")
+    ran = run("predict", *(() if "--undo" in arguments else ("-m", color_model)), *arguments)
+    assert ran.code == code
     assert ran.out == ""
     assert words in ran.err
+    assert "Traceback" not in ran.err
+    assert not Path("rows.xlsx").exists()
 
 
-def test_an_unknown_model_is_exit_4_and_gives_the_nearest_name(run, pictures):
-    ran = run("predict", pictures, "-m", "lenett5")
-    assert ran.code == 4
-    assert ran.out == ""
-    assert "lenet5" in ran.err
+def test_an_empty_folder_among_others_and_a_forgotten_command_are_told(run, color_model, pictures, tmp_path):
+    (tmp_path / "empty").mkdir()
+    ran = run("predict", pictures, tmp_path / "empty", "-m", color_model)
+    assert ran.code == 0
+    assert f"No picture was found in {tmp_path / 'empty'}" in ran.err
+    ran = run(pictures / "1.png")
+    assert ran.code == 2
+    assert f"visiontool predict {pictures / '1.png'}" in ran.err
 
 
 def test_what_other_tools_call_the_options_works(run, color_model, pictures):
@@ -315,8 +300,6 @@ def test_what_other_tools_call_the_options_works(run, color_model, pictures):
 
 def test_every_option_of_a_model_changes_the_answer(run, make_color_model, tmp_path):
     wide = tmp_path / "wide.png"
-    from PIL import Image
-
     picture = Image.new("RGB", (32, 8), BLUE)
     picture.paste(RED, (12, 0, 20, 8))
     picture.save(wide)
@@ -329,12 +312,6 @@ def test_every_option_of_a_model_changes_the_answer(run, make_color_model, tmp_p
     assert answers["squash"]["label"] == "blue"  # three quarters
     assert answers["border"]["label"] == "blue"
     assert answers["border"]["probability"] < answers["squash"]["probability"]  # black above and below
-
-
-def test_temperature_softens_the_answer(run, make_color_model, pictures):
-    model = make_color_model("soft.onnx", temperature=2.0)
-    row = json.loads(run("predict", pictures / "1.png", "-m", model).out)
-    assert row["predictions"][0]["probability"] == pytest.approx(0.451863, abs=1e-6)  # e^0.5 / (e^0.5 + 2)
 
 
 def test_no_recursive_leaves_the_folders_inside_out(run, color_model, pictures):
@@ -440,8 +417,7 @@ def test_stdout_carries_rows_only_even_when_onnxruntime_prints(color_model, pict
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
-@pytest.mark.parametrize("unbuffered", ["", "1"])
-@pytest.mark.parametrize("format_", ["table", "json", "jsonl", "csv"])
+@pytest.mark.parametrize(("format_", "unbuffered"), [("table", ""), ("json", "1"), ("csv", "")])
 def test_a_full_disk_is_told_and_is_exit_1(color_model, pictures, format_, unbuffered):
     with open("/dev/full", "wb") as full:
         ran = subprocess.run(
@@ -479,49 +455,6 @@ def test_the_end_of_a_document_is_never_lost_in_silence(color_model, pictures, t
     assert b"cannot be written" in ran.stderr
 
 
-def test_rows_on_a_terminal_are_a_table_of_its_width(color_model, pictures):
-    pty = pytest.importorskip("pty")
-    import fcntl
-    import struct
-    import termios
-
-    master, slave = pty.openpty()
-    fcntl.ioctl(slave, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 60, 0, 0))
-    environment = {key: value for key, value in os.environ.items() if key not in ("COLUMNS", "NO_COLOR")}
-    with subprocess.Popen(
-        [sys.executable, "-m", "visiontool", "predict", pictures, "-m", color_model, "-q", "--min-probability", "0.6"],
-        stdout=slave,
-        env={**environment, "TERM": "xterm-256color"},
-    ) as process:
-        os.close(slave)
-        shown = b""
-        while True:
-            try:
-                piece = os.read(master, 4096)
-            except OSError:  # the other side is closed
-                break
-            if not piece:
-                break
-            shown += piece
-        assert process.wait(60) == 0
-    os.close(master)
-    text = shown.decode()
-    assert "\x1b[33m" in text  # unknown, in yellow
-    import re
-
-    lines = re.sub(r"\x1b\[[0-9;]*m", "", text).splitlines()
-    assert len(lines) == 3
-    assert all(len(line) <= 60 for line in lines)
-    assert "red" in lines[0]
-    assert "57.6%" in lines[0]
-
-
-def test_a_narrow_terminal_shows_no_bars_but_all_numbers(run, color_model, pictures, monkeypatch):
-    monkeypatch.setenv("COLUMNS", "30")
-    lines = run("predict", pictures, "-m", color_model, "--format", "table").out.splitlines()
-    assert all(len(line) <= 30 and "57.6%" in line for line in lines)
-
-
 def test_batch_size_and_workers_reach_the_classifier(run, color_model, pictures, monkeypatch):
     from visiontool import Classifier
 
@@ -540,30 +473,6 @@ def test_the_model_of_the_environment_is_named_as_such(run, color_model, picture
     monkeypatch.setenv("VISIONTOOL_MODEL", str(color_model))
     ran = run("predict", pictures)
     assert ran.err.splitlines()[0] == "Model colors: 3 classes, on cpu. VISIONTOOL_MODEL names it."
-
-
-def test_the_shape_of_json_follows_what_was_typed_not_what_is_there(run, color_model, pictures, tmp_path):
-    assert isinstance(json.loads(run("predict", tmp_path / "gone.png", "-m", color_model, "--json").out), dict)
-    assert isinstance(json.loads(run("predict", pictures / "1.*", "-m", color_model, "--json").out), list)
-
-
-def test_an_ending_that_is_no_format_is_told_before_any_work(run, color_model, pictures, tmp_path):
-    ran = run("predict", pictures, "-m", color_model, "-o", tmp_path / "rows.xlsx")
-    assert ran.code == 2
-    assert "--format" in ran.err
-    assert not list(tmp_path.glob("rows*"))
-    assert run("predict", pictures, "-m", color_model, "-o", tmp_path / "rows.txt", "--format", "csv").code == 0
-
-
-def test_the_rows_of_an_interrupted_run_are_not_overwritten(run, color_model, pictures, tmp_path):
-    left = tmp_path / "rows.jsonl.partial"
-    left.write_text("precious")
-    ran = run("predict", pictures, "-m", color_model, "-o", tmp_path / "rows.jsonl")
-    assert ran.code == 2
-    assert str(left) in ran.err
-    assert left.read_text() == "precious"
-    assert run("predict", pictures, "-m", color_model, "-o", tmp_path / "rows.jsonl", "--force").code == 0
-    assert not left.exists()
 
 
 def test_a_run_that_fails_midway_says_where_its_rows_are(run, color_model, pictures, tmp_path, monkeypatch):
@@ -597,28 +506,6 @@ def test_a_pipe_or_a_device_is_written_and_stays_what_it_is(run, color_model, pi
     assert not pipe.is_file()
     assert run("predict", pictures, "-m", color_model, "-o", os.devnull, "--force").code == 0
     assert not os.path.isfile(os.devnull)
-
-
-def test_a_link_stays_a_link_to_the_file_that_is_written(run, color_model, pictures, tmp_path):
-    (tmp_path / "link.csv").symlink_to(tmp_path / "real.csv")
-    ran = run("predict", pictures, "-m", color_model, "-o", tmp_path / "link.csv")
-    assert ran.code == 2  # it exists
-    assert run("predict", pictures, "-m", color_model, "-o", tmp_path / "link.csv", "--force").code == 0
-    assert (tmp_path / "link.csv").is_symlink()
-    assert "red" in (tmp_path / "real.csv").read_text()
-
-
-def test_who_forgets_the_command_is_told_it(run, pictures):
-    ran = run(pictures / "1.png")
-    assert ran.code == 2
-    assert f"visiontool predict {pictures / '1.png'}" in ran.err
-
-
-def test_weights_of_torch_are_not_taken_for_a_model(run, pictures, tmp_path):
-    (tmp_path / "model.pt").write_bytes(b"PK")
-    ran = run("predict", pictures, "-m", tmp_path / "model.pt")
-    assert ran.code == 4
-    assert "docs/model-file.md" in ran.err
 
 
 def test_closed_streams_are_no_reason_to_fail(color_model, pictures):
@@ -735,8 +622,9 @@ def test_what_was_not_foreseen_is_one_line_and_a_way_to_see_more(run, color_mode
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
-@pytest.mark.parametrize("unbuffered", ["", "1"])
-@pytest.mark.parametrize(("model", "code"), [("nothing-of-that-name", 4), (None, 0)])
+@pytest.mark.parametrize(
+    ("model", "code", "unbuffered"), [("nothing-of-that-name", 4, ""), (None, 0, "1"), (None, 0, "")]
+)
 def test_a_full_stderr_changes_neither_rows_nor_exit_code(color_model, pictures, model, code, unbuffered):
     with open("/dev/full", "wb") as full:
         ran = subprocess.run(
@@ -756,24 +644,3 @@ def test_no_rows_are_said_to_be_kept_where_none_were_written(run, color_model, p
     assert ran.code == 1
     assert "rows.csv.partial cannot be written" in ran.err
     assert "so far" not in ran.err
-
-
-def test_two_runs_never_write_one_file(color_model, pictures, tmp_path):
-    from functools import partial
-
-    from visiontool import UsageError
-    from visiontool.cli.output import rows_to
-    from visiontool.cli.rows import JsonWriter
-
-    target, make = tmp_path / "rows.json", partial(JsonWriter, single=False)
-    with rows_to(target, False, make):
-        with pytest.raises(UsageError, match="another run"), rows_to(target, False, make):
-            pass
-        assert (tmp_path / "rows.json.partial").exists()
-    assert target.exists()
-
-
-def test_a_model_name_too_long_for_a_file_is_an_unknown_model(run, pictures):
-    ran = run("predict", pictures, "-m", "a" * 300)
-    assert ran.code == 4
-    assert "no model is called" in ran.err

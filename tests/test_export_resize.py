@@ -17,10 +17,10 @@ from PIL import Image
 from visiontool import Classifier, ModelError, UsageError, preprocess
 from visiontool.augment import Augment, views
 from visiontool.errors import ConversionError
-from visiontool.export.batch import fix_batch
 from visiontool.export.resize import embed_resize
 from visiontool.features import extract
 from visiontool.images import Limits, open_image
+from visiontool.onnx_graph import fix_batch
 from visiontool.onnx_scan import scan
 from visiontool.snippet import snippet
 from visiontool.spec import InputSpec, ModelSpec

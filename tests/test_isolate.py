@@ -619,7 +619,7 @@ def test_ctrl_c_is_not_for_workers(plug, worker, red):
 
 def answers_of(images, **opening):
     options = {"workers": 2, "timeout": 10.0, **opening}
-    return prepared(images, RECIPE, Opening(isolate=True, **options), ahead=6, passed=type(None))
+    return prepared(images, RECIPE, Opening(isolate=True, **options), ahead=6)
 
 
 def test_every_kind_of_picture_has_one_answer_in_order(plug, red):
@@ -683,7 +683,7 @@ def test_a_process_that_cannot_be_started_ends_the_run(monkeypatch):
 STOPPED = f"""
 {WITH_WORKERS}
 from visiontool.pipeline import Opening, prepared
-for answer in prepared(["slow.png"] * 4, RECIPE, Opening(2, 1.0, True), 4, type(None)):
+for answer in prepared(["slow.png"] * 4, RECIPE, Opening(2, 1.0, True), 4):
     print(answer.error, flush=True)
 """
 

@@ -24,10 +24,6 @@ from visiontool.prepare import Prepared, Recipe
 RECIPE = Recipe({"size": (8, 8)}, 8, Limits())
 
 
-class Passed(str):
-    """What goes through unopened."""
-
-
 @pytest.fixture
 def opens(monkeypatch):
     """Replaces what opens a picture by a function of its path, which may give an exception to raise."""
@@ -63,8 +59,8 @@ def wait_until(condition, seconds=10.0):
         time.sleep(0.01)
 
 
-def answers_of(images, ahead=8, passed=tuple, **opening):
-    return prepared(images, RECIPE, Opening(**{"workers": 4, "timeout": 10.0, **opening}), ahead, passed)
+def answers_of(images, ahead=8, **opening):
+    return prepared(images, RECIPE, Opening(**{"workers": 4, "timeout": 10.0, **opening}), ahead)
 
 
 def names(count):
@@ -80,14 +76,6 @@ def test_pictures_come_out_in_order_whatever_time_each_takes(opens, workers):
     answers = answers_of(names(120), workers=workers, ahead=20)
     assert [answer.path for answer in answers] == names(120)
     assert not opening_threads()
-
-
-def test_what_is_no_picture_comes_out_in_its_turn(opens):
-    opens(lambda path: time.sleep(random.uniform(0, 0.01)))
-    images = [("kept", name) if int(name) % 3 else name for name in names(100)]
-    answers = list(answers_of(images))
-    assert [answer if type(answer) is tuple else answer.path for answer in answers] == images
-    assert list(answers_of([("kept", "1")] * 20)) == [("kept", "1")] * 20
 
 
 @pytest.mark.parametrize(("ahead", "workers"), [(1, 1), (1, 4), (5, 2), (20, 4)])
@@ -109,8 +97,8 @@ def test_views_come_out_in_order_from_files_and_from_objects(tmp_path):
     files = [tmp_path / f"{number}.png" for number in range(8)]
     for image, file in zip(images, files, strict=True):
         image.save(file)
-    from_files = list(prepared(files, recipe, Opening(3), 5, tuple))
-    from_objects = list(prepared(images, recipe, Opening(3), 5, tuple))
+    from_files = list(prepared(files, recipe, Opening(3), 5))
+    from_objects = list(prepared(images, recipe, Opening(3), 5))
     assert [answer.path for answer in from_files] == list(map(str, files))
     for one, other, image in zip(from_files, from_objects, images, strict=True):
         np.testing.assert_array_equal(one.pixels, other.pixels)

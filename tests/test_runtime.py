@@ -14,7 +14,6 @@ from conftest import BLUE, COLOR_SPEC, RED, ROOT, color_graph, save_model, save_
 from visiontool import Classifier, DeviceError, ModelError, UsageError, runtime, wheels
 from visiontool.cli.running import say_how
 from visiontool.runtime import nvidia, providers
-from visiontool.runtime.gpu import GpuOptions
 
 BUILT_IN = ["TensorrtExecutionProvider", "CUDAExecutionProvider", "CPUExecutionProvider"]
 WHY_NO_LIBRARY = providers._why_no_library.__wrapped__  # without what it found before
@@ -224,16 +223,12 @@ def test_a_provider_that_runs_no_node_is_an_error(color_model, opened_with):
 @pytest.mark.parametrize("wanted", [{}, {"device": "cuda"}, {"device": "cuda:0"}, {"provider": "cuda"}])
 def test_a_gpu_that_works_is_taken(color_model, opened_with, wanted):
     calls = opened_with(nodes=3)
-    opened = runtime.open_model(color_model, threads=1, gpu=GpuOptions(sessions=2), **wanted)
+    opened = runtime.open_model(color_model, threads=1, **wanted)
     assert (opened.device, opened.provider, opened.passed_over) == ("cuda:0", "cuda", None)
-    assert opened.bound.at_once == len(calls) == 2
-    (name, options), last = calls[0][0]
-    assert (name, last, options["cudnn_conv_algo_search"]) == (
-        "CUDAExecutionProvider",
-        "CPUExecutionProvider",
-        "EXHAUSTIVE",
-    )
-    assert calls[0][1] == {"threads": 1, "record": True}
+    assert opened.bound is not None
+    [([(name, options), last], how)] = calls
+    assert (name, last) == ("CUDAExecutionProvider", "CPUExecutionProvider")
+    assert (options["use_tf32"], how) == ("0", {"threads": 1, "record": True})
     assert runtime.assignment(opened) == {"cuda": 3, "cpu": 1}
 
 
@@ -246,15 +241,13 @@ def test_verbose_says_what_is_left_to_the_cpu(color_model, opened_with, capsys):
     assert said[2] == "1 run at once; up to 64 pictures in a run."
 
 
-def test_a_cuda_graph_wants_pictures_of_one_size(tmp_path, opened_with):
+def test_pictures_of_any_size_go_without_buffers_that_are_kept(tmp_path, opened_with):
     opened_with(nodes=3)
     graph = color_graph()
     for place in (1, 2):
         graph.graph.input[0].type.tensor_type.shape.dim[place].dim_param = "side"
     path = save_model(graph, tmp_path / "any.onnx")
     assert runtime.open_model(path, device="cuda").bound is None
-    with pytest.raises(ModelError, match="pictures of one size"):
-        runtime.open_model(path, device="cuda", gpu=GpuOptions(cuda_graph=True))
 
 
 def test_a_classifier_says_what_runs_it(color_model):

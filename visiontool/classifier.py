@@ -25,7 +25,6 @@ from visiontool.spec import MANIFEST_KEY, CropMode, ModelSpec
 
 if TYPE_CHECKING:
     from visiontool.outside import Description
-    from visiontool.runtime.gpu import GpuOptions
 
 T = TypeVar("T")
 
@@ -58,13 +57,11 @@ class Classifier:
         *,
         threads: int = 0,
         limits: Limits = DEFAULT_LIMITS,
-        gpu: "GpuOptions | None" = None,
     ) -> None:
         self.path = opened.path
         self.spec = spec
         self.device = opened.device
         self.provider = opened.provider
-        self.gpu = gpu
         self.passed_over = opened.passed_over
         self.threads = threads
         self.assumed = assumed
@@ -92,7 +89,7 @@ class Classifier:
         crop_mode: CropMode | None = None,
         description: "Description | None" = None,
         limits: Limits = DEFAULT_LIMITS,
-        gpu: "GpuOptions | None" = None,
+        engine_batch: int | None = None,
     ) -> "Classifier":
         """Opens a model.
 
@@ -106,7 +103,7 @@ class Classifier:
             crop_mode: "center", "border" or "squash" instead of the model's own.
             description: what a file from another tool does not say of itself.
             limits: bytes and pixels above which a picture is not decoded, and what happens to a JPEG that is cut off.
-            gpu: how a GPU is used; None for what docs/gpu.md says.
+            engine_batch: the most pictures in a run that TensorRT builds its engine for (docs/gpu.md).
 
         Raises:
             ModelError: no such model, a file that is broken or unsafe, or one that does not say what is needed.
@@ -115,7 +112,9 @@ class Classifier:
         """
         if crop_mode is not None and crop_mode not in preprocess.CROP_MODES:
             raise UsageError(f"crop_mode {crop_mode!r} is none of {', '.join(preprocess.CROP_MODES)}")
-        opened = runtime.open_model(store.resolve(model), device=device, provider=provider, threads=threads, gpu=gpu)
+        opened = runtime.open_model(
+            store.resolve(model), device=device, provider=provider, threads=threads, engine_batch=engine_batch
+        )
         path, manifest = opened.path, opened.scan.metadata.get(MANIFEST_KEY)
         assumed: tuple[str, ...] = ()
         if manifest is None:
@@ -137,7 +136,7 @@ class Classifier:
                 f"was made from: -m {spec.name} --crop-mode {crop_mode}"
             )
         spec = replace(spec, crop_mode=crop_mode) if crop_mode else spec
-        classifier = cls(opened, spec, assumed, threads=threads, limits=limits, gpu=gpu)
+        classifier = cls(opened, spec, assumed, threads=threads, limits=limits)
         classifier._said = {
             "model": os.path.abspath(path),
             "device": device,
@@ -146,7 +145,7 @@ class Classifier:
             "crop_mode": crop_mode,
             "description": description,
             "limits": limits,
-            "gpu": gpu,
+            "engine_batch": engine_batch,
         }
         return classifier
 
@@ -161,7 +160,7 @@ class Classifier:
 
     def predict_stream(
         self,
-        images: Iterable[ImageSource | Result],
+        images: Iterable[ImageSource],
         *,
         top_k: int = 5,
         min_probability: float = 0.0,
@@ -174,8 +173,7 @@ class Classifier:
         """`predict` for any number of pictures: yields the results of a batch as soon as it is done.
 
         Pictures are taken from `images` ahead of the network, at most 2 * batch_size * (runs at once + 1) + workers
-        of them. A picture that comes as an object may be used again for the next one. A `Result` among the pictures
-        comes out again in its turn.
+        of them. A picture that comes as an object may be used again for the next one.
 
         Args:
             top_k: classes in an answer, at most as many as the model has.
@@ -203,7 +201,7 @@ class Classifier:
             raise UsageError(f"timeout must be above 0 seconds, not {timeout}")
         opening = Opening(workers or cores(), timeout, isolate)
         ahead = batch_size * (1 + self.runs_at_once) + opening.workers
-        items = prepared(_listed(images), self._recipe, opening, ahead, passed=Result)
+        items = prepared(_listed(images), self._recipe, opening, ahead)
         return self._results(items, batch_size, times or StageTimes(), top_k, min_probability)
 
     def batch_size(self, asked: int | None) -> int:
@@ -296,7 +294,7 @@ class Classifier:
 
     def _results(
         self,
-        items: Generator[Prepared | Result, None, None],
+        items: Generator[Prepared, None, None],
         batch_size: int,
         times: StageTimes,
         top_k: int,
@@ -311,9 +309,6 @@ class Classifier:
             for batch, logits in run_ahead(logits_of, chain([first], grouped), at_once, times):
                 rows = iter(logits)
                 for item in batch:
-                    if isinstance(item, Result):
-                        yield item
-                        continue
                     times.decode_s += item.decode_s
                     times.preprocess_s += item.fit_s
                     if item.error is not None:
@@ -321,9 +316,9 @@ class Classifier:
                     else:
                         yield self._result(item, next(rows), top_k, min_probability)
 
-    def _logits_of(self, batch: list[Prepared | Result], pad_to: int) -> Sequence[NDArray[np.float32]]:
+    def _logits_of(self, batch: list[Prepared], pad_to: int) -> Sequence[NDArray[np.float32]]:
         """The logits of those in the batch that are pictures."""
-        readable = [item for item in batch if isinstance(item, Prepared) and item.pixels is not None]
+        readable = [item for item in batch if item.pixels is not None]
         return list(self._network.run_all(readable, self.spec.logits, pad_to)) if readable else []
 
     def run(self, pixels: NDArray[np.uint8], output: str, *, pad_to: int | None = None) -> NDArray[np.float32]:

@@ -29,10 +29,8 @@ class Network:
         self.spec = spec
         fixed = opened.inputs[0].shape[0]
         self.fixed_batch: int | None = fixed if isinstance(fixed, int) else None
-        if opened.provider == "cpu":  # one run uses `threads` cores, so this many fill the machine
-            self.runs_at_once = max(1, cores() // threads) if threads else 1
-        else:
-            self.runs_at_once = opened.bound.at_once if opened.bound else 1
+        # On the CPU, one run uses `threads` cores, so this many fill the machine.
+        self.runs_at_once = max(1, cores() // threads) if threads and opened.provider == "cpu" else 1
 
     def run(self, pixels: NDArray[np.uint8], output: str, *, pad_to: int | None = None) -> NDArray[np.float32]:
         """One output of the graph for pixels (N, H, W, 3) uint8.

@@ -7,9 +7,9 @@ import onnx
 from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
 from onnx import helper
 
-from visiontool.errors import ModelError
+from visiontool.errors import ModelError, UsageError
 from visiontool.onnx_scan import Scan, scan
-from visiontool.spec import ModelSpec
+from visiontool.spec import MAX_FIXED_BATCH, ModelSpec
 
 
 def load(path: Path, *, external: bool = False) -> tuple[onnx.ModelProto, Scan]:
@@ -85,6 +85,33 @@ def values_used(node: onnx.NodeProto) -> Iterator[str]:
             for inner in graph.node:
                 yield from values_used(inner)
             yield from (output.name for output in graph.output)
+
+
+def fix_batch(model: onnx.ModelProto, spec: ModelSpec, batch: int) -> None:
+    """Fixes, in place, how many pictures the graph of `model` takes: `batch` of them, no other number.
+
+    Some runtimes want to know it ahead.
+
+    Raises:
+        UsageError: `batch` is out of range, or the graph takes another fixed number already.
+    """
+    if not 1 <= batch <= MAX_FIXED_BATCH:
+        raise UsageError(f"a batch of {batch} pictures: expected 1 to {MAX_FIXED_BATCH}")
+    graph = model.graph
+    image = next(value for value in graph.input if value.name == spec.input.name)
+    first = image.type.tensor_type.shape.dim[0]
+    if first.dim_value not in (0, batch):
+        raise UsageError(
+            f"{spec.name}: the graph takes {first.dim_value} pictures at once, and cannot be made to take {batch}"
+        )
+    symbol = first.dim_param
+    for value in (image, *graph.output):
+        for axis in value.type.tensor_type.shape.dim[:1]:  # some tools leave the shape of an output out
+            axis.dim_value = batch
+    for value in graph.value_info:
+        for axis in value.type.tensor_type.shape.dim:
+            if symbol and axis.dim_param == symbol:
+                axis.dim_value = batch
 
 
 def describe(model: onnx.ModelProto, spec: ModelSpec) -> None:

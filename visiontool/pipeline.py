@@ -11,7 +11,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
 from itertools import islice
-from typing import Any, NamedTuple, TypeVar, cast
+from typing import NamedTuple, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -194,27 +194,26 @@ def _start(thread: threading.Thread) -> None:
 
 
 def prepared(
-    images: Iterable[ImageSource | T], recipe: Recipe, opening: Opening, ahead: int, passed: type[T]
-) -> Generator[Prepared | T, None, None]:
+    images: Iterable[ImageSource], recipe: Recipe, opening: Opening, ahead: int
+) -> Generator[Prepared, None, None]:
     """Prepares pictures in order. Files are opened in threads or processes, at most `ahead` before they are asked for;
     a picture that comes as an object is prepared when it is taken, since the caller may use the object again for the
-    next. What is a `passed` is no picture, and comes out in its turn.
+    next.
     """
     openers: Openers | None = None
-    waiting: deque[tuple[Any, Future[Prepared] | None]] = deque()
+    waiting: deque[Prepared | Future[Prepared]] = deque()
 
-    def oldest() -> Prepared | T:
-        item, future = waiting.popleft()
-        return item if future is None else future.result()
+    def oldest() -> Prepared:
+        item = waiting.popleft()
+        return item.result() if isinstance(item, Future) else item
 
     try:
         for image in images:
             if isinstance(image, str | os.PathLike):
                 openers = openers or Openers(recipe, opening)
-                waiting.append((image, openers.submit(image)))
+                waiting.append(openers.submit(image))
             else:
-                done = image if isinstance(image, passed) else prepare(cast(ImageSource, image), recipe)
-                waiting.append((done, None))
+                waiting.append(prepare(image, recipe))
             if len(waiting) >= ahead:
                 yield oldest()
         while waiting:
@@ -269,7 +268,7 @@ def fitted(paths: Sequence[str], recipe: Recipe, most: int) -> NDArray[np.uint8]
     """
     some = [paths[place * len(paths) // most] for place in range(most)] if len(paths) > most else list(paths)
     opening = Opening(cores(), TIMEOUT_S, isolate=len(some) > FEW)
-    with contextlib.closing(prepared(some, recipe, opening, 2 * opening.workers, passed=Prepared)) as items:
+    with contextlib.closing(prepared(some, recipe, opening, 2 * opening.workers)) as items:
         opened = list(items)
     pixels = [item.pixels for item in opened if item.pixels is not None]
     if not pixels:

@@ -16,8 +16,7 @@ from visiontool.classifier import Classifier
 from visiontool.errors import DataError, ModelError
 from visiontool.images import DEFAULT_LIMITS
 from visiontool.pipeline import TIMEOUT_S, Opening, StageTimes, cores, prepared
-from visiontool.prepare import Prepared, Recipe
-from visiontool.result import Result
+from visiontool.prepare import Recipe
 
 _WARM_SHARE = 0.2  # of the time of a measurement, beside one run at least
 
@@ -92,12 +91,9 @@ def measure(task: Task) -> Round:
 
 
 def _load(task: Task, threads: int) -> Classifier:
-    gpu = None
-    if task.provider == "tensorrt":  # whose engines are for one batch size
-        from visiontool.runtime.gpu import GpuOptions
-
-        gpu = GpuOptions(batch=task.batch_size)
-    return Classifier.load(task.model, device=task.device, provider=task.provider, threads=threads, gpu=gpu)
+    return Classifier.load(
+        task.model, device=task.device, provider=task.provider, threads=threads, engine_batch=task.batch_size
+    )
 
 
 def _check_batch(classifier: Classifier, batch_size: int) -> None:
@@ -113,10 +109,10 @@ def _pixels(pictures: Sequence[str], recipe: Recipe, count: int) -> NDArray[np.u
     opening = Opening(cores(), TIMEOUT_S)
     some: list[NDArray[np.uint8]] = []
     error: str | None = None
-    with closing(prepared(pictures, recipe, opening, 2 * opening.workers, passed=Result)) as items:
+    with closing(prepared(pictures, recipe, opening, 2 * opening.workers)) as items:
         for item in items:
             error = error or item.error
-            if isinstance(item, Prepared) and item.pixels is not None:
+            if item.pixels is not None:
                 if not some or item.pixels.shape == some[0].shape:
                     some.append(item.pixels)
                 if len(some) == count:
@@ -154,7 +150,7 @@ def _opening_rate(pictures: Sequence[str], recipe: Recipe, seconds: float) -> fl
     """Pictures a second that are opened and fitted, by as many processes as predict has."""
     opening = Opening(cores(), TIMEOUT_S, isolate=True)
     ahead = 4 * opening.workers
-    with closing(prepared(cycle(pictures), recipe, opening, ahead, passed=Result)) as items:
+    with closing(prepared(cycle(pictures), recipe, opening, ahead)) as items:
         _take(items, 2 * ahead)  # the processes have started
         return opening.workers * _per_second(seconds, lambda: _take(items, opening.workers))
 

@@ -3,21 +3,12 @@
     ROOT/models/NAME/       model.onnx, config.json, model.safetensors, and record.json, which says what they are
     ROOT/models/.NAME~...   a model that is being written, and its lock
     ROOT/downloads/         weights that are being downloaded
-    ROOT/features/          what networks gave for pictures, a database for each network (`visiontool.features`)
+    ROOT/features/          what networks gave for pictures, a database (`visiontool.features.cache`)
     ROOT/default            the name of the model that the user chose
 
 The files of a model are hashed when they are written; later their size and time are compared, which costs nothing.
 """
 
-from visiontool.cache.features import (
-    FEATURES_BYTES,
-    features_bytes,
-    features_file,
-    features_files,
-    features_in_use,
-    remove_features,
-    trim_features,
-)
 from visiontool.cache.models import (
     Cached,
     all_cached,
@@ -42,10 +33,9 @@ from visiontool.cache.places import (
     set_default_model,
 )
 from visiontool.cache.record import MODEL_FILE, DamagedModel, model_sha256, remedy, sha256
-from visiontool.cache.room import PARTIAL, VALIDATORS, size_bytes, trim
+from visiontool.cache.room import PARTIAL, VALIDATORS, features_bytes, size_bytes, trim
 
 __all__ = [
-    "FEATURES_BYTES",
     "FULL",
     "MODEL_FILE",
     "PARTIAL",
@@ -60,9 +50,6 @@ __all__ = [
     "downloads",
     "features",
     "features_bytes",
-    "features_file",
-    "features_files",
-    "features_in_use",
     "is_name",
     "lock",
     "mark_used",
@@ -71,13 +58,11 @@ __all__ = [
     "publish",
     "remedy",
     "remove",
-    "remove_features",
     "root",
     "set_default_model",
     "sha256",
     "size_bytes",
     "trim",
-    "trim_features",
     "unpublished",
     "verify",
 ]

@@ -5,7 +5,6 @@ from pathlib import Path
 
 from visiontool import locks
 from visiontool.cache import places
-from visiontool.cache.features import features_bytes, trim_features
 from visiontool.cache.models import Cached, all_cached, remove
 from visiontool.cache.record import RECORD_FILE
 
@@ -18,11 +17,16 @@ def size_bytes() -> int:
     return sum(map(places.size_bytes, folders))
 
 
+def features_bytes() -> int:
+    """What features take of the disk."""
+    return places.size_bytes(places.features())
+
+
 def trim(max_bytes: int) -> list[Cached]:
     """Makes the cache no larger than `max_bytes`.
 
-    What killed processes left goes first, then downloads, then features, which can be computed anew, then models, each
-    least recently used first. What a process is working on stays.
+    What killed processes left goes first, then downloads, then all features, which can be computed anew, then models,
+    least recently used first. What a process is downloading or writing stays.
 
     Returns:
         The models that were removed.
@@ -37,7 +41,9 @@ def trim(max_bytes: int) -> list[Cached]:
             total -= _delete_download(download)
     if total > max_bytes:
         total -= features_bytes()
-        trim_features(max(0, max_bytes - total))
+        for path in places.files(places.features()):
+            with suppress(OSError):  # Windows keeps what a process has open
+                path.unlink()
         total += features_bytes()
     removed = []
     for model in sorted(all_cached(), key=lambda model: places.last_used(model.folder / RECORD_FILE)):

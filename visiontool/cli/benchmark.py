@@ -1,6 +1,5 @@
 """`visiontool benchmark`: how fast networks are here, and what memory they take."""
 
-import gc
 import os
 import tempfile
 from itertools import islice
@@ -98,16 +97,14 @@ def benchmark(
     from visiontool import benchmark as room
     from visiontool.cli.benchmarking import as_object, remarks, table
     from visiontool.cli.output import telling
-    from visiontool.cli.progress import only_ours_on_stderr
+    from visiontool.cli.progress import Stages, only_ours_on_stderr
     from visiontool.cli.pulling import obtain
-    from visiontool.cli.stages import Stages
 
     pictures = _pictures(folder)
     asked = models + more or (None,)
     files = room.subjects([obtain(model, quiet=quiet) for model in asked])
     if plot is not None:
         _check_file(plot)
-    gc.enable()  # off since the start (visiontool/__main__.py)
     rows: list[Row] = []
     interrupted = False
     with (

@@ -1,6 +1,5 @@
 """What `visiontool benchmark` shows: the table, the JSON, and remarks."""
 
-import json
 import textwrap
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -8,7 +7,7 @@ from typing import Any
 from visiontool.benchmark.machine import machine
 from visiontool.benchmark.measuring import Round
 from visiontool.benchmark.rows import Row
-from visiontool.cli.text import counted, json_safe, printable
+from visiontool.cli.text import counted, json_text, printable
 
 _COLUMNS = "{:<4}{:>6}{:>7}{:>7}{:>9}{:>11}{:>8}{:>6}{:>7}{:>7}{:>7}"
 _HEAD = "            latency, ms         pictures/s      ms of a picture        peak\n" + _COLUMNS.format(
@@ -107,7 +106,7 @@ def as_object(rows: Sequence[Row], said: dict[str, Any]) -> str:
     ran = _ran_on(rows)
     facts = machine(ran.device if ran else "cpu")
     document = {"schema": 1, "machine": facts, **said, "rows": [row.to_json() for row in rows]}
-    return json_safe(json.dumps(document, indent=1, ensure_ascii=False))
+    return json_text(document, indent=1)
 
 
 def remarks(rows: Sequence[Row], *, pictures: str) -> Iterator[str]:

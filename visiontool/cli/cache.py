@@ -31,10 +31,7 @@ def cache(max_size: int | None) -> int:
     kept = cache.all_cached()
     for model in kept:
         click.echo(f"{model.size_bytes / 1e6:>10,.1f} MB  {model.name}")
-    features = cache.features_bytes()
-    click.echo(
-        f"{features / 1e6:>10,.1f} MB  features of pictures, from {counted(len(cache.features_files()), 'network')}"
-    )
+    click.echo(f"{cache.features_bytes() / 1e6:>10,.1f} MB  features of pictures")
     click.echo(
         f"{cache.size_bytes() / 1e6:>10,.1f} MB  in {counted(len(kept), 'network')}, features and what was begun"
     )

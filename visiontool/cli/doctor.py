@@ -1,6 +1,5 @@
 """`visiontool doctor`: what this installation can do."""
 
-import json
 import textwrap
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
@@ -8,7 +7,7 @@ from typing import TYPE_CHECKING
 import click
 
 from visiontool.cli import exit_codes
-from visiontool.cli.text import counted, json_safe, printable
+from visiontool.cli.text import counted, json_text, printable
 from visiontool.errors import VisiontoolError, first_line
 
 if TYPE_CHECKING:
@@ -35,7 +34,7 @@ def doctor(as_json: bool) -> int:
 
         raise VisiontoolError(f"onnxruntime cannot be used: {first_line(error)}\n{repair()}") from None
     if as_json:
-        click.echo(json_safe(json.dumps(report.to_json(), ensure_ascii=False, indent=2)))
+        click.echo(json_text(report.to_json(), indent=2))
     else:
         for name, text in _lines(report):
             for line in text.splitlines() or [""]:

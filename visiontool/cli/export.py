@@ -1,14 +1,12 @@
 """`visiontool export`: one ONNX file that is checked before it exists."""
 
-import gc
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
 
 import click
 
 from visiontool.cli import options
-from visiontool.cli.text import counted, json_safe, printable, say
+from visiontool.cli.text import counted, json_text, printable, say
 from visiontool.spec import CropMode, Precision
 
 if TYPE_CHECKING:
@@ -79,13 +77,11 @@ def export(
     if model is not None and named is not None:
         raise click.UsageError("MODEL and -m name the same; leave one out", context)
 
-    from visiontool.cli.progress import only_ours_on_stderr
+    from visiontool.cli.progress import Stages, only_ours_on_stderr
     from visiontool.cli.pulling import Telling
-    from visiontool.cli.stages import Stages
     from visiontool.export import Wanted, default_target, find
     from visiontool.export import export as run_export
 
-    gc.enable()  # off since the start (visiontool/__main__.py)
     wanted = Wanted(
         precision=precision,
         embed_resize=embed_resize,
@@ -113,7 +109,7 @@ def export(
     if not quiet:
         _tell(done)
     if as_json:
-        click.echo(json_safe(json.dumps(_to_json(done), ensure_ascii=False)))
+        click.echo(json_text(_to_json(done)))
     else:
         click.echo(str(done.path))
     return 0

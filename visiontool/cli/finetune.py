@@ -1,7 +1,5 @@
 """`visiontool finetune`: a folder of pictures becomes a model."""
 
-import gc
-import json
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
@@ -9,7 +7,7 @@ from typing import TYPE_CHECKING, Any, get_args
 import click
 
 from visiontool.cli import options
-from visiontool.cli.text import json_safe
+from visiontool.cli.text import json_text
 from visiontool.errors import UsageError
 from visiontool.spec import CropMode
 
@@ -109,10 +107,9 @@ def finetune(
     options.check_loudness(quiet, verbose)
 
     from visiontool.cli.finetuning import show_plan, show_run, write_preview
-    from visiontool.cli.progress import only_ours_on_stderr
+    from visiontool.cli.progress import Stages, only_ours_on_stderr
     from visiontool.cli.pulling import obtain
     from visiontool.cli.running import say_how
-    from visiontool.cli.stages import Stages
     from visiontool.finetune import finetune as run_finetune
     from visiontool.images import DEFAULT_LIMITS, Limits
 
@@ -120,8 +117,6 @@ def finetune(
     model = obtain(wanted.model, weights=weights, offline=offline, quiet=quiet, labels_matter=False)
     if weights is not None:
         wanted = replace(wanted, model=Path(model or "").parent.name)  # with these weights, by its name in the cache
-    gc.freeze()  # what the start made stays; to walk it again and again takes a twentieth of a short run
-    gc.enable()  # off since the start (visiontool/__main__.py)
     means: dict[str, Any] = {
         "model": model,
         "limits": Limits(max_pixels or DEFAULT_LIMITS.max_pixels, max_bytes or DEFAULT_LIMITS.max_bytes),
@@ -159,7 +154,7 @@ def finetune(
     if as_json:
         from visiontool.finetune.report import to_json
 
-        click.echo(json_safe(json.dumps({"folder": str(run.folder), **to_json(run)}, ensure_ascii=False)))
+        click.echo(json_text({"folder": str(run.folder), **to_json(run)}))
     else:
         click.echo(str(run.folder))
     return 0

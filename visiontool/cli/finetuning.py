@@ -1,6 +1,5 @@
 """What `visiontool finetune` shows: what a run would do, what one came to, and a sheet of views."""
 
-import json
 import math
 import os
 from collections.abc import Sequence
@@ -10,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from visiontool.cli.output import telling
-from visiontool.cli.text import counted, json_safe, printable, say
+from visiontool.cli.text import counted, json_text, printable, say
 from visiontool.errors import DataError, PictureError, UsageError
 
 if TYPE_CHECKING:
@@ -41,7 +40,7 @@ def show_plan(plan: "Plan", wanted: "Settings", *, as_json: bool, quiet: bool) -
             "memory_bytes": plan.memory_bytes,
             "seconds": round(plan.seconds, 1),
         }
-        click.echo(json_safe(json.dumps(facts, ensure_ascii=False)))
+        click.echo(json_text(facts))
         return
     height, width = spec.input.size
     lines = [

@@ -12,7 +12,6 @@ from visiontool.spec import Activation, Interpolation
 
 if TYPE_CHECKING:
     from visiontool.outside import Description
-    from visiontool.runtime.gpu import GpuOptions
 
 COUNT = click.IntRange(1, 4096)
 FILE = click.Path(dir_okay=False, path_type=Path)
@@ -124,8 +123,11 @@ MAX_PIXELS = click.option(
 MAX_BYTES = click.option("--max-bytes", callback=amount(1024), metavar="N", help="Refuse bigger files.  [default: 64M]")
 
 
+OUTSIDE = ("class_names", "mean", "std", "img_size", "crop_pct", "interpolation", "activation", "spec")
+
+
 def of_outside_files(command: Callable[..., Any]) -> Callable[..., Any]:
-    """Adds the options that say of a file from another tool what it does not say itself; `description` takes them."""
+    """Adds the options that say of a file from another tool what it does not say itself: `OUTSIDE`."""
     for option in reversed(
         (
             click.option(
@@ -159,15 +161,6 @@ def description(said: dict[str, Any]) -> "Description | None":
     from visiontool.outside import Description
 
     return Description(**said)
-
-
-def gpu_options(provider: str | None, batch_size: int | None) -> "GpuOptions | None":
-    """What has to be known of the runs before the network is opened: TensorRT builds its engine for one batch size."""
-    if provider != "tensorrt" or batch_size is None:
-        return None
-    from visiontool.runtime.gpu import GpuOptions
-
-    return GpuOptions(batch=batch_size)
 
 
 def check_loudness(quiet: bool, verbose: bool) -> None:

@@ -1,73 +1,28 @@
-"""Where rows go: stdout, or a file that gets its name only once it is complete."""
+"""Where rows go: stdout, a device, or a file that gets its name only once it is complete."""
 
 import contextlib
-import io
 import os
 import stat
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from importlib.util import find_spec
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Literal, NamedTuple, Protocol, cast, get_args
+from typing import IO, TYPE_CHECKING, Literal, cast, get_args
 
 import click
 
-from visiontool.cli.text import printable, say
+from visiontool.cli.text import printable
 from visiontool.errors import UsageError, missing_extra
 
 if TYPE_CHECKING:
+    from visiontool.cli.rowfile import Finished
+    from visiontool.cli.rows import Encoder
     from visiontool.result import Result
 
 Format = Literal["table", "json", "jsonl", "csv", "parquet"]
 FORMATS: tuple[Format, ...] = get_args(Format)
+RESUMABLE = ("jsonl", "csv")
 _ENDINGS = ("json", "jsonl", "csv", "parquet")
-_RESUMABLE = ("jsonl", "csv", "parquet")
-
-
-class FinishedRow(NamedTuple):
-    """What a row that was read back says."""
-
-    path: str
-    ok: bool
-    run: str | None
-    """What it was made with, `Lines.run` of then."""
-    class_id: int | None
-    """The best class; None where there was an error."""
-    unknown: bool
-
-
-class Rows(Protocol):
-    """Where results go."""
-
-    @property
-    def finished(self) -> int:
-        """How many rows earlier runs finished."""
-        ...
-
-    @property
-    def failed(self) -> int:
-        """How many of these say why there is no answer, and cannot be done again."""
-        ...
-
-    def has(self, path: str) -> bool:
-        """Whether an earlier run finished the row of `path`: then `keep` it."""
-        ...
-
-    def keep(self, path: str) -> FinishedRow:
-        """Writes the finished row of `path`, and those before it that have no input. Gives what it says."""
-        ...
-
-    def write(self, result: "Result") -> None:
-        """Writes a row."""
-        ...
-
-
-class RowWriter(Protocol):
-    """Writes rows to a binary stream; `close` ends the document and leaves the stream open."""
-
-    def write(self, result: "Result") -> None: ...
-
-    def close(self) -> None: ...
 
 
 class OutputError(click.ClickException):
@@ -91,7 +46,7 @@ def choose_format(format_: Format | None, as_json: bool, output: Path | None, *,
         raise UsageError(f"--json and --format {format_} contradict each other; leave one out")
     if as_json or format_ is not None:
         return format_ or "json"
-    if output is not None and _is_replaceable(output):
+    if output is not None and is_file(output):
         ending = output.suffix.lower().removeprefix(".")
         if ending not in _ENDINGS:
             raise UsageError(f"-o {output}: its ending is none of .{', .'.join(_ENDINGS)}; say --format as well")
@@ -101,133 +56,108 @@ def choose_format(format_: Format | None, as_json: bool, output: Path | None, *,
     return "json" if single else "jsonl"
 
 
-def is_resumable(format_: Format, output: Path | None) -> bool:
-    """Whether the rows go into a file that another run can go on with (`rowfile`).
+def check_output(output: Path | None, format_: Format, *, force: bool, resume: bool) -> None:
+    """Checks that rows of the format may be written to `output`, before any work is done.
 
     Raises:
-        UsageError: the format needs such a file and `output` is none, or a package that is not installed.
+        UsageError: it exists, or the rows of an interrupted run lie beside it, and neither `force` nor `resume` is
+            set; or they cannot be meant; or a package is not installed.
     """
-    in_file = output is not None and _is_replaceable(output)
+    in_file = output is not None and is_file(output)
+    if resume and force:
+        raise UsageError("--resume keeps the rows of FILE and --force drops them; leave one out")
+    if resume and format_ == "parquet":
+        raise UsageError("--resume appends rows, and Parquet takes none. Give JSON lines instead: -o FILE.jsonl")
+    if resume and not (in_file and format_ in RESUMABLE):
+        raise UsageError("--resume goes on with a file that has a row a line: give -o FILE.jsonl or -o FILE.csv")
     if format_ == "parquet" and not in_file:
         raise UsageError("Parquet is written into a file only: give -o FILE.parquet")
     if format_ == "parquet" and find_spec("pyarrow") is None:
         raise UsageError(missing_extra("parquet", "Writing Parquet"))
-    return in_file and format_ in _RESUMABLE
-
-
-def check_output(output: Path | None, *, force: bool, resume: bool, resumable: bool) -> None:
-    """Checks that `output` may be written, before any work is done.
-
-    Raises:
-        UsageError: it exists, or the rows of an interrupted run lie beside it, and neither `force` nor `resume` is
-            set; or they cannot be meant.
-    """
-    if resume and force:
-        raise UsageError("--resume keeps the rows of FILE and --force drops them; leave one out")
-    if resume and not resumable:
-        raise UsageError(
-            "--resume goes on with the file of -o, in one of the formats jsonl, csv, parquet; there is none"
-        )
-    if output is None:
-        if force:
-            raise UsageError("--force is about the file of -o; there is none")
-        return
-    if not _is_replaceable(output):
+    if output is None and force:
+        raise UsageError("--force is about the file of -o; there is none")
+    if output is None or not in_file:
         return
     if not os.path.isdir(os.path.dirname(os.path.realpath(output))):
         raise UsageError(f"-o {output}: the folder is not there; make it first")
     if force or resume:
         return
-    go_on = "--resume to go on with it" if resumable else "another name"
+    go_on = "--resume to go on with it" if format_ in RESUMABLE else "another name"
     if os.path.lexists(output):
         raise UsageError(f"{output} exists already. Give {go_on}, or --force to replace it.")
-    unfinished = beside(Path(os.path.realpath(output)), "partial")
-    if os.path.lexists(unfinished):
+    if os.path.lexists(partial_of(output)):
         raise UsageError(
-            f"{unfinished} holds the rows of a run that was interrupted or goes on. "
+            f"{partial_of(output)} holds the rows of a run that was interrupted or goes on. "
             f"Give {go_on}, or --force to start again."
         )
 
 
-@contextlib.contextmanager
-def rows_to(output: Path | None, force: bool, make: Callable[[IO[bytes]], RowWriter]) -> Iterator[Rows]:
-    """Opens stdout or `output`, and gives what takes the rows.
+class Rows:
+    """Takes results, and writes the row of each at once. A closed pipe raises BrokenPipeError.
 
-    A file is written as `NAME.partial` and renamed when the block ends; where the block fails, the rows so far stay
-    there, and stderr says so. What exists and is no regular file (a device, a pipe) is written as it is.
-
-    Args:
-        make: makes the writer of the rows for a binary stream.
-
-    Raises:
-        OutputError: writing failed. A closed pipe raises BrokenPipeError instead.
-        UsageError: another run began to write the same file since `check_output`.
+    Attributes:
+        finished: the rows that earlier runs wrote; None where none are gone on with.
+        size: the bytes of the rows that are whole, with what comes before them.
     """
-    if output is None:
-        # With PYTHONUNBUFFERED stdout.buffer is raw, and a raw stream may write a part of a row and say nothing.
-        raw: object = sys.stdout.buffer
-        buffered = io.BufferedWriter(raw) if isinstance(raw, io.RawIOBase) else None
-        try:
-            with _written(buffered or sys.stdout.buffer, "the output", make) as rows:
-                yield rows
-        finally:
-            if buffered is not None:
-                with contextlib.suppress(OSError):  # told already
-                    buffered.detach()  # else its end would close stdout
-        return
-    if not _is_replaceable(output):
-        with _open(output, "wb") as stream, _written(stream, str(output), make) as rows:
-            yield rows
-        return
-    target = Path(os.path.realpath(output))  # a link stays a link
-    unfinished = beside(target, "partial")
-    with telling(str(output)):
-        descriptor, _ = open_alone(unfinished, fresh=not force)
-    with os.fdopen(descriptor, "wb") as stream:
-        os.ftruncate(descriptor, 0)
-        try:
-            with _written(stream, str(output), make) as rows:
-                yield rows
-        except BaseException:
-            say(f"The rows so far are in {unfinished}.")
-            raise
-        if sys.platform == "win32":  # refuses to rename what is open
-            stream.close()
-        with telling(str(output)):
-            unfinished.replace(target)
 
-
-class _Written:
-    """Rows on a stream, each written at once."""
-
-    finished = failed = 0
-
-    def __init__(self, stream: IO[bytes], name: str, writer: RowWriter) -> None:
+    def __init__(
+        self, stream: IO[bytes], name: str, encoder: "Encoder", finished: "Finished | None" = None, size: int = 0
+    ) -> None:
         self._stream = stream
         self._name = name
-        self._writer = writer
+        self._encoder = encoder
+        self.finished = finished
+        self.size = size
 
-    def has(self, path: str) -> bool:
-        return False
+    def begin(self) -> None:
+        """Writes what comes before the rows.
 
-    def keep(self, path: str) -> FinishedRow:
-        raise KeyError(path)
+        Raises:
+            OutputError: it cannot be written; by the other methods too.
+        """
+        if not self.size:
+            self._append(self._encoder.header)
 
     def write(self, result: "Result") -> None:
+        """Writes a row."""
+        self._append(self._encoder.encode(result))
+
+    def end(self) -> None:
+        """Writes what comes after the rows."""
+        self._append(self._encoder.footer())
+
+    def _append(self, data: bytes) -> None:
         with telling(self._name):
-            self._writer.write(result)
+            left = memoryview(data)
+            while left:  # a raw stream may write a part of it only; so is stdout with PYTHONUNBUFFERED
+                left = left[self._stream.write(left) :]
             self._stream.flush()
+        self.size += len(data)
 
 
 @contextlib.contextmanager
-def _written(stream: IO[bytes], name: str, make: Callable[[IO[bytes]], RowWriter]) -> Iterator[Rows]:
-    """Writes each row at once, and turns what goes wrong into OutputError."""
-    with telling(name):
-        writer = make(stream)
-    yield _Written(stream, name, writer)
-    with telling(name):
-        writer.close()
-        stream.flush()
+def rows_to(output: Path | None, encoder: "Encoder", format_: Format, *, resume: bool) -> Iterator[Rows]:
+    """Opens stdout or `output` for rows. What exists and is no regular file (a device, a pipe) is written as it is.
+
+    Raises:
+        OutputError: writing failed.
+        UsageError, DataError: as `rowfile.row_file`.
+    """
+    if output is not None and is_file(output):
+        from visiontool.cli.rowfile import row_file
+
+        with row_file(Path(os.path.realpath(output)), encoder, format_, resume=resume) as rows:  # a link stays one
+            yield rows
+        return
+    with contextlib.ExitStack() as stack:
+        stream: IO[bytes] = sys.stdout.buffer
+        if output is not None:
+            with telling(str(output)):
+                stream = stack.enter_context(open(output, "wb"))
+        rows = Rows(stream, "the output" if output is None else str(output), encoder)
+        rows.begin()
+        yield rows
+        rows.end()
 
 
 @contextlib.contextmanager
@@ -241,64 +171,20 @@ def telling(name: str) -> Iterator[None]:
         raise OutputError(name, error) from None
 
 
-def _open(path: Path, mode: str) -> IO[bytes]:
-    with telling(str(path)):
-        return cast(IO[bytes], open(path, mode))
+def partial_of(output: Path) -> Path:
+    """Where the rows of `output` are until it is complete."""
+    target = Path(os.path.realpath(output))  # a link stays a link
+    return target.with_name(f"{target.name}.partial")
 
 
-def is_begun(target: Path) -> bool:
+def is_begun(output: Path | None) -> bool:
     """Whether there are rows that a run may go on with."""
-    target = Path(os.path.realpath(target))
-    return target.exists() or beside(target, "partial").exists()
+    return output is not None and (output.exists() or partial_of(output).exists())
 
 
-def beside(target: Path, ending: str) -> Path:
-    """The file of that ending beside `target`."""
-    return target.with_name(f"{target.name}.{ending}")
-
-
-def _is_replaceable(path: Path) -> bool:
+def is_file(path: Path) -> bool:
     """Whether `path` is a regular file or nothing yet, as against a device, a pipe or a terminal."""
     try:
         return stat.S_ISREG(os.stat(path).st_mode)
     except OSError:
         return True
-
-
-def open_alone(path: Path, *, fresh: bool) -> tuple[int, bool]:
-    """A descriptor of `path` that no other run has (on Windows none is kept from it), and whether the file is new.
-
-    Raises:
-        UsageError: another run has it; or it is there, and should be fresh.
-    """
-    flags = os.O_RDWR | getattr(os, "O_BINARY", 0)
-    for how, is_new in ((os.O_CREAT | os.O_EXCL, True), (0, False))[: 1 if fresh else 2]:
-        with contextlib.suppress(FileExistsError):
-            descriptor = os.open(path, flags | how, 0o666)
-            # The run that had the lock may have given the file its last name meanwhile.
-            if _lock(descriptor) and _is_at(path, descriptor):
-                return descriptor, is_new
-            os.close(descriptor)
-            break
-    raise UsageError(f"{path} is being written by another run. Give another name, or wait for it.")
-
-
-def _is_at(path: Path, descriptor: int) -> bool:
-    try:
-        return os.path.samestat(os.stat(path), os.fstat(descriptor))
-    except FileNotFoundError:
-        return False
-
-
-def _lock(descriptor: int) -> bool:
-    try:
-        import fcntl
-    except ImportError:
-        return True
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    except OSError:  # a file system without locks
-        return True
-    return True

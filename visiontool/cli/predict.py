@@ -1,22 +1,20 @@
 """`visiontool predict`: what is on pictures."""
 
 import contextlib
-import gc
 import json
 import os
 import sys
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from functools import partial
+from collections.abc import Callable, Iterable, Iterator
 from itertools import chain, islice
-from pathlib import Path
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, get_args
 
 import click
 from click.core import ParameterSource
 
 from visiontool.cli import exit_codes, options
-from visiontool.cli.output import FORMATS, check_output, choose_format, is_begun, is_resumable, rows_to
+from visiontool.cli.output import FORMATS, Rows, check_output, choose_format, is_begun, is_file, rows_to
 from visiontool.cli.sorting import Sorting, check_sorting, undo_sorting
 from visiontool.cli.text import Sample, printable, say
 from visiontool.errors import DataError
@@ -24,11 +22,9 @@ from visiontool.spec import CropMode
 
 if TYPE_CHECKING:
     from visiontool.classifier import Classifier
-    from visiontool.cli.output import Format, Rows
+    from visiontool.cli.output import Format
     from visiontool.cli.progress import Progress
-    from visiontool.result import Result
-
-_FINISHED = "its row is there already"  # marks a result that did not come from the network
+    from visiontool.cli.rows import Encoder
 
 
 @click.command(no_args_is_help=True)
@@ -88,39 +84,7 @@ _FINISHED = "its row is there already"  # marks a result that did not come from 
 @click.option("-v", "--verbose", is_flag=True, help="Say on stderr what runs the network, and what was left out.")
 @options.of_outside_files
 @click.pass_context
-def predict(
-    context: click.Context,
-    /,
-    paths: tuple[str, ...],
-    model: str | None,
-    top_k: int,
-    format_: Any,
-    as_json: bool,
-    output: Path | None,
-    force: bool,
-    resume: bool,
-    shard: tuple[int, int] | None,
-    sort_into: Path | None,
-    mode: Any,
-    yes: bool,
-    undo: bool,
-    batch_size: int | None,
-    workers: int | None,
-    device: str,
-    provider: str | None,
-    min_probability: float,
-    crop_mode: CropMode | None,
-    no_recursive: bool,
-    max_pixels: int | None,
-    max_bytes: int | None,
-    on_truncated: Any,
-    timeout: float,
-    weights: Path | None,
-    offline: bool,
-    quiet: bool,
-    verbose: bool,
-    **description: Any,
-) -> int:
+def predict(context: click.Context, /, **given: Any) -> int:
     """Tell what is on pictures.
 
     PATHS are files, folders and globs, in the order given; - and @FILE read a list of them, @FILE.csv the column path.
@@ -133,168 +97,206 @@ def predict(
     find /disk -name "*.jpg" -print0 | visiontool predict - -o rows.jsonl --resume
     visiontool predict photos/ --sort-into sorted/
     """
-    if undo:
-        return undo_sorting(context, sort_into, quiet)
-    if not paths:
+    args = SimpleNamespace(**given)
+    if args.undo:
+        return undo_sorting(context, args.sort_into, args.quiet)
+    if not args.paths:
         raise click.UsageError("name pictures, folders or globs; or - for a list on stdin", context)
-    check_sorting(sort_into, mode, yes)
-    options.check_loudness(quiet, verbose)
+    check_sorting(args.sort_into, args.mode, args.yes)
+    options.check_loudness(args.quiet, args.verbose)
+    inputs = _Inputs(args)
+    format_ = choose_format(args.format_, args.as_json, args.output, single=inputs.single)
+    check_output(args.output, format_, force=args.force, resume=args.resume)
+    inputs.find(or_none=args.resume and is_begun(args.output))
+    classifier = _load(args, inputs)
+    detailed = inputs.single or context.get_parameter_source("top_k") is not ParameterSource.DEFAULT
+    encoder = _encoder(args, format_, classifier, single=inputs.single, detailed=detailed)
+    sorting = Sorting(args.sort_into, args.mode or "copy", classifier.spec.labels)
+    with rows_to(args.output, encoder, format_, resume=args.resume) as rows, sorting:
+        progress, meant = _predict(args, classifier, inputs, rows, sorting)
+    inputs.tell(quiet=args.quiet, verbose=args.verbose)
+    _tell(args, progress, meant or inputs.hint(), is_summed_up=not inputs.single)
+    sorting.tell()
+    return exit_codes.SOME_FAILED if progress.failed or sorting.failed else 0
 
-    from visiontool.find import count_images, find_images, is_fed, is_one_file
-    from visiontool.find.hints import hint, is_gone
-    from visiontool.pipeline import FEW
 
-    relative = [path for path in paths if path != "-" and not os.path.isabs(path.removeprefix("@"))]
-    if relative and is_gone():
-        raise DataError(f"no picture was found in {', '.join(relative)}")
-    single = len(paths) == 1 and is_one_file(paths[0]) and shard is None
-    format_ = choose_format(format_, as_json, output, single=single)
-    resumable = is_resumable(format_, output)
-    check_output(output, force=force, resume=resume, resumable=resumable)
-    where: dict[str, Any] = {
-        "recursive": not no_recursive,
-        "exclude": None if sort_into is None else os.fspath(sort_into),
-    }
-    empty = Sample()
-    left_out: defaultdict[str, Sample] = defaultdict(Sample)
-    found = find_images(paths, on_empty=empty.add, on_pass=lambda kind, path: left_out[kind].add(path), **where)
-    # Who feeds a list may feed it slowly, and is not made to wait until we know whether it is long.
-    fed = any(map(is_fed, paths))
-    first = list(islice(found, 1 if fed else FEW + 1))
-    if not first and not (resume and output is not None and is_begun(output)):
-        what = f" (left out: {_counts(left_out)})" if left_out else ""
-        remedy = hint(paths) or "Name pictures, folders that hold some, or globs."
-        raise DataError(f"no picture was found in {', '.join(paths)}{what}\n{remedy}")
-    many = len(first) > FEW or fed
-    inputs: Iterator[str] = chain(first, found)
-    if shard is not None:
-        inputs = islice(inputs, shard[0] - 1, None, shard[1])
+class _Inputs:
+    """The pictures that PATHS mean, and what is left out."""
 
+    def __init__(self, args: SimpleNamespace) -> None:
+        from visiontool.find import is_one_file
+
+        self.paths: tuple[str, ...] = args.paths
+        self.shard: tuple[int, int] | None = args.shard
+        self.single = len(self.paths) == 1 and is_one_file(self.paths[0]) and self.shard is None
+        self.many = False
+        self.found: Iterator[str] = iter(())
+        exclude = None if args.sort_into is None else os.fspath(args.sort_into)
+        self._where: dict[str, Any] = {"recursive": not args.no_recursive, "exclude": exclude}
+        self._empty = Sample()
+        self._left_out: defaultdict[str, Sample] = defaultdict(Sample)
+
+    def find(self, *, or_none: bool) -> None:
+        """Finds out whether there are any, and many.
+
+        Raises:
+            DataError: there are none, and not `or_none`.
+        """
+        from visiontool.find import find_images, is_fed
+        from visiontool.find.hints import hint, is_gone
+        from visiontool.pipeline import FEW
+
+        relative = [path for path in self.paths if path != "-" and not os.path.isabs(path.removeprefix("@"))]
+        if relative and is_gone():
+            raise DataError(f"no picture was found in {', '.join(relative)}")
+        pass_over = lambda kind, path: self._left_out[kind].add(path)  # noqa: E731
+        found = find_images(self.paths, on_empty=self._empty.add, on_pass=pass_over, **self._where)
+        fed = any(map(is_fed, self.paths))  # a piped list may be slow; do not block to count it
+        first = list(islice(found, 1 if fed else FEW + 1))
+        if not first and not or_none:
+            what = f" (left out: {self._counts()})" if self._left_out else ""
+            remedy = hint(self.paths) or "Name pictures, folders that hold some, or globs."
+            raise DataError(f"no picture was found in {', '.join(self.paths)}{what}\n{remedy}")
+        self.many = len(first) > FEW or fed
+        self.found = chain(first, found)
+        if self.shard is not None:
+            self.found = islice(self.found, self.shard[0] - 1, None, self.shard[1])
+
+    def count(self, stop: Callable[[], bool]) -> int | None:
+        """How many there are at most; None where nobody knows, and as soon as `stop` returns True."""
+        from visiontool.find import count_images
+
+        count = count_images(self.paths, stop=stop, **self._where)
+        if count is None or self.shard is None:
+            return count
+        return max(0, -((self.shard[0] - 1 - count) // self.shard[1]))
+
+    def hint(self) -> str | None:
+        """What somebody may have meant by those that held no picture."""
+        from visiontool.find.hints import hint
+
+        return hint(self._empty.some)
+
+    def tell(self, *, quiet: bool, verbose: bool) -> None:
+        """Says what held no picture and what was left out."""
+        for path in self._empty.some:
+            say(f"No picture was found in {path}.")
+        if self._empty.count > len(self._empty.some):
+            say(f"Nor in {self._empty.count - len(self._empty.some):,} others.")
+        if self._left_out and not quiet:
+            say(f"Left out: {self._counts()}{'' if verbose else ' (-v names them)'}.")
+        for kind, sample in self._left_out.items() if verbose else ():
+            more = f" and {sample.count - len(sample.some):,} more" if sample.count > len(sample.some) else ""
+            say(f"  {kind}: {', '.join(map(printable, sample.some))}{more}")
+
+    def _counts(self) -> str:
+        return ", ".join(f"{sample.count:,} {kind}" for kind, sample in self._left_out.items())
+
+
+def _load(args: SimpleNamespace, inputs: _Inputs) -> "Classifier":
     from visiontool.classifier import Classifier
-    from visiontool.cli.progress import Progress, Stop, only_ours_on_stderr
     from visiontool.cli.pulling import obtain
     from visiontool.images import DEFAULT_LIMITS, Limits
 
-    class_names = description.pop("class_names") if weights is not None else None
+    described = {name: getattr(args, name) for name in options.OUTSIDE}
+    class_names = described.pop("class_names") if args.weights is not None else None
+    limits = (args.max_pixels or DEFAULT_LIMITS.max_pixels, args.max_bytes or DEFAULT_LIMITS.max_bytes)
     classifier = Classifier.load(
-        obtain(model, weights=weights, class_names=class_names, offline=offline, quiet=quiet),
-        device=device,
-        provider=provider,
-        threads=1 if many else 0,
-        crop_mode=crop_mode,
-        description=options.description(description),
-        limits=Limits(max_pixels or DEFAULT_LIMITS.max_pixels, max_bytes or DEFAULT_LIMITS.max_bytes, on_truncated),
-        gpu=options.gpu_options(provider, batch_size),
+        obtain(args.model, weights=args.weights, class_names=class_names, offline=args.offline, quiet=args.quiet),
+        device=args.device,
+        provider=args.provider,
+        threads=1 if inputs.many else 0,
+        crop_mode=args.crop_mode,
+        description=options.description(described),
+        limits=Limits(*limits, args.on_truncated),
+        engine_batch=args.batch_size,
     )
-    if not quiet:
-        _remark(classifier, model)
-    if verbose:
+    if not args.quiet:
+        _remark(classifier, args.model)
+    if args.verbose:
         from visiontool.cli.running import say_how
 
-        say_how(classifier, batch_size)
-    gc.freeze()  # else the first collection walks all that the start made, which takes 10 ms
-    gc.enable()  # off since the start (visiontool/__main__.py)
-
-    top_k = min(top_k, len(classifier.spec.labels))
-    on_terminal = sys.stderr.isatty() and not (output is None and sys.stdout.isatty())  # a bar among rows is in the way
-    with contextlib.ExitStack() as stack:
-        if resumable and output is not None:
-            run = _run_id(classifier, top_k, min_probability)
-            rows = stack.enter_context(_row_file(output, format_, top_k, run, force=force, resume=resume))
-        else:
-            detailed = single or context.get_parameter_source("top_k") is not ParameterSource.DEFAULT
-            rows = stack.enter_context(
-                _row_stream(output, format_, top_k, force=force, single=single, detailed=detailed)
-            )
-        if rows.finished and not quiet:
-            say(f"Going on: {rows.finished:,} rows are there already.")
-        sorting = stack.enter_context(Sorting(sort_into, mode or "copy", classifier.spec.labels))
-        stop = stack.enter_context(Stop())
-        count = partial(_count, partial(count_images, paths, stop=lambda: stop.asked, **where), shard)
-        stack.enter_context(only_ours_on_stderr())
-        progress = stack.enter_context(Progress(shown=on_terminal and not quiet, count=count))
-        results = classifier.predict_stream(
-            stop.until(_with_finished(inputs, rows, classifier.spec.name)),
-            top_k=top_k,
-            min_probability=min_probability,
-            batch_size=batch_size,
-            workers=workers,
-            timeout=timeout,
-            isolate=many,
-            times=progress.times,
-        )
-        meant = _write(stack.enter_context(contextlib.closing(results)), rows, sorting, progress)
-        if stop.asked:
-            raise KeyboardInterrupt
-    for path in empty.some:
-        say(f"No picture was found in {path}.")
-    if empty.count > len(empty.some):
-        say(f"Nor in {empty.count - len(empty.some):,} others.")
-    if left_out and not quiet:
-        say(f"Left out: {_counts(left_out)}{'' if verbose else ' (-v names them)'}.")
-    if verbose:
-        for kind, sample in left_out.items():
-            more = f" and {sample.count - len(sample.some):,} more" if sample.count > len(sample.some) else ""
-            say(f"  {kind}: {', '.join(map(printable, sample.some))}{more}")
-    failed = progress.failed + rows.failed
-    told = [] if quiet or single else [progress.summary()]
-    if failed:
-        told.append(f"{failed:,} of {progress.fresh + rows.finished:,} inputs failed; their rows say why.")
-    if told:
-        say(" ".join(told))
-    if not quiet and (meant := meant or hint(empty.some)):
-        say(meant)
-    sorting.tell()
-    return exit_codes.SOME_FAILED if failed or sorting.failed else 0
+        say_how(classifier, args.batch_size)
+    args.top_k = min(args.top_k, len(classifier.spec.labels))
+    return classifier
 
 
-def _row_file(
-    output: Path, format_: "Format", top_k: int, run: str, *, force: bool, resume: bool
-) -> contextlib.AbstractContextManager["Rows"]:
-    from visiontool.cli.rowfile import RowFile
-    from visiontool.cli.rows import make_lines
+def _encoder(
+    args: SimpleNamespace, format_: "Format", classifier: "Classifier", *, single: bool, detailed: bool
+) -> "Encoder":
+    from visiontool.cli import rows
 
-    return RowFile(output, make_lines(format_, top_k, run), force=force, resume=resume)
+    if format_ == "table":
+        from visiontool.cli.table import TableRows
 
-
-def _row_stream(
-    output: Path | None, format_: "Format", top_k: int, *, force: bool, single: bool, detailed: bool
-) -> contextlib.AbstractContextManager["Rows"]:
-    from visiontool.cli.rows import make_writer
-
-    return rows_to(output, force, partial(make_writer, format_, single=single, detailed=detailed, top_k=top_k))
-
-
-def _with_finished(paths: Iterable[str], rows: "Rows", model: str) -> Iterator["str | Result"]:
-    """The paths; for those whose rows are there already a result, which goes through the network's queue untouched."""
-    from visiontool.result import Result
-
-    for path in paths:
-        yield Result(path, model, notes=(_FINISHED,)) if rows.has(path) else path
+        return TableRows(detailed=detailed, on_terminal=args.output is None and sys.stdout.isatty())
+    if format_ == "json":
+        return rows.Json(single)
+    # What is written into a file may be gone on with.
+    in_file = args.output is not None and is_file(args.output)
+    run = _run_id(classifier, args.top_k, args.min_probability) if in_file else None
+    return rows.Csv(args.top_k, run) if format_ == "csv" else rows.JsonLines(run)
 
 
-def _write(results: "Iterable[Result]", rows: "Rows", sorting: Sorting, progress: "Progress") -> str | None:
-    """Gives the first hint that there is for a path that failed."""
+def _predict(
+    args: SimpleNamespace, classifier: "Classifier", inputs: _Inputs, rows: Rows, sorting: Sorting
+) -> "tuple[Progress, str | None]":
+    """Gives what was counted, and the first hint that there is for a path that failed."""
+    from visiontool.cli.progress import Progress, Stop, only_ours_on_stderr
     from visiontool.find.hints import hint
 
+    if rows.finished and not args.quiet:
+        say(f"Going on: {len(rows.finished):,} rows are there already.")
     meant: str | None = None
-    for result in results:
-        path = result.path or ""
-        if _FINISHED in result.notes:
-            row = rows.keep(path)
-            sorting.place(path, row.class_id, row.unknown)
-            progress.add(kept=True)
+    # A bar among rows is in the way.
+    shown = not args.quiet and sys.stderr.isatty() and not (args.output is None and sys.stdout.isatty())
+    with (
+        Stop() as stop,
+        only_ours_on_stderr(),
+        Progress(shown=shown, count=lambda: inputs.count(lambda: stop.asked)) as progress,
+    ):
+        results = classifier.predict_stream(
+            _unfinished(stop.until(inputs.found), rows, sorting, progress),
+            top_k=args.top_k,
+            min_probability=args.min_probability,
+            batch_size=args.batch_size,
+            workers=args.workers,
+            timeout=args.timeout,
+            isolate=inputs.many,
+            times=progress.times,
+        )
+        with contextlib.closing(results):
+            for result in results:
+                path = result.path or ""
+                rows.write(result)
+                sorting.place(path, result.predictions[0].index if result.predictions else None, result.unknown)
+                progress.add(failed=result.error is not None)
+                if result.error is not None and meant is None:
+                    meant = hint([path])
+        if stop.asked:
+            raise KeyboardInterrupt
+    return progress, meant
+
+
+def _unfinished(paths: Iterable[str], rows: Rows, sorting: Sorting, progress: "Progress") -> Iterator[str]:
+    """The paths that have no row yet. The others may lack their place: a kill can come between the two."""
+    for path in paths:
+        class_id = rows.finished.class_of(path) if rows.finished else None
+        if class_id is None:
+            yield path
         else:
-            rows.write(result)
-            sorting.place(path, result.predictions[0].index if result.predictions else None, result.unknown)
-            progress.add(failed=result.error is not None)
-            if result.error is not None and meant is None:
-                meant = hint([path])
-    return meant
+            progress.kept += 1
+            sorting.place(path, class_id, unknown=class_id < 0)
 
 
-def _counts(left_out: Mapping[str, Sample]) -> str:
-    return ", ".join(f"{sample.count:,} {kind}" for kind, sample in left_out.items())
+def _tell(args: SimpleNamespace, progress: "Progress", meant: str | None, *, is_summed_up: bool) -> None:
+    told = [progress.summary()] if is_summed_up and not args.quiet else []
+    if progress.failed:
+        told.append(f"{progress.failed:,} of {progress.done + progress.kept:,} inputs failed; their rows say why.")
+    if told:
+        say(" ".join(told))
+    if meant and not args.quiet:
+        say(meant)
 
 
 def _run_id(classifier: "Classifier", top_k: int, min_probability: float) -> str:
@@ -306,12 +308,6 @@ def _run_id(classifier: "Classifier", top_k: int, min_probability: float) -> str
     weights = cache.model_sha256(classifier.path)
     said = json.dumps([weights, classifier.spec.to_json(), top_k, min_probability])
     return hashlib.sha256(said.encode()).hexdigest()[:16]
-
-
-def _count(count: Callable[[], int | None], shard: tuple[int, int] | None) -> int | None:
-    """The number of inputs, of which a shard takes its part."""
-    inputs = count()
-    return inputs if inputs is None or shard is None else max(0, -((shard[0] - 1 - inputs) // shard[1]))
 
 
 def _remark(classifier: "Classifier", model: str | None) -> None:

@@ -1,4 +1,4 @@
-"""What a long run tells on stderr: a bar on a terminal, a line at the end; and what Ctrl-C does to it."""
+"""What a long work tells on stderr: bars on a terminal, a line at the end; and what Ctrl-C does to it."""
 
 import contextlib
 import logging
@@ -7,21 +7,83 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator
-from datetime import timedelta
-from types import FrameType, TracebackType
-from typing import Any, TextIO, TypeVar
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from types import FrameType
+from typing import Any, Self, TextIO, TypeVar
 
-from visiontool.pipeline import StageTimes
+from visiontool.cli.text import counted, say
 
 T = TypeVar("T")
 
 _BAR_AFTER_S = 1.0  # what is done sooner needs no bar, and no time to import one
-_UPDATE_S = 0.1
+
+
+class Stages:
+    """A bar on stderr for each stage of a work. A context.
+
+    Args:
+        words: what is shown of each stage that `update` names.
+        in_bytes: the stages that count bytes.
+        shown: False for no bar; there is none either where stderr is no terminal.
+    """
+
+    def __init__(self, words: Mapping[str, str], *, in_bytes: Collection[str] = (), shown: bool = True) -> None:
+        self._words = words
+        self._in_bytes = in_bytes
+        self._shown = shown and sys.stderr.isatty() and os.environ.get("TERM") != "dumb"  # cannot write over a line
+        self._stage: str | None = None
+        self._bar: Any = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.end()
+
+    def update(self, stage: str, done: int, total: int | None, note: str = "") -> None:
+        """Shows that `done` of `total` are done; None where nobody knows how many there are."""
+        if not self._shown:
+            return
+        with contextlib.suppress(OSError, ValueError):  # the terminal is gone; the work goes on
+            if stage != self._stage:
+                self._begin(stage)
+            self._bar.update(0, completed=done, total=total, note=note)
+            self._bar.start()  # which does nothing the next time
+
+    def say(self, text: str) -> None:
+        """A line that stays, above what comes."""
+        self.end()
+        say(text)
+
+    def end(self) -> None:
+        """Takes the bar away."""
+        bar, self._bar, self._stage = self._bar, None, None
+        if bar is not None:
+            with contextlib.suppress(OSError, ValueError):
+                bar.stop()
+
+    def _begin(self, stage: str) -> None:
+        from rich import progress
+        from rich.console import Console
+
+        self.end()
+        self._stage = stage
+        self._bar = progress.Progress(
+            progress.TextColumn("{task.description}"),
+            progress.BarColumn(),
+            progress.DownloadColumn() if stage in self._in_bytes else progress.MofNCompleteColumn(),
+            progress.TimeRemainingColumn(),
+            progress.TextColumn("{task.fields[note]}"),
+            console=Console(file=sys.stderr),
+            transient=True,
+            redirect_stdout=False,  # nothing between the program and its streams
+            redirect_stderr=False,
+        )
+        self._bar.add_task(self._words[stage], total=None, note="")
 
 
 class Progress:
-    """Counts what is done. A context that shows a bar: done, rate, time left, errors so far.
+    """Counts pictures that are done. A context that shows a bar once it lasts: done, time left, rate, failed.
 
     Args:
         shown: whether to show the bar; the caller knows whether rows go to the same terminal.
@@ -29,87 +91,49 @@ class Progress:
     """
 
     def __init__(self, *, shown: bool, count: Callable[[], int | None]) -> None:
+        from visiontool.pipeline import StageTimes
+
         self.done = 0
         self.failed = 0
         self.kept = 0
+        """Inputs whose rows earlier runs finished; not among the `done`."""
         self.times = StageTimes()
-        self._shown = shown and os.environ.get("TERM") != "dumb"  # cannot write over a line
+        self._bar = Stages({"": "Predicting"}, shown=shown)
+        self._shown = shown
         self._count = count
         self._total: int | None = None
         self._start = time.monotonic()
-        self._next_bar = self._start + _BAR_AFTER_S
-        self._bar: Any = None
 
     def __enter__(self) -> "Progress":
         if self._shown:
             threading.Thread(target=self._count_inputs, daemon=True).start()
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        if self._bar is not None:
-            with contextlib.suppress(OSError, ValueError):  # the terminal is gone
-                self._bar.stop()
+    def __exit__(self, *_: object) -> None:
+        self._bar.end()
 
-    @property
-    def fresh(self) -> int:
-        """How many this run did itself."""
-        return self.done - self.kept
-
-    def add(self, *, failed: bool = False, kept: bool = False) -> None:
+    def add(self, *, failed: bool = False) -> None:
         """One more is done."""
         self.done += 1
         self.failed += failed
-        self.kept += kept
-        now = time.monotonic()
-        if self._shown and now > self._next_bar:
-            self._next_bar = now + _UPDATE_S
-            with contextlib.suppress(OSError, ValueError):  # what cannot be shown is no failure of the work
-                self._show(now)
+        seconds = time.monotonic() - self._start
+        if self._shown and seconds > _BAR_AFTER_S:
+            note = f"{self.done / seconds:.1f}/s" + (f"  {self.failed:,} failed" if self.failed else "")
+            total = None if self._total is None else max(self.done, self._total - self.kept)
+            self._bar.update("", self.done, total, note)
 
     def summary(self) -> str:
         """One line: how many, how long, how fast, and what took the time."""
-        seconds, fresh = time.monotonic() - self._start, self.fresh
-        text = f"{fresh:,} {'picture' if fresh == 1 else 'pictures'} in {seconds:.1f} s"
-        text += f" ({fresh / seconds:.1f}/s)" if fresh and seconds > 0 else ""
-        times = self.times
+        seconds, done, times = time.monotonic() - self._start, self.done, self.times
+        text = f"{counted(done, 'picture')} in {seconds:.1f} s"
+        text += f" ({done / seconds:.1f}/s)" if done and seconds > 0 else ""
         stages = {"decode": times.decode_s, "preprocess": times.preprocess_s, "network": times.network_s}
-        if fresh and (whole := sum(stages.values())):
+        if done and (whole := sum(stages.values())):
             text += ": " + ", ".join(f"{name} {part / whole:.0%}" for name, part in stages.items())
         return f"{text}; {self.kept:,} were done before." if self.kept else f"{text}."
 
     def _count_inputs(self) -> None:
         self._total = self._count()
-
-    def _show(self, now: float) -> None:
-        from rich.console import Console
-        from rich.progress import BarColumn, TextColumn
-        from rich.progress import Progress as Bar
-        from rich.table import Column
-
-        if self._bar is None:
-            # No thread of its own, and nothing between the program and its streams.
-            self._bar = Bar(
-                BarColumn(bar_width=None),
-                TextColumn("{task.description}", table_column=Column(no_wrap=True, overflow="crop")),
-                console=Console(file=sys.stderr),
-                auto_refresh=False,
-                transient=True,
-                redirect_stdout=False,
-                redirect_stderr=False,
-            )
-            self._bar.add_task("")
-            self._bar.start()
-        self._bar.update(0, description=self._line(now), completed=self.done, total=self._total, refresh=True)
-
-    def _line(self, now: float) -> str:
-        total, rate = self._total, self.fresh / (now - self._start)
-        text = f"{self.done:,}" if total is None else f"{self.done:,}/{total:,}"
-        text += f"  {rate:.1f}/s"
-        if total is not None and rate:
-            text += f"  {timedelta(seconds=round(max(0, total - self.done) / rate))} left"
-        return text + (f"  {self.failed:,} failed" if self.failed else "")
 
 
 class Stop:
@@ -127,9 +151,7 @@ class Stop:
             signal.signal(signal.SIGINT, self._on_signal)
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         if self._ours:
             signal.signal(signal.SIGINT, self._before)
 

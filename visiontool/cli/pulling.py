@@ -1,10 +1,9 @@
 """Pulling a network with something to look at: a line before, a line after, and on a terminal a bar."""
 
-import gc
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from visiontool.cli.stages import Stages
+from visiontool.cli.progress import Stages
 from visiontool.cli.text import say
 from visiontool.errors import UsageError
 
@@ -63,7 +62,6 @@ def pull_shown(
     """
     from visiontool.pull import pull
 
-    gc.enable()  # off since the start (visiontool/__main__.py)
     with Telling(name, quiet) as telling:
         pulled = pull(
             name,
@@ -79,31 +77,25 @@ def pull_shown(
     return pulled
 
 
-class Telling:
+class Telling(Stages):
     """A line when it begins, and on a terminal a bar for each stage. A context."""
 
     def __init__(self, name: str, quiet: bool) -> None:
+        super().__init__(_WORDS, in_bytes=("download",), shown=not quiet)
         self.begun = False
         self._name = name
         self._quiet = quiet
-        self._stages = Stages(_WORDS, in_bytes=("download",), shown=not quiet)
 
-    def __enter__(self) -> "Telling":
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._stages.end()
-
-    def update(self, stage: str, done: int, total: int | None) -> None:
+    def update(self, stage: str, done: int, total: int | None, note: str = "") -> None:
         """What `pull` calls."""
         if stage == "wait":
-            self._say(f"Another process is getting {self._name}; waiting for it.")
+            self._remark(f"Another process is getting {self._name}; waiting for it.")
             return
         if not self.begun:
             self.begun = True
-            self._say(f"{self._name} is not on this machine yet: getting it, once.")
-        self._stages.update(stage, done, total)
+            self._remark(f"{self._name} is not on this machine yet: getting it, once.")
+        super().update(stage, done, total, note)
 
-    def _say(self, text: str) -> None:
+    def _remark(self, text: str) -> None:
         if not self._quiet:
-            self._stages.say(text)
+            self.say(text)

@@ -1,270 +1,174 @@
-"""The file of `-o` whose rows outlive the run: it can be killed at any moment, and another run goes on with it.
+"""The file of `-o`: FILE.partial has the rows until all are there, so a run that was killed can be gone on with.
 
-    FILE                       complete; replaced only when the next one is
-    FILE.partial               the rows of the run that goes on, in the order of its inputs; locked by it
-    .FILE.visiontool-before    what earlier runs had finished when it began; while it is there, FILE is not looked at
-
-A run that goes on copies the finished rows out of the latter whenever their input has its turn, so FILE.partial is in
-order at every moment. Rows without an input keep their place among the others. Parquet cannot be written row by row:
-such a file has JSON lines until it is complete.
+FILE.partial has rows in the order of the inputs, and nothing else. A run that goes on with it, or with FILE where there
+is none, keeps the rows that are ok and appends what is missing. FILE itself is only ever replaced by a complete one.
+Parquet cannot be written row by row: FILE.partial has JSON lines then.
 """
 
 import contextlib
 import os
-import stat
-import sys
-import time
-from collections.abc import Iterator
+import shutil
+from array import array
+from collections.abc import Iterable, Iterator
 from pathlib import Path
-from types import TracebackType
-from typing import TYPE_CHECKING
+from typing import BinaryIO, cast
 
-from visiontool.cli import parquet
-from visiontool.cli.output import FinishedRow, beside, open_alone, telling
-from visiontool.cli.rows import Lines
+import numpy as np
+
+from visiontool.cli.output import RESUMABLE, Format, Rows, partial_of, telling
+from visiontool.cli.rows import Encoder, FinishedRow, Lines
 from visiontool.cli.text import say
 from visiontool.errors import DataError, UsageError
-from visiontool.seen import Seen
-
-if TYPE_CHECKING:
-    from visiontool.result import Result
+from visiontool.locks import locked_if_free
 
 _LONGEST_LINE = 2**26
-_SYNC_S = 5.0  # what a run writes is on the disk itself after so long, also when the power fails
 
 
-class RowFile:
-    """Rows on their way into a file. Entering takes the file into possession, with `resume` after reading what earlier
-    runs finished; leaving by an exception keeps what there is for another run.
+class Finished:
+    """The classes of the rows that are kept, by the hashes of their paths: 12 bytes each, and twice that in between.
 
-    Entering raises:
+    Two of a million paths are taken for one with a chance of one in 37 million.
+    """
+
+    def __init__(self, rows: Iterable[FinishedRow]) -> None:
+        hashes, classes = array("q"), array("i")
+        for row in rows:
+            hashes.append(hash(row.path))
+            classes.append(-1 if row.unknown or row.class_id is None else row.class_id)
+        self._hashes, self._classes = np.array(hashes), np.array(classes)
+        order = np.argsort(self._hashes)
+        self._hashes, self._classes = self._hashes[order], self._classes[order]
+
+    def __len__(self) -> int:
+        return len(self._hashes)
+
+    def class_of(self, path: str) -> int | None:
+        """The class in the row of `path`, -1 where it is unknown; None where there is no such row."""
+        place = int(self._hashes.searchsorted(hash(path)))
+        return int(self._classes[place]) if place < len(self) and self._hashes[place] == hash(path) else None
+
+
+@contextlib.contextmanager
+def row_file(target: Path, encoder: Encoder, format_: Format, *, resume: bool) -> Iterator[Rows]:
+    """Rows on their way into `target`. Where the block fails, the rows so far stay beside it, and stderr says so.
+
+    Args:
+        resume: go on with what earlier runs wrote; `encoder` is one of lines.
+
+    Raises:
         UsageError: another run is writing it, or what is there was made with another model or other options.
         DataError: what is there are no rows.
         OutputError: it cannot be written.
     """
-
-    def __init__(self, target: Path, lines: Lines, *, force: bool = False, resume: bool = False) -> None:
-        self.target = Path(os.path.realpath(target))  # a link stays a link
-        self._lines = lines
-        self._force = force
-        self._resume = resume
-        self._partial = beside(self.target, "partial")
-        self._before = _hidden_beside(self.target, "before")
-        self.failed = 0
-        self._finished = Seen()
-        self._rest: Iterator[tuple[FinishedRow, bytes]] = iter(())
-        self._early = Seen()  # those whose rows were written before their input came
-        self._descriptor = -1
-        self._size = 0
-        self._synced = time.monotonic()
-
-    def __enter__(self) -> "RowFile":
-        with telling(str(self.target)):
-            self._descriptor, is_new = open_alone(self._partial, fresh=not (self._force or self._resume))
-            try:
-                self._take_mode(self._descriptor)
-                for ending in ("gathering", "converting"):  # of a run that was killed
-                    _hidden_beside(self.target, ending).unlink(missing_ok=True)
-                if self._resume:
-                    self._gather()
-                else:
-                    self._before.unlink(missing_ok=True)
-                if self._force and self.target.exists():
-                    # A run that goes on with this one leaves FILE alone.
-                    os.close(os.open(self._before, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600))
-                os.ftruncate(self._descriptor, 0)
-                self._append(self._lines.header)
-            except BaseException:
-                if is_new:
-                    self._partial.unlink()
-                os.close(self._descriptor)
-                raise
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    partial = partial_of(target)
+    with contextlib.ExitStack() as stack:
+        with telling(str(target)):
+            if not stack.enter_context(locked_if_free(_hidden(target, "lock"))):
+                raise UsageError(f"{target} is being written by another run. Give another name, or wait for it.")
+            finished, size = _take_up(target, cast(Lines, encoder)) if resume else (None, 0)
+            stream = open(partial, "ab" if size else "wb", buffering=0)  # noqa: SIM115
+            _take_mode(partial, target)
+        rows = Rows(stream, str(target), encoder, finished, size)
         try:
-            if kind is not None:
-                self._leave()
-                return
-            try:
-                with telling(str(self.target)):
-                    self._complete()
-            except BaseException:
-                self._leave()
-                raise
-        finally:
-            os.close(self._descriptor)
-
-    @property
-    def finished(self) -> int:
-        """How many rows earlier runs finished."""
-        return len(self._finished)
-
-    def has(self, path: str) -> bool:
-        """Whether an earlier run finished the row of `path`: then `keep` it."""
-        return os.fsencode(path) in self._finished
-
-    def write(self, result: "Result") -> None:
-        """Writes a row. Once this returns, only the end of the machine can undo it.
-
-        Raises:
-            OutputError: it cannot be written; the rows before it are there.
-        """
-        with telling(str(self.target)):
-            self._append(self._lines.encode(result))
-
-    def keep(self, path: str) -> FinishedRow:
-        """Writes the finished row of `path`, and those before it that have no input. Gives what it says."""
-        if os.fsencode(path) in self._early:  # its row stands further up
-            return next(row for row, _ in self._read(self._before) if row.path == path)
-        for row in self._copied():
-            if row.path == path:
-                return row
-            self._early.add(os.fsencode(row.path))
-        raise DataError(f"{self._before} was changed while it was read")
-
-    def _copied(self) -> Iterator[FinishedRow]:
-        for row, line in self._rest:
-            with telling(str(self.target)):
-                self._append(line)
-            yield row
-
-    def _append(self, line: bytes) -> None:
-        try:
-            left = memoryview(line)
-            while left:
-                left = left[os.write(self._descriptor, left) :]
-        except OSError:
-            with contextlib.suppress(OSError):  # else the row would stay torn
-                os.ftruncate(self._descriptor, self._size)
-            raise
-        self._size += len(line)
-        if time.monotonic() - self._synced > _SYNC_S:
-            os.fsync(self._descriptor)
-            self._synced = time.monotonic()
-
-    def _gather(self) -> None:
-        """Writes all rows that are finished into `_before`, once each.
-
-        A row that failed is done again, but for one whose picture is no longer there, as after `--mode move`.
-        """
-        gathered = _hidden_beside(self.target, "gathering")
-        try:
-            with open(gathered, "wb") as file:
-                self._take_mode(file.fileno())
-                file.write(self._lines.header)
-                for row, line in self._earlier_rows():
-                    if (row.ok or not os.path.lexists(row.path)) and self._finished.add(os.fsencode(row.path)):
-                        self.failed += not row.ok
-                        file.write(line)
-                file.flush()
-                os.fsync(file.fileno())
-            gathered.replace(self._before)
+            with stream:
+                rows.begin()
+                yield rows
+                rows.end()
+                with telling(str(target)):
+                    os.fsync(stream.fileno())
+            with telling(str(target)):  # outside: Windows renames nothing that is open
+                _complete(partial, target, format_)
         except BaseException:
-            gathered.unlink(missing_ok=True)
+            if rows.size > len(encoder.header):
+                with contextlib.suppress(OSError):
+                    os.truncate(partial, rows.size)  # a torn row
+                say(f"The rows so far are in {partial}.{' Go on with --resume.' if format_ in RESUMABLE else ''}")
+            else:
+                partial.unlink(missing_ok=True)
             raise
-        self._rest = self._read(self._before)
 
-    def _earlier_rows(self) -> Iterator[tuple[FinishedRow, bytes]]:
-        """What earlier runs wrote: the last of them, then those before it."""
-        count = 0
-        for row_and_line in self._read(self._partial):
-            count += 1
-            yield row_and_line
-        if self._before.exists():
-            yield from self._read(self._before)
-        elif self.target.exists():
+
+def _take_up(target: Path, lines: Lines) -> tuple[Finished, int]:
+    """Makes FILE.partial what a run can append to; gives its rows and its size."""
+    partial = partial_of(target)
+    source = partial if partial.exists() else target
+    if not source.exists():
+        return Finished(()), 0
+    size, failed = 0, False
+
+    def ok_rows() -> Iterator[FinishedRow]:
+        nonlocal size, failed
+        for row, line in _read(source, lines):
+            size += len(line)
+            failed |= not row.ok
+            if row.ok:
+                yield row
+
+    finished = Finished(ok_rows())
+    if source == target or failed:
+        with _replacing(partial, _hidden(target, "new"), source) as file:
+            file.write(lines.header)
+            file.writelines(line for row, line in _read(source, lines) if row.ok)
+    else:
+        os.truncate(partial, len(lines.header) + size if size else 0)  # a row that is torn
+    return finished, partial.stat().st_size
+
+
+def _read(path: Path, lines: Lines) -> Iterator[tuple[FinishedRow, bytes]]:
+    """The rows in a file, but for a last one that is torn."""
+    with open(path, "rb") as file:
+        header = file.read(len(lines.header))
+        if header != lines.header[: len(header)]:
+            raise _other(path)
+        number, line = 1, file.readline(_LONGEST_LINE)
+        while line.endswith(b"\n"):
+            place = f"{path}: line {number}"
             try:
-                yield from self._read_target()
-            except UsageError:  # rows of another kind that the interrupted run was to replace
-                if not count:
-                    raise
-
-    def _read_target(self) -> Iterator[tuple[FinishedRow, bytes]]:
-        if not self._lines.is_parquet:
-            return self._read(self.target)
-        lines = parquet.read_lines(self.target)
-        return ((self._checked(line, f"{self.target}: row {number}"), line) for number, line in enumerate(lines, 1))
-
-    def _read(self, path: Path) -> Iterator[tuple[FinishedRow, bytes]]:
-        """The rows in a file of lines, but for a last one that is torn."""
-        with open(path, "rb") as file:
-            header = file.read(len(self._lines.header))
-            if header != self._lines.header and len(header) == len(self._lines.header):
-                raise self._other(path)
-            number, line = 1, file.readline(_LONGEST_LINE)
-            while line.endswith(b"\n"):
-                yield self._checked(line, f"{path}: line {number}"), line
-                number, line = number + 1, file.readline(_LONGEST_LINE)
-
-    def _checked(self, line: bytes, place: str) -> FinishedRow:
-        try:
-            row = self._lines.decode(line)
-        except Exception:  # a row of anything
-            raise DataError(f"{place} is no row of visiontool.\nRepair it, or start again with --force.") from None
-        if row.run != self._lines.run:
-            raise self._other(place)
-        return row
-
-    def _other(self, place: object) -> UsageError:
-        return UsageError(
-            f"{place} was made with another model or other options (-k, --min-probability, --crop-mode ...).\n"
-            "Give those, or another name, or --force to start again."
-        )
-
-    def _complete(self) -> None:
-        for _ in self._copied():
-            pass
-        os.fsync(self._descriptor)
-        complete = self._converted() if self._lines.is_parquet else self._partial
-        # Before FILE is replaced: else a kill between the two would leave it beside a FILE that it is not of.
-        self._before.unlink(missing_ok=True)
-        if sys.platform == "win32":  # refuses to rename what is open
-            os.close(self._descriptor)
-            self._descriptor = os.open(os.devnull, os.O_RDONLY)
-        complete.replace(self.target)
-        _sync_folder(self.target.parent)
-        if self._lines.is_parquet:
-            self._partial.unlink()
-
-    def _converted(self) -> Path:
-        converted = _hidden_beside(self.target, "converting")
-        try:
-            with open(self._partial, "rb") as file:
-                parquet.write(file, converted)
-            with open(converted, "rb+") as file:
-                self._take_mode(file.fileno())
-                os.fsync(file.fileno())
-        except BaseException:
-            converted.unlink(missing_ok=True)
-            raise
-        return converted
-
-    def _take_mode(self, descriptor: int) -> None:
-        """Lets nobody read the rows who may not read FILE."""
-        if self.target.exists() and hasattr(os, "fchmod"):
-            with contextlib.suppress(PermissionError):  # it belongs to somebody else
-                os.fchmod(descriptor, stat.S_IMODE(self.target.stat().st_mode))
-
-    def _leave(self) -> None:
-        if self._size > len(self._lines.header) or self._finished:
-            place = f"{self._partial}{' and beside it' if self._finished else ''}"
-            say(f"The rows so far are in {place}. Go on with --resume{' instead of --force' if self._force else ''}.")
-        else:
-            self._partial.unlink(missing_ok=True)
-            self._before.unlink(missing_ok=True)
+                row = lines.decode(line)
+            except Exception:  # a row of anything
+                raise DataError(f"{place} is no row of visiontool.\nRepair it, or start again with --force.") from None
+            if row.run != lines.run:
+                raise _other(place)
+            yield row, line
+            number, line = number + 1, file.readline(_LONGEST_LINE)
 
 
-def _hidden_beside(target: Path, ending: str) -> Path:
+def _other(place: object) -> UsageError:
+    return UsageError(
+        f"{place} was made with another model or other options (-k, --min-probability, --crop-mode ...).\n"
+        "Give those, or another name, or --force to start again."
+    )
+
+
+def _complete(partial: Path, target: Path, format_: Format) -> None:
+    if format_ != "parquet":
+        partial.replace(target)
+        return
+    from visiontool.cli import parquet
+
+    with open(partial, "rb") as lines, _replacing(target, _hidden(target, "new"), partial) as file:
+        parquet.write(lines, file)
+    partial.unlink()
+
+
+@contextlib.contextmanager
+def _replacing(path: Path, new: Path, like: Path) -> Iterator[BinaryIO]:
+    """Writes `new`, which becomes `path` when the block ends."""
+    try:
+        with open(new, "wb") as stream:
+            _take_mode(new, like)
+            yield stream
+        new.replace(path)
+    except BaseException:
+        new.unlink(missing_ok=True)
+        raise
+
+
+def _take_mode(path: Path, like: Path) -> None:
+    """Lets nobody read the rows who may not read `like`."""
+    with contextlib.suppress(OSError):  # it is not there, or the file system has no modes
+        shutil.copymode(like, path)
+
+
+def _hidden(target: Path, ending: str) -> Path:
     return target.with_name(f".{target.name}.visiontool-{ending}")
-
-
-def _sync_folder(folder: Path) -> None:
-    with contextlib.suppress(OSError):  # Windows; some file systems
-        descriptor = os.open(folder, os.O_RDONLY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)

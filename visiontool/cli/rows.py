@@ -1,4 +1,4 @@
-"""Results as rows of text: JSON, JSON lines, CSV. Rows of the latter two stand alone and can be read back."""
+"""Results as rows: JSON, JSON lines, CSV. Rows of the latter two stand alone and can be read back."""
 
 import base64
 import csv
@@ -6,28 +6,46 @@ import io
 import json
 import os
 from collections.abc import Sequence
-from typing import IO, Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
-from visiontool.cli.output import FinishedRow, Format, RowWriter
-from visiontool.cli.text import csv_cell, json_safe
+from visiontool.cli.text import csv_cell, json_text
 from visiontool.result import Result
 
 ROW_SCHEMA = 1
 
 
-class Lines(Protocol):
-    """A format of one line a row, in UTF-8."""
+class FinishedRow(NamedTuple):
+    """What a row that was read back says."""
+
+    path: str
+    ok: bool
+    run: str | None
+    """What it was made with, `Lines.run` of then."""
+    class_id: int | None
+    """The best class; None where there was an error."""
+    unknown: bool
+
+
+class Encoder(Protocol):
+    """A format of rows, in bytes."""
 
     header: bytes
-    """The first line of a file, or nothing."""
-    run: str | None
-    """What rows are made with, for those that may be read back: each row says so."""
-    is_parquet: bool
-    """Whether these lines become Parquet once all are there."""
+    """What comes before the first row."""
 
     def encode(self, result: Result) -> bytes:
-        """The line of a result."""
+        """A row."""
         ...
+
+    def footer(self) -> bytes:
+        """What comes after the last row."""
+        ...
+
+
+class Lines(Encoder, Protocol):
+    """A format of one line a row, in UTF-8."""
+
+    run: str | None
+    """What rows are made with, for those that may be read back: each row says so."""
 
     def decode(self, line: bytes) -> FinishedRow:
         """What a line says; ValueError, KeyError or the like where it is no such row."""
@@ -60,30 +78,25 @@ class JsonLines:
 
     header = b""
 
-    def __init__(self, run: str | None = None, *, is_parquet: bool = False) -> None:
+    def __init__(self, run: str | None = None) -> None:
         self.run = run
-        self.is_parquet = is_parquet
 
     def encode(self, result: Result) -> bytes:
-        return json_line(as_row(result, self.run))
+        return json_text(as_row(result, self.run)).encode() + b"\n"
+
+    def footer(self) -> bytes:
+        return b""
 
     def decode(self, line: bytes) -> FinishedRow:
         row = json.loads(line)
         ok = row["status"] == "ok"
-        path = os.fsdecode(base64.b64decode(row["path_b64"])) if "path_b64" in row else row["path"]
-        class_id = row["predictions"][0]["index"] if ok else None
+        path = os.fsdecode(base64.b64decode(row["path_b64"])) if "path_b64" in row else str(row["path"])
+        class_id = int(row["predictions"][0]["index"]) if ok else None
         return FinishedRow(path, ok, row.get("run"), class_id, bool(row.get("unknown")))
-
-
-def json_line(row: dict[str, Any]) -> bytes:
-    """A row as one line of JSON that steers no terminal."""
-    return json_safe(json.dumps(row, ensure_ascii=False)).encode() + b"\n"
 
 
 class Csv:
     """A header, then one line a result; the columns label_1, index_1, probability_1 are repeated `top_k` times."""
-
-    is_parquet = False
 
     def __init__(self, top_k: int, run: str | None = None) -> None:
         self.run = run
@@ -104,6 +117,9 @@ class Csv:
         cells += ["" if csv_cell(path) == path else base64.b64encode(os.fsencode(path)).decode("ascii")]
         cells += [self.run] if self.run is not None else []
         return _csv_line([csv_cell(cell) for cell in cells])
+
+    def footer(self) -> bytes:
+        return b""
 
     def decode(self, line: bytes) -> FinishedRow:
         (cells,) = csv.reader([line.decode()])
@@ -127,56 +143,17 @@ def _path_fields(path: str) -> dict[str, str]:
         return {"path": raw.decode("utf-8", "replace"), "path_b64": base64.b64encode(raw).decode("ascii")}
 
 
-class LinesWriter:
-    """Rows of a line format on a stream."""
-
-    def __init__(self, stream: IO[bytes], lines: Lines) -> None:
-        self._stream = stream
-        self._lines = lines
-        stream.write(lines.header)
-
-    def write(self, result: Result) -> None:
-        self._stream.write(self._lines.encode(result))
-
-    def close(self) -> None:
-        """Lines need no end."""
-
-
-class JsonWriter:
+class Json:
     """One JSON document: the row itself for a single picture, else an array of rows."""
 
-    def __init__(self, stream: IO[bytes], single: bool) -> None:
-        self._stream = stream
-        self._single = single
-        self._before = b"" if single else b"[\n"
+    def __init__(self, single: bool) -> None:
+        self.header = b"" if single else b"["
+        self._indent = 2 if single else None
+        self._between, self._end = (b"", b"\n") if single else (b"\n", b"\n]\n")
 
-    def write(self, result: Result) -> None:
-        text = json.dumps(as_row(result), ensure_ascii=False, indent=2 if self._single else None)
-        self._stream.write(self._before + json_safe(text).encode())
-        self._before = b",\n"
+    def encode(self, result: Result) -> bytes:
+        before, self._between = self._between, b",\n"
+        return before + json_text(as_row(result), indent=self._indent).encode()
 
-    def close(self) -> None:
-        nothing = b"" if self._single or self._before == b",\n" else self._before.rstrip()
-        self._stream.write(nothing + (b"\n" if self._single else b"\n]\n"))
-
-
-def make_lines(format_: Format, top_k: int, run: str | None = None) -> Lines:
-    """The lines of a format that has some: "csv", "jsonl", or "parquet", which is JSON lines until it is complete."""
-    return Csv(top_k, run) if format_ == "csv" else JsonLines(run, is_parquet=format_ == "parquet")
-
-
-def make_writer(format_: Format, stream: IO[bytes], *, single: bool, detailed: bool, top_k: int) -> RowWriter:
-    """The writer for a format.
-
-    Args:
-        single: the command names one picture, so JSON is one object.
-        detailed: a table shows every class of an answer, not only the best.
-        top_k: classes in an answer.
-    """
-    if format_ == "json":
-        return JsonWriter(stream, single)
-    if format_ == "table":
-        from visiontool.cli.table import TableWriter
-
-        return TableWriter(stream, detailed=detailed)
-    return LinesWriter(stream, make_lines(format_, top_k))
+    def footer(self) -> bytes:
+        return self._end

@@ -2,7 +2,6 @@
 
 import io
 import sys
-from typing import IO
 
 from rich.bar import Bar
 from rich.cells import cell_len
@@ -20,21 +19,22 @@ _PERCENT_WIDTH = 6
 _GAP = 2
 
 
-class TableWriter:
+class TableRows:
     """One block a picture when `detailed`, with every class of the answer; else one line a picture, with the best."""
 
-    def __init__(self, stream: IO[bytes], *, detailed: bool) -> None:
-        self._stream = stream
-        self._encoding = sys.stdout.encoding if stream.isatty() else "utf-8"
+    header = b""
+
+    def __init__(self, *, detailed: bool, on_terminal: bool) -> None:
+        self._encoding = sys.stdout.encoding if on_terminal else "utf-8"
         self._console = Console(
             file=io.StringIO(),
-            force_terminal=stream.isatty(),
+            force_terminal=on_terminal,
             highlight=False,
             width=columns(),  # rich itself would take COLUMNS=0
         )
         self._detailed = detailed
 
-    def write(self, result: Result) -> None:
+    def encode(self, result: Result) -> bytes:
         self._console.file = text = io.StringIO()
         path = printable(result.path or "")
         if result.error is not None:
@@ -45,10 +45,10 @@ class TableWriter:
             self._write_line(path, result)
         for note in result.notes:
             self._console.print(Text(f"  ({printable(note)})", style="dim"))
-        self._stream.write(text.getvalue().encode(self._encoding, "replace"))
+        return text.getvalue().encode(self._encoding, "replace")
 
-    def close(self) -> None:
-        """A table needs no end."""
+    def footer(self) -> bytes:
+        return b""
 
     def _write_block(self, path: str, result: Result) -> None:
         self._console.print(

@@ -1,6 +1,7 @@
 """Text for people: hostile text made safe to show, since names and labels can hold anything, and lines on stderr."""
 
 import contextlib
+import json
 import re
 import shutil
 
@@ -50,9 +51,10 @@ def counted(count: int, what: str) -> str:
     return f"{count:,} {what if count == 1 else f'{what}es' if what.endswith('s') else f'{what}s'}"
 
 
-def json_safe(document: str) -> str:
-    r"""A JSON document with unsafe characters written as \uXXXX, which JSON's readers turn back."""
-    return _UNSAFE.sub(lambda match: match[0] if match[0] == "\n" else f"\\u{ord(match[0]):04x}", document)
+def json_text(document: object, indent: int | None = None) -> str:
+    r"""A JSON document whose unsafe characters are written as \uXXXX, which JSON's readers turn back."""
+    text = json.dumps(document, ensure_ascii=False, indent=indent)
+    return _UNSAFE.sub(lambda match: match[0] if match[0] == "\n" else f"\\u{ord(match[0]):04x}", text)
 
 
 def csv_cell(text: str) -> str:

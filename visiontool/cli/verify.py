@@ -1,7 +1,5 @@
 """`visiontool verify`: whether a model answers as another does."""
 
-import gc
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -9,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from visiontool.cli import options
-from visiontool.cli.text import json_safe, say
+from visiontool.cli.text import json_text, say
 from visiontool.errors import UsageError
 
 if TYPE_CHECKING:
@@ -59,13 +57,11 @@ def verify(
         raise UsageError("--device is for both; leave it out, or --device-a and --device-b")
 
     from visiontool.cli.comparing import show_comparison
-    from visiontool.cli.progress import only_ours_on_stderr
+    from visiontool.cli.progress import Stages, only_ours_on_stderr
     from visiontool.cli.pulling import obtain
-    from visiontool.cli.stages import Stages
     from visiontool.verify import check, compare
     from visiontool.verify.pictures import pictures_for, run_of
 
-    gc.enable()  # off since the start (visiontool/__main__.py)
     paths = [Path(obtain(name, offline=offline, quiet=quiet) or "") for name in (a, b)]
     places = ((device_a or device, provider_a), (device_b or device, provider_b))
     models = _load(paths, places, options.description(said), quiet)
@@ -74,7 +70,7 @@ def verify(
     with only_ours_on_stderr(), Stages({"compare": "Comparing"}, shown=not quiet) as stages:
         comparison = compare(*models, pictures, progress=lambda done, total: stages.update("compare", done, total))
     if as_json:
-        click.echo(json_safe(json.dumps(comparison.to_json(), ensure_ascii=False, indent=1)))
+        click.echo(json_text(comparison.to_json(), indent=1))
     else:
         click.echo("\n".join(show_comparison(comparison)))
     check(*models, comparison)

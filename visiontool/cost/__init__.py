@@ -4,9 +4,20 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from visiontool.cost.layer import Layer
-
 __all__ = ["Cost", "Layer", "measure"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Layer:
+    """One line of the table; None where the graph does not tell."""
+
+    name: str  # the module's in torch where the graph still has it: "layer1.0.conv1"
+    kind: str  # "conv 5x5", "depthwise conv 3x3 stride 2", "max pool 3x3 stride 2", "linear", "matmul" ...
+    output_shape: tuple[int, ...] | None  # of one picture, as the graph has it: (C, H, W), (tokens, D), (D,)
+    params: int
+    macs: int | None
+    activations: int | None  # the numbers that it gives; 0 for a pool
+    receptive_field: int | None  # pixels, the longer side; None where each number depends on the whole picture
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -51,8 +62,7 @@ def measure(path: Path, *, size: tuple[int, int] | None = None) -> Cost:
     """
     # Here, because they bring onnx, and costs that were stored are shown without it.
     from visiontool.cost.layers import find_layers
-    from visiontool.cost.memory import peak_bytes
-    from visiontool.cost.network import read
+    from visiontool.cost.network import peak_bytes, read
     from visiontool.cost.receptive_field import Fields
 
     network = read(path, size)

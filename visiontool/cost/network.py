@@ -1,13 +1,14 @@
-"""The part of a graph that leads to the logits, with the shape of every value."""
+"""The part of a graph that leads to the logits, with the shape of every value, and the memory that these take."""
 
+from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import onnx
+from onnx import AttributeProto
 
 from visiontool import onnx_graph
-from visiontool.cost.attributes import integers
 from visiontool.cost.shapes import Shape, Shapes, constant_of
 from visiontool.errors import ModelError
 from visiontool.json_fields import shown
@@ -17,6 +18,8 @@ from visiontool.spec import MANIFEST_KEY, ModelSpec
 MAX_NODES = 50_000  # a few seconds; large classifiers have some 5,000
 _CHANNELS = (1, 3)
 _INPUTS_THAT_COUNT = {"Shape": 0, "Size": 0, "CastLike": 1}  # of the others only shape and type do
+
+_VIEWS = ("Reshape", "Flatten", "Squeeze", "Unsqueeze", "Identity", "Dropout")  # they take no memory
 
 # Each number of what these give depends on one number of each input.
 # fmt: off
@@ -95,6 +98,51 @@ def read(path: Path, size: tuple[int, int] | None) -> Network:
     return Network(nodes, sides[0] or 1, picture.name, spatial_axes, logits, varying, constants, shapes)
 
 
+def peak_bytes(network: Network) -> int | None:
+    """The most memory that the values between the layers take at once: the peak over all nodes of what is alive while
+    a node runs; None where a shape is not known.
+    """
+    end = len(network.nodes)
+    last_use = {name: number for number, node in enumerate(network.nodes) for name in network.varying_inputs(node)}
+    last_use[network.logits] = end
+    place = {network.picture: 0}  # value -> the buffer that it lies in
+    sizes = [network.shapes.size_bytes(network.picture)]
+    needed_until = [last_use.get(network.picture, 0)]  # for each buffer the last node that takes a value in it
+    made = defaultdict(list, {0: [0]})  # number of a node -> buffers that it makes
+    for number, node in enumerate(network.nodes):
+        inputs = network.varying_inputs(node)
+        for output in node.output:
+            if output not in network.varying:
+                continue
+            size = network.shapes.size_bytes(output)
+            until = last_use.get(output, number)
+            reused = None
+            if node.op_type in _VIEWS:
+                reused = place[inputs[0]]
+            elif node.op_type in ELEMENTWISE:
+                dying = (place[name] for name in inputs if needed_until[place[name]] == number)
+                reused = next((buffer for buffer in dying if sizes[buffer] == size), None)
+            if reused is None:
+                place[output] = len(sizes)
+                made[number].append(len(sizes))
+                sizes.append(size)
+                needed_until.append(until)
+            else:
+                place[output] = reused
+                needed_until[reused] = max(needed_until[reused], until)
+    if None in sizes:
+        return None
+    freed = defaultdict(list)
+    for buffer, number in enumerate(needed_until):
+        freed[number].append(buffer)
+    alive = peak = 0
+    for number in range(end):
+        alive += sum(sizes[buffer] or 0 for buffer in made[number])
+        peak = max(peak, alive)
+        alive -= sum(sizes[buffer] or 0 for buffer in freed[number])
+    return peak
+
+
 def _logits(graph: onnx.GraphProto, found: Scan) -> str:
     outputs: list[str] = [output.name for output in graph.output]
     if not outputs:
@@ -147,3 +195,19 @@ def _numbers_taken(node: onnx.NodeProto) -> Iterable[str]:
     if node.op_type in _INPUTS_THAT_COUNT:
         return list(node.input[: _INPUTS_THAT_COUNT[node.op_type]])
     return onnx_graph.values_used(node)
+
+
+def integers(node: onnx.NodeProto, name: str) -> tuple[int, ...] | None:
+    """An attribute that is a list of integers, or None where there is none of that name."""
+    for attribute in node.attribute:
+        if attribute.name == name and attribute.type == AttributeProto.INTS:
+            return tuple(attribute.ints)
+    return None
+
+
+def integer(node: onnx.NodeProto, name: str, default: int) -> int:
+    """An attribute that is an integer."""
+    for attribute in node.attribute:
+        if attribute.name == name and attribute.type == AttributeProto.INT:
+            return int(attribute.i)
+    return default

@@ -8,8 +8,7 @@ from typing import NamedTuple
 
 import onnx
 
-from visiontool.cost.attributes import integer, integers
-from visiontool.cost.network import ELEMENTWISE, Network
+from visiontool.cost.network import ELEMENTWISE, Network, integer, integers
 
 _MAX_PIXELS = 2**31  # a field or stride above it is no network's
 

@@ -23,10 +23,10 @@ from visiontool import cache, onnx_graph, runtime
 from visiontool.classifier import Classifier
 from visiontool.errors import ConversionError, GateError, ModelError, UsageError
 from visiontool.export import calibration, torch_check
-from visiontool.export.batch import fix_batch
 from visiontool.export.resize import embed_resize
 from visiontool.export.source import Source, find
 from visiontool.files import replacing
+from visiontool.onnx_graph import fix_batch
 from visiontool.precision import NEAR_ENOUGH, to_fp16, to_int8
 from visiontool.spec import ModelSpec, Precision
 from visiontool.store import FOLDER

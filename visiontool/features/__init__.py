@@ -1,24 +1,26 @@
 """Features: what the frozen backbone of a network gives for views of pictures, computed once.
 
-Whatever was computed is kept on disk by the content of the picture and the recipe of the view (`store`), so that a
-second run, another head, another split, other names of the files cost no run of the network.
+Whatever was computed is kept on disk by the content of the picture and the recipe of the view (`features.cache`), so
+that a second run, another head, another split, other names of the files cost no run of the network.
 """
 
+import hashlib
+import os
 from collections import defaultdict
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from functools import partial
+from itertools import chain
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from visiontool import cache
-from visiontool.errors import ModelError, UsageError
-from visiontool.features.contents import contents
-from visiontool.features.rows import LOOK, backbone_digest, key, look_from, look_to_bytes, vector_from, vector_to_bytes
-from visiontool.features.store import NOT_KEPT, Store
+from visiontool.errors import ModelError, PictureError, UsageError
+from visiontool.features.cache import NOT_KEPT, Store, backbone_digest, file, look_from, look_to_bytes
 from visiontool.images import DEFAULT_LIMITS, Limits
+from visiontool.images.reading import read
 from visiontool.look import Look
 from visiontool.pipeline import FEW, TIMEOUT_S, Opening, StageTimes, batches, cores, prepared, run_ahead
 from visiontool.prepare import Prepared, Recipe
@@ -28,6 +30,8 @@ if TYPE_CHECKING:
     from visiontool.classifier import Classifier
 
 _READ_AT_ONCE = 256  # pictures that are looked up together
+_HASHED_AT_ONCE = 64  # files for a thread at a time: handing over a single one takes as long as reading it
+_LOOK = "look"  # in place of a view's key
 
 
 class Features(NamedTuple):
@@ -80,20 +84,11 @@ def extract(
     classifier.check_finetunable()
     opening = Opening(workers or cores(), timeout)
     run = _Extraction(classifier, paths, views, limits, opening, progress or (lambda *_: None))
-    with _store(classifier, run.recipe) if use_cache else Store(None) as store:
+    with run.open_store() if use_cache else Store(None) as store:
         for places, indices in run.take_kept(store).items():
             run.compute(places, indices, classifier.batch_size(batch_size), store)
     run.copy_to_same()
     return Features(run.embeddings, run.looks, dict(sorted(run.errors.items())), run.computed, tuple(store.notes))
-
-
-def _store(classifier: "Classifier", recipe: Recipe) -> Store:
-    try:
-        return Store(cache.features_file(backbone_digest(classifier, recipe)))
-    except (ModelError, OSError) as error:  # no home folder; or the model file is gone
-        store = Store(None)
-        store.notes.append(f"{NOT_KEPT}: {error}")
-        return store
 
 
 class _Extraction:
@@ -120,12 +115,23 @@ class _Extraction:
         self._opening = opening
         self._progress = progress
         self._done = 0
+        self._backbone = b""
         progress(0, len(paths))
-        self._contents = contents(paths, limits, opening.workers)
+        self._contents = _contents(paths, limits, opening.workers)
         self._same = defaultdict[int, list[int]](list)  # index of the first with the same bytes -> all indices
         firsts: dict[bytes, int] = {}
         for index, content in enumerate(self._contents):
             self._same[index if content is None else firsts.setdefault(content.digest, index)].append(index)
+
+    def open_store(self) -> Store:
+        """Where what is computed is kept."""
+        try:
+            self._backbone = backbone_digest(self._classifier, self.recipe)
+            return Store(file())
+        except (ModelError, OSError) as error:  # no home folder; or the model file is gone
+            store = Store(None)
+            store.notes.append(f"{NOT_KEPT}: {error}")
+            return store
 
     def take_kept(self, store: Store) -> dict[tuple[int, ...], list[int]]:
         """Takes what is kept. Gives the pictures that lack something, by the places of the views that they lack."""
@@ -135,16 +141,16 @@ class _Extraction:
             wanted: dict[bytes, tuple[int, int | None]] = {}  # the key of what, and where it goes
             for index in indices:
                 if (content := self._contents[index]) is not None:
-                    wanted[key(content.digest, LOOK)] = index, None
-                    wanted |= {key(content.digest, name): (index, place) for place, name in enumerate(names)}
+                    wanted[self._key(content, _LOOK)] = index, None
+                    wanted |= {self._key(content, name): (index, place) for place, name in enumerate(names)}
             found = set()
-            for key_, value in store.read(list(wanted)):
-                index, place = wanted[key_]
+            for key, value in store.read(list(wanted)):
+                index, place = wanted[key]
                 found.add((index, place))
                 if place is None:
                     self.looks[index] = look_from(value)
                 else:
-                    self.embeddings[index, place] = vector_from(value)
+                    self.embeddings[index, place] = np.frombuffer(value, "<f4")
             for index in indices:
                 is_new = self.looks[index] is None
                 places = tuple(place for place in range(len(names)) if is_new or (index, place) not in found)
@@ -161,7 +167,7 @@ class _Extraction:
         opening = self._opening._replace(isolate=len(indices) > FEW)
         size, at_once = max(1, batch_size // len(places)), self._classifier.runs_at_once
         ahead = size * (1 + at_once) + opening.workers
-        items = prepared((self._paths[index] for index in indices), recipe, opening, ahead, passed=Prepared)
+        items = prepared((self._paths[index] for index in indices), recipe, opening, ahead)
         with closing(items):
             numbered = batches(zip(indices, items, strict=True), size)
             for batch, embedded in run_ahead(partial(self._embedded, batch_size), numbered, at_once, StageTimes()):
@@ -215,12 +221,52 @@ class _Extraction:
         if item.look is not None and content is not None and content.is_still_at(self._paths[index]):
             names = [self._views[place].key() for place in places]
             rows = [
-                (key(content.digest, name), vector_to_bytes(vector))
+                (self._key(content, name), vector.astype("<f4", copy=False).tobytes())
                 for name, vector in zip(names, vectors, strict=True)
             ]
-            store.add([*rows, (key(content.digest, LOOK), look_to_bytes(item.look))])
+            store.add([*rows, (self._key(content, _LOOK), look_to_bytes(item.look))])
 
     def _fail(self, index: int, error: str) -> None:
         self.errors[index] = error
         self.embeddings[index] = 0.0
         self.looks[index] = None
+
+    def _key(self, content: "_Content", what: str) -> bytes:
+        """The key of what is kept of a picture: the look, or the embedding of the view with that key."""
+        return hashlib.blake2b(self._backbone + content.digest + what.encode(), digest_size=16).digest()
+
+
+class _Content(NamedTuple):
+    """What a file held when it was read."""
+
+    digest: bytes
+    size: int
+    mtime_ns: int
+
+    @classmethod
+    def of(cls, path: str, limits: Limits) -> "_Content | None":
+        """The content of the file at `path`; None where `images.open_image` says what is wrong with it."""
+        try:
+            status = os.stat(path)
+            data = read(path, limits)
+        except (PictureError, OSError, ValueError, MemoryError):  # ValueError: a null byte in the path
+            return None
+        return cls(hashlib.blake2b(data, digest_size=32).digest(), status.st_size, status.st_mtime_ns)
+
+    def is_still_at(self, path: str) -> bool:
+        """Whether the file at `path` was not written meanwhile."""
+        try:
+            status = os.stat(path)
+        except OSError:
+            return False
+        return (status.st_size, status.st_mtime_ns) == (self.size, self.mtime_ns)
+
+
+def _contents(paths: Sequence[str], limits: Limits, threads: int) -> list[_Content | None]:
+    """The content of each file, as `_Content.of`."""
+    pool = ThreadPoolExecutor(threads, thread_name_prefix="visiontool-hash")
+    try:
+        some = pool.map(lambda batch: [_Content.of(path, limits) for path in batch], batches(paths, _HASHED_AT_ONCE))
+        return list(chain.from_iterable(some))
+    finally:
+        pool.shutdown(cancel_futures=True)

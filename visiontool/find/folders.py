@@ -59,18 +59,17 @@ def walk(
     Args:
         exclude: The real path of a folder that is not walked into.
     """
-    from visiontool.seen import Seen  # brings hashlib, for which one picture need not wait
-
-    walked = Seen()
+    walked = set[str]()
     folders, linked = [top], deque[str]()
     while folders or linked:
         path = folders.pop() if folders else linked.popleft()
         real = real_path(path)
         if exclude is not None and is_inside(real, exclude):
             continue
-        if not walked.add(os.fsencode(real)):
+        if real in walked:
             on_pass("repeated", path)
             continue
+        walked.add(real)
         names: list[str] = []
         links, inside, linked_inside = set[str](), [], []
         try:

@@ -15,7 +15,7 @@ from visiontool.finetune.settings import Settings
 from visiontool.images import Limits
 from visiontool.look import Look
 from visiontool.pipeline import Opening, cores, prepared
-from visiontool.prepare import Prepared, Recipe
+from visiontool.prepare import Recipe
 from visiontool.preprocess import share_kept
 
 _VIEW_S = 5.0  # for each further view of it: of a picture 1,000 times as wide as high one takes as long
@@ -71,7 +71,7 @@ def unreadable(data: Dataset, means: Means, progress: Progress) -> dict[str, str
     recipe = Recipe.of(means.classifier.spec, means.limits)
     errors = {}
     paths = [sample.path for sample in data.samples]
-    opened = prepared(paths, recipe, opening, 2 * opening.workers, passed=Prepared)
+    opened = prepared(paths, recipe, opening, 2 * opening.workers)
     for number, (sample, picture) in enumerate(zip(data.samples, opened, strict=True), 1):
         if picture.error is not None:
             errors[sample.name] = picture.error

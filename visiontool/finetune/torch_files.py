@@ -1,17 +1,17 @@
 """The files of a run for timm, config.json and model.safetensors, made from those of the model that it began with.
 
-Only the last layer differs, so torch is not needed: a safetensors file is a list of its tensors and the numbers behind.
+Only the last layer differs, so torch is not needed.
 """
 
 import json
-import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-from safetensors import SafetensorError, safe_open
+from safetensors import SafetensorError
+from safetensors.numpy import load_file, save
 
 from visiontool.classifier import Classifier
 from visiontool.spec import ModelSpec
@@ -65,30 +65,35 @@ def write(source: Path, folder: Path, spec: ModelSpec, weight: NDArray[np.float3
     before = source.parent
     try:
         config = json.loads((before / CONFIG).read_bytes())
-        head = _find_head(source, config, weight.shape[1])
+        tensors = load_file(before / WEIGHTS)
+        head = _find_head(source, config, tensors, weight.shape[1])
         if head is None:
             return False
         config = _config(config, head, spec)
     except (OSError, SafetensorError, ValueError, KeyError, TypeError, AttributeError):  # not as timm writes them
         return False
-    parts = {"weight": weight.reshape(weight.shape + (1,) * (head.axes - 2)), "bias": bias}
-    old = {f"{layer}.{part}" for layer in head.old for part in parts}
-    new = {f"{layer}.{part}": values for layer in head.new for part, values in parts.items()}
-    _write_weights(before / WEIGHTS, folder / WEIGHTS, old, new)
+    weight = np.ascontiguousarray(weight.reshape(weight.shape + (1,) * (head.axes - 2)), np.float32)
+    parts = {"weight": weight, "bias": np.ascontiguousarray(bias, np.float32)}  # in order: save takes memory as it is
+    for layer in head.old:
+        for part in parts:
+            del tensors[f"{layer}.{part}"]
+    tensors |= {f"{layer}.{part}": values for layer in head.new for part, values in parts.items()}
+    (folder / WEIGHTS).write_bytes(save(tensors, {"format": "pt"}))  # save_file has no OSError for a full disk
     (folder / CONFIG).write_text(json.dumps(config, indent=1) + "\n", encoding="utf-8")
     return True
 
 
-def _find_head(source: Path, config: Mapping[str, Any], width: int) -> _Head | None:
+def _find_head(
+    source: Path, config: Mapping[str, Any], tensors: Mapping[str, NDArray[Any]], width: int
+) -> _Head | None:
     """Where the head for embeddings of `width` goes; None where the network has no place for it."""
     architecture, layers = config["architecture"], config["pretrained_cfg"]["classifier"]
     model_args = dict(config.get("model_args") or {})
     layers = [layers] if isinstance(layers, str) else list(layers)
-    with safe_open(source.parent / WEIGHTS, "numpy") as tensors:
-        weight, bias = (
-            np.mean([tensors.get_tensor(f"{layer}.{part}") for layer in layers], axis=0, dtype=np.float32)
-            for part in ("weight", "bias")
-        )
+    weight, bias = (
+        np.mean([tensors[f"{layer}.{part}"] for layer in layers], axis=0, dtype=np.float32)
+        for part in ("weight", "bias")
+    )
     if weight.shape[1:] != (width,) + (1,) * (weight.ndim - 2):
         return None
     if architecture in _LINEAR_LAYERS and not model_args.get("linear_head"):
@@ -141,39 +146,3 @@ def _config(before: Mapping[str, Any], head: _Head, spec: ModelSpec) -> dict[str
         config["label_names"] = spec.label_ids
         config["label_descriptions"] = dict(zip(spec.label_ids, spec.labels, strict=True))
     return config
-
-
-def _write_weights(source: Path, target: Path, old: set[str], new: Mapping[str, NDArray[np.float32]]) -> None:
-    """Copies a safetensors file without the tensors `old` and with those of `new`, as float32.
-
-    Source: the format is described in the README of huggingface/safetensors: the length of the header (8 bytes), the
-        header (JSON), the numbers of one tensor behind those of the other.
-    """
-    raw = np.memmap(source, np.uint8, "r")  # a big network need not fit into memory
-    begin = 8 + int.from_bytes(raw[:8].tobytes(), "little")
-    tensors: dict[str, tuple[str, list[int], NDArray[np.uint8]]] = {}
-    for name, facts in json.loads(raw[8:begin].tobytes()).items():
-        if name != "__metadata__" and name not in old:
-            first, last = facts["data_offsets"]
-            tensors[name] = facts["dtype"], facts["shape"], raw[begin + first : begin + last]
-    for name, values in new.items():
-        tensors[name] = "F32", list(values.shape), np.ascontiguousarray(values, "<f4").reshape(-1).view(np.uint8)
-
-    def bytes_of_one(name: str) -> int:
-        _, shape, data = tensors[name]
-        return data.size // max(1, math.prod(shape))
-
-    header: dict[str, Any] = {"__metadata__": {"format": "pt"}}
-    end = 0
-    # Wide numbers come first, so that each tensor begins at a multiple of the width of its numbers, as torch wants it.
-    order = sorted(tensors, key=lambda name: (-bytes_of_one(name), name))
-    for name in order:
-        dtype, shape, data = tensors[name]
-        header[name] = {"dtype": dtype, "shape": shape, "data_offsets": [end, end + data.size]}
-        end += data.size
-    text = json.dumps(header, separators=(",", ":")).encode()
-    text += b" " * (-len(text) % 8)
-    with open(target, "wb") as file:
-        file.write(len(text).to_bytes(8, "little") + text)
-        for name in order:
-            file.write(tensors[name][2].data)

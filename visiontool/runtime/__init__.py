@@ -22,7 +22,7 @@ from visiontool.onnx_scan import Scan, scan
 from visiontool.spec import Port
 
 if TYPE_CHECKING:
-    from visiontool.runtime.gpu import Bound, GpuOptions
+    from visiontool.runtime.gpu import Bound
 
 _redirecting = threading.RLock()
 
@@ -71,7 +71,7 @@ def open_model(
     device: str = "auto",
     provider: str | None = None,
     threads: int = 0,
-    gpu: "GpuOptions | None" = None,
+    engine_batch: int | None = None,
 ) -> OpenModel:
     """Scans the model file at `path` and opens a session for it.
 
@@ -79,9 +79,8 @@ def open_model(
         device: "cpu", "cuda" or "cuda:N" (that or an error), or "auto": a GPU where one works, else the CPU.
         provider: "cpu", "cuda", "tensorrt" or another that the installed onnxruntime has (`providers.built_in`): that
             or an error. None takes what suits the device.
-        threads: of one run on the CPU; 0 leaves it to onnxruntime (all physical cores). 1 says that many pictures are
-            to come, for which a GPU first searches for its fastest kernels.
-        gpu: how a GPU is used; None for what docs/gpu.md says.
+        threads: of one run on the CPU; 0 leaves it to onnxruntime (all physical cores).
+        engine_batch: the most pictures in a run that TensorRT builds its engine for; None for `gpu.usual_batch`.
 
     Raises:
         DeviceError: the device or provider cannot be used; the message names what is missing.
@@ -97,7 +96,7 @@ def open_model(
         from visiontool.runtime.providers import open_on
 
         try:
-            return open_on(path, found, provider or "cuda", device, gpu, many=threads == 1)
+            return open_on(path, found, provider or "cuda", device, engine_batch)
         except DeviceError as error:
             opened = _on_cpu(path, found, threads)  # raises where the file is at fault, and not the device
             if provider is None and device == "auto":

@@ -29,7 +29,6 @@ from visiontool.runtime import (
     ports,
     stdout_is_stderr,
 )
-from visiontool.runtime.gpu import GpuOptions
 
 _SUFFIX = "ExecutionProvider"
 _RENAMED = {"DmlExecutionProvider": "directml", "NvTensorRTRTXExecutionProvider": "tensorrt-rtx"}
@@ -88,20 +87,17 @@ def why_not(provider: str, number: int = 0) -> str | None:
     return None
 
 
-def open_on(
-    path: Path, found: Scan, provider: str, device: str, options: GpuOptions | None, *, many: bool
-) -> OpenModel:
+def open_on(path: Path, found: Scan, provider: str, device: str, engine_batch: int | None) -> OpenModel:
     """A model file that was scanned, opened on another provider than the CPU.
 
     Args:
         device: "cuda:N", or "cuda" or "auto" for the first GPU.
-        many: whether it is worth a search for the fastest kernels.
+        engine_batch: of `open_model`.
 
     Raises:
         DeviceError: that is not possible, or none of the network's nodes would run there.
         ConversionError: TensorRT's engines cannot be kept.
-        ModelError: a CUDA graph was asked for, and the network takes pictures of any size.
-        UsageError: options out of range.
+        UsageError: `engine_batch` is below 1.
     """
     number = int(device.partition(":")[2] or 0)
     asked = f"device {device!r}" if provider == "cuda" and device != "auto" else f"provider {provider!r}"
@@ -110,22 +106,20 @@ def open_on(
     if (reason := why_not(provider, number)) is not None:
         raise DeviceError(refusal.format(reason))
     full, on_gpu = built_in()[provider], provider in ON_GPUS
-    options = options or GpuOptions()
-    chain = gpu.chain(provider, number, path, found, options, many=many) if on_gpu else [(full, {})]
+    chain = gpu.chain(provider, number, path, engine_batch) if on_gpu else [(full, {})]
     try:
-        sessions = [
-            # More threads than one gain nothing where the nodes run elsewhere (onnxruntime#20494).
-            create_session(path, [*chain, "CPUExecutionProvider"], threads=1, record=True)
-            for _ in range(options.sessions if on_gpu else 1)
-        ]
+        # More threads than one gain nothing where the nodes run elsewhere (onnxruntime#20494).
+        session = create_session(path, [*chain, "CPUExecutionProvider"], threads=1, record=True)
     except ModelError as error:
         raise DeviceError(refusal.format(first_line(error))) from None
-    if sessions[0].get_providers()[0] != full:  # onnxruntime falls back to the CPU in silence
+    if session.get_providers()[0] != full:  # onnxruntime falls back to the CPU in silence
         raise DeviceError(refusal.format("onnxruntime could not start on it (the lines above say why)"))
-    inputs, outputs = ports(sessions[0])
-    where = f"cuda:{number}" if on_gpu else provider
-    bound = gpu.bind(provider, sessions, inputs, outputs, where, options) if on_gpu else None
-    opened = OpenModel(path, found, sessions[0], inputs, outputs, where, provider, bound)
+    inputs, outputs = ports(session)
+    where, bound = f"cuda:{number}" if on_gpu else provider, None
+    if on_gpu and len(inputs) == 1 and gpu.has_one_size(inputs[0]):
+        most = gpu.most_in_a_run(inputs[0], engine_batch) if provider == "tensorrt" else None
+        bound = gpu.Bound(session, inputs[0], outputs, where, most)
+    opened = OpenModel(path, found, session, inputs, outputs, where, provider, bound)
     if not assignment(opened).get(provider):
         raise DeviceError(refusal.format("it runs none of the nodes of this network"))
     return opened

@@ -11,7 +11,7 @@ from visiontool.alike import batches_for, padded, relative_l2
 from visiontool.classifier import DEFAULT_BATCH_SIZE, Classifier
 from visiontool.images import Limits
 from visiontool.pipeline import FEW, Opening, cores, prepared
-from visiontool.prepare import Prepared, Recipe
+from visiontool.prepare import Recipe
 
 Pixels = NDArray[np.uint8]
 Floats = NDArray[np.float32]
@@ -50,7 +50,7 @@ def pairs(a: Classifier, b: Classifier, paths: Sequence[str], limits: Limits, ti
         del recipes[1]
     opening = Opening(cores(), timeout, isolate=len(paths) > FEW)
     ahead = 2 * at_once(a, b) + opening.workers
-    streams = [prepared(paths, recipe, opening, ahead, passed=Prepared) for recipe in recipes]
+    streams = [prepared(paths, recipe, opening, ahead) for recipe in recipes]
     try:
         for place, (path, *both) in enumerate(zip(paths, *streams, strict=True)):
             errors = [item.error for item in both if item.error is not None]

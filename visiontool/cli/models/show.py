@@ -12,7 +12,7 @@ import click
 
 from visiontool.cli import options
 from visiontool.cli.models.listing import entry_of, facts_of, facts_of_spec
-from visiontool.cli.text import columns, json_safe, printable, say
+from visiontool.cli.text import columns, json_text, printable, say
 from visiontool.errors import ModelError, UsageError
 
 if TYPE_CHECKING:
@@ -57,7 +57,7 @@ def show(model: str, layers: bool, snippet: bool, as_json: bool) -> int:
         if (params := _params(shown)) is not None and params > shown.cost.params:
             say(f"The network has {params:,} parameters: batch normalization is a part of the convolutions here.")
     elif as_json:
-        click.echo(json_safe(json.dumps(_json(shown), indent=1, ensure_ascii=False)))
+        click.echo(json_text(_json(shown), indent=1))
     else:
         click.echo("\n".join(_lines(shown)))
     for remark in shown.remarks:
