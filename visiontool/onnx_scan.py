@@ -19,7 +19,9 @@ from visiontool.json_fields import shown
 MAX_FILE_BYTES = 2**31 - 1  # protobuf's own limit
 MAX_FIELDS = 2_000_000  # a second or two, and some 100 MB; large networks have some 100,000
 
-_VARINT, _FIXED64, _BYTES, _FIXED32 = 0, 1, 2, 5
+_VARINT, _BYTES = 0, 2
+_BEGIN_WITH_NUMBER = (_VARINT, _BYTES)
+_FIXED_BYTES = {1: 8, 5: 4}
 
 # Where tensors and nodes can hide: message -> field number -> message inside.
 _INSIDE: dict[str, dict[int, str]] = {
@@ -134,15 +136,15 @@ class _Protobuf:
                 key, position = self._varint(position - 1, end)
             number, wire = key >> 3, key & 7
             value: int | _Place
-            if wire in (_BYTES, _VARINT):
+            if wire in _BEGIN_WITH_NUMBER:
                 value = data[position] if position < end else 0x80
                 position += 1
                 if value > 0x7F:
                     value, position = self._varint(position - 1, end)
                 if wire == _BYTES:
                     value = (position, position := position + value)
-            elif wire in (_FIXED64, _FIXED32):
-                value = (position, position := position + (8 if wire == _FIXED64 else 4))
+            elif wire in _FIXED_BYTES:
+                value = (position, position := position + _FIXED_BYTES[wire])
             else:
                 raise _MalformedError(f"wire type {wire}")
             if not 0 < number < 2**29:  # protobuf's parser drops bits above, and so would see another field
