@@ -186,6 +186,7 @@ def checked(name: str) -> list[object]:
     from random_weights import random_weights
 
     from visiontool import Classifier, catalog, cost
+    from visiontool.alike import relative_l2
     from visiontool.cost.stored import store
     from visiontool.find import find_images
     from visiontool.spec import InputSpec, ModelSpec
@@ -211,7 +212,7 @@ def checked(name: str) -> list[object]:
         spec = convert(model, spec, path, pictures, batches=(1, 3))
         expected = parity.answers(InContract(model, spec.input), spec.input, pixels)["logits"]
         classifier = Classifier.load(path, device="cpu")
-        relative = [parity.relative_l2(classifier.run(pixels[:n], "logits"), expected[:n]) for n in (1, 3)]
+        relative = [relative_l2(expected[:n], classifier.run(pixels[:n], "logits")) for n in (1, 3)]
         measured = cost.measure(path)
     store(name, measured)
     spread = float(np.linalg.norm(expected[0] - expected[1]) / np.linalg.norm(expected[0]))

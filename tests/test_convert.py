@@ -24,6 +24,7 @@ torch = pytest.importorskip("torch")
 from random_weights import random_weights  # noqa: E402
 
 from visiontool import Classifier, ConversionError, InputSpec, ModelSpec  # noqa: E402
+from visiontool.alike import batches_for  # noqa: E402
 from visiontool.find import find_images  # noqa: E402
 from visiontool.onnx_scan import scan  # noqa: E402
 from visiontool.spec import MANIFEST_KEY  # noqa: E402
@@ -221,9 +222,9 @@ def test_labels_that_are_not_as_many_as_logits_are_told(network, tmp_path):
 
 
 def test_the_batches_that_are_compared_are_fewer_where_pictures_are_large():
-    assert parity.batches_for((224, 224)) == parity.batches_for((299, 299)) == (1, 2, 7, 32)
-    assert parity.batches_for((600, 600)) == (1, 2, 7)
-    assert parity.batches_for((2000, 2000)) == (1, 2)
+    assert batches_for((224, 224)) == batches_for((299, 299)) == (1, 2, 7, 32)
+    assert batches_for((600, 600)) == (1, 2, 7)
+    assert batches_for((2000, 2000)) == (1, 2)
 
 
 def test_what_is_missing_from_a_folder_is_named(tmp_path):

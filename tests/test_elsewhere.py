@@ -47,18 +47,6 @@ def test_readers_of_names_see_the_labels(name):
     assert metadata["task"] == "classify"
 
 
-@pytest.mark.parametrize("name", MODELS)
-def test_windows_ml_is_told_what_the_input_is(name):
-    """Its keys are about the inputs that are denoted as images; the values are those of ONNX's MetadataProps.md."""
-    model = onnx.load(MODELS[name])
-    assert [value.type.denotation for value in model.graph.input] == ["IMAGE"]
-    assert {entry.key: entry.value for entry in model.metadata_props if entry.key.startswith("Image.")} == {
-        "Image.BitmapPixelFormat": "Rgb8",
-        "Image.ColorSpaceGamma": "SRGB",
-        "Image.NominalPixelRange": "NominalRange_0_255",
-    }
-
-
 def commands_of_page(word):
     """The lines of the page's shell block in which `word` stands."""
     found = re.findall(r"^```sh\n(.*?)^```", PAGE_TEXT, re.DOTALL | re.MULTILINE)

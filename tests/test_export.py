@@ -50,14 +50,6 @@ def test_a_built_in_model_becomes_a_file_of_its_own(run, at_home):
     assert manifest(at_home / "lenet5.onnx")["parity"]["verified"] == "yes"
 
 
-def test_a_file_that_is_there_is_not_replaced(run, at_home):
-    (at_home / "lenet5.onnx").write_text("mine")
-    ran = run("export", "lenet5")
-    assert ran.code == 2
-    assert "lenet5.onnx exists; --force replaces it" in ran.err
-    assert (at_home / "lenet5.onnx").read_text() == "mine"
-
-
 @pytest.mark.parametrize(("precision", "share"), [("fp16", 0.6), ("int8", 0.4)])
 def test_a_reduced_precision_is_smaller_and_answers_alike(run, at_home, precision, share):
     calibrated = ("--calibration", DIGITS) if precision == "int8" else ()
@@ -71,20 +63,6 @@ def test_a_reduced_precision_is_smaller_and_answers_alike(run, at_home, precisio
     assert all(entry["precision"] == "fp32" for entry in spec.accuracy)  # it was not measured with this file
     ran = run("export", file, "--precision", "int8" if precision == "fp16" else "fp16", "--calibration", DIGITS)
     assert ran.code == 2
-
-
-def test_int8_wants_pictures(run, at_home):
-    ran = run("export", "lenet5", "--precision", "int8")
-    assert ran.code == 2
-    assert "--calibration FOLDER" in ran.err
-    assert list(at_home.iterdir()) == []
-
-
-def test_what_was_not_compared_says_so(run, at_home):
-    ran = run("export", "lenet5", "--no-verify", "--json")
-    assert ran.code == 0
-    assert json.loads(ran.out)["comparison"] is None
-    assert manifest(at_home / "lenet5.onnx")["parity"]["verified"] == "no: --no-verify"
 
 
 def _other_labels(model, spec):
@@ -177,16 +155,26 @@ def test_a_full_disk_leaves_the_file_that_was_there(run, at_home):
         (["lenet5", "-m", "lenet5"], 2, "leave one out"),
         (["nothing.onnx"], 4, "nothing.onnx"),
         (["lenet5", "--calibration", "x"], 2, "int8"),
+        (["lenet5", "--precision", "int8"], 2, "--calibration FOLDER"),
         (["lenet5", "--no-verify", "--verify-on", "x"], 2, "contradict"),
         (["lenet5", "--verify-on", "nowhere"], 3, "nowhere"),
         (["lenet5", "--static-batch", "0"], 2, "static-batch"),
+        (["lenet5", "-o", "mine.onnx"], 2, "mine.onnx exists; --force replaces it"),
     ],
 )
 def test_what_cannot_be_meant_is_told(run, at_home, arguments, code, words):
+    (at_home / "mine.onnx").write_text("mine")
     ran = run("export", *arguments)
     assert ran.code == code, ran.err
     assert words in ran.err
-    assert list(at_home.iterdir()) == []
+    assert [path.name for path in at_home.iterdir()] == ["mine.onnx"]
+    assert (at_home / "mine.onnx").read_text() == "mine"
+
+
+def test_what_was_not_compared_says_so(run, at_home):
+    ran = run("export", "lenet5", "--no-verify", "--json")
+    assert (ran.code, json.loads(ran.out)["comparison"]) == (0, None)
+    assert manifest(at_home / "lenet5.onnx")["parity"]["verified"] == "no: --no-verify"
 
 
 def test_notes_of_the_exporter_are_not_in_the_file(at_home):

@@ -21,7 +21,6 @@ from visiontool.export.resize import embed_resize
 from visiontool.features import extract
 from visiontool.images import Limits, open_image
 from visiontool.onnx_graph import fix_batch
-from visiontool.onnx_scan import scan
 from visiontool.snippet import snippet
 from visiontool.spec import InputSpec, ModelSpec
 
@@ -240,15 +239,10 @@ def test_a_fixed_batch_is_filled_up(make_color_model, tmp_path):
 
 
 def test_the_graph_says_that_it_takes_any_size(any_size):
-    graph = onnx.load(any_size).graph
-    assert [axis.dim_param or axis.dim_value for axis in graph.input[0].type.tensor_type.shape.dim] == [
-        "N",
-        "height",
-        "width",
-        3,
-    ]
+    axes = onnx.load(any_size).graph.input[0].type.tensor_type.shape.dim
+    assert [axis.dim_param or axis.dim_value for axis in axes] == ["N", "height", "width", 3]
     onnx.checker.check_model(any_size, full_check=True)
-    assert json.loads(scan(any_size).metadata["visiontool.manifest"])["preprocessing"]["resize"] == "graph"
+    assert Classifier.load(any_size).spec.resize == "graph"
 
 
 def test_a_manifest_and_a_graph_that_contradict_each_other_are_refused(tmp_path, make_color_model):
@@ -350,18 +344,14 @@ def test_show_knows_what_it_costs(tmp_path, run):
     assert "a part of the graph" in shown
 
 
-def test_another_crop_mode_is_refused(any_size, run, tmp_path):
-    save_color_pictures(tmp_path / "data", 1)
+def test_what_a_file_that_resizes_cannot_do_is_told(any_size, run, tmp_path):
+    for label in "ab":
+        save_color_pictures(tmp_path / "data" / label, 3)
     ran = run("predict", tmp_path / "data", "-m", any_size, "--crop-mode", "border")
     assert ran.code == 2
     assert "resizes pictures itself, with crop mode center" in ran.err
     assert "-m colors --crop-mode border" in ran.err
     assert Classifier.load(any_size, crop_mode="center").spec.crop_mode == "center"
-
-
-def test_it_cannot_be_finetuned(any_size, run, tmp_path):
-    save_color_pictures(tmp_path / "data" / "a", 3)
-    save_color_pictures(tmp_path / "data" / "b", 3)
     ran = run("finetune", tmp_path / "data", "-m", any_size, "-o", tmp_path / "run")
     assert ran.code == 4
     assert "resizes pictures itself (export --embed-resize), so it cannot be finetuned" in ran.err

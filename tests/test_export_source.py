@@ -81,20 +81,21 @@ def test_a_run_is_known_as_one(named):
     assert (found.run, found.spec.name, found.said) == (Path("runs/a"), "a", "")
 
 
-def test_a_built_in_network_by_its_name():
-    found = find("lenet5")
-    assert found.spec == Classifier.load("lenet5").spec
-    assert found.model == onnx.load(ROOT / "weights" / "lenet5" / "model.onnx")
-
-
-def test_weights_want_the_name_of_their_network():
+@pytest.mark.parametrize(
+    ("model", "said", "kind", "words"),
+    [
+        ("w.safetensors", {}, UsageError, "w.safetensors: weights of torch.*\nAdd --architecture NAME"),
+        ("lenet5", {"architecture": "vgg16"}, UsageError, "goes with a file of weights.*; lenet5 is none"),
+        (None, {"architecture": "vgg16"}, UsageError, "goes with a file of weights: name that as MODEL"),
+        ("resnet5O", {}, ModelError, "no model is called 'resnet5O'"),
+        ("gone.onnx", {}, ModelError, "there is no such file"),
+        ("lenet5", {"description": Description(mean=(0.0,))}, UsageError, "says this of itself; leave out --mean"),
+    ],
+)
+def test_what_cannot_be_found_is_refused(model, said, kind, words):
     shutil.copy(ROOT / "weights" / "lenet5" / "model.safetensors", "w.safetensors")
-    with pytest.raises(UsageError, match="w.safetensors: weights of torch.*\nAdd --architecture NAME"):
-        find("w.safetensors")
-    with pytest.raises(UsageError, match="--architecture vgg16 goes with a file of weights.*; lenet5 is none"):
-        find("lenet5", architecture="vgg16")
-    with pytest.raises(UsageError, match="--architecture vgg16 goes with a file of weights: name that as MODEL"):
-        find(None, architecture="vgg16")
+    with pytest.raises(kind, match=words):
+        find(model, **said)
 
 
 @pytest.mark.parametrize("offline", [True, False])
@@ -148,13 +149,6 @@ def test_a_file_of_weights_is_converted(shared):
     assert found.spec.weights["source"] == f"file {file.name}"
     (result,) = Classifier.load(found.path).predict([ROOT / "samples" / "school_bus.jpg"])
     assert result.predictions[0].label == "school bus"
-
-
-def test_a_model_that_does_not_exist():
-    with pytest.raises(ModelError, match="no model is called 'resnet5O'"):
-        find("resnet5O")
-    with pytest.raises(ModelError, match="there is no such file"):
-        find("gone.onnx")
 
 
 def test_nothing_of_torch_is_needed_for_an_onnx_file(color_model):
@@ -220,11 +214,6 @@ def test_a_quantized_file_is_known_by_its_operators(tmp_path):
         model.graph.node.insert(0, helper.make_node(operator, [value, "scale", "zero"], [result]))
     onnx.save(model, file)
     assert find(str(file), description=Description(mean=(0.0,), std=(1.0,))).spec.precision == "int8"
-
-
-def test_what_a_file_says_itself_is_not_said_again(color_model):
-    with pytest.raises(UsageError, match="says this of itself; leave out --mean"):
-        find(str(color_model), description=Description(mean=(0.0,)))
 
 
 # Tensors in other files

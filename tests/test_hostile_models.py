@@ -14,7 +14,6 @@ import onnx
 import pytest
 from conftest import COLOR_SPEC, Ran, color_graph, save_model, save_picture
 from onnx import TensorProto, helper
-from PIL import Image
 
 from visiontool.spec import MANIFEST_KEY
 
@@ -52,18 +51,6 @@ def with_external_data(folder: Path) -> Path:
     onnx.save(model, path, save_as_external_data=True, location="weights.bin", size_threshold=0)
     assert (folder / "weights.bin").is_file()
     return path
-
-
-def as_picture(folder: Path) -> Path:
-    path = folder / "model.onnx"
-    Image.new("RGB", (8, 8)).save(path, format="png")
-    return path
-
-
-def with_unknown_operator() -> onnx.ModelProto:
-    model = color_graph()
-    model.graph.node[-1].op_type = "DoesNotExist"
-    return model
 
 
 def with_operator_of_another_library() -> onnx.ModelProto:
@@ -109,37 +96,23 @@ GOOD = COLOR_SPEC.to_json()
 HOSTILE: dict[str, tuple[Build, str]] = {
     "external data": (with_external_data, "is kept in another file (external data)"),
     "empty": (with_bytes(b""), "the file is empty"),
-    "zeros": (with_bytes(b"\0" * 64), "not an ONNX file, or a damaged one"),
     "noise": (with_bytes(np.random.default_rng(0).bytes(4096)), "not an ONNX file, or a damaged one"),
-    "picture": (as_picture, "not an ONNX file, or a damaged one"),
     "text": (with_bytes(b"<!DOCTYPE html><html>404 Not Found</html>"), "not an ONNX file, or a damaged one"),
-    "cut": (with_bytes(color_graph().SerializeToString()[:-9]), "not an ONNX file, or a damaged one"),
     "no manifest": (with_bytes(color_graph().SerializeToString()), "comes from another tool"),
-    "manifest of nothing": (file_with(""), "the manifest is not valid JSON"),
-    "manifest of another kind": (file_with("[1]"), "the manifest must be a JSON object"),
     "manifest nested deep": (file_with("[" * 50_000), "nested too deep"),
-    "manifest with NaN": (file_with(GOOD.replace("1.0}", "NaN}")), "NaN is not allowed"),
     "manifest of the future": (file_with(GOOD.replace('"schema": 1', '"schema": 2')), "update visiontool"),
     "label twice": (with_spec(labels=("a", "a", "b")), "'labels' holds 'a' more than once"),
-    "label too few": (with_spec(labels=("a", "b")), "the manifest has 2 labels, the graph gives 3 logits"),
-    "label not text": (file_with(GOOD.replace('"red"', "7")), "'labels[0]' must be text"),
     "label with half a character": (file_with(GOOD.replace('"red"', r'"\udcff"')), "'labels[0]' must be text"),
     "label with escapes twice": (
         with_spec(labels=("\x1b[2J\n", "\x1b[2J\n", "c")),
         r"holds '\x1b[2J\n' more than once",
     ),
-    "size of a lie": (with_spec(input=replace(COLOR_SPEC.input, size=(9, 9))), "the manifest says [N, 9, 9, 3]"),
     "size of a bomb": (with_spec(input=replace(COLOR_SPEC.input, size=(10**6, 10**6))), "'input.size' must be"),
-    "scale of 255": (with_spec(input=replace(COLOR_SPEC.input, mean=(123.0,))), "'input.mean' must be"),
-    "output not there": (with_spec(logits="scores"), "logits output 'scores' is not in the graph"),
     "embedding not there": (with_spec(embedding="\x1b[2J"), r"embedding output '\x1b[2J' is not in the graph"),
-    "unknown operator": (file_with(GOOD, with_unknown_operator), "onnxruntime cannot open it: "),
     "foreign operator": (file_with(GOOD, with_operator_of_another_library), "onnxruntime cannot open it: "),
     "strange names": (file_with(GOOD, with_strange_names), r"is not in the graph: ['a\n\x1b[2Jbb"),
     "two inputs": (file_with(GOOD, with_two_inputs), "the graph takes 2 inputs"),
     "split of a bomb": (file_with(GOOD, with_split(2**31 - 1, ["logits"])), "a Split into 2,147,483,647 values"),
-    "split into too few": (file_with(GOOD, with_split(1, ["logits", "b"])), "a Split into 1 values that gives 2"),
-    "batch of nothing": (file_with(GOOD, with_fixed_batch(0)), "the graph takes 0 pictures at once"),
     "batch of a bomb": (file_with(GOOD, with_fixed_batch(2**40)), "the graph takes 1099511627776 pictures at once"),
 }
 
@@ -159,18 +132,6 @@ def test_a_hostile_file_gives_one_clear_error(
     assert len(ran.err) < len(str(model)) + 500
 
 
-def test_a_missing_model_and_a_folder_give_one_clear_error(
-    picture: Path, tmp_path: Path, run: Callable[..., Ran]
-) -> None:
-    for model, words in ((tmp_path / "no.onnx", "there is no such file"), (tmp_path, "the folder has no model.onnx")):
-        ran = run("predict", picture, "-m", model)
-        assert (ran.code, ran.out, ran.err) == (
-            4,
-            "",
-            f"Error: {model}: {words}{'' if 'such' in words else ' in it'}\n",
-        )
-
-
 def test_a_model_that_is_no_regular_file_is_not_waited_for(
     picture: Path, tmp_path: Path, run: Callable[..., Ran]
 ) -> None:
@@ -182,80 +143,52 @@ def test_a_model_that_is_no_regular_file_is_not_waited_for(
 # Graphs that are well as long as nobody runs them.
 
 
-def out_of_bounds() -> onnx.ModelProto:
-    """Opens, but cannot be run: there is no seventh channel."""
+def gathering(channels: list[int], axis: int) -> onnx.ModelProto:
+    """The colour model with some of its channels, or some of the pictures, as logits."""
     model = color_graph()
-    model.graph.initializer.append(helper.make_tensor("channels", TensorProto.INT64, [3], [0, 1, 7]))
-    model.graph.node[-1].CopyFrom(helper.make_node("Gather", ["embedding", "channels"], ["logits"], axis=1))
-    return model
-
-
-def losing_a_picture() -> onnx.ModelProto:
-    """Gives one row of logits for any number of pictures."""
-    model = color_graph()
-    model.graph.initializer.append(helper.make_tensor("first", TensorProto.INT64, [1], [0]))
-    model.graph.node[-1].CopyFrom(helper.make_node("Gather", ["embedding", "first"], ["logits"], axis=0))
-    model.graph.output[0].type.tensor_type.shape.dim[0].dim_param = "M"
-    return model
-
-
-def losing_a_class() -> onnx.ModelProto:
-    model = color_graph()
-    model.graph.initializer.append(helper.make_tensor("first", TensorProto.INT64, [2], [0, 1]))
-    model.graph.node[-1].CopyFrom(helper.make_node("Gather", ["embedding", "first"], ["logits"], axis=1))
-    del model.graph.output[0].type.tensor_type.shape.dim[:]
+    model.graph.initializer.append(helper.make_tensor("some", TensorProto.INT64, [len(channels)], channels))
+    model.graph.node[-1].CopyFrom(helper.make_node("Gather", ["embedding", "some"], ["logits"], axis=axis))
     model.graph.output[0].type.tensor_type.ClearField("shape")
     return model
 
 
-def test_a_graph_that_cannot_be_run_gives_one_clear_error(
-    picture: Path, tmp_path: Path, run: Callable[..., Ran]
-) -> None:
-    ran = run("predict", picture, "-m", file_with(GOOD, out_of_bounds)(tmp_path), "--json", "-q")
-    assert (ran.code, ran.out) == (4, "")
-    assert "onnxruntime" in ran.err
-    assert 1 <= ran.err.count("\n") <= 3
-
-
-@pytest.mark.parametrize("graph", [losing_a_picture, losing_a_class])
-def test_a_graph_that_gives_another_number_of_answers_never_answers(
-    graph: Callable[[], onnx.ModelProto], picture: Path, tmp_path: Path, run: Callable[..., Ran]
+@pytest.mark.parametrize(
+    ("graph", "words"),
+    [
+        (lambda: gathering([0, 1, 7], axis=1), "onnxruntime"),  # there is no seventh channel
+        (lambda: gathering([0], axis=0), "shape ("),  # one row for any number of pictures
+        (lambda: gathering([0, 1], axis=1), "labels"),
+    ],
+    ids=["out of bounds", "loses a picture", "loses a class"],
+)
+def test_a_graph_that_cannot_be_run_or_gives_other_answers_never_answers(
+    graph: Callable[[], onnx.ModelProto], words: str, picture: Path, tmp_path: Path, run: Callable[..., Ran]
 ) -> None:
     second = save_picture(tmp_path / "blue.png", (0, 0, 255))
     ran = run("predict", picture, second, "-m", file_with(GOOD, graph)(tmp_path), "--format", "jsonl", "-q")
-    assert ran.code == 4, ran
-    assert ran.out == ""
+    assert (ran.code, ran.out) == (4, "")
     assert ran.err.startswith("Error: ")
-    assert "shape (" in ran.err or "labels" in ran.err
+    assert words in ran.err
+    assert 1 <= ran.err.count("\n") <= 3
 
 
 def test_an_answer_that_is_no_number_is_a_failed_row(picture: Path, tmp_path: Path, run: Callable[..., Ran]) -> None:
     model = color_graph()
     model.graph.initializer[0].float_data[0] = 0.0  # red / 0 = inf, 0 / 0 = nan
-    ran = run(
-        "predict", picture, "-m", save_model(model, tmp_path / "m.onnx", COLOR_SPEC.to_metadata()), "--json", "-q"
-    )
-    assert ran.code == 7
-    assert json.loads(ran.out)["status"] == "error"
+    path = save_model(model, tmp_path / "m.onnx", COLOR_SPEC.to_metadata())
+    ran = run("predict", picture, "-m", path, "--json", "-q")
+    assert (ran.code, json.loads(ran.out)["status"]) == (7, "error")
     assert "not a number" in json.loads(ran.out)["error"]
 
 
-@pytest.mark.parametrize("old", [b"logits", b"image"])
+@pytest.mark.parametrize("old", [b"\x06logits", b"\x05image"])
 def test_a_name_in_the_graph_that_is_not_utf8_gives_one_clear_error(
     old: bytes, picture: Path, tmp_path: Path, run: Callable[..., Ran]
 ) -> None:
-    bad = b"\xff" + old[1:]
-    data = (
-        color_graph()
-        .SerializeToString()
-        .replace(b"\x05image" if old == b"image" else b"\x06logits", bytes([len(old)]) + bad)
-    )
-    path = with_bytes(data)(tmp_path)
-    metadata = onnx.StringStringEntryProto(key=MANIFEST_KEY, value=GOOD).SerializeToString()
-    length = len(metadata)
-    assert 128 <= length < 2**14
-    with open(path, "ab") as file:
-        file.write(bytes([14 << 3 | 2, length & 0x7F | 0x80, length >> 7]) + metadata)
+    path = file_with(GOOD)(tmp_path)
+    graph, manifest = color_graph().SerializeToString(), path.read_bytes()
+    assert manifest.startswith(graph)
+    path.write_bytes(graph.replace(old, old[:1] + b"\xff" + old[2:]) + manifest[len(graph) :])
     ran = run("predict", picture, "-m", path, "--json")
     assert (ran.code, ran.out) == (4, "")
     assert "not UTF-8" in ran.err
@@ -264,72 +197,37 @@ def test_a_name_in_the_graph_that_is_not_utf8_gives_one_clear_error(
 # Text that is harmless as a manifest and harmful on a terminal or in a spreadsheet.
 
 CONTROLS = "\x1b]0;owned\x07\x1b[2J\r\n\x9b31m\u202egnp\u2028\x00\ufeff"
-FORMULAS = ("=cmd|' /C calc'!A0", "+1+1", "-1", "@SUM(A1)")
-
-
-def shown_in(format_: str, label: str, folder: Path, picture: Path, run: Callable[..., Ran]) -> Ran:
-    spec = replace(COLOR_SPEC, labels=(label, "green", "blue"), label_ids=(label, "g", "b"))
-    model = save_model(color_graph(), folder / "model.onnx", spec.to_metadata())
-    ran = run("predict", picture, "-m", model, "--format", format_, "-k", "1")
-    assert ran.code == 0, ran
-    return ran
 
 
 @pytest.mark.parametrize("format_", ["table", "json", "jsonl", "csv"])
-def test_a_label_with_terminal_controls_comes_out_escaped(
+def test_names_with_terminal_controls_come_out_escaped(
     format_: str, picture: Path, tmp_path: Path, run: Callable[..., Ran]
 ) -> None:
-    ran = shown_in(format_, CONTROLS, tmp_path, picture, run)
+    labels = (CONTROLS, "green", "blue")
+    model = with_spec(name=CONTROLS, labels=labels, label_ids=labels)(tmp_path)
+    ran = run("predict", picture, "-m", model, "--format", format_, "-k", "1")
+    assert ran.code == 0, ran
     for character in CONTROLS:
         if not character.isprintable() and character != "\n":
-            assert character not in ran.out, f"U+{ord(character):04X}"
-            assert character not in ran.err
+            assert character not in ran.out + ran.err, f"U+{ord(character):04X}"
     if format_ in ("json", "jsonl"):
-        assert json.loads(ran.out)["predictions"][0]["label"] == CONTROLS
-        assert json.loads(ran.out)["predictions"][0]["label_id"] == CONTROLS
-    if format_ == "jsonl":
-        assert ran.out.count("\n") == 1
-    if format_ == "csv":
-        assert ran.out.count("\n") == 2
+        row = json.loads(ran.out)
+        assert row["model"] == row["predictions"][0]["label"] == row["predictions"][0]["label_id"] == CONTROLS
+    if format_ in ("jsonl", "csv"):
+        assert ran.out.count("\n") == (1 if format_ == "jsonl" else 2)
     if format_ != "table":
         assert r"\x1b]0;owned" in ran.out or r"\u001b]0;owned" in ran.out
 
 
-@pytest.mark.parametrize("label", [*FORMULAS, "\t=1+1", "\r=1+1", " =1+1"])
-def test_no_label_starts_a_formula_in_csv(label: str, picture: Path, tmp_path: Path, run: Callable[..., Ran]) -> None:
-    header, row = csv.reader(io.StringIO(shown_in("csv", label, tmp_path, picture, run).out))
+@pytest.mark.parametrize(
+    "label", ["=cmd|' /C calc'!A0", "+1+1", "-1", "@SUM(A1)", "\t=1+1", "\r=1+1", 'a,"b";[bold red]c[/]<d>&e']
+)
+def test_a_label_is_one_cell_of_csv_and_no_formula(
+    label: str, picture: Path, tmp_path: Path, run: Callable[..., Ran]
+) -> None:
+    model = with_spec(labels=(label, "green", "blue"))(tmp_path)
+    header, row = csv.reader(io.StringIO(run("predict", picture, "-m", model, "--format", "csv").out))
+    assert len(row) == len(header)
     assert all(not cell.startswith(("=", "+", "-", "@", "\t", "\r")) for cell in row)
     assert label.strip() in row[header.index("label_1")]
-
-
-def test_a_label_with_quotes_commas_and_markup_stays_one_cell_and_plain_text(
-    picture: Path, tmp_path: Path, run: Callable[..., Ran]
-) -> None:
-    label = 'a,"b";[bold red]c[/]<d>&e'
-    header, row = csv.reader(io.StringIO(shown_in("csv", label, tmp_path, picture, run).out))
-    assert row[header.index("label_1")] == label
-    assert len(row) == len(header)
-    assert "[bold red]c[/]" in shown_in("table", label, tmp_path, picture, run).out
-
-
-@pytest.mark.parametrize("format_", ["table", "json", "jsonl", "csv"])
-def test_a_model_name_with_terminal_controls_comes_out_escaped(
-    format_: str, picture: Path, tmp_path: Path, run: Callable[..., Ran]
-) -> None:
-    model = with_spec(name=CONTROLS)(tmp_path)
-    ran = run("predict", picture, "-m", model, "--format", format_)
-    assert ran.code == 0
-    for character in "\x1b\x07\x9b\u202e\x00":
-        assert character not in ran.out
-        assert character not in ran.err
-    if format_ in ("json", "jsonl"):
-        assert json.loads(ran.out)["model"] == CONTROLS
-
-
-def test_a_very_long_label_does_not_break_any_format(picture: Path, tmp_path: Path, run: Callable[..., Ran]) -> None:
-    label = "long " * 1999
-    assert json.loads(shown_in("json", label, tmp_path, picture, run).out)["predictions"][0]["label"] == label
-    table = shown_in("table", label, tmp_path, picture, run).out
-    assert max(map(len, table.splitlines())) <= 400
-    assert "100.0%" not in table
-    assert "%" in table
+    assert "bold" not in label or "[bold red]c[/]" in run("predict", picture, "-m", model, "--format", "table").out

@@ -128,49 +128,21 @@ def test_metadata_has_the_keys_that_ultralytics_reads() -> None:
 
 
 @pytest.mark.parametrize(
-    ("changes", "expected"),
-    [
-        ({}, {"BitmapPixelFormat": "Rgb8", "ColorSpaceGamma": "SRGB", "NominalPixelRange": "NominalRange_0_255"}),
-        ({"color": "BGR"}, {"BitmapPixelFormat": "Bgr8"}),
-        ({"color": "L", "mean": (0.1,), "std": (0.3,)}, {"BitmapPixelFormat": "Gray8"}),
-        ({"dtype": "float32"}, {"NominalPixelRange": "Normalized_0_1"}),
-        ({"dtype": "float32", "mean": (0.5,), "std": (0.5,) * 3}, {"NominalPixelRange": "Normalized_1_1"}),
-        ({"dtype": "float32", "std": (1 / 255,)}, {"NominalPixelRange": "NominalRange_0_255"}),
-        ({"dtype": "float32", "mean": (0.485, 0.456, 0.406)}, {"NominalPixelRange": None}),
-    ],
-)
-def test_metadata_has_the_image_keys_of_onnx_and_claims_no_range_that_is_not_so(
-    changes: dict[str, Any], expected: dict[str, str | None]
-) -> None:
-    metadata = replace(COLOR_SPEC, input=replace(COLOR_SPEC.input, **changes)).to_metadata()
-    assert {key: metadata.get(f"Image.{key}") for key in expected} == expected
-
-
-@pytest.mark.parametrize(
     ("text", "words"),
     [
         ("", "not valid JSON"),
-        ("not json", "not valid JSON"),
         ('{"schema": 1', "not valid JSON"),
         ('{"schema": NaN}', "NaN is not allowed"),
         ('{"schema": 1, "temperature": -Infinity}', "-Infinity is not allowed"),
         ("[" * 100_000, "nested too deep"),
-        ('{"a":' * 100_000, "nested too deep"),
         ('{"schema": ' + "1" * 5000 + "}", "not valid JSON"),
         ("[]", "the manifest must be a JSON object, not []"),
-        ("null", "the manifest must be a JSON object, not None"),
         (" " * (MAX_MANIFEST_CHARS + 1), f"at most {MAX_MANIFEST_CHARS:,}"),
     ],
     ids=lambda value: value[:20],
 )
 def test_what_is_no_manifest_at_all_is_refused(text: str, words: str) -> None:
     assert words in error_of(text)
-
-
-@pytest.mark.parametrize("depth", range(900, 1000, 9))
-def test_nesting_just_within_what_json_reads_is_refused_too(depth: int) -> None:
-    text = json.dumps(manifest()).replace('"colors"', "[" * depth + "]" * depth)
-    assert "'name' must be text" in (error := error_of(text)) or "nested too deep" in error
 
 
 REQUIRED = [
@@ -200,68 +172,37 @@ def test_what_the_contract_fixes_may_be_left_out(name: str) -> None:
 WRONG_VALUES = [
     ("schema", 2, "schema 2; this visiontool reads up to 1"),
     ("schema", 0, "'schema' must be a whole number from 1"),
-    ("schema", True, "'schema' must be a whole number"),
-    ("schema", "1", "'schema' must be a whole number"),
-    ("schema", 10**400, "'schema' must be a whole number"),
     ("task", "detect", "'task' must be one of classify, not 'detect'"),
-    ("task", ["classify"], "'task' must be one of classify"),
     ("name", 7, "'name' must be text"),
     ("name", "x" * 10_001, "'name' must be text of at most 10,000 characters"),
-    ("name", "\ud800", "'name' must be text"),
-    ("architecture", None, "'architecture' must be text"),
     ("labels", "cat", "'labels' must be a list of texts, not 'cat'"),
-    ("labels", {"0": "cat"}, "'labels' must be a list"),
-    ("labels", [], "'labels' must hold 1 to 100,000 texts, not 0"),
     ("labels", ["a"] * 100_001, "'labels' must hold 1 to 100,000 texts, not 100,001"),
     ("labels", ["red", 1, "blue"], "'labels[1]' must be text"),
     ("labels", ["red", "", "blue"], "'labels[1]' must be text of 1 to"),
-    ("labels", ["red", "green", "\udfff"], "'labels[2]' must be text"),
-    ("labels", ["red", "x" * 10_001, "blue"], "'labels[1]' must be text"),
     ("labels", ["red", "blue", "red"], "'labels' holds 'red' more than once"),
     ("label_ids", ["n1", "n2"], "'label_ids' holds 2 ids for 3 labels"),
-    ("label_ids", [1, 2, 3], "'label_ids[0]' must be text"),
-    ("label_ids", None, "'label_ids' must be a list"),
     ("input", [], "'input' must be a JSON object"),
     ("input__name", 1, "'input.name' must be text"),
-    ("input__layout", "HWC", "'input.layout' must be one of NHWC, NCHW, not 'HWC'"),
     ("input__dtype", "int8", "'input.dtype' must be one of uint8, float32, float16"),
-    ("input__color", "rgb", "'input.color' must be one of RGB, BGR, L"),
-    ("input__size", 224, "'input.size' must be a list of 2 numbers"),
     ("input__size", [8], "'input.size' must be a list of 2 numbers from 1 to 4096, not [8]"),
     ("input__size", [8, 0], "'input.size' must be"),
     ("input__size", [8.5, 8], "'input.size' must be [height, width] in whole pixels, not [8.5, 8.0]"),
-    ("input__size", [8, 5000], "'input.size' must be"),
     ("input__size", [8, 10**400], "'input.size' must be"),
-    ("input__size", [True, True], "'input.size' must be"),
-    ("input__size", ["8", "8"], "'input.size' must be"),
-    ("input__mean", [0.0, 0.0], "'input.mean' must be a list of 1 or 3 numbers from 0 to 1"),
     ("input__mean", [123.675, 116.28, 103.53], "'input.mean' must be a list of 1 or 3 numbers from 0 to 1"),
-    ("input__mean", [False] * 3, "'input.mean' must be"),
-    ("input__std", [0.0], "'input.std' must be a list of 1 or 3 numbers from 1e-06 to 10"),
+    ("input", json.loads(COLOR_SPEC.to_json())["input"] | {"color": "L"}, "'input.mean' must be a list of 1 numbers"),
     ("input__std", [58.395, 57.12, 57.375], "'input.std' must be"),
     ("preprocessing", None, "'preprocessing' must be a JSON object"),
     ("preprocessing__exif", "ignored", "'preprocessing.exif' must be one of upright"),
-    ("preprocessing__alpha", "black", "'preprocessing.alpha' must be one of white"),
     ("preprocessing__crop_mode", "middle", "'preprocessing.crop_mode' must be one of center, border, squash"),
     ("preprocessing__crop_pct", 0, "'preprocessing.crop_pct' must be a number from 0.1 to 1"),
-    ("preprocessing__crop_pct", 1.5, "'preprocessing.crop_pct' must be"),
-    ("preprocessing__crop_pct", True, "'preprocessing.crop_pct' must be a number from 0.1 to 1, not True"),
-    ("preprocessing__interpolation", "area", "'preprocessing.interpolation' must be one of nearest, bilinear"),
     ("outputs", "logits", "'outputs' must be a JSON object, not 'logits'"),
     ("outputs__logits", 1, "'outputs.logits' must be text"),
-    ("outputs__embedding", None, "'outputs.embedding' must be text"),
     ("activation", "sigmoid", "'activation' must be one of none, softmax"),
     ("temperature", 0, "'temperature' must be a number from 0.001 to 1000, not 0"),
-    ("temperature", "1", "'temperature' must be"),
     ("temperature", 10**400, "'temperature' must be"),
-    ("weights", [], "'weights' must be an object"),
     ("weights", {"a": {"b": 1}}, "'weights' must be an object of at most 100 texts and numbers"),
-    ("weights", {str(i): 1 for i in range(101)}, "'weights' must be an object"),
     ("tools", {"torch": True}, "'tools' must be an object"),
-    ("parity", {"x": 10**400}, "'parity' must be an object"),
-    ("assumed", "RGB", "'assumed' must be a list of texts"),
     ("parity", {"x": [[1]]}, "'parity' must be an object"),
-    ("accuracy", {}, "'accuracy' must be a list"),
     ("accuracy", [{}] * 101, "'accuracy' must be a list of at most 100 objects"),
     ("accuracy", [{"top1": 1.0}, 5], "'accuracy[1]' must be an object"),
 ]
@@ -272,42 +213,11 @@ def test_a_wrong_value_is_refused_by_name(name: str, value: object, words: str) 
     assert words in error_of(json.dumps(manifest(**{name: value})))
 
 
-def test_a_number_beyond_any_float_is_refused() -> None:
-    assert "'temperature' must be a number" in error_of(json.dumps(manifest(temperature=1)).replace(": 1}", ": 1e999}"))
-
-
-def test_a_gray_input_has_one_mean() -> None:
-    words = "'input.mean' must be a list of 1 numbers"
-    assert words in error_of(json.dumps(manifest(input__color="L")))
-
-
 def test_a_whole_number_may_be_written_with_a_point_and_a_float_without() -> None:
     spec = ModelSpec.from_json(json.dumps(manifest(input__size=[8.0, 8.0], temperature=2)))
     assert spec.input.size == (8, 8)
     assert type(spec.input.size[0]) is int
     assert spec.temperature == 2.0
-
-
-json_values = st.recursive(
-    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5),
-    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=3), inner, max_size=3),
-    max_leaves=8,
-)
-
-
-@settings(deadline=None)
-@given(st.sampled_from([name.replace(".", "__") for name in REQUIRED if name != "input"]), json_values)
-def test_any_value_anywhere_is_read_or_refused(name: str, value: object) -> None:
-    try:
-        ModelSpec.from_json(json.dumps(manifest(**{name: value})))
-        said = ""
-    except ModelError as error:
-        said = str(error)
-    assert len(said) < 400
-
-
-def test_the_manifest_that_fits_its_graph_passes() -> None:
-    COLOR_SPEC.check_graph([COLOR_INPUT], COLOR_OUTPUTS, {})
 
 
 def test_an_axis_without_a_number_fits_any_length() -> None:
@@ -316,6 +226,7 @@ def test_an_axis_without_a_number_fits_any_length() -> None:
         [Port("logits", "tensor(float16)", []), Port("embedding", "tensor(float)", [None, "D"])],
         {},
     )
+    COLOR_SPEC.check_graph([COLOR_INPUT], COLOR_OUTPUTS, {})
     COLOR_SPEC.check_graph([COLOR_INPUT], [COLOR_OUTPUTS[0]._replace(shape=["N", 3, 1, 1]), COLOR_OUTPUTS[1]], {})
 
 
@@ -351,21 +262,16 @@ def with_logits(**changes: Any) -> Callable[[], tuple[ModelSpec, list[Port], lis
             "the manifest has one label; a classifier tells 2 or more classes apart",
         ),
         (with_spec(logits="scores"), "logits output 'scores' is not in the graph: ['logits', 'embedding']"),
-        (with_spec(embedding="pooled"), "embedding output 'pooled' is not in the graph"),
         (with_spec(feature_map="embedding"), "output 'embedding' has shape ['N', 3]; expected 4 axes"),
         (with_input(name="data"), "the manifest's input is 'image', the graph's is 'data'"),
         (with_input(type="tensor(float)"), "the manifest says uint8, the graph takes tensor(float)"),
         (with_input(shape=["N", 9, 8, 3]), "says [N, 8, 8, 3], the graph takes ['N', 9, 8, 3]"),
-        (with_input(shape=["N", 3, 8, 8]), "the graph takes ['N', 3, 8, 8]"),
         (with_input(shape=["N", 8, 8]), "the graph takes ['N', 8, 8]"),
-        (with_input(shape=[]), "the graph takes []"),
         (with_input(shape=[0, 8, 8, 3]), "takes 0 pictures at once"),
-        (with_input(shape=[2**40, 8, 8, 3]), "pictures at once; expected any number, or 1 to 4096"),
         (with_logits(type="tensor(string)"), "output 'logits' is 'tensor(string)'; expected float numbers"),
         (with_logits(shape=["N", 4]), "3 labels, the graph gives 4 logits"),
         (with_logits(shape=["N", 3, 2, 1]), "output 'logits' has shape ['N', 3, 2, 1]; expected 2 axes"),
         (lambda: (COLOR_SPEC, [], COLOR_OUTPUTS), "the graph takes 0 inputs"),
-        (lambda: (COLOR_SPEC, [COLOR_INPUT] * 2, COLOR_OUTPUTS), "the graph takes 2 inputs"),
         (lambda: (COLOR_SPEC, [COLOR_INPUT], []), "is not in the graph: []"),
         (with_input(name="x\n" * 9999), "the graph's is 'x"),
         (with_input(shape=["N\n\x1b" * 9999, 9, 9, 9]), "the graph takes ["),

@@ -1,6 +1,5 @@
 """A new head for a model file: one linear layer behind the embedding, in the place of the old one."""
 
-from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,6 +11,7 @@ from onnx import TensorProto, helper, numpy_helper
 from visiontool import onnx_graph
 from visiontool.classifier import Classifier
 from visiontool.errors import ConversionError, ModelError
+from visiontool.files import replacing
 from visiontool.json_fields import shown
 from visiontool.spec import MANIFEST_KEY, ModelSpec
 
@@ -138,16 +138,12 @@ def _append_head(
 
 
 def _write(model: onnx.ModelProto, target: Path) -> None:
-    unfinished = target.with_name(target.name + ".partial")
     try:
-        unfinished.write_bytes(model.SerializeToString(deterministic=True))
-        onnx.checker.check_model(unfinished, full_check=True)
-        Classifier.load(unfinished, device="cpu")
-        unfinished.replace(target)
+        with replacing(target) as unfinished:
+            unfinished.write_bytes(model.SerializeToString(deterministic=True))
+            onnx.checker.check_model(unfinished, full_check=True)
+            Classifier.load(unfinished, device="cpu")
     except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError, ModelError) as error:
         raise ConversionError(f"{target}: with its new head the file is not a valid model: {error}") from error
     except OSError as error:
         raise ConversionError(f"{target}: cannot be written: {error.strerror}") from None
-    finally:
-        with suppress(OSError):
-            unfinished.unlink(missing_ok=True)

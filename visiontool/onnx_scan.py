@@ -1,19 +1,15 @@
 """A look at an .onnx file from outside, before anything that could act on it: a scan of its protobuf.
 
-It needs neither the `onnx` package nor a session. Tensors are skipped, not read, so a file of any size takes
-milliseconds. onnxruntime would follow a tensor's reference to another file, and takes all memory or ends the process
-where a Split miscounts its outputs; such files are refused here.
-
-The scan must never see less than onnxruntime's parser does. So it refuses whatever two parsers could read in two
-ways (numbers of more bits than protobuf keeps, groups, a second graph), and no field overrules an earlier one: a
-tensor that is external by any of its fields is external, a node with any operator of Split is a Split.
+It needs neither the `onnx` package nor a session, and reads no tensor, so a file of any size takes milliseconds.
+onnxruntime would follow a tensor's reference to another file, and takes all memory or ends the process where a Split
+miscounts its outputs; such files are refused here. Where a field occurs twice, both count: a tensor that is external by
+any of its fields is external, a node with any operator of Split is a Split.
 
 Source: onnx/onnx.proto3 (field numbers), the protobuf encoding guide (wire types).
 """
 
 import mmap
 import os
-from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
@@ -21,15 +17,13 @@ from visiontool.errors import ModelError
 from visiontool.json_fields import shown
 
 MAX_FILE_BYTES = 2**31 - 1  # protobuf's own limit
-MAX_METADATA_BYTES = 32 * 2**20
-MAX_FIELDS = 2_000_000  # a second or two; large networks have some 100,000
-MAX_NAME_BYTES = 100_000
-_MAX_OUTPUTS = 1000
-_MAX_DEPTH = 96  # messages within messages; onnxruntime's parser takes 100
+MAX_FIELDS = 2_000_000  # a second or two, and some 100 MB; large networks have some 100,000
 
-_VARINT, _FIXED64, _BYTES, _FIXED32 = 0, 1, 2, 5
+_VARINT, _BYTES = 0, 2
+_BEGIN_WITH_NUMBER = (_VARINT, _BYTES)
+_FIXED_BYTES = {1: 8, 5: 4}
 
-# Where tensors can hide: message -> field number -> message inside.
+# Where tensors and nodes can hide: message -> field number -> message inside.
 _INSIDE: dict[str, dict[int, str]] = {
     "Model": {7: "Graph", 20: "Training", 25: "Function"},
     "Graph": {1: "Node", 5: "Tensor", 15: "SparseTensor"},
@@ -39,20 +33,20 @@ _INSIDE: dict[str, dict[int, str]] = {
     "Training": {1: "Graph", 2: "Graph"},
     "Function": {7: "Node", 11: "Attribute"},
 }
-_TENSOR_NAME, _TENSOR_EXTERNAL_DATA, _TENSOR_DATA_LOCATION = 8, 13, 14
 _MODEL_GRAPH, _MODEL_METADATA, _MODEL_FUNCTION = 7, 14, 25
 _GRAPH_NODE, _GRAPH_OUTPUT = 1, 12
 _FUNCTION_NAME, _FUNCTION_INPUT, _FUNCTION_OUTPUT, _FUNCTION_NODE, _FUNCTION_DOMAIN = 1, 4, 5, 7, 10
 _NODE_INPUT, _NODE_OUTPUT, _NODE_OPERATOR, _NODE_ATTRIBUTE, _NODE_DOMAIN = 1, 2, 4, 5, 7
-_NODE_NAMES = {_NODE_INPUT, _NODE_OUTPUT, _NODE_OPERATOR}
 _ATTRIBUTE_NAME, _ATTRIBUTE_INTEGER, _ATTRIBUTE_REFERENCE = 1, 3, 21
+_TENSOR_NAME, _TENSOR_EXTERNAL_DATA, _TENSOR_DATA_LOCATION = 8, 13, 14
 # What keeps probabilities what they are, if of fewer classes or on another scale; the second with constants only.
 _PASSES_ON = {
     *("Identity", "Flatten", "Reshape", "Squeeze", "Unsqueeze", "Expand", "Transpose", "Cast", "CastLike", "Dropout"),
     *("QuantizeLinear", "DequantizeLinear", "Relu", "Clip", "Slice", "Gather", "Split"),
 }
 _PASSES_ON_WITH_CONSTANTS = {"Add", "Mul", "Div", "Max", "Min"}
-_MAX_CALLS = 100  # of functions that are looked into
+_MAX_OUTPUTS = 100  # whose operators are looked for
+_MAX_CALLS = 100  # of functions that are looked into, since two may call each other
 
 
 class Scan(NamedTuple):
@@ -102,7 +96,7 @@ def _scan(data: mmap.mmap | bytes, path: Path, *, external: bool) -> Scan:
     if data[4:8] == b"ORTM" or path.suffix.lower() == ".ort":
         raise ModelError(f"{path}: onnxruntime's own format; give the .onnx file that it was made from")
     try:
-        found = _read_model(_Protobuf(data), len(data), path)
+        found = _read_model(_Protobuf(data), len(data))
     except _MalformedError as error:
         raise ModelError(f"{path}: not an ONNX file, or a damaged one ({error})") from None
     if found.external is not None and not external:
@@ -113,202 +107,135 @@ def _scan(data: mmap.mmap | bytes, path: Path, *, external: bool) -> Scan:
     return found
 
 
-def _read_model(data: "_Protobuf", size: int, path: Path) -> Scan:
-    metadata: dict[str, str] = {}
-    graph: tuple[int, int] | None = None
-    functions: list[tuple[int, int]] = []
-    metadata_bytes = 0
-    for number, wire, start, end in data.fields(0, size):
-        if number == _MODEL_GRAPH and wire == _BYTES:
-            if graph is not None:  # protobuf would merge the two
-                raise _MalformedError("it has two graphs")
-            graph = (start, end)
-        elif number == _MODEL_METADATA and wire == _BYTES:
-            metadata_bytes += end - start
-            if metadata_bytes > MAX_METADATA_BYTES:
-                raise ModelError(f"{path}: more than {MAX_METADATA_BYTES:,} bytes of metadata")
-            texts = data.texts(start, end, MAX_METADATA_BYTES)
-            metadata[texts.get(1, "")] = texts.get(2, "")
-        elif number == _MODEL_FUNCTION and wire == _BYTES:
-            functions.append((start, end))
-    if graph is None:
-        raise _MalformedError("it has no graph")
-    external = _external_tensor(data, "Model", 0, size, 0)
-    return Scan(metadata, _final_operators(data, *graph, functions), external)
-
-
 class _MalformedError(Exception):
     """The bytes are no protobuf of this kind."""
 
 
+_Place = tuple[int, int]  # of the bytes of a text, of a message or of anything else
+_Message = dict[int, list[int | _Place]]  # by field number
+
+
 class _Protobuf:
-    """The bytes of a file, read field by field, up to a number of fields that bounds the time."""
+    """The messages in the bytes of a file, up to a number of fields that bounds time and memory."""
 
     def __init__(self, data: mmap.mmap | bytes) -> None:
         self._data = data
         self._fields_left = MAX_FIELDS
 
-    def varint(self, position: int, end: int) -> tuple[int, int]:
+    def message(self, start: int, end: int) -> _Message:
+        data, position, left = self._data, start, self._fields_left
+        fields: _Message = {}
+        while position < end:
+            left -= 1
+            if left < 0:
+                raise _MalformedError(f"more than {MAX_FIELDS:,} fields, unlike any picture classifier")
+            # Most keys and numbers have one byte; to call `_varint` for these took half of the time of a scan.
+            key = data[position]
+            position += 1
+            if key > 0x7F:
+                key, position = self._varint(position - 1, end)
+            number, wire = key >> 3, key & 7
+            value: int | _Place
+            if wire in _BEGIN_WITH_NUMBER:
+                value = data[position] if position < end else 0x80
+                position += 1
+                if value > 0x7F:
+                    value, position = self._varint(position - 1, end)
+                if wire == _BYTES:
+                    value = (position, position := position + value)
+            elif wire in _FIXED_BYTES:
+                value = (position, position := position + _FIXED_BYTES[wire])
+            else:
+                raise _MalformedError(f"wire type {wire}")
+            if not 0 < number < 2**29:  # protobuf's parser drops bits above, and so would see another field
+                raise _MalformedError(f"field number {number}")
+            if position > end:
+                raise _MalformedError("a field runs over its end")
+            if number in fields:
+                fields[number].append(value)
+            else:
+                fields[number] = [value]
+        self._fields_left = left
+        return fields
+
+    def _varint(self, position: int, end: int) -> tuple[int, int]:
         """A number, and the position behind it."""
         value = shift = 0
-        while True:
-            if position >= end or shift > 63:
-                raise _MalformedError("a number runs over its end")
+        while position < end and shift < 64:
             byte = self._data[position]
             position += 1
             value |= (byte & 0x7F) << shift
             if byte < 0x80:
                 return value, position
             shift += 7
+        raise _MalformedError("a number runs over its end")
 
-    def fields(self, position: int, end: int) -> Iterator[tuple[int, int, int, int]]:
-        """Yields (field number, wire type, start, end) of each field between `position` and `end`."""
-        data = self._data
-        while position < end:
-            self._fields_left -= 1
-            if self._fields_left < 0:
-                raise _MalformedError(f"more than {MAX_FIELDS:,} fields, unlike any picture classifier")
-            # Most keys and lengths have one byte; to call `varint` for these took half of the time of a scan.
-            key = data[position]
-            if key < 0x80:
-                position += 1
-            else:
-                key, position = self.varint(position, end)
-            number, wire = key >> 3, key & 7
-            start = position
-            if wire == _BYTES:
-                if position < end and data[position] < 0x80:
-                    start = position + 1
-                    position = start + data[position]
-                else:
-                    length, start = self.varint(position, end)
-                    position = start + length
-            elif wire == _VARINT:
-                _, position = self.varint(position, end)
-            elif wire == _FIXED64:
-                position += 8
-            elif wire == _FIXED32:
-                position += 4
-            else:
-                raise _MalformedError(f"wire type {wire}")
-            # protobuf's parser drops the bits of a key above 32, and so would see another field number.
-            if not 0 < number < 2**29:
-                raise _MalformedError(f"field number {number}")
-            if position > end:
-                raise _MalformedError("a field runs over its end")
-            yield number, wire, start, position
+    def texts(self, message: _Message, number: int) -> list[str]:
+        places = [value for value in message.get(number, ()) if isinstance(value, tuple)]
+        return [self._data[start:end].decode("utf-8", "replace") for start, end in places]
 
-    def text(self, start: int, end: int, max_bytes: int = MAX_NAME_BYTES) -> str:
-        _check_length(start, end, max_bytes)
-        return self._data[start:end].decode("utf-8", "replace")
+    def text(self, message: _Message, number: int) -> str:
+        return (self.texts(message, number) or [""])[-1]
 
-    def texts(self, start: int, end: int, max_bytes: int = MAX_NAME_BYTES) -> dict[int, str]:
-        """The length-delimited fields of a message as text, the last of each number."""
-        return {
-            number: self.text(first, last, max_bytes)
-            for number, wire, first, last in self.fields(start, end)
-            if wire == _BYTES
-        }
-
-    def all_texts(self, start: int, end: int, *numbers: int) -> list[list[str]]:
-        """All texts in a message that have each of these field numbers."""
-        found: dict[int, list[str]] = {number: [] for number in numbers}
-        for number, wire, first, last in self.fields(start, end):
-            if number in found and wire == _BYTES:
-                found[number].append(self.text(first, last))
-        return [*found.values()]
+    def messages(self, message: _Message, number: int) -> list[_Message]:
+        return [self.message(*value) for value in message.get(number, ()) if isinstance(value, tuple)]
 
 
-def _check_length(start: int, end: int, max_bytes: int) -> None:
-    if end - start > max_bytes:
-        raise _MalformedError(f"a name of {end - start:,} bytes")
+def _read_model(data: _Protobuf, size: int) -> Scan:
+    model = data.message(0, size)
+    graphs = data.messages(model, _MODEL_GRAPH)
+    if len(graphs) != 1:  # protobuf would merge two
+        raise _MalformedError("it has two graphs" if graphs else "it has no graph")
+    metadata = {data.text(entry, 1): data.text(entry, 2) for entry in data.messages(model, _MODEL_METADATA)}
+    external = _external_tensor(data, size)
+    makers = _Makers(data, graphs[0], data.messages(model, _MODEL_FUNCTION))
+    outputs = [data.text(output, 1) for output in data.messages(graphs[0], _GRAPH_OUTPUT)]
+    return Scan(metadata, {output: makers.operator_behind(output) for output in outputs[:_MAX_OUTPUTS]}, external)
 
 
-def _external_tensor(data: _Protobuf, message: str, start: int, end: int, depth: int) -> str | None:
-    """The name of the first tensor below this message that lies in another file, or None. All of it is walked through.
+def _external_tensor(data: _Protobuf, size: int) -> str | None:
+    """The name of a tensor that lies in another file, or None.
 
     Raises:
         _MalformedError: also for a Split that miscounts its outputs.
     """
-    if depth > _MAX_DEPTH:
-        raise _MalformedError(f"messages nested more than {_MAX_DEPTH} deep")
-    if message == "Tensor":
-        return _name_if_external(data, start, end)
-    inside = _INSIDE[message]
-    is_node, is_split = message == "Node", False
-    external: str | None = None
-    for number, wire, first, last in data.fields(start, end):
-        if wire != _BYTES:
+    external = None
+    waiting = [("Model", 0, size)]
+    while waiting:
+        kind, start, end = waiting.pop()
+        fields = data.message(start, end)
+        if kind == "Tensor":
+            if _TENSOR_EXTERNAL_DATA in fields or any(fields.get(_TENSOR_DATA_LOCATION, ())):
+                external = data.text(fields, _TENSOR_NAME)
             continue
-        if number in inside:
-            tensor = _external_tensor(data, inside[number], first, last, depth + 1)
-            external = tensor if external is None else external
-        elif is_node and number in _NODE_NAMES:
-            _check_length(first, last, MAX_NAME_BYTES)  # they are read later, if at all
-            is_split |= number == _NODE_OPERATOR and data.text(first, last) == "Split"
-    if is_split:
-        _check_split(data, start, end)
+        if kind == "Node" and "Split" in data.texts(fields, _NODE_OPERATOR):
+            _check_split(data, fields)
+        for number, inner in _INSIDE[kind].items():
+            for value in fields.get(number, ()):
+                if isinstance(value, tuple):
+                    waiting.append((inner, *value))
     return external
 
 
-def _check_split(data: _Protobuf, start: int, end: int) -> None:
+def _check_split(data: _Protobuf, node: _Message) -> None:
     """Raises _MalformedError for a Split node whose `num_outputs` is not the number of its outputs."""
-    outputs = 0
-    attributes = []
-    for number, wire, first, last in data.fields(start, end):
-        if wire == _BYTES:
-            outputs += number == _NODE_OUTPUT
-            if number == _NODE_ATTRIBUTE:
-                attributes.append((first, last))
-    for attribute in attributes:
-        is_number_of_outputs = is_reference = False
-        values = []
-        for number, wire, first, last in data.fields(*attribute):
-            if number == _ATTRIBUTE_NAME and wire == _BYTES:
-                is_number_of_outputs |= data.text(first, last) == "num_outputs"
-            elif number == _ATTRIBUTE_INTEGER and wire == _VARINT:
-                values.append(data.varint(first, last)[0])
-            elif number == _ATTRIBUTE_REFERENCE:
-                is_reference = True
-        if is_number_of_outputs and is_reference:  # in a function: whoever calls it says how many
-            raise _MalformedError("a Split whose number of outputs is not its own")
-        for value in values:
-            if is_number_of_outputs and value != outputs:
-                raise _MalformedError(f"a Split into {value:,} values that gives {outputs:,}")
-
-
-def _name_if_external(data: _Protobuf, start: int, end: int) -> str | None:
-    name, external = "", False
-    for number, wire, first, last in data.fields(start, end):
-        if number == _TENSOR_EXTERNAL_DATA:
-            external = True
-        elif number == _TENSOR_DATA_LOCATION:
-            external |= wire != _VARINT or data.varint(first, last)[0] != 0
-        elif number == _TENSOR_NAME and wire == _BYTES:
-            name = data.text(first, last)
-    return name if external else None
-
-
-def _final_operators(data: _Protobuf, start: int, end: int, functions: list[tuple[int, int]]) -> dict[str, str]:
-    """The operator behind each output of the graph, seen through those that only pass values on."""
-    nodes: list[tuple[int, int]] = []
-    wanted: list[str] = []
-    for number, wire, first, last in data.fields(start, end):
-        if number == _GRAPH_NODE and wire == _BYTES:
-            nodes.append((first, last))
-        elif number == _GRAPH_OUTPUT and wire == _BYTES:
-            wanted.append(data.texts(first, last).get(1, ""))
-    makers = _Makers(data, nodes, functions)
-    return {output: makers.operator_behind(output) for output in wanted[:_MAX_OUTPUTS]}
+    outputs = len(data.texts(node, _NODE_OUTPUT))
+    for attribute in data.messages(node, _NODE_ATTRIBUTE):
+        if "num_outputs" in data.texts(attribute, _ATTRIBUTE_NAME):
+            if _ATTRIBUTE_REFERENCE in attribute:  # in a function: whoever calls it says how many
+                raise _MalformedError("a Split whose number of outputs is not its own")
+            for count in attribute.get(_ATTRIBUTE_INTEGER, ()):
+                if isinstance(count, int) and count != outputs:
+                    raise _MalformedError(f"a Split into {count:,} values that gives {outputs:,}")
 
 
 class _Makers:
     """The nodes that make the values of a graph, read from the last one on, and only as far as they are asked for."""
 
-    def __init__(self, data: _Protobuf, nodes: list[tuple[int, int]], functions: list[tuple[int, int]]) -> None:
+    def __init__(self, data: _Protobuf, graph: _Message, functions: list[_Message]) -> None:
         self._data = data
-        self._unread = [(*node, "") for node in nodes]  # (start, end) of each, and what its values' names begin with
-        self._functions = {str(data.all_texts(*place, _FUNCTION_NAME, _FUNCTION_DOMAIN)): place for place in functions}
+        self._unread = [("", node) for node in graph.get(_GRAPH_NODE, ())]  # and what its values' names begin with
+        self._functions = {self._called(each, _FUNCTION_NAME, _FUNCTION_DOMAIN): each for each in functions}
         self._calls = 0
         self._makers: dict[str, tuple[str, list[str]]] = {}  # value -> (operator, its inputs)
 
@@ -320,8 +247,10 @@ class _Makers:
             operator, inputs = self._maker(value)
             if operator in _PASSES_ON_WITH_CONSTANTS:
                 varying = [each for each in inputs if not self._is_constant(each)]
-                if operator == "Div" and len(varying) == 2 and self._are_powers_and_sum(*varying):
-                    return "Softmax"
+                if operator == "Div" and len(varying) == 2:  # a softmax may be spelled out
+                    (powers, _), (total, summed) = map(self._maker, varying)
+                    if powers == "Exp" and total == "ReduceSum" and summed[:1] == varying[:1]:
+                        return "Softmax"
                 if len(varying) != 1 or (operator == "Div" and varying != inputs[:1]):
                     return operator
                 inputs = varying
@@ -336,35 +265,31 @@ class _Makers:
             operator, _ = self._maker(inputs[0])
         return operator in ("", "Constant")
 
-    def _are_powers_and_sum(self, powers: str, total: str) -> bool:
-        """Whether the quotient of these two is a softmax that is spelled out."""
-        operator, inputs = self._maker(total)
-        return self._maker(powers)[0] == "Exp" and operator == "ReduceSum" and inputs[:1] == [powers]
-
     def _maker(self, value: str) -> tuple[str, list[str]]:
         while value not in self._makers and self._unread:
-            self._read(*self._unread.pop())
+            prefix, node = self._unread.pop()
+            if isinstance(node, tuple):
+                self._read(prefix, self._data.message(*node))
         return self._makers.get(value, ("", []))
 
-    def _read(self, start: int, end: int, prefix: str) -> None:
-        inputs, outputs, operators, domains = self._data.all_texts(
-            start, end, _NODE_INPUT, _NODE_OUTPUT, _NODE_OPERATOR, _NODE_DOMAIN
-        )
-        inputs, outputs = _named(prefix, inputs), _named(prefix, outputs)
-        function = self._functions.get(str([operators, domains]))
+    def _read(self, prefix: str, node: _Message) -> None:
+        inputs, outputs = self._names(prefix, node, _NODE_INPUT), self._names(prefix, node, _NODE_OUTPUT)
+        function = self._functions.get(self._called(node, _NODE_OPERATOR, _NODE_DOMAIN))
         if function is None or self._calls == _MAX_CALLS:
-            operator = operators[-1].removeprefix("QLinear") if operators else ""  # onnxruntime's own: QLinearSoftmax
-            self._makers |= {output: (operator, inputs) for output in outputs if output not in self._makers}
-            return
-        self._calls += 1
-        inside = f"{self._calls}:{prefix}"
-        taken, given = self._data.all_texts(*function, _FUNCTION_INPUT, _FUNCTION_OUTPUT)
-        pairs = [*zip(_named(inside, taken), inputs, strict=False), *zip(outputs, _named(inside, given), strict=False)]
-        self._makers |= {to: ("Identity", [value]) for to, value in pairs if to not in self._makers}
-        for number, wire, first, last in self._data.fields(*function):
-            if number == _FUNCTION_NODE and wire == _BYTES:
-                self._unread.append((first, last, inside))
+            operator = self._data.text(node, _NODE_OPERATOR).removeprefix("QLinear")  # onnxruntime's: QLinearSoftmax
+            makers = [(output, (operator, inputs)) for output in outputs]
+        else:
+            self._calls += 1
+            inside = f"{self._calls}:"
+            self._unread += [(inside, each) for each in function.get(_FUNCTION_NODE, ())]
+            taken, given = (self._names(inside, function, number) for number in (_FUNCTION_INPUT, _FUNCTION_OUTPUT))
+            pairs = [*zip(taken, inputs, strict=False), *zip(outputs, given, strict=False)]
+            makers = [(to, ("Identity", [value])) for to, value in pairs]
+        for value, maker in makers:
+            self._makers.setdefault(value, maker)
 
+    def _called(self, message: _Message, name: int, domain: int) -> tuple[str, str]:
+        return self._data.text(message, name), self._data.text(message, domain)
 
-def _named(prefix: str, names: list[str]) -> list[str]:
-    return [f"{prefix}{name}" if name else "" for name in names]
+    def _names(self, prefix: str, message: _Message, number: int) -> list[str]:
+        return [f"{prefix}{name}" if name else "" for name in self._data.texts(message, number)]

@@ -1,8 +1,7 @@
 """Model files from other tools: what they say of themselves, completed by what the user says, never guessed in silence.
 
-Ultralytics' classifiers carry `names`, `task` and `imgsz`; Windows ML's carry `Image.*`; optimum's have files beside
-them (`beside`); timm's export and the ONNX model zoo carry nothing. Whether a graph gives logits or probabilities, what
-comes out of it says.
+Ultralytics' classifiers carry `names`, `task` and `imgsz`; optimum's have files beside them (`beside`); timm's export
+and the ONNX model zoo carry nothing. Whether a graph gives logits or probabilities, what comes out of it says.
 """
 
 import json
@@ -22,10 +21,8 @@ from visiontool.spec import (
     MAX_MANIFEST_CHARS,
     MAX_SIDE,
     MEAN_RANGE,
-    PIXEL_RANGES,
     STD_RANGE,
     Activation,
-    Color,
     CropMode,
     DType,
     InputSpec,
@@ -104,12 +101,15 @@ def describe(
     layout, channels, dtype, graph_size = _input_of(path, inputs, found.channels)
     classes = _classes_of(path, outputs)
     _check_said(said, channels)
-    ultralytics = _is_ultralytics(metadata)
-    color = _color(path, metadata, channels) or found.color
+    ultralytics = metadata.get("author") == "Ultralytics" or metadata.get("description", "").startswith("Ultralytics ")
+    color = "L" if channels == 1 else found.color
     names, ids = _names(path, metadata, said, found)
     size = _size(path, metadata, graph_size, said, found)
-    mean, std = _scaling(path, metadata, dtype, said)
-    mean, std = mean or found.mean, std or found.std
+    mean, std = said.mean or found.mean, said.std or found.std
+    if dtype == "uint8":
+        if said.mean is not None or said.std is not None:
+            raise UsageError(f"{path}: the graph takes uint8 pixels as they are; --mean and --std have no effect")
+        mean, std = (0.0,), (1.0,)
     if not {len(mean or ()), len(std or ())} <= {0, 1, channels}:
         raise ModelError(
             f"{path}: has {channels} channels, but the files beside it have mean and std of another number"
@@ -144,9 +144,9 @@ def describe(
         logits=outputs[0].name,
     )
     spec = replace(spec, activation=activation_of(opened, spec, said.activation))
-    if ultralytics:
-        scaled = dtype == "uint8" or (said.mean is not None and said.std is not None)
-        assumed = _assumed_of_ultralytics(said, scaled)
+    if ultralytics:  # whose files follow one rule: RGB, x/255, short side resized, center cut out
+        scale = "" if dtype == "uint8" else said.mean and said.std
+        conventions = {"mean 0 and std 1": scale, "crop_pct 1": said.crop_pct, "bilinear": said.interpolation}
     else:
         conventions = {
             "RGB (else --spec)": color,
@@ -154,18 +154,12 @@ def describe(
             "crop_pct 0.875 (--crop-pct)": crop_pct,
             "bilinear (--interpolation)": interpolation,
         }
-        assumed = [convention for convention, value in conventions.items() if value is None]
+    assumed = [convention for convention, value in conventions.items() if value is None]
+    if ultralytics and assumed:
+        assumed = [f"{', '.join(assumed)} (Ultralytics' rule for classifiers)"]
     if len(outputs) > 1:
         assumed.append(f"{shown(outputs[0].name)}, the first of {len(outputs)} outputs (else --spec)")
     return spec, tuple(assumed)
-
-
-def _assumed_of_ultralytics(said: Description, scaled: bool) -> list[str]:
-    """What nobody said of Ultralytics' files, which follow one rule: RGB, x/255, short side resized, center cut out."""
-    taken = [] if scaled else ["mean 0 and std 1"]
-    taken += ["crop_pct 1"] if said.crop_pct is None else []
-    taken += ["bilinear"] if said.interpolation is None else []
-    return [f"{', '.join(taken)} (Ultralytics' rule for classifiers)"] if taken else []
 
 
 def _check_said(said: Description, channels: int) -> None:
@@ -190,10 +184,6 @@ def _check_said(said: Description, channels: int) -> None:
     ):
         if value is not None and value not in allowed:
             raise UsageError(f"{option} {value}: expected one of {', '.join(allowed)}")
-
-
-def _is_ultralytics(metadata: Mapping[str, str]) -> bool:
-    return metadata.get("author") == "Ultralytics" or metadata.get("description", "").startswith("Ultralytics ")
 
 
 def _read_spec(path: Path, opened: OpenModel) -> ModelSpec:
@@ -283,24 +273,6 @@ def _classes_of(path: Path, outputs: Sequence[Port]) -> int | None:
     return classes
 
 
-def _image_property(metadata: Mapping[str, str], key: str) -> str | None:
-    """A value of ONNX's image metadata, whose keys and values are case-insensitive; in lower case."""
-    return next((value.lower() for name, value in metadata.items() if name.lower() == f"image.{key}"), None)
-
-
-def _color(path: Path, metadata: Mapping[str, str], channels: int) -> Color | None:
-    """The order of the channels, where the file tells it."""
-    if _image_property(metadata, "colorspacegamma") == "linear":
-        raise ModelError(f"{path}: takes linear light (Image.ColorSpaceGamma); visiontool gives sRGB")
-    said = _image_property(metadata, "bitmappixelformat")
-    if said is None:
-        return "L" if channels == 1 else None
-    color = cast(Color | None, {(1, "gray8"): "L", (3, "rgb8"): "RGB", (3, "bgr8"): "BGR"}.get((channels, said)))
-    if color is None:
-        raise ModelError(f"{path}: says Image.BitmapPixelFormat={shown(said)}, its graph takes {channels} channels")
-    return color
-
-
 def _names(
     path: Path, metadata: Mapping[str, str], said: Description, found: Beside
 ) -> tuple[tuple[str, ...] | None, tuple[str, ...] | None]:
@@ -312,27 +284,6 @@ def _names(
     if names is None:
         raise ModelError(f"{path}: its 'names' cannot be read as class names; give --class-names FILE")
     return labels.numbered(names), None
-
-
-def _scaling(
-    path: Path, metadata: Mapping[str, str], dtype: DType, said: Description
-) -> tuple[tuple[float, ...] | None, tuple[float, ...] | None]:
-    """Mean and std, as far as the file or the user tells them."""
-    if dtype == "uint8":
-        if said.mean is not None or said.std is not None:
-            raise UsageError(f"{path}: the graph takes uint8 pixels as they are; --mean and --std have no effect")
-        return (0.0,), (1.0,)
-    told = _image_property(metadata, "nominalpixelrange")
-    if told is None:
-        return said.mean, said.std
-    if said.mean is not None or said.std is not None:
-        raise UsageError(
-            f"{path}: says its scale itself (Image.NominalPixelRange={shown(told)}); leave out --mean and --std"
-        )
-    for name, (mean, std) in PIXEL_RANGES.items():
-        if name.lower() == told:
-            return (mean,), (std,)
-    raise ModelError(f"{path}: Image.NominalPixelRange={shown(told)} is not known; say all with --spec manifest.json")
 
 
 def _size(

@@ -34,14 +34,6 @@ Precision = Literal["fp32", "fp16", "int8"]
 Resize = Literal["host", "graph"]
 
 
-# ONNX's names of the ranges of a picture's numbers, and the mean and std (on the scale 0 to 1) that lead there.
-PIXEL_RANGES = {
-    "NominalRange_0_255": (0.0, 1 / 255),
-    "Normalized_0_1": (0.0, 1.0),
-    "Normalized_1_1": (0.5, 0.5),
-}
-
-
 class Port(NamedTuple):
     """An input or output of a graph."""
 
@@ -70,14 +62,6 @@ class InputSpec:
     def channels(self) -> int:
         """The length of the channel axis of the tensor: 1 for gray, else 3."""
         return 1 if self.color == "L" else 3
-
-    @property
-    def pixel_range(self) -> str | None:
-        """The ONNX name of the range of the tensor's numbers, or None where it has none."""
-        if self.dtype == "uint8":
-            return "NominalRange_0_255"
-        scalings = {(mean, std) for mean in self.mean for std in self.std}
-        return next((name for name, scaling in PIXEL_RANGES.items() if scalings == {scaling}), None)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -150,19 +134,14 @@ class ModelSpec:
         """The metadata of the file: the manifest, and the keys that other readers know.
 
         Source:
-            `names`, `task`, `imgsz`: Ultralytics' exporter (Python literals). `Image.*`: onnx/onnx,
-            docs/MetadataProps.md, read by Windows ML; it speaks of inputs whose type has the denotation IMAGE.
+            `names`, `task`, `imgsz`: Ultralytics' exporter (Python literals).
         """
-        aliases = {
+        return {
+            MANIFEST_KEY: self.to_json(),
             "names": repr(dict(enumerate(self.labels))),
             "task": "classify",
             "imgsz": repr(list(self.input.size)),
-            "Image.BitmapPixelFormat": {"RGB": "Rgb8", "BGR": "Bgr8", "L": "Gray8"}[self.input.color],
-            "Image.ColorSpaceGamma": "SRGB",
         }
-        if (pixel_range := self.input.pixel_range) is not None:
-            aliases["Image.NominalPixelRange"] = pixel_range
-        return {MANIFEST_KEY: self.to_json(), **aliases}
 
     @classmethod
     def from_json(cls, text: str) -> "ModelSpec":

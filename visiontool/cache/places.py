@@ -8,6 +8,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from visiontool.errors import ConversionError, ModelError
+from visiontool.files import replacing
 
 VARIABLE = "VISIONTOOL_CACHE"
 FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
@@ -110,13 +111,8 @@ def hidden(path: Path) -> Path:
 
 def write_file(path: Path, text: str) -> None:
     """Writes a small file all at once."""
-    unfinished = hidden(path)
-    try:
+    with replacing(path, hidden(path)) as unfinished:
         unfinished.write_text(text, encoding="utf-8", errors="surrogateescape")  # a path may be of any bytes
-        unfinished.replace(path)
-    finally:
-        with suppress(OSError):
-            unfinished.unlink(missing_ok=True)
 
 
 def cannot_write(error: OSError) -> ConversionError:

@@ -25,6 +25,7 @@ from visiontool.errors import ConversionError, GateError, ModelError, UsageError
 from visiontool.export import calibration, torch_check
 from visiontool.export.resize import embed_resize
 from visiontool.export.source import Source, find
+from visiontool.files import replacing
 from visiontool.onnx_graph import fix_batch
 from visiontool.precision import NEAR_ENOUGH, to_fp16, to_int8
 from visiontool.spec import ModelSpec, Precision
@@ -206,20 +207,16 @@ def _written(
     """Writes the file beside its name, and gives it that if it passes."""
     spec = _described(source, spec, pictures)
     onnx_graph.describe(model, spec)
-    unfinished = target.with_name(target.name + ".partial")
     comparison = None
     try:
-        unfinished.write_bytes(model.SerializeToString(deterministic=True))
-        _check_valid(unfinished, source)
-        if pictures is not None:
-            comparison = _compared(source, unfinished, target, pictures, device, progress)
-        unfinished.replace(target)
+        with replacing(target) as unfinished:
+            unfinished.write_bytes(model.SerializeToString(deterministic=True))
+            _check_valid(unfinished, source)
+            if pictures is not None:
+                comparison = _compared(source, unfinished, target, pictures, device, progress)
     except OSError as error:
         full = "the disk is full" if error.errno in cache.FULL else "cannot be written"
         raise ConversionError(f"{target}: {full} ({error.strerror}). -o names another file.") from error
-    finally:
-        with suppress(OSError):
-            unfinished.unlink(missing_ok=True)
     return Export(target, spec, comparison, tuple(notes))
 
 

@@ -13,7 +13,9 @@ from safetensors.torch import save_file
 from torch import nn
 
 from visiontool import cache, labels
+from visiontool.alike import batches_for
 from visiontool.errors import ConversionError, ModelError, UsageError
+from visiontool.files import replacing
 from visiontool.images import ImageSource
 from visiontool.spec import InputSpec, ModelSpec
 from visiontool.training import backbone, exporters, parity
@@ -40,7 +42,7 @@ def convert(
         spec: what the file is to say; `embedding`, `feature_map`, `tools` and `parity` are filled in here.
         path: the file, replaced if it exists, and only once the new one has passed.
         pictures: real pictures to compare with torch on, at least one; more say more.
-        batches: sizes at which they are compared; None for `parity.BATCHES`, less what would take too much memory.
+        batches: sizes at which they are compared; None for `alike.BATCHES`, less what would take too much memory.
 
     Returns:
         The spec as written; `tools` has "exporter" where it was not the first.
@@ -66,28 +68,26 @@ def convert(
         raise ConversionError(
             f"{spec.name}: the network gives {graph.classes:,} logits for {len(spec.labels):,} labels"
         )
-    batches = tuple(batches or parity.batches_for(spec.input.size))
+    batches = tuple(batches or batches_for(spec.input.size))
     spec = _completed(spec, graph, min(len(pictures), max(batches)), batches)
     pixels = parity.pixels_of(pictures, spec, max(batches))
     expected = parity.answers(graph, spec.input, pixels)  # before an exporter can have changed anything
-    unfinished = path.with_name(path.name + ".partial")
     faults: list[str] = []
     try:
-        for way in exporters.WAYS:
-            written = spec if not faults else replace(spec, tools={**spec.tools, "exporter": way})
-            try:
-                exporters.export(way, graph, written, unfinished)
-                parity.check(unfinished, spec.input, pixels, expected, batches)
-            except (ConversionError, ModelError) as error:
-                faults.append(f"{way}: {_shortened(error)}")
-            else:
-                unfinished.replace(path)
-                return written
+        with replacing(path) as unfinished:
+            for way in exporters.WAYS:
+                written = spec if not faults else replace(spec, tools={**spec.tools, "exporter": way})
+                try:
+                    exporters.export(way, graph, written, unfinished)
+                    parity.check(unfinished, spec.input, pixels, expected, batches)
+                except (ConversionError, ModelError) as error:
+                    faults.append(f"{way}: {_shortened(error)}")
+                else:
+                    return written
+            faults = [f"{spec.name}: no exporter wrote a file that answers as torch does", *faults]
+            raise ConversionError("\n".join(faults))
     except OSError as error:
         raise ConversionError(f"{path}: cannot be written: {error.strerror}") from error
-    finally:
-        unfinished.unlink(missing_ok=True)
-    raise ConversionError("\n".join([f"{spec.name}: no exporter wrote a file that answers as torch does", *faults]))
 
 
 def convert_folder(

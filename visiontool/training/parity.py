@@ -8,37 +8,26 @@ import torch
 from numpy.typing import NDArray
 
 from visiontool import preprocess, runtime
+from visiontool.alike import padded, relative_l2
 from visiontool.errors import ConversionError, ModelError
 from visiontool.images import ImageSource, open_image
 from visiontool.spec import MANIFEST_KEY, InputSpec, ModelSpec
 from visiontool.training.contract import LUMA, InContract
 
-BATCHES = (1, 2, 7, 32)
 MAX_RELATIVE_L2 = 1e-5
 MAX_ABSOLUTE = 1e-3
 
-_MOST_PIXELS_AT_ONCE = 32 * 320 * 320  # in one run; the output of VGG's first layer takes 0.84 GB for them
 _TORCH_BATCH = 8
 
 
-def batches_for(size: tuple[int, int]) -> tuple[int, ...]:
-    """Those of `BATCHES` that a network for pictures of `size` (H, W) runs in a few GB of memory."""
-    return tuple(batch for batch in BATCHES if batch <= 2 or batch * size[0] * size[1] <= _MOST_PIXELS_AT_ONCE)
-
-
 def pixels_of(pictures: Sequence[ImageSource], spec: ModelSpec, count: int) -> NDArray[np.uint8]:
-    """`count` different inputs, (count, H, W, 3): the pictures, then they in disguise.
+    """`count` different inputs, (count, H, W, 3): the pictures, padded with flips and shifts.
 
     Raises:
         PictureError: one of `pictures` cannot be read.
     """
     fitted = [preprocess.fit_to_spec(open_image(picture).image, spec) for picture in pictures[:count]]
-    height = spec.input.size[0]
-    views, shift = list(fitted), 0
-    while len(views) < count:
-        shift += 1
-        views += [np.roll(pixels[:, :: (-1) ** shift], shift * height // 16, axis=0) for pixels in fitted]
-    return np.stack(views[:count])
+    return padded(fitted, count)
 
 
 def check(
@@ -98,15 +87,10 @@ def normalized(pixels: NDArray[np.uint8], spec: InputSpec) -> torch.Tensor:
     return torch.from_numpy(np.ascontiguousarray(values.transpose(0, 3, 1, 2), dtype=np.float32))
 
 
-def relative_l2(got: NDArray[np.float32], expected: NDArray[np.float32]) -> float:
-    """The length of the difference as a share of the length of `expected`."""
-    return float(np.linalg.norm(got - expected)) / max(float(np.linalg.norm(expected)), 1e-12)
-
-
 def _compare(what: str, got: NDArray[np.float32], expected: NDArray[np.float32], max_absolute: float) -> None:
     if got.shape != expected.shape:
         raise ConversionError(f"{what}: shape {got.shape} in the file, {expected.shape} in torch")
-    relative, absolute = relative_l2(got, expected), float(np.abs(got - expected).max())
+    relative, absolute = relative_l2(expected, got), float(np.abs(got - expected).max())
     if not (relative <= MAX_RELATIVE_L2 and absolute <= max_absolute):
         raise ConversionError(
             f"{what}: the file does not answer as torch does "

@@ -6,6 +6,7 @@ A is the measure and B is judged: an export by its source, a file on one device 
 from collections.abc import Callable, Sequence
 from contextlib import closing
 
+from visiontool.alike import BATCHES
 from visiontool.cache import MODEL_FILE
 from visiontool.classifier import Classifier
 from visiontool.errors import DataError, GateError
@@ -22,8 +23,6 @@ from visiontool.verify.running import Pair, Unreadable
 from visiontool.verify.tally import Tally
 
 __all__ = ["BATCHES", "Comparison", "check", "compare", "first_difference"]
-
-BATCHES = (1, 2, 7, 32)
 
 _EMBEDDED = 256  # pictures whose embeddings are compared, since each costs both networks another run
 _KEPT_BYTES = 64 * 2**20  # of pixels, for batches and speed

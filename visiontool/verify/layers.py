@@ -10,9 +10,11 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import onnx
 from numpy.typing import NDArray
 
 from visiontool import onnx_graph, preprocess, runtime
+from visiontool.alike import relative_l2
 from visiontool.classifier import Classifier
 from visiontool.errors import ModelError, first_line
 from visiontool.images import DEFAULT_LIMITS
@@ -20,26 +22,16 @@ from visiontool.pipeline import batches, fitted
 from visiontool.prepare import Recipe
 from visiontool.verify.gates import gate_for
 from visiontool.verify.manifests import preprocessing_differences
-from visiontool.verify.running import relative_l2
 
 _AT_ONCE = 64  # layers that are looked at in one run; what they give takes memory
 _LEAST_MATCHED = 0.5  # share of A's values; where fewer have a name in common, it is by chance
 _JUMP = 3.0  # a layer whose output differs by more than so many times as much as its inputs do is to blame
 
 
-class _Layer(NamedTuple):
-    """A node of a graph."""
-
-    name: str
-    operator: str
-    inputs: Sequence[str]
-    outputs: Sequence[str]
-
-
 class _Step(NamedTuple):
     """A layer of A, by what share of its size its output differs in B, and what its inputs do at most."""
 
-    layer: _Layer
+    layer: onnx.NodeProto
     output: float
     inputs: float
     shapes: tuple[tuple[int, ...], tuple[int, ...]]
@@ -84,10 +76,8 @@ class _Network:
         self._model, _ = onnx_graph.load(model.path)
         self._tensor = _tensor(model, picture)
         self._file = folder / "looked_at.onnx"
-        self.layers = [
-            _Layer(node.name, node.op_type, list(node.input), list(node.output)) for node in self._model.graph.node
-        ]
-        self.values = {name for layer in self.layers for name in layer.outputs if name}
+        self.layers = list(self._model.graph.node)
+        self.values = {name for layer in self.layers for name in layer.output if name}
 
     def look(self, names: Sequence[str]) -> dict[str, NDArray[Any]]:
         """These values."""
@@ -108,11 +98,11 @@ def _steps(a: _Network, b: _Network, common: set[str]) -> Iterator[_Step]:
     """What each layer of A adds to the difference, in order."""
     differing: dict[str, float] = {}
     for layers in batches(a.layers, _AT_ONCE):
-        names = [name for layer in layers for name in layer.outputs if name in common]
+        names = [name for layer in layers for name in layer.output if name in common]
         of_a, of_b = (network.look(names) for network in (a, b)) if names else ({}, {})
         for layer in layers:
-            inputs = max((differing.get(name, 0.0) for name in layer.inputs), default=0.0)
-            for name in layer.outputs:
+            inputs = max((differing.get(name, 0.0) for name in layer.input), default=0.0)
+            for name in layer.output:
                 differing[name] = inputs  # as far as anybody knows
                 if name in of_a and of_a[name].dtype.kind == "f" and of_b[name].dtype.kind == "f":
                     one, other = of_a[name], of_b[name]
@@ -130,7 +120,7 @@ def _tensor(model: Classifier, picture: str) -> NDArray[Any]:
 
 
 def _told(step: _Step) -> str:
-    layer = f"{step.layer.name or step.layer.outputs[0]} ({step.layer.operator})"
+    layer = f"{step.layer.name or step.layer.output[0]} ({step.layer.op_type})"
     if step.shapes[0][1:] != step.shapes[1][1:]:
         return f"{layer}, which gives {list(step.shapes[0])} in A and {list(step.shapes[1])} in B"
     return f"{layer}: its output by {step.output:.2%} of its size, its inputs by {step.inputs:.2%}"

@@ -9,7 +9,10 @@ from visiontool.spec import ModelSpec
 
 def differences(a: ModelSpec, b: ModelSpec) -> list[str]:
     """All that changes what a user sees, a line each; empty where nothing does."""
-    return [*label_differences(a, b), *_temperature(a, b), *preprocessing_differences(a, b)]
+    lines = label_differences(a, b)
+    if a.temperature != b.temperature:
+        lines += [f"the temperature is {a.temperature:g} in A, {b.temperature:g} in B, so the probabilities are others"]
+    return lines + preprocessing_differences(a, b)
 
 
 def label_differences(a: ModelSpec, b: ModelSpec) -> list[str]:
@@ -38,12 +41,6 @@ def preprocessing_differences(a: ModelSpec, b: ModelSpec) -> list[str]:
             ("std", _of_channels(a.input.std), _of_channels(b.input.std)),
         ]
     return [f"the {name} is {_told(one)} in A, {_told(other)} in B" for name, one, other in pairs if one != other]
-
-
-def _temperature(a: ModelSpec, b: ModelSpec) -> list[str]:
-    if a.temperature == b.temperature:
-        return []
-    return [f"the temperature is {a.temperature:g} in A, {b.temperature:g} in B, so the probabilities are others"]
 
 
 def _of_channels(numbers: tuple[float, ...]) -> tuple[float, ...]:

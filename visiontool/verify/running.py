@@ -1,13 +1,13 @@
 """The two models at work: pictures through both as users run them, at several batch sizes, and against the clock."""
 
-import math
 import time
 from collections.abc import Generator, Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
+from visiontool.alike import batches_for, padded, relative_l2
 from visiontool.classifier import DEFAULT_BATCH_SIZE, Classifier
 from visiontool.images import Limits
 from visiontool.pipeline import FEW, Opening, cores, prepared
@@ -16,7 +16,6 @@ from visiontool.prepare import Recipe
 Pixels = NDArray[np.uint8]
 Floats = NDArray[np.float32]
 
-_MOST_PIXELS_AT_ONCE = 32 * 320 * 320  # in one run; the output of VGG's first layer takes 0.84 GB for them
 _ROUNDS = 5
 
 
@@ -78,11 +77,11 @@ def batch_difference(model: Classifier, pixels: Sequence[Pixels], batches: Seque
     first pictures in a batch of each size and those of each alone.
 
     Args:
-        pixels: pictures; where they are too few, they come again in disguise.
+        pixels: pictures; where they are too few, they are padded with flips and shifts.
     """
     height, width = pixels[0].shape[:2]
-    sizes = [size for size in batches if size <= 2 or size * height * width <= _MOST_PIXELS_AT_ONCE]
-    views = _views(pixels, max(sizes))
+    sizes = batches_for((height, width), batches)
+    views = _padded(pixels, max(sizes))
     alone = np.concatenate([model.run(view[None], model.spec.logits) for view in views])
     largest = 0.0
     for size in sizes:
@@ -91,23 +90,8 @@ def batch_difference(model: Classifier, pixels: Sequence[Pixels], batches: Seque
     return largest
 
 
-def _views(pixels: Sequence[Pixels], count: int) -> Pixels:
-    """`count` different inputs of one size: pictures, then they mirrored and shifted."""
-    alike = [picture for picture in pixels if picture.shape == pixels[0].shape]
-    views, shift = list(alike), 0
-    while len(views) < count:
-        shift += 1
-        step = max(1, alike[0].shape[0] // 16)
-        views += [np.roll(picture[:, :: (-1) ** shift], shift * step, axis=0) for picture in alike]
-    return np.stack(views[:count])
-
-
-def relative_l2(a: NDArray[Any], b: NDArray[Any]) -> float:
-    """The length of the difference as a share of the length of `a`; infinite where only one has what is no number."""
-    if not (np.isfinite(a).all() and np.isfinite(b).all()):
-        return 0.0 if np.array_equal(a, b, equal_nan=True) else math.inf
-    one, other = a.astype(np.float64), b.astype(np.float64)
-    return float(np.linalg.norm(other - one)) / max(float(np.linalg.norm(one)), 1e-12)
+def _padded(pixels: Sequence[Pixels], count: int) -> Pixels:
+    return padded([picture for picture in pixels if picture.shape == pixels[0].shape], count)
 
 
 def images_per_s(
@@ -118,7 +102,7 @@ def images_per_s(
     meets both.
     """
     batches = [
-        _views(some, model.fixed_batch or min(len(some), DEFAULT_BATCH_SIZE))
+        _padded(some, model.fixed_batch or min(len(some), DEFAULT_BATCH_SIZE))
         for model, some in zip((a, b), pixels, strict=True)
     ]
     seconds: tuple[list[float], list[float]] = ([], [])
