@@ -19,7 +19,7 @@ from visiontool.errors import ConversionError, DataError
 from visiontool.find import find_images
 from visiontool.images import DEFAULT_LIMITS
 from visiontool.precision import int8, to_fp16, to_int8
-from visiontool.precision.qdq import round_weights
+from visiontool.precision.qdq import Typed, round_weights
 from visiontool.prepare import Recipe, prepare
 from visiontool.spec import MANIFEST_KEY
 from visiontool.store import resolve
@@ -329,6 +329,12 @@ def test_what_hurts_is_kept_in_float_and_named(monkeypatch):
     careless, kept = to_int8(model, spec_of(), [pixels])
     assert kept == ()
     assert np.linalg.norm(run(careless, pixels)["logits"] - exact) > 0.2 * np.linalg.norm(exact)
+
+
+def test_of_operators_that_hurt_alike_the_smallest_stays_in_float_first(monkeypatch):
+    monkeypatch.setattr(int8._Search, "_error", lambda self, model, count: 0.1)
+    search = int8._Search(Typed(one_that_hurts(), spec_of()), spec_of(), list(noise(8)), 0.03, lambda done, total: None)
+    assert [name for name, _ in search._ranked()] == ["fourth_conv", "first_conv", "second_conv", "third_conv"]
 
 
 def test_weights_kept_in_float_are_not_quantized_by_onnxruntime(tmp_path):

@@ -120,14 +120,18 @@ class _Search:
         return self.graph.quantized(self._ranges, self.graph.quantizable(set(kept)))
 
     def _ranked(self) -> list[tuple[str, float]]:
-        """Operators by how far each of them alone moves the logits, the farthest first."""
+        """Operators and how far each of them alone moves the logits, those first that move them most for their size.
+
+        Errors add up as squares do, and a weight in float takes four times the room.
+        """
         found = []
         for done, name in enumerate(self.graph.candidates):
             self.tell(done, len(self.graph.candidates))
             alone = self.graph.quantized(self._ranges, self.graph.with_activation(name))
             found.append((name, self._error(alone, _RANKED)))
         self.tell(len(found), len(found))
-        return sorted(found, key=lambda item: -item[1])
+        sizes = self.graph.weights()
+        return sorted(found, key=lambda item: -(item[1] ** 2) / sizes[item[0]])
 
     def _error(self, model: onnx.ModelProto, count: int) -> float:
         exact = self._exact[:count]

@@ -96,6 +96,11 @@ class Typed:
         wanted = set(names)
         return ((name, kind) for name, kind in self._kinds.items() if name in wanted)
 
+    def weights(self) -> dict[str, int]:
+        """How many weights each of the candidates has."""
+        nodes = [node for node in self.model.graph.node if node.name in self.candidates]
+        return {node.name: math.prod(self._constants[node.input[1]].dims) for node in nodes}
+
     def values(self) -> list[str]:
         """The values whose range has to be known."""
         nodes = [node for node in self.model.graph.node if node.name in self._most]
