@@ -6,7 +6,6 @@ decoded (`bombs`); and whatever a decoder raises becomes a `PictureError` in wor
 is limited by the processes of `pipeline`. All of it may be called from many threads at once.
 """
 
-import math
 import os
 import threading
 from collections.abc import Callable
@@ -24,14 +23,13 @@ from visiontool.images.bombs import check_decoder, check_pixels, check_scans, ch
 from visiontool.images.kinds import plugin_for
 from visiontool.images.mend import JPEG_END, NO_END, mended
 from visiontool.images.pixels import (
-    SCALED,
     TIFF_EXTRA_SAMPLES,
     TIFF_PHOTOMETRIC,
     Notes,
     deep_colors,
+    deep_ppm,
     from_16_bits,
     tiff_tag,
-    to_8_bits,
     to_rgb,
 )
 from visiontool.images.reading import check_size, read
@@ -192,7 +190,7 @@ def _decoded(plugin: str, data: bytes, resize_to: int | None, limits: Limits) ->
     check_decoder(image, data)
     notes: Notes = ()
     if plugin == "Ppm":
-        image, notes = _deep_ppm(image, data)
+        image, notes = deep_ppm(image, data)
     elif plugin == "Png":
         _put_transparency_right(image, data)
     if plugin in ("Png", "Tiff"):
@@ -324,24 +322,6 @@ def _put_transparency_right(image: Image.Image, data: bytes) -> None:
         image.info["transparency"] = transparent * 255 // (2**bits - 1)
     elif bits == 16 and isinstance(transparent, tuple):
         image.info["transparency"] = tuple(value >> 8 for value in transparent)
-
-
-def _deep_ppm(image: Any, data: bytes) -> tuple[Image.Image, Notes]:
-    """Decodes a PPM whose white is not 255; Pillow would do it in Python, at a microsecond a number."""
-    codec, _, start, arguments = image.tile[0]
-    white = arguments[1] if codec in ("ppm", "ppm_plain") else 0
-    if codec == "ppm_plain" and image.mode == "I" and white < 2**16 - 1:  # Pillow scales it to 16 bits
-        image.load()
-        return Image.fromarray(to_8_bits(np.asarray(image), 2**16 - 1)), (SCALED.format(bits=white.bit_length()),)
-    if codec != "ppm":
-        return image, ()
-    shape = (image.height, image.width) + ((3,) if image.mode == "RGB" else ())
-    values = np.frombuffer(data, ">u2" if white > 255 else "u1", math.prod(shape), start).reshape(shape)
-    if white == 2**16 - 1:
-        pixels, notes = from_16_bits(values)
-        return Image.fromarray(pixels), notes
-    notes = (SCALED.format(bits=white.bit_length()),) if white > 255 else ()
-    return Image.fromarray(to_8_bits(values, white)), notes
 
 
 def _jpeg_2000_bits(data: bytes) -> int:
