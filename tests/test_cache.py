@@ -289,14 +289,14 @@ def test_trim_removes_what_was_not_used_for_longest() -> None:
 def test_trim_clears_downloads_before_models(root: Path) -> None:
     put("a", 1000)
     cache.downloads().mkdir()
-    for name in ("x.pth", "y.pth.partial", "y.pth.validators", "z.pth.partial"):
+    for name in ("w.pth", "x.pth", "y.pth", "z.pth"):
         (cache.downloads() / name).write_bytes(b"d" * 500)
     with cache.lock(cache.downloads(), "z.pth"):  # a process is at it
         total = cache.size_bytes()
         assert cache.trim(total - 1) == []
         assert cache.size_bytes() == total - 500
         assert [model.name for model in cache.trim(600)] == ["a"]
-        assert {path.name for path in cache.downloads().glob("[a-z]*")} == {"z.pth.partial"}
+        assert {path.name for path in cache.downloads().glob("[a-z]*")} == {"z.pth"}
 
 
 def put_features(size: int) -> None:

@@ -171,10 +171,9 @@ def _pull_folder(name: str, cache_name: str, offline: bool, tell: Progress) -> C
     from visiontool import sources
 
     found: AbstractContextManager[tuple[Path, Path]]
-    wait = partial(tell, "wait", 0, None)
     if name.startswith(store.HUB):
         repository = name.removeprefix(store.HUB)
-        found = sources.hub_files(repository, offline=offline, progress=partial(tell, "download"), waiting=wait)
+        found = sources.hub_files(repository, offline=offline, progress=partial(tell, "download"))
     else:
         original = Path(os.path.abspath(name.removeprefix(store.FOLDER)))
         name = f"{store.FOLDER}{original}"

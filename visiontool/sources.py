@@ -75,7 +75,7 @@ def weights_file(
 
 @contextmanager
 def hub_files(
-    repository: str, *, offline: bool = False, progress: Progress | None = None, waiting: Waiting | None = None
+    repository: str, *, offline: bool = False, progress: Progress | None = None
 ) -> Iterator[tuple[Path, Path]]:
     """config.json and model.safetensors of a repository ORG/NAME of the hub, as `weights_file`."""
     yield (

@@ -33,13 +33,11 @@ from visiontool.cache.places import (
     set_default_model,
 )
 from visiontool.cache.record import MODEL_FILE, DamagedModel, model_sha256, remedy, sha256
-from visiontool.cache.room import PARTIAL, VALIDATORS, features_bytes, size_bytes, trim
+from visiontool.cache.room import features_bytes, size_bytes, trim
 
 __all__ = [
     "FULL",
     "MODEL_FILE",
-    "PARTIAL",
-    "VALIDATORS",
     "VARIABLE",
     "Cached",
     "DamagedModel",

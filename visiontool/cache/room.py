@@ -8,8 +8,6 @@ from visiontool.cache import places
 from visiontool.cache.models import Cached, all_cached, remove
 from visiontool.cache.record import RECORD_FILE
 
-PARTIAL, VALIDATORS = ".partial", ".validators"  # ends of the names of an unfinished download's two files
-
 
 def size_bytes() -> int:
     """What the cache takes of the disk, downloads and features included."""
@@ -65,8 +63,7 @@ def _clear_all_leavings() -> None:
 
 def _delete_download(path: Path) -> int:
     """Deletes a file of a download unless a process is at it; gives how many bytes that frees."""
-    name = path.name.removesuffix(PARTIAL).removesuffix(VALIDATORS)
-    with suppress(OSError), locks.locked_if_free(places.lock_file(path.parent, name)) as is_free:
+    with suppress(OSError), locks.locked_if_free(places.lock_file(path.parent, path.name)) as is_free:
         if is_free:
             size = path.stat().st_size
             path.unlink()
