@@ -36,12 +36,12 @@ import torch
 from PIL import Image
 
 from visiontool import Classifier
-from visiontool.images import DEFAULT_LIMITS
-from visiontool.pipeline import Opening, cores, prepared
-from visiontool.prepare import Recipe, prepare
+from visiontool.data.loader import Opening, cores, prepared
+from visiontool.data.prepare import Recipe, prepare
+from visiontool.images.decode import DEFAULT_LIMITS
+from visiontool.model.spec import InputSpec, ModelSpec
+from visiontool.pytorch.convert import convert
 from visiontool.runtime import open_model
-from visiontool.spec import InputSpec, ModelSpec
-from visiontool.training.convert import convert
 
 ROOT = Path(__file__).resolve().parent.parent
 TARGET = 0.9

@@ -17,10 +17,10 @@ from pathlib import Path
 import numpy as np
 import onnxruntime
 
-from visiontool.images import DEFAULT_LIMITS
-from visiontool.pipeline import Opening, StageTimes, batches, cores, prepared, run_ahead
-from visiontool.prepare import Prepared, Recipe, prepare
-from visiontool.spec import MANIFEST_KEY, ModelSpec
+from visiontool.data.loader import Opening, StageTimes, batches, cores, prepared, run_ahead
+from visiontool.data.prepare import Prepared, Recipe, prepare
+from visiontool.images.decode import DEFAULT_LIMITS
+from visiontool.model.spec import MANIFEST_KEY, ModelSpec
 
 
 def session(path: Path, threads: int, spinning: bool) -> onnxruntime.InferenceSession:

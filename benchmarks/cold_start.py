@@ -99,8 +99,8 @@ def resnet18(folder: Path) -> Path:
     import timm
     import torch
 
-    from visiontool.spec import InputSpec, ModelSpec
-    from visiontool.training.convert import convert
+    from visiontool.model.spec import InputSpec, ModelSpec
+    from visiontool.pytorch.convert import convert
 
     torch.manual_seed(0)
     spec = ModelSpec(
@@ -116,7 +116,7 @@ def resnet18(folder: Path) -> Path:
 def put_into_cache(model: Path, folder: Path) -> Path:
     """Makes `model` what `visiontool models pull resnet18` would have made, in a cache below `folder`."""
     os.environ["VISIONTOOL_CACHE"] = str(folder / "cache")  # for the processes too
-    from visiontool import cache, catalog
+    from visiontool.hub import cache, catalog
 
     name = catalog.find("resnet18").name
     with cache.lock(cache.models(), name), cache.unpublished(name) as unpublished:

@@ -35,14 +35,16 @@ import onnx
 from numpy.typing import NDArray
 from transfer_data import SHARED, ants_and_bees
 
-from visiontool import Classifier, cache, onnx_graph
-from visiontool.find import find_images
-from visiontool.images import DEFAULT_LIMITS
-from visiontool.pipeline import cores
-from visiontool.precision import to_fp16, to_int8
-from visiontool.precision.qdq import Typed
-from visiontool.prepare import Recipe, prepare
-from visiontool.spec import ModelSpec
+from visiontool import Classifier
+from visiontool.data.discover import find_images
+from visiontool.data.loader import cores
+from visiontool.data.prepare import Recipe, prepare
+from visiontool.export.precision import to_fp16, to_int8
+from visiontool.export.precision.qdq import Typed
+from visiontool.graph import edit
+from visiontool.hub import cache
+from visiontool.images.decode import DEFAULT_LIMITS
+from visiontool.model.spec import ModelSpec
 
 ROOT = Path(__file__).resolve().parent.parent
 SIZE, BATCHES = 224, (1, 8)
@@ -95,8 +97,8 @@ def networks(folder: Path, pictures: list[Path]) -> dict[str, Path]:
     import timm
     import torch
 
-    from visiontool.spec import InputSpec
-    from visiontool.training.convert import convert
+    from visiontool.model.spec import InputSpec
+    from visiontool.pytorch.convert import convert
 
     torch.manual_seed(0)
     model = timm.create_model("resnet50")
@@ -108,7 +110,7 @@ def networks(folder: Path, pictures: list[Path]) -> dict[str, Path]:
     )
     fp32, int8 = folder / "fp32.onnx", folder / "int8.onnx"
     spec = convert(model, spec, fp32, pictures)
-    graph, _ = onnx_graph.load(fp32)
+    graph, _ = edit.load(fp32)
     quantized = to_int8(graph, spec, [pixels_of(pictures, spec)])
     for line in quantized.kept:
         print(f"ResNet-50 in int8: {line}\n")
@@ -185,7 +187,7 @@ def speed_targets(taken: dict[tuple[str, int], list[float]], vnni: bool | None) 
 def squeezenet(shared: Path, folder: Path, threads: int, rounds: int) -> list[tuple[str, bool]]:
     """Prints how SqueezeNet answers in each precision; gives what was to be reached, and whether it was."""
     task = ants_and_bees(shared, folder)
-    graph, _ = onnx_graph.load(Path(task.model))
+    graph, _ = edit.load(Path(task.model))
     spec = Classifier.load(task.model, device="cpu").spec
     photos = list(find_images([str(shared / "data" / "photos")]))
     pixels = pixels_of(photos, spec)

@@ -32,7 +32,7 @@ def pulled(name: str, folder: Path) -> tuple[str, Path, float]:
     """The name in the cache and the model file of the classic `name` with random weights, and the seconds it took."""
     weights = folder / f"{name}.pth"
     code = (
-        "import sys, torch; from visiontool.training import backbone\n"
+        "import sys, torch; from visiontool.pytorch import backbone\n"
         "torch.manual_seed(0); torch.save(backbone.create(sys.argv[1]).state_dict(), sys.argv[2])"
     )
     subprocess.run([sys.executable, "-c", code, name, str(weights)], check=True, capture_output=True)
@@ -49,7 +49,7 @@ def main() -> int:
     parser.add_argument("families", nargs="*", metavar="FAMILY")
     parser.add_argument("--pairs", type=int, default=5)
     arguments = parser.parse_args()
-    from visiontool import catalog
+    from visiontool.hub import catalog
 
     smallest: dict[str, catalog.Entry] = {}
     for entry in catalog.classics():

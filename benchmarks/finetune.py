@@ -40,8 +40,8 @@ from pathlib import Path
 from finetune_sides import FIRST, PEERS, SECOND, SKLEARN, TORCH, Ran, Sides
 from transfer_data import DATASETS, SHARED, Task
 
-from visiontool import cache
-from visiontool.pipeline import cores
+from visiontool.data.loader import cores
+from visiontool.hub import cache
 
 PASSES, SPARE_S = 3, 10  # what a first run may take
 TIMES_FIRST, TIMES_SECOND = 5, 20  # how many times as long the torch loop has to take

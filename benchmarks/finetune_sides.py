@@ -11,7 +11,8 @@ from typing import Any, NamedTuple
 
 from transfer_data import Task
 
-from visiontool import Classifier, cache
+from visiontool import Classifier
+from visiontool.hub import cache
 
 FIRST, SECOND, TORCH, SKLEARN = "visiontool, first run", "visiontool, second run", "torch loop", "scikit-learn"
 
@@ -24,7 +25,7 @@ from torch import nn
 from torch.utils.data import DataLoader
 from torchvision import transforms as T
 from torchvision.datasets import ImageFolder
-from visiontool.training.backbone import from_folder
+from visiontool.pytorch.weights import from_folder
 
 def main(folder, data, seed, epochs, learning_rate, mirror):
     torch.manual_seed(seed)

@@ -34,8 +34,9 @@ import numpy as np
 import onnx
 from gpu_tables import PARTS, tables, verdicts
 
-from visiontool import doctor, store
-from visiontool.spec import MANIFEST_KEY, ModelSpec
+from visiontool import doctor
+from visiontool.hub import resolve
+from visiontool.model.spec import MANIFEST_KEY, ModelSpec
 
 HERE = Path(__file__).resolve().parent
 
@@ -103,15 +104,15 @@ def models(bench: Bench) -> dict[str, Path | str]:
 
 
 def _to_fp16(base: Path, target: Path) -> Path:
-    from visiontool.precision.fp16 import to_fp16
+    from visiontool.export.precision.fp16 import to_fp16
 
     model, spec = _read(base)
     return _write(to_fp16(model, spec), replace(spec, precision="fp16"), target)
 
 
 def _with_resize(base: Path, target: Path) -> Path:
+    from visiontool.export.precision.fp16 import to_fp16
     from visiontool.export.resize import embed_resize
-    from visiontool.precision.fp16 import to_fp16
 
     model, spec = _read(base)
     model = to_fp16(model, spec)
@@ -172,7 +173,7 @@ def resize(bench: Bench, files: dict[str, Path | str]) -> None:
 
 
 def _difference(bench: Bench, file: Path | str, reference: Path | str) -> dict[str, Any]:
-    pictures = [str(path) for path in store.sample_pictures()]
+    pictures = [str(path) for path in resolve.sample_pictures()]
     answers = []
     for model, device in ((reference, "cpu"), (file, bench.device)):
         if isinstance(model, str):

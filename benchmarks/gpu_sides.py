@@ -42,8 +42,8 @@ def some_pixels(batch: int, side: int = 224) -> "np.ndarray[Any, Any]":
 def load(task: dict[str, Any], engine_batch: int | None = None) -> tuple[Any, Any]:
     """The model of the task as users open it for many pictures, and its session."""
     from visiontool import Classifier, ModelSpec
+    from visiontool.model.spec import MANIFEST_KEY
     from visiontool.runtime import open_model
-    from visiontool.spec import MANIFEST_KEY
 
     where = {"device": task["device"], "provider": task.get("provider")}
     opened = open_model(Path(task["model"]), **where, threads=1, engine_batch=engine_batch)
@@ -134,9 +134,9 @@ def files(task: dict[str, Any]) -> dict[str, Any]:
     """Pictures/s from JPEG files to results, and of opening them alone, which is the most that the machine allows."""
     from bulk import exhaust, make_pictures, opening_rate, rate
 
-    from visiontool import store
-    from visiontool.images import DEFAULT_LIMITS
-    from visiontool.prepare import Recipe
+    from visiontool.data.prepare import Recipe
+    from visiontool.hub import resolve
+    from visiontool.images.decode import DEFAULT_LIMITS
 
     classifier, _ = load(task)
     recipe = Recipe.of(classifier.spec, DEFAULT_LIMITS)
@@ -145,7 +145,7 @@ def files(task: dict[str, Any]) -> dict[str, Any]:
         exhaust(classifier.predict_stream(some, timeout=10.0, isolate=True))
 
     with tempfile.TemporaryDirectory() as folder:
-        photos = [Path(path) for path in store.sample_pictures()]
+        photos = [Path(path) for path in resolve.sample_pictures()]
         paths = make_pictures(photos, Path(folder, "jpegs"), (500, 375), 100, task["count"])
         whole(paths[: 2 * classifier.batch_size(None)])
         rounds = [(opening_rate(paths, recipe), rate(len(paths), lambda: whole(paths))) for _ in range(3)]

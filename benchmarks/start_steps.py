@@ -13,8 +13,10 @@ import time
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
-IMPORTS = "import visiontool.cli, visiontool.find, visiontool.classifier, visiontool.cli.rows;"
-ANSWER = f"{IMPORTS} visiontool.classifier.Classifier.load('resnet18_tiny200').predict(['samples/orange.jpg']);"
+IMPORTS = (
+    "import visiontool.cli, visiontool.data.discover, visiontool.cli.output.rows; from visiontool import Classifier;"
+)
+ANSWER = f"{IMPORTS} Classifier.load('resnet18_tiny200').predict(['samples/orange.jpg']);"
 PROCESSES = {
     "imports, garbage collector as it is": IMPORTS,
     "imports, garbage collector later": f"import gc; gc.set_threshold(100_000); {IMPORTS}",
@@ -25,7 +27,9 @@ IN_PROCESS = """
 import statistics, threading, time
 from dataclasses import dataclass
 from typing import NamedTuple
-from visiontool import onnx_scan, runtime, store
+from visiontool.model import scan
+from visiontool import runtime
+from visiontool.hub import resolve
 
 def milliseconds(step, runs=11):
     times = []

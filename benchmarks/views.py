@@ -3,9 +3,9 @@
     python benchmarks/views.py [ants_and_bees] [mnist] [tiny_imagenet] [--seeds 3] [--shared FOLDER]
 
 Accuracy and NLL on the val pictures of heads that were solved on K views of the training pictures: the K-curve of each
-level of augmentation, and each operation alone. A head may turn the views down, where held-out training pictures say so
-(`visiontool.head.solve`); the table says how often it took them. Seconds are those of computing the views that no line
-above has computed, and of solving the head. The datasets are those of finetune.py.
+level of augmentation, and each operation alone. A head may turn the views down, where held-out training pictures say
+so (`visiontool.training.head.solve`); the table says how often it took them. Seconds are those of computing the views
+that no line above has computed, and of solving the head. The datasets are those of finetune.py.
 """
 
 import argparse
@@ -24,13 +24,14 @@ import numpy as np
 from numpy.typing import NDArray
 from transfer_data import DATASETS, SHARED, Task
 
-from visiontool import Classifier, cache
-from visiontool.augment import LEVELS, Augment, views
-from visiontool.classifier import softmax
-from visiontool.features import extract
-from visiontool.head import Head, solve
-from visiontool.metrics import measure
-from visiontool.pipeline import cores
+from visiontool import Classifier
+from visiontool.data.loader import cores
+from visiontool.evaluation.metrics import measure
+from visiontool.hub import cache
+from visiontool.images.augment import LEVELS, Augment, views
+from visiontool.inference.classifier import softmax
+from visiontool.inference.embeddings import extract
+from visiontool.training.head import Head, solve
 
 OPERATIONS = {
     "crop": Augment(crop=0.5),

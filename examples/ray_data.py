@@ -25,7 +25,7 @@ import ray
 import ray.data
 
 from visiontool import Classifier, Result
-from visiontool.find import find_images
+from visiontool.data.discover import find_images
 
 BATCH_SIZE = 256  # pictures; not small, since towards the end of each batch some cores have nothing to do
 ROWS_PER_FILE = 100_000

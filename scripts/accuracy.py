@@ -13,8 +13,8 @@ from pathlib import Path
 from PIL import Image, ImageOps
 
 from visiontool import Classifier
-from visiontool.find import find_images
-from visiontool.images import ImageSource, open_image
+from visiontool.data.discover import find_images
+from visiontool.images.decode import ImageSource, open_image
 
 
 def main() -> int:

@@ -12,9 +12,9 @@ import shutil
 import sys
 from pathlib import Path
 
+from visiontool.data.discover import find_images
 from visiontool.errors import VisiontoolError
-from visiontool.find import find_images
-from visiontool.training.convert import convert_folder
+from visiontool.pytorch.convert import convert_folder
 
 ROOT = Path(__file__).resolve().parent.parent
 FILES = ("config.json", "model.safetensors", "README.md")

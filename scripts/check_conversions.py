@@ -12,7 +12,7 @@ reference_params  its parameters; params must be the same
 macs              multiply-accumulates, counted in the file
 gmacs_of          who publishes how many
 reference_gmacs   how many, in 10^9: within 1 % of torchvision's figure, 3 % of timm's, beside what rounding hides
-exporter          which of visiontool.training.exporters wrote the file
+exporter          which of visiontool.pytorch.exporters wrote the file
 relative_1        how far the logits of onnxruntime are from torch's at batch 1, on pictures of samples/, as a share of
                   their length: at most 1e-5
 relative_3        the same at batch 3
@@ -127,7 +127,7 @@ TIMM_GMACS = {
     "maxvit_large_tf_224": 43.68,
 }
 
-# Sums worked by hand in tests/test_architectures.py, for the networks that neither timm nor torchvision has.
+# Sums worked by hand in tests/pytorch/test_architectures.py, for the networks that neither timm nor torchvision has.
 BY_HAND = {
     "lenet5": 61_706,
     "nin": 7_595_176,
@@ -174,7 +174,7 @@ def main() -> int:
 
 def classics() -> list[str]:
     """The architectures of the catalog's classics."""
-    from visiontool import catalog
+    from visiontool.hub import catalog
 
     return list(dict.fromkeys(entry.architecture for entry in catalog.classics()))
 
@@ -185,19 +185,21 @@ def checked(name: str) -> list[object]:
     import torch
     from random_weights import random_weights
 
-    from visiontool import Classifier, catalog, cost
-    from visiontool.alike import relative_l2
-    from visiontool.cost.stored import store
-    from visiontool.find import find_images
-    from visiontool.spec import InputSpec, ModelSpec
-    from visiontool.training import backbone, parity
-    from visiontool.training.contract import InContract
-    from visiontool.training.convert import convert
-    from visiontool.training.exporters import WAYS
+    from visiontool import Classifier
+    from visiontool.data.discover import find_images
+    from visiontool.graph import cost
+    from visiontool.graph.cost.stored import store
+    from visiontool.hub import catalog
+    from visiontool.model.spec import InputSpec, ModelSpec
+    from visiontool.pytorch import parity, weights
+    from visiontool.pytorch.convert import convert
+    from visiontool.pytorch.exporters import WAYS
+    from visiontool.pytorch.wrapper import InContract
+    from visiontool.runtime.alike import relative_l2
 
     started = time.monotonic()
     torch.manual_seed(0)
-    model = backbone.create(catalog.find(name).name)
+    model = weights.create(catalog.find(name).name)
     cfg = model.pretrained_cfg
     spec = ModelSpec(
         name=name,

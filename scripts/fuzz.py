@@ -6,7 +6,7 @@
 
 CORPUS is a folder; where it is empty, small pictures of every format, or the manifests and graphs of the built-in
 models, are put there first. What else is given goes to libFuzzer. What is found is written to crash-*, and stays as a
-quick test with as few bytes as show it (tests/test_damage.py, tests/test_spec.py, tests/test_onnx_scan.py).
+quick test with as few bytes as show it (tests/images/test_damage.py, tests/model/test_spec.py, test_onnx_scan.py).
 """
 
 import json
@@ -35,9 +35,9 @@ with atheris.instrument_imports(include=["PIL", "visiontool"]):
     )
 
     from visiontool.errors import ModelError, PictureError
-    from visiontool.images import Limits, open_image
-    from visiontool.onnx_scan import scan
-    from visiontool.spec import MANIFEST_KEY, ModelSpec
+    from visiontool.images.decode import Limits, open_image
+    from visiontool.model.scan import scan
+    from visiontool.model.spec import MANIFEST_KEY, ModelSpec
 
 LIMITS = Limits(max_pixels=100_000, max_bytes=2**20)
 FILE = Path(tempfile.mkdtemp(prefix="fuzz-")) / "input"

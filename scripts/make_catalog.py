@@ -1,4 +1,4 @@
-"""Writes the generated parts of visiontool/catalog/ from the timm and torchvision that are installed.
+"""Writes the generated parts of visiontool/hub/catalog/ from the timm and torchvision that are installed.
 
     python scripts/make_catalog.py            write them (minutes: every network is built to be counted)
     python scripts/make_catalog.py --check    write nothing; exit 1 where they are not fresh
@@ -23,9 +23,9 @@ from timm.layers import set_fused_attn
 from timm.models import get_pretrained_cfg, list_models, model_entrypoint
 from torch.utils.flop_counter import FlopCounterMode
 
-import visiontool.training.architectures  # noqa: F401  registers the project's own
-from visiontool.catalog.classics import CLASSICS, COLUMNS, NAMES, papers, read
-from visiontool.store import built_in_names, weights_folder
+import visiontool.pytorch.architectures  # noqa: F401  registers the project's own
+from visiontool.hub.catalog.classics import CLASSICS, COLUMNS, NAMES, papers, read
+from visiontool.hub.resolve import built_in_names, weights_folder
 
 HUB = "hf-hub:timm/"
 # Copies of published weights that their publisher's address does not name: SqueezeNet's as safetensors, made of the

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import click
 
-from visiontool import catalog
 from visiontool.cli import cli
+from visiontool.hub import catalog
 
 DOCS = Path(__file__).resolve().parent.parent / "docs"
 _HELP = re.compile(r"(<!-- help: (?P<command>[\w ]+) -->\n```text\n).*?(```\n)", re.DOTALL)

@@ -16,7 +16,7 @@ from onnx import TensorProto, helper
 from PIL import Image
 
 from visiontool import cli
-from visiontool.spec import InputSpec, ModelSpec
+from visiontool.model.spec import InputSpec, ModelSpec
 
 ROOT = Path(__file__).resolve().parent.parent
 SHARED = Path(os.environ.get("VISIONTOOL_SHARED", ROOT.parent / "shared"))

@@ -11,7 +11,7 @@ from onnx import TensorProto, helper, numpy_helper
 from PIL import Image
 
 from visiontool.export.resize import embed_resize
-from visiontool.spec import InputSpec, ModelSpec
+from visiontool.model.spec import InputSpec, ModelSpec
 
 LABELS = ("red", "green", "blue", 'it\'s "gray"', "black", "öre")
 _COLORS = {"mean": (0.4, 0.5, 0.6), "std": (0.2, 0.3, 0.25)}

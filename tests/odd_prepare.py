@@ -5,9 +5,19 @@ import os
 import signal
 import time
 import warnings
+from pathlib import Path
 
-from visiontool import prepare as real
-from visiontool.prepare import Prepared
+from visiontool.data import prepare as real
+from visiontool.data.prepare import Prepared
+
+# The start of a program whose workers do what this module says.
+IN_A_PROGRAM = f"""
+import os, signal, sys, threading, time
+sys.path.insert(0, {str(Path(__file__).parent)!r})
+import odd_prepare
+from visiontool.data import loader
+loader.prepare = odd_prepare.prepare
+"""
 
 
 def prepare(path, recipe, *, plain_only=False):

@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 
 from visiontool.errors import PictureError
-from visiontool.images import Picture, open_image
+from visiontool.images.decode import Picture, open_image
 
 RED, GREEN, BLUE, WHITE = (255, 0, 0), (0, 255, 0), (0, 0, 255), (255, 255, 255)
 

@@ -66,7 +66,7 @@ def test_the_built_in_models_are_right_on_every_sample_without_torch_or_onnx(mod
     expected = {path.name: path.stem.replace("_", " ") for path in Path(ROOT, folder).iterdir() if path.suffix != ".md"}
     expected = {name: {"lighthouse": "beacon"}.get(label, label) for name, label in expected.items() if "." in name}
     ran = run_blocked(
-        (*TORCH, "onnx", "rich", "scipy", "matplotlib", "visiontool.augment"),
+        (*TORCH, "onnx", "rich", "scipy", "matplotlib", "visiontool.images.augment"),
         "predict",
         folder,
         "-m",

@@ -8,8 +8,9 @@ The names are resolved on first use, so that `import visiontool` costs nothing.
 
 from typing import TYPE_CHECKING, Any
 
+from visiontool._version import __version__ as __version__
+
 if TYPE_CHECKING:
-    from visiontool.classifier import Classifier
     from visiontool.errors import (
         ConversionError,
         DataError,
@@ -19,26 +20,25 @@ if TYPE_CHECKING:
         UsageError,
         VisiontoolError,
     )
-    from visiontool.images import Limits
-    from visiontool.outside import Description
-    from visiontool.result import Prediction, Result
-    from visiontool.spec import InputSpec, ModelSpec
-
-__version__ = "0.1.0"
+    from visiontool.images.decode import Limits
+    from visiontool.inference.classifier import Classifier
+    from visiontool.inference.result import Prediction, Result
+    from visiontool.model.foreign import Description
+    from visiontool.model.spec import InputSpec, ModelSpec
 
 _HOMES = {
-    "Classifier": "classifier",
+    "Classifier": "inference.classifier",
     "ConversionError": "errors",
     "DataError": "errors",
-    "Description": "outside",
+    "Description": "model.foreign",
     "DeviceError": "errors",
-    "InputSpec": "spec",
-    "Limits": "images",
+    "InputSpec": "model.spec",
+    "Limits": "images.decode",
     "ModelError": "errors",
-    "ModelSpec": "spec",
+    "ModelSpec": "model.spec",
     "PictureError": "errors",
-    "Prediction": "result",
-    "Result": "result",
+    "Prediction": "inference.result",
+    "Result": "inference.result",
     "UsageError": "errors",
     "VisiontoolError": "errors",
 }

@@ -11,11 +11,13 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from visiontool import __version__, cache, runtime, store, wheels
-from visiontool.benchmark.machine import machine
-from visiontool.classifier import Classifier
+from visiontool import runtime
+from visiontool._version import __version__
 from visiontool.errors import DeviceError, VisiontoolError, first_line
-from visiontool.runtime import nvidia, providers
+from visiontool.evaluation.benchmark.machine import machine
+from visiontool.hub import cache, resolve
+from visiontool.inference.classifier import Classifier
+from visiontool.runtime import nvidia, packages, providers
 
 PACKAGES = ("numpy", "pillow", "onnx", "torch", "torchvision", "timm", "onnxscript")
 _SAMPLE = "orange"  # a picture of samples/ and its label
@@ -59,7 +61,7 @@ class Report:
     """
 
     versions: dict[str, str | None]
-    wheels: tuple[str, ...]
+    packages: tuple[str, ...]
     machine: dict[str, Any]
     features: tuple[str, ...] | None
     gpus: tuple[nvidia.Gpu, ...]
@@ -85,7 +87,7 @@ def examine() -> Report:
     """Looks at the installation. What does not work raises nothing, unless onnxruntime cannot be used at all."""
     return Report(
         {"visiontool": __version__, "python": platform.python_version(), **{name: _version(name) for name in PACKAGES}},
-        wheels.wheels(),
+        packages.wheels(),
         {key: value for key, value in machine().items() if key in ("processor", "cores", "system")},
         processor_features(),
         nvidia.gpus(),
@@ -94,7 +96,7 @@ def examine() -> Report:
         _caches(),
         _default_model(),
         shown_environment(os.environ),
-        tuple(filter(None, [wheels.fault()])),
+        tuple(filter(None, [packages.fault()])),
         _predict(),
     )
 
@@ -135,7 +137,7 @@ def _why_not(provider: str) -> str | None:
 
 def _built_in(name: str) -> Path:
     """The file of a built-in model; `store.resolve` would prefer a folder of that name beside the user."""
-    return store.weights_folder() / name / cache.MODEL_FILE
+    return resolve.weights_folder() / name / cache.MODEL_FILE
 
 
 def _caches() -> dict[str, Place]:
@@ -159,7 +161,7 @@ def _place(path: Path) -> Place:
 
 def _default_model() -> str:
     try:
-        return os.environ.get(store.MODEL_VARIABLE) or cache.default_model() or store.DEFAULT_MODEL
+        return os.environ.get(resolve.MODEL_VARIABLE) or cache.default_model() or resolve.DEFAULT_MODEL
     except VisiontoolError as error:
         return str(error)
 
@@ -167,16 +169,16 @@ def _default_model() -> str:
 def _predict() -> Tried:
     """Has the built-in model answer for a picture whose answer is known."""
     try:
-        picture = next(path for path in store.sample_pictures() if Path(path).stem == _SAMPLE)
+        picture = next(path for path in resolve.sample_pictures() if Path(path).stem == _SAMPLE)
         start = time.perf_counter()
-        (result,) = Classifier.load(_built_in(store.DEFAULT_MODEL), device="cpu").predict([picture])
+        (result,) = Classifier.load(_built_in(resolve.DEFAULT_MODEL), device="cpu").predict([picture])
         seconds = time.perf_counter() - start
     except Exception as error:  # whatever it is, it is what to report
         return Tried(False, f"{type(error).__name__}: {error}")
     if result.error is not None:
         return Tried(False, result.error)
     best = result.predictions[0]
-    said = f"{store.DEFAULT_MODEL} says {best.label}, {best.probability:.3f}, of {Path(picture).name}"
+    said = f"{resolve.DEFAULT_MODEL} says {best.label}, {best.probability:.3f}, of {Path(picture).name}"
     if best.label != _SAMPLE:
         return Tried(False, f"{said}, where {_SAMPLE} is right")
     return Tried(True, f"{said}, in {1000 * seconds:.0f} ms")

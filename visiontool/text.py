@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from visiontool.json_fields import shown
+from visiontool.model.fields import shown
 
 _MOST_NAMED = 3
 

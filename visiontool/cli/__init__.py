@@ -12,7 +12,7 @@ from typing import Any
 
 import click
 
-import visiontool
+from visiontool._version import __version__
 from visiontool.cli import exit_codes
 from visiontool.cli.text import printable, say
 from visiontool.errors import DataError, VisiontoolError
@@ -51,7 +51,7 @@ class _Group(click.Group):
 
 
 @click.group(cls=_Group, invoke_without_command=True, context_settings=_SETTINGS)
-@click.version_option(visiontool.__version__, "-V", "--version", prog_name="visiontool")
+@click.version_option(__version__, "-V", "--version", prog_name="visiontool")
 @click.pass_context
 def cli(context: click.Context) -> None:
     """Classify pictures with classic networks.
@@ -91,7 +91,7 @@ def run(arguments: list[str] | None = None) -> int:
     except BrokenPipeError:  # whoever read the output has enough
         return exit_codes.FAILED
     except VisiontoolError as error:
-        from visiontool.find.hints import GONE, is_gone
+        from visiontool.data.hints import GONE, is_gone
 
         say(f"Error: {error}" + (f"\n{GONE}" if is_gone() else ""))
         return exit_codes.of(error)
@@ -99,7 +99,7 @@ def run(arguments: list[str] | None = None) -> int:
         if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EBADF):  # full; closed (__main__.py)
             say(f"Error: the output cannot be written: {error.strerror}")
             return exit_codes.FAILED
-        from visiontool.find.hints import GONE, is_gone
+        from visiontool.data.hints import GONE, is_gone
 
         if isinstance(error, FileNotFoundError) and is_gone():
             say(f"Error: {GONE[0].lower()}{GONE[1:]}")

@@ -11,10 +11,10 @@ import click
 from visiontool.cli import exit_codes, options
 from visiontool.cli.text import say
 from visiontool.errors import DataError, UsageError
-from visiontool.spec import Precision
+from visiontool.model.spec import Precision
 
 if TYPE_CHECKING:
-    from visiontool.benchmark.rows import Row
+    from visiontool.evaluation.benchmark.rows import Row
 
 _STAGES = {"convert": "Making files of other precisions", "measure": "Measuring"}
 _MOST_PICTURES = 1000
@@ -94,11 +94,11 @@ def benchmark(
     visiontool benchmark resnet50 runs/mydata --batch-sizes 1,8
     visiontool benchmark lenet5 --precision fp32,int8 --json
     """
-    from visiontool import benchmark as room
-    from visiontool.cli.benchmarking import as_object, remarks, table
-    from visiontool.cli.output import telling
+    from visiontool.cli.output.target import telling
     from visiontool.cli.progress import Stages, only_ours_on_stderr
-    from visiontool.cli.pulling import obtain
+    from visiontool.cli.pull import obtain
+    from visiontool.cli.render.benchmark import as_object, remarks, table
+    from visiontool.evaluation import benchmark as room
 
     pictures = _pictures(folder)
     asked = models + more or (None,)
@@ -130,7 +130,7 @@ def benchmark(
         say("Interrupted: these are the rounds that were done.")
         return exit_codes.INTERRUPTED
     if plot is not None:
-        from visiontool.benchmark.plot import draw
+        from visiontool.evaluation.benchmark.plot import draw
 
         if not any(row.rounds and row.subject.accuracy for row in rows):
             say("There is no plot: what has a known accuracy could not be measured.")
@@ -141,11 +141,11 @@ def benchmark(
 
 
 def _pictures(folder: str | None) -> list[str]:
-    from visiontool import store
-    from visiontool.find import find_images
+    from visiontool.data.discover import find_images
+    from visiontool.hub import resolve
 
     if folder is None:
-        return [os.fspath(path) for path in store.sample_pictures()]
+        return [os.fspath(path) for path in resolve.sample_pictures()]
     found = list(islice(find_images([folder]), _MOST_PICTURES))
     if not found:
         raise DataError(f"no picture was found in {folder}\n--on takes a folder of pictures, or one picture.")

@@ -19,7 +19,7 @@ def cache(max_size: int | None) -> int:
 
     That is pulled networks and features of pictures: where they are, and what they take.
     """
-    from visiontool import cache
+    from visiontool.hub import cache
 
     if max_size is not None:
         features_before = cache.features_bytes()

@@ -31,7 +31,7 @@ def doctor(as_json: bool) -> int:
 
         report = examine()
     except (ImportError, AttributeError) as error:  # half a package has some of its names
-        from visiontool.wheels import repair
+        from visiontool.runtime.packages import repair
 
         raise VisiontoolError(f"onnxruntime cannot be used: {first_line(error)}\n{repair()}") from None
     if as_json:

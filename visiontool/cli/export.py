@@ -7,11 +7,11 @@ import click
 
 from visiontool.cli import options
 from visiontool.cli.text import json_text, printable, say
-from visiontool.spec import CropMode, Precision
+from visiontool.model.spec import CropMode, Precision
 from visiontool.text import plural
 
 if TYPE_CHECKING:
-    from visiontool.export import Export
+    from visiontool.export.export import Export
 
 _STAGES = {"calibrate": "Calibrating", "compare": "Comparing with the source", "torch": "Comparing with torch"}
 
@@ -79,9 +79,9 @@ def export(
         raise click.UsageError("MODEL and -m name the same; leave one out", context)
 
     from visiontool.cli.progress import Stages, only_ours_on_stderr
-    from visiontool.cli.pulling import Telling
-    from visiontool.export import Wanted, default_target, find
-    from visiontool.export import export as run_export
+    from visiontool.cli.pull import Telling
+    from visiontool.export.export import Wanted, default_target, find
+    from visiontool.export.export import export as run_export
 
     wanted = Wanted(
         precision=precision,
@@ -118,8 +118,8 @@ def export(
 
 def _tell(done: "Export") -> None:
     """On stderr: how the file compares with its source, and how it is run without visiontool."""
-    from visiontool.cli.comparing import show_comparison
-    from visiontool.snippet import snippet
+    from visiontool.cli.render.comparison import show_comparison
+    from visiontool.export.snippet import snippet
 
     if done.comparison is None:
         say("Not compared with its source; the file says so.")

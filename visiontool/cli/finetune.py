@@ -9,10 +9,10 @@ import click
 from visiontool.cli import options
 from visiontool.cli.text import json_text
 from visiontool.errors import UsageError
-from visiontool.spec import CropMode
+from visiontool.model.spec import CropMode
 
 if TYPE_CHECKING:
-    from visiontool.finetune import Settings
+    from visiontool.training.finetune import Settings
 
 _STAGES = {
     "check": "Opening all pictures",
@@ -106,12 +106,12 @@ def finetune(
         raise UsageError("--force is about the folder of -o; there is none")
     options.check_loudness(quiet, verbose)
 
-    from visiontool.cli.finetuning import show_plan, show_run, write_preview
     from visiontool.cli.progress import Stages, only_ours_on_stderr
-    from visiontool.cli.pulling import obtain
-    from visiontool.cli.running import say_how
-    from visiontool.finetune import finetune as run_finetune
-    from visiontool.images import DEFAULT_LIMITS, Limits
+    from visiontool.cli.pull import obtain
+    from visiontool.cli.render.finetune import show_plan, show_run, write_preview
+    from visiontool.cli.render.runtime import say_how
+    from visiontool.images.decode import DEFAULT_LIMITS, Limits
+    from visiontool.training.finetune import finetune as run_finetune
 
     wanted = _settings(context, **said)
     model = obtain(wanted.model, weights=weights, offline=offline, quiet=quiet, labels_matter=False)
@@ -131,7 +131,7 @@ def finetune(
         click.echo(preview_augment)
         return 0
     if dry_run:
-        from visiontool.finetune.plan import plan
+        from visiontool.training.plan import plan
 
         with only_ours_on_stderr():
             planned = plan(wanted, **means)
@@ -152,7 +152,7 @@ def finetune(
     if not quiet:
         show_run(run)
     if as_json:
-        from visiontool.finetune.report import to_json
+        from visiontool.training.report import to_json
 
         click.echo(json_text({"folder": str(run.folder), **to_json(run)}))
     else:
@@ -162,8 +162,8 @@ def finetune(
 
 def _settings(context: click.Context, *, data: Path | None, from_run: Path | None, **said: Any) -> "Settings":
     """The settings: those of the run of --from, if there is one, changed by what was typed."""
-    from visiontool.augment import LEVELS
-    from visiontool.finetune.settings import Settings, usual_views
+    from visiontool.images.augment import LEVELS
+    from visiontool.training.settings import Settings, usual_views
 
     if data is None and from_run is None:
         raise click.UsageError("name the folder of the data", context)

@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Any, get_args
 import click
 
 from visiontool.errors import UsageError
-from visiontool.spec import Activation, Interpolation
+from visiontool.model.spec import Activation, Interpolation
 
 if TYPE_CHECKING:
-    from visiontool.outside import Description
+    from visiontool.model.foreign import Description
 
 COUNT = click.IntRange(1, 4096)
 FILE = click.Path(dir_okay=False, path_type=Path)
@@ -33,8 +33,8 @@ def complete_model(context: click.Context, parameter: click.Parameter, incomplet
     """The names of built-in and pulled networks and of the classics, or files where none fits."""
     from click.shell_completion import CompletionItem
 
-    from visiontool.cache import all_cached
-    from visiontool.store import built_in_names
+    from visiontool.hub.cache import all_cached
+    from visiontool.hub.resolve import built_in_names
 
     known = [*built_in_names(), *(model.name for model in all_cached()), *_classics()]
     names = [CompletionItem(name) for name in dict.fromkeys(known) if name.startswith(incomplete)]
@@ -48,14 +48,14 @@ def complete_classic(context: click.Context, parameter: click.Parameter, incompl
 
 def _classics() -> list[str]:
     """Those that have weights to pull."""
-    from visiontool.catalog import classics
+    from visiontool.hub.catalog import classics
 
     return [entry.architecture for entry in classics() if entry.source and entry.source != "built-in"]
 
 
 def complete_cached(context: click.Context, parameter: click.Parameter, incomplete: str) -> list[Any]:
     """The names of pulled networks."""
-    from visiontool.cache import all_cached
+    from visiontool.hub.cache import all_cached
 
     return [model.name for model in all_cached() if model.name.startswith(incomplete)]
 
@@ -158,7 +158,7 @@ def description(said: dict[str, Any]) -> "Description | None":
     """What the options of `of_outside_files` say; None where none was given."""
     if not any(value is not None for value in said.values()):
         return None
-    from visiontool.outside import Description
+    from visiontool.model.foreign import Description
 
     return Description(**said)
 

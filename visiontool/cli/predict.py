@@ -14,17 +14,17 @@ import click
 from click.core import ParameterSource
 
 from visiontool.cli import exit_codes, options
-from visiontool.cli.output import FORMATS, Rows, check_output, choose_format, is_begun, is_file, rows_to
-from visiontool.cli.sorting import Sorting, check_sorting, undo_sorting
+from visiontool.cli.output.sort import Sorting, check_sorting, undo_sorting
+from visiontool.cli.output.target import FORMATS, Rows, check_output, choose_format, is_begun, is_file, rows_to
 from visiontool.cli.text import Sample, printable, say
 from visiontool.errors import DataError
-from visiontool.spec import CropMode
+from visiontool.model.spec import CropMode
 
 if TYPE_CHECKING:
-    from visiontool.classifier import Classifier
-    from visiontool.cli.output import Format
+    from visiontool.cli.output.rows import Encoder
+    from visiontool.cli.output.target import Format
     from visiontool.cli.progress import Progress
-    from visiontool.cli.rows import Encoder
+    from visiontool.inference.classifier import Classifier
 
 
 @click.command(no_args_is_help=True)
@@ -124,7 +124,7 @@ class _Inputs:
     """The pictures that PATHS mean, and what is left out."""
 
     def __init__(self, args: SimpleNamespace) -> None:
-        from visiontool.find import is_one_file
+        from visiontool.data.discover import is_one_file
 
         self.paths: tuple[str, ...] = args.paths
         self.shard: tuple[int, int] | None = args.shard
@@ -142,9 +142,9 @@ class _Inputs:
         Raises:
             DataError: there are none, and not `or_none`.
         """
-        from visiontool.find import find_images, is_fed
-        from visiontool.find.hints import hint, is_gone
-        from visiontool.pipeline import FEW
+        from visiontool.data.discover import find_images, is_fed
+        from visiontool.data.hints import hint, is_gone
+        from visiontool.data.loader import FEW
 
         relative = [path for path in self.paths if path != "-" and not os.path.isabs(path.removeprefix("@"))]
         if relative and is_gone():
@@ -164,7 +164,7 @@ class _Inputs:
 
     def count(self, stop: Callable[[], bool]) -> int | None:
         """How many there are at most; None where nobody knows, and as soon as `stop` returns True."""
-        from visiontool.find import count_images
+        from visiontool.data.discover import count_images
 
         count = count_images(self.paths, stop=stop, **self._where)
         if count is None or self.shard is None:
@@ -173,7 +173,7 @@ class _Inputs:
 
     def hint(self) -> str | None:
         """What somebody may have meant by those that held no picture."""
-        from visiontool.find.hints import hint
+        from visiontool.data.hints import hint
 
         return hint(self._empty.some)
 
@@ -194,9 +194,9 @@ class _Inputs:
 
 
 def _load(args: SimpleNamespace, inputs: _Inputs) -> "Classifier":
-    from visiontool.classifier import Classifier
-    from visiontool.cli.pulling import obtain
-    from visiontool.images import DEFAULT_LIMITS, Limits
+    from visiontool.cli.pull import obtain
+    from visiontool.images.decode import DEFAULT_LIMITS, Limits
+    from visiontool.inference.classifier import Classifier
 
     described = {name: getattr(args, name) for name in options.OUTSIDE}
     class_names = described.pop("class_names") if args.weights is not None else None
@@ -214,7 +214,7 @@ def _load(args: SimpleNamespace, inputs: _Inputs) -> "Classifier":
     if not args.quiet:
         _remark(classifier, args.model)
     if args.verbose:
-        from visiontool.cli.running import say_how
+        from visiontool.cli.render.runtime import say_how
 
         say_how(classifier, args.batch_size)
     args.top_k = min(args.top_k, len(classifier.spec.labels))
@@ -224,10 +224,10 @@ def _load(args: SimpleNamespace, inputs: _Inputs) -> "Classifier":
 def _encoder(
     args: SimpleNamespace, format_: "Format", classifier: "Classifier", *, single: bool, detailed: bool
 ) -> "Encoder":
-    from visiontool.cli import rows
+    from visiontool.cli.output import rows
 
     if format_ == "table":
-        from visiontool.cli.table import TableRows
+        from visiontool.cli.output.table import TableRows
 
         return TableRows(detailed=detailed, on_terminal=args.output is None and sys.stdout.isatty())
     if format_ == "json":
@@ -243,7 +243,7 @@ def _predict(
 ) -> "tuple[Progress, str | None]":
     """Gives what was counted, and the first hint that there is for a path that failed."""
     from visiontool.cli.progress import Progress, Stop, only_ours_on_stderr
-    from visiontool.find.hints import hint
+    from visiontool.data.hints import hint
 
     if rows.finished and not args.quiet:
         say(f"Going on: {len(rows.finished):,} rows are there already.")
@@ -303,7 +303,7 @@ def _run_id(classifier: "Classifier", top_k: int, min_probability: float) -> str
     """A digest of all that rows depend on: the model file, what it was said to be, and the options."""
     import hashlib
 
-    from visiontool import cache
+    from visiontool.hub import cache
 
     weights = cache.model_sha256(classifier.path)
     said = json.dumps([weights, classifier.spec.to_json(), top_k, min_probability])
@@ -312,7 +312,7 @@ def _run_id(classifier: "Classifier", top_k: int, min_probability: float) -> str
 
 def _remark(classifier: "Classifier", model: str | None) -> None:
     """Says once, on stderr, which model answers."""
-    from visiontool.store import DEFAULT_MODEL, MODEL_VARIABLE
+    from visiontool.hub.resolve import DEFAULT_MODEL, MODEL_VARIABLE
 
     spec = classifier.spec
     device, provider = classifier.device, classifier.provider

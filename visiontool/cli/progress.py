@@ -92,7 +92,7 @@ class Progress:
     """
 
     def __init__(self, *, shown: bool, count: Callable[[], int | None]) -> None:
-        from visiontool.pipeline import StageTimes
+        from visiontool.data.loader import StageTimes
 
         self.done = 0
         self.failed = 0

@@ -11,8 +11,8 @@ from visiontool.cli.text import json_text, say
 from visiontool.errors import UsageError
 
 if TYPE_CHECKING:
-    from visiontool.classifier import Classifier
-    from visiontool.outside import Description
+    from visiontool.inference.classifier import Classifier
+    from visiontool.model.foreign import Description
 
 
 @click.command(no_args_is_help=True)
@@ -56,11 +56,11 @@ def verify(
     if device is not None and (device_a, device_b) != (None, None):
         raise UsageError("--device is for both; leave it out, or --device-a and --device-b")
 
-    from visiontool.cli.comparing import show_comparison
     from visiontool.cli.progress import Stages, only_ours_on_stderr
-    from visiontool.cli.pulling import obtain
-    from visiontool.verify import check, compare
-    from visiontool.verify.pictures import pictures_for, run_of
+    from visiontool.cli.pull import obtain
+    from visiontool.cli.render.comparison import show_comparison
+    from visiontool.evaluation.compare import check, compare
+    from visiontool.training.pictures import pictures_for, run_of
 
     paths = [Path(obtain(name, offline=offline, quiet=quiet) or "") for name in (a, b)]
     places = ((device_a or device, provider_a), (device_b or device, provider_b))
@@ -88,9 +88,9 @@ def _load(
     Args:
         places: the device and the provider of each.
     """
-    from visiontool.classifier import Classifier
-    from visiontool.onnx_scan import scan
-    from visiontool.spec import MANIFEST_KEY
+    from visiontool.inference.classifier import Classifier
+    from visiontool.model.scan import scan
+    from visiontool.model.spec import MANIFEST_KEY
 
     is_outside = [MANIFEST_KEY not in scan(path).metadata for path in paths]
     if said is not None and not any(is_outside):

@@ -13,10 +13,10 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper, version_converter
 
-from visiontool import onnx_graph
 from visiontool.errors import ConversionError, UsageError, first_line
-from visiontool.preprocess import fill_color, scaled_size
-from visiontool.spec import ModelSpec
+from visiontool.graph import edit
+from visiontool.images.transforms import fill_color, scaled_size
+from visiontool.model.spec import ModelSpec
 
 _MODES = {"bilinear": "linear", "bicubic": "cubic"}
 _OPSET = 18  # the first whose Resize has antialias
@@ -109,7 +109,7 @@ class _Nodes:
     def __init__(self, graph: onnx.GraphProto) -> None:
         self.nodes: list[onnx.NodeProto] = []
         self.constants: list[onnx.TensorProto] = []
-        self.free = onnx_graph.Names(graph).free
+        self.free = edit.Names(graph).free
 
     def add(self, operator: str, inputs: Sequence[str], name: str, **attributes: Any) -> str:
         """Adds a node; gives the name of its output."""

@@ -12,18 +12,20 @@ from typing import Self
 import onnx
 from onnx import TensorProto
 
-from visiontool import beside, onnx_graph, store
-from visiontool.cache import MODEL_FILE
-from visiontool.classifier import Classifier
 from visiontool.errors import ConversionError, ModelError, UsageError
-from visiontool.export import external
-from visiontool.finetune import settings
-from visiontool.finetune.report import METRICS_FILE
-from visiontool.finetune.run_folder import RUNS
-from visiontool.onnx_scan import scan
-from visiontool.outside import Description
-from visiontool.pull import Progress, pull
-from visiontool.spec import MANIFEST_KEY, CropMode, ModelSpec, Precision
+from visiontool.export import external_data
+from visiontool.graph import edit
+from visiontool.hub import resolve
+from visiontool.hub.cache import MODEL_FILE
+from visiontool.inference.classifier import Classifier
+from visiontool.model import config_files
+from visiontool.model.foreign import Description
+from visiontool.model.scan import scan
+from visiontool.model.spec import MANIFEST_KEY, CropMode, ModelSpec, Precision
+from visiontool.pytorch.pull import Progress, pull
+from visiontool.training import settings
+from visiontool.training.report import METRICS_FILE
+from visiontool.training.run import RUNS
 
 _QUANTIZED = ("DequantizeLinear", "QLinearConv", "QLinearMatMul", "ConvInteger", "MatMulInteger")
 
@@ -108,8 +110,8 @@ def find(
     folder = tempfile.TemporaryDirectory(prefix="visiontool-")
     try:
         single = Path(folder.name, path.name)
-        _write(single, external.merged(path), path)
-        for file in beside.files(path):
+        _write(single, external_data.merged(path), path)
+        for file in config_files.files(path):
             shutil.copy(file, folder.name)
         graph, spec = _read(single, description, crop_mode, remark, called=path)
     except BaseException:
@@ -138,7 +140,7 @@ def _not_named() -> tuple[str, str]:
     run = newest_run()
     if run is not None:
         return str(run), f"Exporting {run}, the newest finished run."
-    name = store.default_model()
+    name = resolve.default_model()
     return name, f"Exporting {name}, the default model: there is no finished run in {RUNS}/."
 
 
@@ -162,7 +164,7 @@ def _of_weights(
 
 
 def _is_weights(model: str) -> bool:
-    return Path(model).suffix.lower() in store.WEIGHTS_SUFFIXES and Path(model).is_file()
+    return Path(model).suffix.lower() in resolve.WEIGHTS_SUFFIXES and Path(model).is_file()
 
 
 def _file(model: str, offline: bool, progress: Progress | None) -> Path:
@@ -173,8 +175,8 @@ def _file(model: str, offline: bool, progress: Progress | None) -> Path:
             "Add --architecture NAME, a name of: visiontool models"
         )
     try:
-        return store.resolve(model)
-    except store.ModelNotPulled as error:
+        return resolve.resolve(model)
+    except resolve.ModelNotPulled as error:
         return pull(error.name, offline=offline, progress=progress).path
 
 
@@ -198,7 +200,7 @@ def _read(
     """The graph of a model file and its spec; errors say `called` instead of `path`."""
     try:
         classifier = Classifier.load(path, device="cpu", threads=1, crop_mode=crop_mode, description=description)
-        graph, found = onnx_graph.load(path)
+        graph, found = edit.load(path)
     except (ModelError, UsageError) as error:
         if called is None:
             raise

@@ -3,12 +3,12 @@
 from collections.abc import Callable
 from importlib.util import find_spec
 
+from visiontool.data.loader import fitted
+from visiontool.data.prepare import Recipe
 from visiontool.errors import ConversionError, GateError, ModelError
 from visiontool.export.source import Source
-from visiontool.images import DEFAULT_LIMITS
-from visiontool.pipeline import fitted
-from visiontool.prepare import Recipe
-from visiontool.verify.pictures import Pictures
+from visiontool.images.decode import DEFAULT_LIMITS
+from visiontool.training.pictures import Pictures
 
 _HUB_FILES = ("config.json", "model.safetensors")
 _MOST = 32  # pictures: torch runs them one after another
@@ -28,12 +28,12 @@ def check(source: Source, pictures: Pictures, progress: Callable[[str, int, int 
     if find_spec("torch") is None or find_spec("timm") is None:
         return ["Torch is not installed here; the network was compared with it when it was converted."]
     progress("torch", 0, None)
-    from visiontool.training import backbone, parity
-    from visiontool.training.contract import InContract
+    from visiontool.pytorch import parity, weights
+    from visiontool.pytorch.wrapper import InContract
 
     pixels = fitted(pictures.paths, Recipe.of(source.spec, DEFAULT_LIMITS), _MOST)
     try:
-        graph = InContract(backbone.from_folder(folder), source.spec.input)
+        graph = InContract(weights.from_folder(folder), source.spec.input)
         expected = parity.answers(graph, source.spec.input, pixels)
         parity.check(source.path, source.spec.input, pixels, expected, (1, len(pixels)))
     except (ConversionError, ModelError) as error:

@@ -6,10 +6,10 @@ import stat
 from typing import TYPE_CHECKING
 
 from visiontool.errors import PictureError
-from visiontool.json_fields import shown
+from visiontool.model.fields import shown
 
 if TYPE_CHECKING:
-    from visiontool.images import Limits
+    from visiontool.images.decode import Limits
 
 # Some of them exist only on Windows, some only elsewhere.
 _OPEN_FLAGS = sum(getattr(os, name, 0) for name in ("O_NONBLOCK", "O_NOCTTY", "O_CLOEXEC", "O_BINARY", "O_NOINHERIT"))

@@ -18,8 +18,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from numpy.typing import NDArray
 
 from visiontool.errors import DeviceError, ModelError, UsageError, first_line
-from visiontool.onnx_scan import Scan, scan
-from visiontool.spec import Port
+from visiontool.model.scan import Scan, scan
+from visiontool.model.spec import Port
 
 if TYPE_CHECKING:
     from visiontool.runtime.gpu import Bound
@@ -166,7 +166,7 @@ def _cannot_open(path: Path, error: Exception) -> ModelError:
     for pattern, what in _TOO_NEW.items():
         if (new := re.search(pattern, reason)) is not None:
             from visiontool.errors import pip
-            from visiontool.wheels import names
+            from visiontool.runtime.packages import names
 
             package = next(iter(names()), "onnxruntime")
             return ModelError(

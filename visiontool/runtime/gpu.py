@@ -17,10 +17,10 @@ import numpy as np
 import onnxruntime
 from numpy.typing import NDArray
 
-from visiontool import cache
 from visiontool.errors import DeviceError, ModelError, UsageError
+from visiontool.hub import cache
+from visiontool.model.spec import Port
 from visiontool.runtime import cannot_run, create_session, nvidia, ports
-from visiontool.spec import Port
 
 _MOST_BUFFERS = 8  # each holds a batch of one size
 _BATCH, _LEAST_BATCH, _SIDE = 64, 8, 224  # pictures in a run at that side in pixels, fewer where they are larger

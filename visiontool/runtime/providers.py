@@ -15,9 +15,8 @@ from pathlib import Path
 
 import onnxruntime
 
-from visiontool import wheels
 from visiontool.errors import DeviceError, ModelError, UsageError, closest, first_line, missing_extra, pip
-from visiontool.onnx_scan import Scan
+from visiontool.model.scan import Scan
 from visiontool.runtime import (
     ON_GPUS,
     OpenModel,
@@ -29,6 +28,7 @@ from visiontool.runtime import (
     ports,
     stdout_is_stderr,
 )
+from visiontool.runtime import packages as wheels
 
 _SUFFIX = "ExecutionProvider"
 _RENAMED = {"DmlExecutionProvider": "directml", "NvTensorRTRTXExecutionProvider": "tensorrt-rtx"}

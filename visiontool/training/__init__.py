@@ -1,1 +1,1 @@
-"""The only code that imports torch, torchvision and timm (the extra [train])."""
+"""From a folder of pictures to a run."""

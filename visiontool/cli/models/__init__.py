@@ -6,7 +6,7 @@ from pathlib import Path
 import click
 
 from visiontool.cli import exit_codes, options
-from visiontool.cli.models.listing import list_models
+from visiontool.cli.models.list import list_models
 from visiontool.cli.models.show import show
 from visiontool.cli.text import say
 
@@ -60,8 +60,8 @@ def pull(
     Weights are downloaded from where they are published, and the file is compared with torch before it is kept. This
     needs the extra [train]; what was pulled needs neither it nor a network. Prints the path of each model file.
     """
-    from visiontool.cli.pulling import pull_shown
-    from visiontool.naming import pullable
+    from visiontool.cli.pull import pull_shown
+    from visiontool.hub.naming import pullable
 
     if weights is not None and len(names) > 1:
         raise click.UsageError("--weights FILE is about one network; name one")
@@ -79,8 +79,8 @@ def pull(
 @click.argument("names", nargs=-1, required=True, metavar="NAME...", shell_complete=options.complete_cached)
 def remove(names: tuple[str, ...]) -> int:
     """Remove networks from this machine."""
-    from visiontool import cache
-    from visiontool.naming import cached_name
+    from visiontool.hub import cache
+    from visiontool.hub.naming import cached_name
 
     # Before anything is removed: a name mistyped among others removes nothing.
     for name in (found := [cached_name(name) for name in names]):
@@ -93,9 +93,9 @@ def remove(names: tuple[str, ...]) -> int:
 @click.argument("name", metavar="MODEL", shell_complete=options.complete_model)
 def path(name: str) -> int:
     """Print where the file of a model is."""
-    from visiontool import store
+    from visiontool.hub import resolve
 
-    click.echo(store.resolve(name))
+    click.echo(resolve.resolve(name))
     return 0
 
 
@@ -109,8 +109,8 @@ def default(name: str | None, unset: bool) -> int:
     """
     import os
 
-    from visiontool import cache, store
-    from visiontool.classifier import Classifier
+    from visiontool.hub import cache, resolve
+    from visiontool.inference.classifier import Classifier
 
     if unset and name is not None:
         raise click.UsageError("give a model or --unset, not both")
@@ -121,9 +121,9 @@ def default(name: str | None, unset: bool) -> int:
         cache.set_default_model(os.path.abspath(name) if is_path else name)
     elif unset:
         cache.set_default_model(None)
-    click.echo(store.default_model())
-    if chosen := os.environ.get(store.MODEL_VARIABLE):
-        say(f"{store.MODEL_VARIABLE} in the environment comes before it: {chosen}")
+    click.echo(resolve.default_model())
+    if chosen := os.environ.get(resolve.MODEL_VARIABLE):
+        say(f"{resolve.MODEL_VARIABLE} in the environment comes before it: {chosen}")
     return 0
 
 
@@ -134,8 +134,8 @@ def verify(names: tuple[str, ...]) -> int:
 
     Those of the networks named, or all.
     """
-    from visiontool import cache
-    from visiontool.naming import cached_name
+    from visiontool.hub import cache
+    from visiontool.hub.naming import cached_name
 
     kept = {model.name: model for model in cache.all_cached()}
     damaged = 0

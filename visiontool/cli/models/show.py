@@ -11,14 +11,14 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import click
 
 from visiontool.cli import options
-from visiontool.cli.models.listing import entry_of, facts_of, facts_of_spec
+from visiontool.cli.models.list import entry_of, facts_of, facts_of_spec
 from visiontool.cli.text import columns, json_text, printable, say
 from visiontool.errors import ModelError, UsageError
 
 if TYPE_CHECKING:
-    from visiontool.catalog import Entry
-    from visiontool.cost import Cost
-    from visiontool.spec import ModelSpec
+    from visiontool.graph.cost import Cost
+    from visiontool.hub.catalog import Entry
+    from visiontool.model.spec import ModelSpec
 
 _KEY_WIDTH = 17
 _COPIED = {"file", "get it", "run your own"}  # a path or a command in two lines could not be copied
@@ -43,7 +43,7 @@ def show(model: str, layers: bool, snippet: bool, as_json: bool) -> int:
         raise UsageError("--layers, --snippet and --json contradict each other; leave all but one out")
     shown = _find(model)
     if snippet:
-        from visiontool.snippet import snippet as lines
+        from visiontool.export.snippet import snippet as lines
 
         if shown.path is None:
             raise ModelError(f"{shown.name} has no file here that could be run.\n{_way_to_file(shown)}")
@@ -77,13 +77,14 @@ class _Shown(NamedTuple):
 
 
 def _find(model: str) -> _Shown:
-    from visiontool import cost, store
-    from visiontool.cost.stored import stored
-    from visiontool.naming import pullable
+    from visiontool.graph import cost
+    from visiontool.graph.cost.stored import stored
+    from visiontool.hub import resolve
+    from visiontool.hub.naming import pullable
 
     try:
-        path = store.resolve(model)
-    except (store.ModelNotPulled, store.ModelUntrained) as error:
+        path = resolve.resolve(model)
+    except (resolve.ModelNotPulled, resolve.ModelUntrained) as error:
         wanted = pullable(error.name)
         entry = wanted.entry
         if entry is not None and wanted.img_size is not None:  # nobody has counted or measured at that size
@@ -100,9 +101,9 @@ def _find(model: str) -> _Shown:
 
 def _spec_of(path: Path) -> "tuple[ModelSpec | None, str]":
     """What a file says of itself, and what it does not, as a remark."""
-    from visiontool.classifier import Classifier
-    from visiontool.onnx_scan import scan
-    from visiontool.spec import MANIFEST_KEY, ModelSpec
+    from visiontool.inference.classifier import Classifier
+    from visiontool.model.scan import scan
+    from visiontool.model.spec import MANIFEST_KEY, ModelSpec
 
     manifest = scan(path).metadata.get(MANIFEST_KEY)
     if manifest is not None:

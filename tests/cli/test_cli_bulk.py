@@ -1,0 +1,285 @@
+"""`visiontool predict` on many inputs: lists, shards, sorting, limits, and what it says of itself."""
+
+import base64
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from conftest import BLUE, GREEN, RED, save_color_pictures, save_picture
+from odd_prepare import IN_A_PROGRAM
+from oddities import broken_pictures, make_oddities
+
+
+@pytest.fixture
+def pictures(tmp_path):
+    return save_color_pictures(tmp_path / "pictures", 9)
+
+
+@pytest.fixture
+def predict(run, color_model):
+    return lambda *arguments: run("predict", "-m", color_model, *arguments)
+
+
+def rows_of(text):
+    return [json.loads(line) for line in text.splitlines()]
+
+
+def names_of(text):
+    return [Path(row["path"]).name for row in rows_of(text)]
+
+
+def piped(color_model, text, *arguments):
+    command = [sys.executable, "-m", "visiontool", "predict", "-m", str(color_model), *map(str, arguments)]
+    return subprocess.run(command, input=text, capture_output=True)
+
+
+def tree(folder):
+    """Every path below a folder, with the content of files and the targets of links."""
+    found = {}
+    for path in sorted(folder.rglob("*")):
+        kind = os.readlink(path) if path.is_symlink() else None if path.is_dir() else path.read_bytes()
+        found[str(path.relative_to(folder))] = kind
+    return found
+
+
+@pytest.mark.parametrize("separator", [b"\n", b"\0", b"\r\n"])
+def test_a_list_on_stdin_is_mixed_with_other_inputs(color_model, pictures, tmp_path, separator):
+    other = save_picture(tmp_path / "other.png", RED)
+    listed = [pictures / "8.png", pictures / "3.png", tmp_path / "gone.png"]
+    text = separator.join(os.fsencode(path) for path in listed)
+    ran = piped(color_model, text, other, "-", pictures / "[01].png")
+    assert ran.returncode == 7
+    assert names_of(ran.stdout) == ["other.png", "8.png", "3.png", "gone.png", "0.png", "1.png"]
+
+
+def test_lists_in_files(predict, pictures, tmp_path):
+    (tmp_path / "list").write_text(f"{pictures / '2.png'}\n\n{pictures / '1.png'}\n")
+    (tmp_path / "list.txt").write_text(f"{pictures / '1.png'}\n{pictures / '0.png'}")
+    (pictures / "table.csv").write_text("path,label\n3.png,red\n")
+    ran = predict(f"@{tmp_path / 'list'}", tmp_path / "list.txt", f"@{pictures / 'table.csv'}")
+    assert ran.code == 0
+    assert names_of(ran.out) == ["2.png", "1.png", "0.png", "3.png"]
+
+
+def test_a_list_of_one_gives_an_array_in_json(predict, pictures, tmp_path):
+    (tmp_path / "list.txt").write_text(str(pictures / "2.png"))
+    assert len(json.loads(predict(tmp_path / "list.txt", "--json").out)) == 1
+
+
+def test_pixels_and_bytes_are_limited(predict, pictures):
+    save_picture(pictures / "9.png", RED, (100, 100))
+    ran = predict(pictures, "--max-pixels", "9K")
+    assert ran.code == 7
+    assert [row["status"] for row in rows_of(ran.out)] == ["ok"] * 9 + ["error"]
+    assert "--max-pixels" in rows_of(ran.out)[-1]["error"]
+    assert predict(pictures, "--max-pixels", "10K").code == 0
+    ran = predict(pictures / "9.png", "--max-bytes", "50")
+    assert ran.code == 7
+    assert "--max-bytes" in json.loads(ran.out)["error"]
+    size = (pictures / "9.png").stat().st_size
+    assert predict(pictures / "9.png", "--max-bytes", size).code == 0
+
+
+@pytest.mark.parametrize("copies", [0, 80], ids=["threads", "processes"])
+def test_a_picture_that_takes_too_long_is_given_up(color_model, pictures, copies):
+    """A decoder that hangs, in this process or in its own."""
+    for index in range(copies):
+        os.link(pictures / "1.png", pictures / f"copy{index}.png")
+    save_picture(pictures / "hang.bmp", RED)
+    code = f"{IN_A_PROGRAM}\nfrom visiontool.__main__ import main\nmain()"
+    command = [sys.executable, "-c", code, "predict", str(pictures), "-m", str(color_model), "--timeout", "1"]
+    ran = subprocess.run(command, capture_output=True, text=True, timeout=50)
+    assert ran.returncode == 7, ran.stderr
+    rows = rows_of(ran.stdout)
+    assert len(rows) == 10 + copies
+    (slow,) = [row for row in rows if row["status"] == "error"]
+    assert Path(slow["path"]).name == "hang.bmp"
+    assert "took longer than 1 s" in slow["error"]
+    assert names_of(ran.stdout)[:6] == ["0.png", "1.png", "2.png", "3.png", "4.png", "5.png"]
+
+
+def test_many_pictures_give_the_rows_that_few_give(predict, pictures):
+    few = {row["path"]: row for row in rows_of(predict(pictures).out)}
+    for index in range(80):
+        os.link(pictures / f"{index % 9}.png", pictures / f"copy{index}.png")
+    (pictures / "broken.png").write_bytes(b"junk")
+    ran = predict(pictures)
+    assert ran.code == 7
+    many = {row["path"]: row for row in rows_of(ran.out)}
+    assert len(many) == 90
+    for path, row in few.items():
+        assert many[path] == row
+
+
+def test_the_summary_tells_what_took_the_time(predict, pictures):
+    (pictures / "4.png").write_bytes(b"junk")
+    ran = predict(pictures)
+    summary = ran.err.splitlines()[-1]
+    assert summary.startswith("9 pictures in ")
+    assert "/s): decode " in summary
+    shares = [int(part.split("%")[0].split()[-1]) for part in summary.split(":")[1].split(",")[:3]]
+    assert 98 <= sum(shares) <= 102
+    assert summary.endswith("1 of 9 inputs failed; their rows say why.")
+    assert predict(pictures, "-q").err == "1 of 9 inputs failed; their rows say why.\n"
+    assert "pictures in" not in predict(pictures / "1.png").err
+
+
+@pytest.mark.parametrize("mode", ["copy", "link", "move"])
+def test_pictures_are_sorted_and_put_back(run, predict, pictures, tmp_path, mode):
+    (pictures / "broken.png").write_bytes(b"junk")
+    save_picture(pictures / "gray.png", (128, 128, 128))
+    before, sorted_ = tree(pictures), tmp_path / "sorted"
+    words = ["--mode", mode, *(["--yes"] if mode == "move" else [])]
+    ran = predict(pictures, "--sort-into", sorted_, "--min-probability", "0.4", *words)
+    assert ran.code == 7
+    assert len(rows_of(ran.out)) == 11
+    found = {str(path.relative_to(sorted_)) for path in sorted_.rglob("*.png")}
+    assert found == {
+        *(f"red/{index}.png" for index in (0, 3, 6)),
+        *(f"green/{index}.png" for index in (1, 4, 7)),
+        *(f"blue/{index}.png" for index in (2, 5, 8)),
+        "_unknown/gray.png",
+        "_error/broken.png",
+    }
+    assert (sorted_ / "red" / "0.png").is_symlink() == (mode == "link")
+    assert tree(pictures) == ({} if mode == "move" else before)
+    assert run("predict", "--sort-into", sorted_, "--undo", "-k", 3).code == 2  # nothing else goes with it
+    ran = run("predict", "--sort-into", sorted_, "--undo")
+    assert ran.code == 0
+    assert "Put back: 11" in ran.err
+    assert tree(pictures) == before
+    assert not sorted_.exists()
+
+
+def test_sorting_into_a_folder_inside_the_input_never_sorts_its_own_copies(predict, pictures):
+    for _ in range(2):
+        ran = predict(pictures, "--sort-into", pictures / "sorted")
+        assert ran.code == 0
+        assert len(rows_of(ran.out)) == 9
+        assert len(list((pictures / "sorted").rglob("*.png"))) == 9
+
+
+@pytest.mark.parametrize("sorted_before", [0, 4, 9])
+def test_an_interrupted_sorting_goes_on_with_its_rows(run, predict, pictures, tmp_path, sorted_before):
+    """Five rows or more were written, and some pictures moved away, when the run was killed."""
+    rows, sorted_ = tmp_path / "rows.csv", tmp_path / "sorted"
+    words = ["--sort-into", sorted_, "--mode", "move", "--yes"]
+    assert predict(pictures, "-o", rows, *words).code == 0
+    whole, placed = rows.read_bytes(), tree(sorted_)
+    assert run("predict", "--sort-into", sorted_, "--undo", "-q").code == 0
+    lines = whole.splitlines(keepends=True)
+    rows.unlink()
+    (tmp_path / "rows.csv.partial").write_bytes(b"".join(lines[: 1 + max(5, sorted_before)]))
+    moved = [pictures / f"{index}.png" for index in range(9)][:sorted_before]
+    assert not moved or predict(*moved, *words).code == 0
+    assert predict(pictures, "-o", rows, *words, "--resume").code == 0
+    assert rows.read_bytes() == whole
+    assert without_journal(tree(sorted_)) == without_journal(placed)
+    assert tree(pictures) == {}
+
+
+def without_journal(files):
+    return {name: content for name, content in files.items() if not name.startswith(".")}
+
+
+def test_resuming_sorts_what_is_named_and_nothing_else(predict, pictures, tmp_path):
+    rows, sorted_ = tmp_path / "rows.jsonl", tmp_path / "sorted"
+    assert predict(pictures, "-o", rows).code == 0
+    named = [pictures / "7.png", pictures / "3.png"]  # not in the order of their rows
+    assert predict(*named, "-o", rows, "--resume", "--sort-into", sorted_).code == 0
+    assert {path.name for path in sorted_.rglob("*.png")} == {"7.png", "3.png"}
+    assert (sorted_ / "green" / "7.png").exists()
+    assert (sorted_ / "red" / "3.png").exists()
+
+
+def test_json_of_an_empty_shard_is_json(predict, pictures):
+    assert json.loads(predict(pictures, "--shard", "20/20", "--json").out) == []
+    assert json.loads(predict(pictures / "1.png", "--shard", "2/2", "--json").out) == []
+
+
+@pytest.mark.skipif(not hasattr(os, "preadv"), reason="needs resource limits")
+def test_a_full_disk_ends_sorting_with_exit_1_and_the_rest_where_it_was(color_model, predict, pictures, tmp_path):
+    def few_bytes():
+        import resource
+
+        signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (600, 600))
+
+    before = tree(pictures)
+    command = ["predict", str(pictures), "-m", str(color_model), "--sort-into", str(tmp_path / "sorted")]
+    ran = subprocess.run(
+        [sys.executable, "-m", "visiontool", *command, "--mode", "move", "--yes"],
+        capture_output=True,
+        text=True,
+        preexec_fn=few_bytes,
+    )
+    assert ran.returncode == 1
+    assert "the disk is full" in ran.stderr
+    assert "Traceback" not in ran.stderr
+    placed = {path.name: path.read_bytes() for path in (tmp_path / "sorted").rglob("*.png")}
+    assert placed
+    assert tree(pictures) | placed == before
+    assert predict(pictures, "--sort-into", tmp_path / "sorted", "--mode", "move", "--yes").code == 0
+    assert tree(pictures) == {}
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="needs what only Unix has")
+def test_a_folder_of_everything_odd_gives_a_row_each(color_model, tmp_path):
+    """What lies about in /dev and in folders that nobody has cleaned."""
+    folder = tmp_path / "odd"
+    folder.mkdir()
+    expected = make_oddities(folder)
+    del expected["link_to_dev_stdin.png"]  # leads somewhere else there than here
+    (folder / "link_to_dev_stdin.png").unlink()
+    inputs = [os.path.join(folder, name) for name in expected]
+    command = [sys.executable, "-m", "visiontool", "predict", *inputs, "-m", str(color_model), "--format", "jsonl"]
+    ran = subprocess.run(command, capture_output=True, input=b"", timeout=60)
+    assert ran.returncode == 7, ran.stderr
+    said = ran.stderr.splitlines()  # the model and the summary: no trace, and nothing that a library says
+    told = (b"No picture was found in ", b"Left out: ")
+    assert [line for line in said if not line.startswith(told)] == [said[0], said[-1]]
+    rows = rows_of(ran.stdout)
+    paths = [os.fsdecode(base64.b64decode(row["path_b64"])) if "path_b64" in row else row["path"] for row in rows]
+    found = dict(zip(map(os.path.realpath, paths), rows, strict=True))  # a file that several names lead to is done once
+    files = {name: status for name, status in expected.items() if not (folder / name).is_dir()}
+    for name, status in files.items():
+        row = found[os.path.realpath(folder / name)]
+        assert row["status"] == status, row
+        assert status == "ok" or len(row["error"]) > 5
+    assert len(rows) == len({os.path.realpath(folder / name) for name in files})
+
+
+@pytest.mark.slow
+def test_20_000_pictures_of_which_one_in_twenty_is_broken(color_model, tmp_path):
+    """Each way to be broken many times; every input has one row, in order, and the memory stays what it was."""
+    folder, broken = tmp_path / "pictures", broken_pictures()
+    good = [save_picture(tmp_path / f"{name}.png", color) for name, color in (("r", RED), ("g", GREEN), ("b", BLUE))]
+    kinds = list(broken)
+    folder.mkdir()
+    for name, content in broken.items():
+        (tmp_path / "kinds").mkdir(exist_ok=True)
+        (tmp_path / "kinds" / name).write_bytes(content)
+    for index in range(20_000):
+        path = folder / f"{index}.jpg"
+        os.link(tmp_path / "kinds" / kinds[index // 20 % len(kinds)] if index % 20 == 0 else good[index % 3], path)
+    rows = tmp_path / "rows.jsonl"
+    ran = subprocess.run(
+        [sys.executable, "-m", "visiontool", "predict", str(folder), "-m", str(color_model), "-o", str(rows)],
+        capture_output=True,
+        text=True,
+        timeout=600,
+    )
+    assert ran.returncode == 7, ran.stderr
+    assert ran.stderr.splitlines()[-1].endswith("1,000 of 20,000 inputs failed; their rows say why.")
+    assert len(ran.stderr.splitlines()) == 2, ran.stderr
+    done = rows_of(rows.read_text())
+    assert [Path(row["path"]).name for row in done] == [f"{index}.jpg" for index in range(20_000)]
+    for index, row in enumerate(done):
+        assert (row["status"] == "error") == (index % 20 == 0), row
+        if row["status"] == "ok":
+            assert row["predictions"][0]["label"] == ("red", "green", "blue")[index % 3]

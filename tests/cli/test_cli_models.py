@@ -1,0 +1,456 @@
+"""`visiontool models`: the list, what one network is, and those on this machine."""
+
+import json
+import os
+import subprocess
+import sys
+from dataclasses import replace
+
+import onnx
+import pytest
+from conftest import COLOR_SPEC, ROOT, color_graph, run_on_terminal, save_model, save_picture
+from test_imports import TORCH, run_blocked
+
+from visiontool.hub import cache
+
+
+@pytest.fixture
+def pulled(monkeypatch, tmp_path):
+    """A cache with the colour model in it, under the name of a classic."""
+    monkeypatch.setenv("VISIONTOOL_CACHE", str(tmp_path / "cache"))
+    with cache.lock(cache.models(), "vgg16.tv_in1k"), cache.unpublished("vgg16.tv_in1k") as folder:
+        save_model(color_graph(), folder / "model.onnx", replace(COLOR_SPEC, name="vgg16.tv_in1k").to_metadata())
+        cache.publish(folder, "vgg16.tv_in1k", source="a test", license="", tools={})
+    return tmp_path / "cache" / "models" / "vgg16.tv_in1k"
+
+
+def numbers_of(line):
+    """The numbers of a row of layers, as they stand there."""
+    return [word.replace(",", "") for word in line.split() if word[0].isdigit()]
+
+
+def test_the_list_has_the_classics_oldest_first_and_marks_them(run):
+    ran = run("models")
+    lines = ran.out.splitlines()
+    assert ran.code == 0
+    assert lines[0].split() == ["name", "year", "params", "GMACs", "top-1", "license"]
+    assert max(map(len, lines)) <= 80
+    assert lines[1].startswith("resnet18_tiny200 ")
+    assert lines[1].endswith("default, built-in")
+    rows = {line.split()[0]: line for line in lines[2:]}
+    assert rows["lenet5"].endswith("built-in")
+    assert rows["nin"].endswith("untrained")
+    assert rows["vgg16"].split()[1:5] == ["2014", "138.4M", "15.47", "71.6"]
+    years = [int(line.split()[1]) for line in rows.values()]
+    assert years == sorted(years)
+    assert years[0] == 1998
+    assert {"alexnet", "googlenet", "resnet50", "densenet121", "vit_base_patch16_224"} <= set(rows)
+    assert "visiontool models --all" in ran.err
+
+
+@pytest.mark.parametrize("text", ["vgg16", "VGG16"])
+def test_a_filter_goes_through_every_name(run, text):
+    names = [line.split()[0] for line in run("models", text).out.splitlines()[1:]]
+    assert names[:2] == ["vgg16", "vgg16_bn"]
+    assert all("vgg16" in name for name in names)
+    assert run("models", "list", text).out == run("models", text).out
+
+
+def test_all_lists_thousands_of_names(run):
+    names = [line.split()[0] for line in run("models", "--all").out.splitlines()[1:]]
+    assert len(names) > 1500
+    assert {"resnet50.a1_in1k", "resnet50"} <= set(names)
+
+
+def test_license_and_size_filter(run):
+    rows = json.loads(run("models", "convnext", "--license", "permissive", "--max-params", "30M", "--json").out)
+    assert rows
+    assert all(row["params"] <= 30_000_000 for row in rows)
+    assert all("nc" not in row["license"] for row in rows)
+    everything = json.loads(run("models", "convnext", "--max-params", "30M", "--json").out)
+    assert any(row["license"] == "cc-by-nc-4.0" for row in everything)
+    only = json.loads(run("models", "convnext", "--license", "CC-BY-NC-4.0", "--json").out)
+    assert {row["license"] for row in only} == {"cc-by-nc-4.0"}
+    least = json.loads(run("models", "squeezenet", "--max-params", "1235496", "--json").out)
+    assert [(row["name"], row["params"]) for row in least] == [("squeezenet1_1", 1_235_496)]  # the bound itself is in
+    free = json.loads(run("models", "--license", "permissive", "--json").out)
+    assert not any(row["untrained"] for row in free)
+
+
+def test_json_has_all_that_is_known(run):
+    (row,) = [row for row in json.loads(run("models", "--json").out) if row["name"] == "vgg16"]
+    assert row["params"] == 138_357_544
+    assert row["architecture"] == "vgg16"
+    assert row["tag"] == "tv_in1k"
+    assert row["paper"] == "https://arxiv.org/abs/1409.1556"
+    assert (row["built_in"], row["cached"], row["untrained"], row["default"]) == (False, False, False, False)
+
+
+def test_what_fits_nothing_is_an_error(run):
+    ran = run("models", "nosuchname")
+    assert (ran.code, ran.out) == (4, "")
+    assert "visiontool models --all" in ran.err
+
+
+def test_a_filter_that_fits_nothing_gives_near_names_or_names_the_options(run):
+    assert run("models", "vgg17").err.startswith("Error: no model fits 'vgg17'. Closest: vgg1")
+    assert run("models", "vgg16", "--max-params", "2").err.startswith(
+        "Error: no model fits 'vgg16' and these options.\n"
+    )
+    assert run("models", "--max-params", "2").err.startswith("Error: no model fits these options.\n")
+
+
+@pytest.mark.parametrize("group", [[], ["models"]])
+def test_what_a_command_does_fits_its_line(run, monkeypatch, group):
+    monkeypatch.setenv("COLUMNS", "60")
+    _, commands = run(*group, "--help").out.split("Commands:\n")
+    assert [line for line in commands.splitlines() if not line.endswith(".") or line.endswith("...")] == []
+
+
+def test_a_mistyped_command_is_no_filter(run):
+    ran = run("models", "shwo", "vgg16")
+    assert ran.code == 2
+    assert "show" in ran.err
+
+
+@pytest.mark.parametrize("arguments", [[], ["vit_base_patch"]], ids=["classics", "long names"])
+def test_the_list_fits_80_columns(arguments):
+    code, text = run_on_terminal("models", *arguments)
+    assert code == 0
+    lines = text.splitlines()
+    assert len(lines) > 20
+    assert max(map(len, lines)) <= 80
+
+
+@pytest.mark.parametrize(
+    ("name", "line"),
+    [
+        ("vit_base_patch16_clip_224.laion2b_ft_in12k_in1k", "get it           visiontool models pull {}"),
+        ("cifar_resnetv2_56", "run your own     visiontool predict -m local-dir:FOLDER"),
+    ],
+)
+def test_a_command_is_one_line_on_a_terminal_so_that_it_can_be_copied(name, line):
+    code, text = run_on_terminal("models", "show", name)
+    assert code == 0
+    assert line.format(name) in text.splitlines()
+
+
+def test_listing_needs_nothing_slow_and_showing_no_torch():
+    for arguments in (["models"], ["models", "vgg", "--json"]):
+        ran = run_blocked((*TORCH, "numpy", "onnx", "onnxruntime"), *arguments)
+        assert ran.returncode == 0, ran.stderr
+    assert run_blocked(TORCH, "models", "show", "vgg16").returncode == 0
+
+
+def test_show_says_what_vgg16_is(run):
+    ran = run("models", "show", "vgg16")
+    assert ran.code == 0
+    for words in (
+        "resize to 256, bilinear, center crop; mean 0.485, 0.456, 0.406",
+        "553.5 MB",
+        "138.36 M",
+        "15.47 G",
+        "bsd-3-clause",
+        "https://arxiv.org/abs/1409.1556",
+        "224 x 224",
+        "71.6%",
+    ):
+        assert words in ran.out
+    assert "visiontool models pull vgg16.tv_in1k" in ran.out
+
+
+def test_show_names_the_way_to_an_untrained_network(run):
+    ran = run("models", "show", "nin")
+    assert ran.code == 0
+    assert "visiontool predict -m local-dir:FOLDER" in ran.out
+
+
+def test_the_layers_of_lenet5_are_the_textbook_table(run):
+    ran = run("models", "show", "lenet5", "--layers")
+    assert ran.code == 0
+    rows = [line.split() for line in ran.out.splitlines()]
+    # LeCun et al. 1998, figure 2 and section II.B; the receptive fields by hand: 5, 6, 6+4*2, 14+2, 16+4*4.
+    assert rows[1:] == [
+        ["c1", "conv", "5x5", "6x28x28", "156", "117,600", "5"],
+        ["pool1", "average", "pool", "2x2", "6x14x14", "6"],
+        ["c3", "conv", "5x5", "16x10x10", "2,416", "240,000", "14"],
+        ["pool2", "average", "pool", "2x2", "16x5x5", "16"],
+        ["c5", "conv", "5x5", "120x1x1", "48,120", "48,000", "32"],
+        ["f6", "linear", "84", "10,164", "10,080"],
+        ["fc", "linear", "10", "850", "840"],
+        ["total", "61,706", "416,520"],
+    ]
+
+
+def test_the_layers_of_a_classic_need_no_weights(run):
+    ran = run("models", "show", "vgg16", "--layers")
+    assert ran.code == 0
+    lines = ran.out.splitlines()
+    assert numbers_of(lines[-1]) == ["138357544", "15470264320"]
+    assert sum("conv" in line for line in lines) >= 13
+    (last_pool,) = [line for line in lines if "512x7x7" in line]
+    assert last_pool.split()[-1] == "212"  # of pool5, Araujo et al. 2019
+
+
+def test_a_file_is_shown_without_torch(color_model):
+    ran = run_blocked(TORCH, "models", "show", color_model)
+    assert ran.returncode == 0, ran.stderr
+    assert ran.stdout.startswith("colors\n")
+    assert "3: red, green, blue" in ran.stdout
+    assert "8 x 8 pixels, RGB, uint8, NHWC" in ran.stdout
+
+
+def test_a_run_folder_is_shown(run, color_model, tmp_path):
+    (tmp_path / "run").mkdir()
+    os.rename(color_model, tmp_path / "run" / "model.onnx")
+    assert run("models", "show", tmp_path / "run").out.startswith("colors\n")
+
+
+def test_a_file_of_another_tool_is_shown_with_what_it_lacks(run, tmp_path):
+    graph = color_graph()
+    model = save_model(graph, tmp_path / "other.onnx")
+    ran = run("models", "show", model)
+    assert ran.code == 0
+    assert ran.out.startswith("other.onnx\n")
+    assert "--class-names FILE" in ran.err
+
+
+def test_json_of_a_file_has_its_manifest_and_layers(run, color_model):
+    shown = json.loads(run("models", "show", color_model, "--json").out)
+    assert shown["manifest"] == json.loads(COLOR_SPEC.to_json())
+    assert shown["cost"]["macs"] == 0
+
+
+def test_the_snippet_runs(run, tmp_path):
+    ran = run("models", "show", "lenet5", "--snippet")
+    assert ran.code == 0
+    picture = ROOT / "samples" / "digits" / "3.png"
+    answer = subprocess.run([sys.executable, "-c", ran.out, str(picture)], capture_output=True, text=True, check=True)
+    assert answer.stdout.splitlines()[0].endswith("  3")
+    assert len(ran.out.splitlines()) < 25
+
+
+def test_what_has_no_file_has_no_snippet(run):
+    ran = run("models", "show", "vgg16", "--snippet")
+    assert ran.code == 4
+    assert "visiontool models pull vgg16.tv_in1k" in ran.err
+
+
+def test_show_takes_one_kind_of_answer(run):
+    assert run("models", "show", "lenet5", "--layers", "--json").code == 2
+
+
+@pytest.mark.parametrize("name", ["resnet5O", "nosuch"])
+def test_a_wrong_name_is_told_with_near_ones(run, name):
+    ran = run("models", "show", name)
+    assert ran.code == 4
+    assert name in ran.err
+    assert "visiontool models" in ran.err
+
+
+def test_path_prints_the_file(run):
+    assert run("models", "path", "lenet5").out.strip() == str(ROOT / "weights" / "lenet5" / "model.onnx")
+
+
+def test_a_damaged_file_is_named(run, tmp_path):
+    (tmp_path / "broken.onnx").write_bytes(b"no onnx")
+    ran = run("models", "show", tmp_path / "broken.onnx")
+    assert ran.code == 4
+    assert "broken.onnx" in ran.err
+
+
+def test_hostile_names_steer_no_terminal(run, tmp_path):
+    spec = COLOR_SPEC
+    graph = color_graph()
+    metadata = spec.to_metadata() | {"visiontool.manifest": spec.to_json().replace("colors", "co\\u001b[2Jlors")}
+    model = save_model(graph, tmp_path / "hostile.onnx", metadata)
+    assert "\x1b" not in run("models", "show", model).out
+    onnx.checker.check_model(graph)
+
+
+def test_a_pulled_network_answers_without_torch_by_any_of_its_names(run, pulled, tmp_path):
+    red = save_picture(tmp_path / "red.png", (255, 0, 0))
+    for name in ("vgg16", "VGG-16", "vgg16.tv_in1k"):
+        ran = run_blocked((*TORCH, "onnx", "huggingface_hub"), "predict", red, "-m", name, "--offline")
+        assert ran.returncode == 0, ran.stderr
+        assert json.loads(ran.stdout)["predictions"][0]["label"] == "red"
+        assert "getting it" not in ran.stderr
+    assert run("models", "path", "vgg16").out.strip() == str(pulled / "model.onnx")
+
+
+def test_the_list_marks_what_is_here(run, pulled):
+    (line,) = [line for line in run("models").out.splitlines() if line.startswith("vgg16 ")]
+    assert line.endswith("cached")
+    names = [line.split()[0] for line in run("models", "--cached").out.splitlines()[1:]]
+    assert names == ["resnet18_tiny200", "lenet5", "vgg16"]
+    assert str(pulled) in run("models", "show", "vgg16").out
+
+
+def test_what_only_this_machine_has_is_listed_too(run, pulled):
+    os.rename(pulled, pulled.with_name("vgg16.tv_in1k@256"))
+    record = pulled.with_name("vgg16.tv_in1k@256") / "record.json"
+    record.write_text(record.read_text().replace("vgg16.tv_in1k", "vgg16.tv_in1k@256"))
+    (line,) = [line for line in run("models").out.splitlines() if line.startswith("vgg16.tv_in1k@256")]
+    assert line.endswith("cached")
+
+
+def test_the_chosen_default_answers_where_none_is_named(run, pulled, tmp_path):
+    assert run("models", "default").out == "resnet18_tiny200\n"
+    assert run("models", "default", "vgg16").code == 0
+    ran = run("predict", save_picture(tmp_path / "blue.png", (0, 0, 255)))
+    assert json.loads(ran.out)["model"] == "vgg16.tv_in1k"
+    assert "models default" in ran.err
+    assert run("models", "default", "nosuch").code == 4
+    assert run("models", "default", "lenet5", "--unset").code == 2
+    assert run("models", "default", "--unset").out == "resnet18_tiny200\n"
+
+
+def test_removing_takes_names_and_nothing_where_one_is_wrong(run, pulled):
+    ran = run("models", "remove", "vgg16", "resnet50")
+    assert ran.code == 4
+    assert "resnet50" in ran.err
+    assert pulled.is_dir()
+    assert run("models", "remove", "VGG16").code == 0
+    assert not pulled.exists()
+    assert run("models", "verify").out == ""
+
+
+def test_verify_finds_a_changed_file(run, pulled):
+    assert run("models", "verify", "vgg16").out == "vgg16.tv_in1k: as it was written\n"
+    data = bytearray((pulled / "model.onnx").read_bytes())
+    status = (pulled / "model.onnx").stat()
+    data[-1] ^= 1
+    (pulled / "model.onnx").write_bytes(data)
+    os.utime(pulled / "model.onnx", ns=(status.st_atime_ns, status.st_mtime_ns))
+    ran = run("models", "verify")
+    assert ran.code == 6
+    assert "model.onnx" in ran.out
+    assert "visiontool models pull" in ran.err
+
+
+def test_cache_says_where_and_how_much_and_makes_room(run, pulled):
+    ran = run("cache")
+    assert ran.out.splitlines()[0] == str(pulled.parent.parent)
+    assert "vgg16.tv_in1k" in ran.out
+    assert run("cache", "--max-size", "1G").code == 0
+    assert pulled.is_dir()
+    assert "vgg16.tv_in1k" in run("cache", "--max-size", "1").err
+    assert not pulled.exists()
+
+
+def test_offline_a_network_that_is_not_here_is_an_error_with_two_ways_out(run, tmp_path):
+    ran = run("predict", save_picture(tmp_path / "red.png", (255, 0, 0)), "-m", "alexnet", "--offline")
+    assert (ran.code, ran.out) == (4, "")
+    assert "alexnet-owt-7be5be79.pth" in ran.err
+    assert "--weights" in ran.err
+
+
+def test_a_model_file_takes_no_weights(run, color_model, tmp_path):
+    (tmp_path / "w.pth").write_bytes(b"x")
+    ran = run("predict", save_picture(tmp_path / "r.png", (255, 0, 0)), "-m", color_model, "--weights", "w.pth")
+    assert (ran.code, ran.out) == (2, "")
+    assert ran.err == (
+        f"Error: {color_model} has its weights in it already. Leave --weights out,\n"
+        "or name the network that the weights are of: -m NAME --weights w.pth\n"
+    )
+
+
+@pytest.mark.parametrize("arguments", [["predict", "x.png", "-m"], ["models", "show"], ["models", "pull"]])
+def test_a_name_is_understood_however_it_is_written(run, arguments, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    save_picture(tmp_path / "x.png", (255, 0, 0))
+    for typed, name in (("squeezenet-1.1", "squeezenet1_1"), ("Inception v3", "inception_v3"), ("VGG-16", "vgg16")):
+        ran = run(*arguments, typed, *([] if "show" in arguments else ["--offline"]))
+        assert f"{name}.tv_in1k" in ran.out or f"/{name}" in ran.err  # offline the address is named
+
+
+def test_weights_without_a_name_are_wrong_usage(run, tmp_path):
+    (tmp_path / "w.pth").write_bytes(b"x")
+    ran = run("predict", save_picture(tmp_path / "red.png", (255, 0, 0)), "--weights", tmp_path / "w.pth")
+    assert ran.code == 2
+    assert "-m" in ran.err
+
+
+def test_without_torch_the_error_names_the_extra(tmp_path):
+    red = save_picture(tmp_path / "red.png", (255, 0, 0))
+    ran = run_blocked(TORCH, "predict", red, "-m", "alexnet")
+    assert ran.returncode == 4
+    assert "visiontool[train]" in ran.stderr
+
+
+def test_a_damaged_network_is_marked_and_hides_no_other(run, pulled):
+    (pulled / "record.json").write_text("{")
+    ran = run("models")
+    assert ran.code == 0
+    (line,) = [line for line in ran.out.splitlines() if line.startswith("vgg16 ")]
+    assert line.endswith("cached, damaged")
+
+
+def test_other_weights_have_no_published_facts(run, make_color_model):
+    model = make_color_model("own.onnx", architecture="resnet50", weights={"license": "mit", "params": 7})
+    shown = run("models", "show", model).out
+    assert "Deep Residual Learning" in shown
+    assert "mit" in shown
+    assert "bsd" not in shown
+    assert "as published" not in shown
+    row = json.loads(run("models", "show", model, "--json").out)
+    assert (row["top1"], row["source"], row["license"], row["params"]) == (None, "", "mit", 7)
+
+
+def test_other_weights_of_a_classic_are_listed_with_its_year_and_what_their_file_says(run, pulled):
+    spec = replace(COLOR_SPEC, name="x", architecture="vgg16", weights={"license": "mit", "params": 7})
+    with cache.lock(cache.models(), "vgg16+0"), cache.unpublished("vgg16+0") as folder:
+        save_model(color_graph(), folder / "model.onnx", spec.to_metadata())
+        cache.publish(folder, "vgg16+0", source="a test", license="", tools={})
+    (row,) = [row for row in json.loads(run("models", "--json").out) if row["name"] == "vgg16+0"]
+    assert (row["year"], row["family"], row["license"], row["params"], row["classes"]) == (2014, "VGG", "mit", 7, 3)
+    assert (row["input_size"], row["mean"]) == ([3, 8, 8], list(COLOR_SPEC.input.mean))
+    assert (row["tag"], row["macs"], row["top1"]) == ("", None, None)
+
+
+def test_another_size_has_no_figures_of_the_published_one(run):
+    shown = run("models", "show", "resnet50@256").out
+    assert "256 x 256" in shown
+    assert "MACs" not in shown
+    assert "as published" not in shown
+    assert run("models", "show", "resnet50@256", "--layers").code == 4
+    assert "4.09" not in run("models", "show", "resnet50.a3_in1k").out  # made for 160 pixels
+
+
+def test_names_and_licenses_steer_no_terminal(run, pulled):
+    spec = replace(COLOR_SPEC, name="x", weights={"license": "\x1b[31m\nrow"}, labels=("a\u202e", "b", "c"))
+    model = save_model(color_graph(), pulled / "model.onnx", spec.to_metadata())
+    os.rename(pulled, pulled.with_name("own--model"))
+    with cache.lock(cache.models(), "own--model"), cache.unpublished("own--model") as folder:
+        os.rename(pulled.with_name("own--model") / "model.onnx", folder / "model.onnx")
+        cache.publish(folder, "own--model", source="a test", license="", tools={})
+    out = run("models", "--cached").out
+    assert "own--model" in out
+    assert "\x1b" not in out
+    shown = run("models", "show", "own--model", "--json").out
+    assert "\u202e" not in shown
+    assert json.loads(shown)["manifest"]["labels"][0] == "a\u202e"
+    assert not model.exists()
+
+
+def test_a_default_that_cannot_answer_is_refused_and_a_folder_is_not_taken_for_it(run, tmp_path, monkeypatch):
+    monkeypatch.setenv("VISIONTOOL_CACHE", str(tmp_path / "cache"))
+    monkeypatch.chdir(tmp_path)
+    assert run("models", "default", save_model(color_graph(), tmp_path / "bare.onnx")).code == 4
+    (tmp_path / "lenet5").mkdir()
+    assert run("models", "default", "lenet5").out == "lenet5\n"
+
+
+def test_a_file_that_lacks_its_description_has_no_snippet(run, tmp_path):
+    ran = run("models", "show", save_model(color_graph(), tmp_path / "other.onnx"), "--snippet")
+    assert ran.code == 4
+    assert "--class-names FILE" in ran.err
+    assert "models pull" not in ran.err
+
+
+def test_a_full_disk_and_a_closed_pipe_are_told_as_such():
+    command = f"{sys.executable} -m visiontool models --all"
+    ran = subprocess.run(["sh", "-c", f"{command} >/dev/full"], capture_output=True, text=True)
+    assert (ran.returncode, ran.stderr) == (1, "Error: the output cannot be written: No space left on device\n")
+    ran = subprocess.run(["sh", "-c", f"{command} | head -n 1"], capture_output=True, text=True)
+    assert ran.stderr == ""

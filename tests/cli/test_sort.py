@@ -1,0 +1,353 @@
+"""Sorting pictures into class folders, and back: nothing is overwritten or lost, whenever a run is killed."""
+
+import errno
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import unicodedata
+from pathlib import Path
+
+import pytest
+from conftest import ROOT
+from hypothesis import given
+from hypothesis import strategies as st
+
+from visiontool.cli.output import sort as sorting
+from visiontool.cli.output.sort import ERROR, JOURNAL, UNKNOWN, Sorting, class_folders
+from visiontool.errors import UsageError, VisiontoolError
+
+MODES = ["copy", "link", "move"]
+LABELS = ["cat", "dog"]
+all_modes = pytest.mark.parametrize("mode", MODES)
+
+
+# --- names of folders
+
+
+def test_a_label_that_is_safe_is_its_folder():
+    labels = ["cat", "crane (bird)", "Große Äpfel", "猫", "e.g", "a_b", "👩‍🚀", "-x"]
+    assert class_folders(labels) == tuple(labels)
+
+
+@pytest.mark.parametrize(
+    ("label", "folder"),
+    [
+        ("", "_"),
+        (".", "_"),
+        ("..", "_"),
+        ("../../etc", "_.._etc"),
+        ("/etc/passwd", "_etc_passwd"),
+        ("C:\\x", "C__x"),
+        (" .hidden. ", "hidden"),
+        ('a<b>:"|?*', "a_b_______"[:9]),
+        ("a\nb\x00\x7f\x9b", "a_b___"),
+        ("\u202egpj", "_gpj"),
+        ("nul", "_nul"),
+        ("Com1.jpg", "_Com1.jpg"),
+        ("CON .x", "_CON .x"),
+        ("console", "console"),
+        ("e\u0301", "\xe9"),
+        ("\ud800", "_"),
+        ("x" * 300, "x" * 255),
+        ("é" * 200, "é" * 127),
+        ("_error", "_error (2)"),
+        ("_UNKNOWN", "_UNKNOWN (2)"),
+    ],
+)
+def test_a_label_that_is_not_safe_gets_a_folder_that_is(label, folder):
+    assert class_folders([label]) == (folder,)
+
+
+def test_labels_whose_folders_would_be_one_get_numbers():
+    labels = ["a/b", "A_B", "a:b", "\xe9", "e\u0301", "straße", "STRASSE", "x" * 300, "x" * 301]
+    assert class_folders(labels) == (
+        *("a_b", "A_B (2)", "a_b (3)", "\xe9", "\xe9 (2)", "straße", "STRASSE (2)"),
+        *("x" * 255, "x" * 251 + " (2)"),
+    )
+    assert class_folders(["a", "a (2)", "A"]) == ("a", "a (2)", "A (3)")
+
+
+hostile_labels = st.text(st.sampled_from("aAbB._ /\\:*\x00\n\x7fé\u0301ßſKknulcom1()2\ud800\U0001f600ı"), max_size=8)
+
+
+@given(st.lists(st.one_of(st.text(), hostile_labels, st.sampled_from(["_error", "_unknown", "NUL"])), unique=True))
+def test_any_labels_give_safe_folders_of_their_own(labels):
+    names = class_folders(labels)
+    assert len(names) == len(labels)
+    folded = [unicodedata.normalize("NFC", name).casefold() for name in names]
+    assert len({*folded, UNKNOWN, ERROR}) == len(names) + 2
+    for name in names:
+        assert 1 <= len(name.encode()) <= 255
+        assert Path("out", name).parent == Path("out")
+        assert not set(name) & set('<>:"/\\|?*')
+        assert not any(unicodedata.category(character) in ("Cc", "Cs") for character in name)
+        assert name == name.strip(". ")
+        assert name.partition(".")[0].strip().lower() not in ("con", "prn", "aux", "nul", "com1", "lpt9")
+
+
+# --- placing and taking back
+
+
+def make(path, content=None):
+    """A file with its own content, an old time and permissions that are not the default."""
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(os.fsencode(path) if content is None else content)
+    os.utime(path, ns=(10**18 + 1, 10**18 + len(path.name)))
+    path.chmod(0o640)
+    return path
+
+
+def tree(folder):
+    """Everything below `folder`: what a link says, or content, time and permissions of a file."""
+    found = {}
+    for path in sorted(folder.rglob("*")):
+        if path.is_symlink():
+            found[path.relative_to(folder)] = os.readlink(path)
+        elif path.is_file() and path.name != JOURNAL:
+            found[path.relative_to(folder)] = (path.read_bytes(), path.stat().st_mtime_ns, oct(path.stat().st_mode))
+    return found
+
+
+def sort(folder, mode, *paths, class_id=0, unknown=False):
+    """The names in the folder afterwards, and what could not be placed."""
+    with Sorting(folder, mode, LABELS) as sorting_:
+        for path in paths:
+            sorting_.place(str(path), class_id, unknown)
+    return {str(name) for name in tree(folder)}, sorting_._unplaced.some
+
+
+@pytest.fixture
+def out(tmp_path):
+    return tmp_path / "out"
+
+
+@pytest.fixture
+def undo(run, out):
+    """Runs --undo: the exit code and the lines on stderr."""
+
+    def undo_():
+        ran = run("predict", "--sort-into", out, "--undo")
+        return ran.code, ran.err.splitlines()
+
+    return undo_
+
+
+@pytest.fixture
+def far(tmp_path):
+    """A folder on another file system than `tmp_path`."""
+    path = Path("/dev/shm", f"visiontool-{os.getpid()}")
+    if not path.parent.is_dir() or path.parent.stat().st_dev == tmp_path.stat().st_dev:
+        pytest.skip("needs a second file system")
+    yield path
+    shutil.rmtree(path, ignore_errors=True)
+
+
+@all_modes
+def test_pictures_get_places_and_come_back_as_they_were(tmp_path, out, undo, mode):
+    sources = [make(tmp_path / "in" / folder / "a.tar.gz") for folder in ("x", "y", "z")]
+    make(out / "cat" / "a.tar.gz", b"precious")  # nothing is overwritten
+    before, inside = tree(tmp_path), tree(tmp_path / "in")
+    names = {"cat/a.tar.gz", "cat/a.tar-2.gz", "cat/a.tar-3.gz", "cat/a.tar-4.gz"}
+    for _ in range(2):  # a second run finds everything in place
+        assert sort(out, mode, *sources, sources[0]) == (names, [])
+    assert (out / "cat" / "a.tar.gz").read_bytes() == b"precious"
+    assert (out / "cat" / "a.tar-2.gz").read_bytes() == os.fsencode(sources[0])
+    assert tree(tmp_path / "in") == ({} if mode == "move" else inside)
+    if mode == "link":
+        assert os.readlink(out / "cat" / "a.tar-2.gz") == str(sources[0])
+    else:
+        assert tree(out)[Path("cat/a.tar-2.gz")] == inside[Path("x/a.tar.gz")]
+    assert undo() == (0, ["Put back: 3. Left: 0."])
+    assert tree(tmp_path) == before
+    assert sorted(os.listdir(out)) == ["cat"]
+
+
+@all_modes
+def test_unknown_and_unreadable_pictures_have_folders_and_all_goes_again(tmp_path, out, undo, mode):
+    sources = [make(tmp_path / "in" / name) for name in ("a.jpg", "b.jpg")]
+    (tmp_path / "folder").mkdir()
+    assert sort(out, mode, sources[0], tmp_path / "folder", class_id=None) == ({f"{ERROR}/a.jpg"}, [])
+    assert sort(out, mode, sources[1], unknown=True) == ({f"{ERROR}/a.jpg", f"{UNKNOWN}/b.jpg"}, [])
+    _, (unplaced,) = sort(out, mode, tmp_path / "gone.jpg")
+    assert unplaced.endswith("gone.jpg: is no longer there")
+    out.rename(tmp_path / "elsewhere")
+    (tmp_path / "elsewhere").rename(out)
+    assert undo()[0] == 0
+    assert not out.exists()
+    assert undo()[0] == 3
+
+
+@all_modes
+@pytest.mark.skipif(sys.platform != "linux", reason="needs a file system that takes any bytes as a name")
+def test_names_of_any_bytes_and_of_any_length_come_back(tmp_path, out, undo, mode):
+    names = [b"\xff\n.jpg", ("é" * 125 + ".jpg").encode()]
+    sources = [make(os.fsdecode(os.fsencode(tmp_path / folder) + b"/" + name)) for folder in "ab" for name in names]
+    before = tree(tmp_path)
+    placed, unplaced = sort(out, mode, *sources)
+    assert len(placed) == 4
+    assert not unplaced
+    assert f"cat/{'é' * 124}-2.jpg" in placed
+    assert undo()[0] == 0
+    assert tree(tmp_path) == before
+
+
+def test_a_picture_in_its_folder_already_is_left_there_and_may_go_on(tmp_path, out, undo):
+    make(out / "a.jpg")
+    before = tree(tmp_path)
+    assert sort(out, "move", out / "a.jpg")[0] == sort(out, "move", out / "cat" / "a.jpg")[0] == {"cat/a.jpg"}
+    assert sort(out, "move", out / "cat" / "a.jpg", class_id=1)[0] == {"dog/a.jpg"}
+    make(tmp_path / "a.jpg", b"other")
+    assert sort(out, "move", tmp_path / "a.jpg")[0] == {"cat/a.jpg", "dog/a.jpg"}
+    assert undo()[0] == 0
+    os.unlink(tmp_path / "a.jpg")
+    assert tree(tmp_path) == before
+
+
+def test_a_changed_picture_is_placed_again(tmp_path, out):
+    source = make(tmp_path / "a.jpg", b"first")
+    sort(out, "copy", source)
+    make(source, b"other")
+    for _ in range(2):
+        assert sort(out, "copy", source)[0] == {"cat/a.jpg", "cat/a-2.jpg"}
+    assert (out / "cat" / "a.jpg").read_bytes() == b"first"
+    (tmp_path / "link.jpg").symlink_to(source)
+    assert "is a link" in sort(out, "move", tmp_path / "link.jpg")[1][0]
+
+
+def test_undo_leaves_what_was_changed_and_takes_the_rest_back_later(tmp_path, out, undo):
+    names = ["edited", "changed", "gone", "linked", "missing", "touched", "fine"]
+    sources = {name: make(tmp_path / "in" / name) for name in names}
+    sort(out, "copy", *sources.values())
+    make(out / "cat" / "edited", b"edited")
+    make(sources["changed"], b"changed")
+    sources["gone"].unlink()
+    sources["linked"].unlink()
+    sources["linked"].symlink_to(out / "cat" / "linked")
+    (out / "cat" / "missing").unlink()
+    os.utime(sources["touched"])
+    before = tree(tmp_path / "in")
+    differs = "differs from {}: one of them was changed"
+    reasons = {name: differs.format(sources[name]) for name in ("edited", "changed", "linked")}
+    reasons["gone"] = f"may be the only copy: {sources['gone']} is gone"
+    for put_back in (2, 0):
+        code, lines = undo()
+        assert code == 7
+        assert {*lines} == {
+            *(f"Left: {out / 'cat' / name}: {reason}" for name, reason in reasons.items()),
+            f"Put back: {put_back}. Left: 4.",
+        }
+    assert {path.name for path in (out / "cat").iterdir()} == reasons.keys()
+    assert tree(tmp_path / "in") == before
+    make(sources["edited"], b"edited")
+    assert undo()[1][-1] == "Put back: 1. Left: 3."
+
+
+@pytest.mark.parametrize("mode", ["link", "move"])
+def test_undo_overwrites_nothing(tmp_path, out, undo, mode):
+    source = make(tmp_path / "in" / "a.jpg")
+    sort(out, mode, source)
+    place = out / "cat" / "a.jpg"
+    if mode == "link":
+        place.unlink()
+        make(place, b"new")
+    else:
+        make(source, b"new")
+    reason = "is not the link that was made" if mode == "link" else f"cannot go back: {source} is there now"
+    assert undo() == (7, [f"Left: {place}: {reason}", "Put back: 0. Left: 1."])
+    assert (place if mode == "link" else source).read_bytes() == b"new"
+    if mode == "move":
+        shutil.rmtree(tmp_path / "in")
+        assert undo()[0] == 0
+        assert source.read_bytes() == os.fsencode(source)
+
+
+def test_one_run_at_a_time_sorts_into_a_folder(tmp_path, out, undo):
+    with Sorting(out, "copy", LABELS), pytest.raises(UsageError, match="another run sorts into"):
+        sort(out, "copy")
+    make(tmp_path / "file")
+    with pytest.raises(UsageError, match="is a file"):
+        sort(tmp_path / "file", "copy")
+
+
+def test_the_folder_that_vanishes_or_is_full_stops_the_run(tmp_path, out, monkeypatch):
+    source = make(tmp_path / "a.jpg")
+    with Sorting(out, "move", LABELS) as sorting_:
+        shutil.rmtree(out)
+        with pytest.raises(VisiontoolError, match="cannot be written"):
+            sorting_.place(str(source), 0, False)
+
+    def full(source, partial):
+        Path(partial).write_bytes(b"half")
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(shutil, "copy2", full)
+    with pytest.raises(VisiontoolError, match="the disk is full"):
+        sort(out, "copy", source)
+    assert tree(tmp_path) == {Path("a.jpg"): tree(tmp_path)[Path("a.jpg")]}
+
+
+def test_a_torn_line_is_passed_over(tmp_path, out, undo):
+    first, second = make(tmp_path / "a.jpg"), make(tmp_path / "b.jpg")
+    sort(out, "move", first)
+    with open(out / JOURNAL, "ab") as journal:
+        journal.write(b'{"mode": "move", "from": "/pho')
+    assert sort(out, "move", second)[0] == {"cat/a.jpg", "cat/b.jpg"}
+    assert undo() == (0, ["Put back: 2. Left: 0."])
+
+
+@all_modes
+def test_the_line_is_there_before_the_thing_is_done(tmp_path, out, undo, monkeypatch, mode):
+    source = make(tmp_path / "a.jpg")
+    for module, name in ((sorting, "_copy"), (sorting, "_move"), (os, "symlink")):
+        monkeypatch.setattr(module, name, lambda *arguments: None)  # as where the run is killed before it
+    sort(out, mode, source)
+    lines = [json.loads(line) for line in (out / JOURNAL).read_text().splitlines()]
+    assert lines == [{"made": "."}, {"made": "cat"}, {"mode": mode, "from": str(source), "to": "cat/a.jpg"}]
+    monkeypatch.undo()
+    assert sort(out, mode, source)[0] == {"cat/a.jpg"}
+
+
+def test_a_move_to_another_file_system_and_back(tmp_path, out, far, undo, monkeypatch):
+    source = make(far / "a.jpg")
+    before = tree(far)
+    unlink = os.unlink
+    with monkeypatch.context() as killed:
+        killed.setattr(os, "unlink", lambda path, **how: None if path == str(source) else unlink(path, **how))
+        sort(out, "move", source)
+    assert source.exists()
+    assert (out / "cat" / "a.jpg").exists()
+    assert sort(out, "move", source)[0] == {"cat/a.jpg"}  # the next run ends it
+    assert tree(far) == {}
+    assert undo()[0] == 0
+    assert tree(far) == before
+
+
+@pytest.mark.slow
+@all_modes
+def test_a_run_that_is_killed_and_repeated_loses_nothing(tmp_path, out, undo, mode):
+    sources = [make(tmp_path / "in" / str(number % 7) / f"{number % 50}.jpg") for number in range(350)]
+    before = {content[0] for content in tree(tmp_path / "in").values()}
+    code = (
+        "import sys; from pathlib import Path; from visiontool.cli.output.sort import Sorting\n"
+        f"paths = sorted(Path({str(tmp_path / 'in')!r}).rglob('*.jpg'))\n"
+        f"with Sorting(Path({str(out)!r}), {mode!r}, ['cat', 'dog']) as sorting:\n"
+        "    print(flush=True)\n"
+        "    for path in paths: sorting.place(str(path), path.name > '3', False)\n"
+    )
+    for _ in range(6):
+        with subprocess.Popen([sys.executable, "-c", code], cwd=ROOT, stdout=subprocess.PIPE) as process:
+            process.stdout.readline()
+            with pytest.raises(subprocess.TimeoutExpired):
+                process.wait(0.004)
+            process.send_signal(signal.SIGKILL)
+        found = [*tree(tmp_path / "in").values(), *tree(out).values()]
+        assert before <= {content[0] if isinstance(content, tuple) else Path(content).read_bytes() for content in found}
+    assert subprocess.run([sys.executable, "-c", code], cwd=ROOT).returncode == 0
+    assert len(tree(out)) == len(sources)
+    assert undo()[0] == 0
+    assert not out.exists()
+    assert {content[0] for content in tree(tmp_path / "in").values()} == before

@@ -1,0 +1,159 @@
+"""A CSV file says which picture has which label."""
+
+import os
+import sys
+
+import pytest
+
+from visiontool.data import dataset
+from visiontool.errors import DataError
+
+
+@pytest.fixture
+def read(tmp_path):
+    """Reads a CSV file of this text beside a folder with a/1.jpg ... a/4.jpg and b/1.jpg ... b/4.jpg."""
+    root = tmp_path / "data"
+    for folder in ("a", "b"):
+        (root / folder).mkdir(parents=True)
+        for number in range(1, 5):
+            (root / folder / f"{number}.jpg").touch()
+
+    def read_(text: str | bytes, **options: object) -> dataset.Dataset:
+        file = tmp_path / "labels.csv"
+        file.write_bytes(text if isinstance(text, bytes) else text.encode())
+        return dataset.read(root, labels_file=file, **options)
+
+    return read_
+
+
+GOOD = "path,label\na/1.jpg,cat\na/2.jpg,dog\na/3.jpg,cat\na/4.jpg,dog\n"
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        pytest.param(GOOD, id="commas"),
+        pytest.param(GOOD.replace(",", ";"), id="semicolons"),
+        pytest.param(GOOD.replace(",", "\t"), id="tabs"),
+        pytest.param(b"\xef\xbb\xbf" + GOOD.replace("\n", "\r\n").encode(), id="as Excel writes it"),
+        pytest.param(GOOD.replace("path,label", "Label, Path ").replace("a/1.jpg,cat", "cat,a/1.jpg")
+                     .replace("a/2.jpg,dog", "dog,a/2.jpg").replace("a/3.jpg,cat", "cat,a/3.jpg")
+                     .replace("a/4.jpg,dog", "dog,a/4.jpg"), id="other order"),
+        pytest.param(GOOD.replace("a/1.jpg", '"a/1.jpg"').replace("\n", "\n\n"), id="quotes and empty lines"),
+        pytest.param(GOOD.replace(",", ";").encode("utf-16"), id="UTF-16"),
+        pytest.param("sep=;\n" + GOOD.replace(",", ";"), id="Excel's first line"),
+        pytest.param('\ufeff"sep=|"\r\n' + GOOD.replace(",", " | "), id="a delimiter that only that line says"),
+        pytest.param(GOOD.replace(",", " , ").replace("dog", '"dog" ') + " , \n", id="spaces"),
+        pytest.param(GOOD.replace("a/", "a\\"), id="backslashes"),
+        pytest.param(GOOD.replace("a/", ".\\a\\ ").replace("\\ ", "\\"), id="backslashes behind a dot"),
+        pytest.param(GOOD.replace("path,label", "File_Name,Class"), id="file_name, class"),
+        pytest.param(GOOD.replace("path", "image"), id="image"),
+        pytest.param(GOOD.replace("path,label", "filename,category name"), id="filename, category name"),
+        pytest.param(GOOD.replace("label", "label,class,file").replace("\n", ",x,x\n").replace("file,x,x", "file"),
+                     id="path and label before others"),
+    ],
+)  # fmt: skip
+def test_each_line_is_a_sample(read, text):
+    found = read(text)
+    assert found.faults == ()
+    assert found.labels == ("cat", "dog")
+    assert [(sample.name, sample.class_id, sample.split) for sample in found.samples] == [
+        ("a/1.jpg", 0, None), ("a/2.jpg", 1, None), ("a/3.jpg", 0, None), ("a/4.jpg", 1, None),
+    ]  # fmt: skip
+    assert all(os.path.isfile(sample.path) for sample in found.samples)
+
+
+def test_splits_and_groups_are_columns_that_may_be_empty(read):
+    found = read("path,label,group\na/1.jpg,x,mine\na/2.jpg,y,\n", group=r"\d")
+    assert [sample.group for sample in found.samples] == ["mine", "2"]
+    found = read("path,label,split,group\na/1.jpg,x,Train,g1\na/2.jpg,y,valid,\na/3.jpg,x,test,g 2\na/4.jpg,y,,\n")
+    assert [(sample.split, sample.group) for sample in found.samples] == [
+        ("train", "g1"), ("val", None), ("test", "g 2"), (None, None),
+    ]  # fmt: skip
+
+
+def test_a_path_may_be_absolute_or_start_at_the_csv_file(read, tmp_path):
+    (tmp_path / "beside.jpg").touch()
+    inside = tmp_path / "data" / "b" / "1.jpg"
+    found = read(GOOD + f"beside.jpg,cat\n{inside},dog\n")
+    assert found.faults == ()
+    assert [sample.name for sample in found.samples[4:]] == [(tmp_path / "beside.jpg").as_posix(), "b/1.jpg"]
+    assert found.notes == ("1 path of labels.csv is taken from the folder that it lies in: beside.jpg",)
+
+
+@pytest.mark.skipif(os.name == "nt", reason="a backslash is never part of a name there")
+def test_what_a_line_says_comes_before_what_it_may_mean(read, tmp_path):
+    for name in ("a\\1.jpg", "a\\2.jpg "):
+        (tmp_path / "data" / name).touch()
+    found = read("path,label\na\\1.jpg,cat\na\\2.jpg ,cat\na\\3.jpg,dog\na/4.jpg,dog\n")
+    assert [sample.name for sample in found.samples] == ["a\\1.jpg", "a\\2.jpg ", "a/3.jpg", "a/4.jpg"]
+
+
+def test_paths_that_are_not_there_can_be_left_out(read):
+    found = read(GOOD + "gone.jpg,cat\nlost.jpg,dog\n", skip_missing=True)
+    assert found.faults == ()
+    assert found.notes == ("left out of labels.csv: 2 paths are not there: gone.jpg, lost.jpg",)
+    assert (len(found.samples), dict(found.ignored)) == (4, {"not there": 2})
+    assert read(GOOD + "gone.jpg,bird\n", skip_missing=True).faults == ("1 class has no picture: bird",)
+
+
+def test_all_faults_are_told_at_once(read):
+    found = read(
+        "path,label,split\na/1.jpg,cat,train\na/1.jpg,dog,train\na/2.jpg,dog,train\na/2.jpg,dog,val\na/3.jpg,cat|dog,train\n"
+        "gone.jpg,cat,train\n,cat,train\na/4.jpg,,train\na/4.jpg,dog,holdout\nb/1.jpg,cat,train,more\nb/2.jpg,cat,val\n"
+        "b/2.jpg,cat,val\n"
+    )
+    assert found.faults == (
+        "1 picture has several labels, which is not supported yet: a/3.jpg",
+        "1 picture stands there twice, with different labels: a/1.jpg (cat, dog)",
+        "1 picture is in two splits: a/2.jpg",
+        "1 path is not there (--on-bad skip leaves out its line): gone.jpg",
+        "2 lines have no path or no label: line 8, line 9",
+        "1 line has more columns than the first: line 11",
+        "1 split is unknown (expected train, val, test or nothing): holdout",
+    )
+    assert dict(found.ignored) == {"repeated lines": 1}
+
+
+@pytest.mark.parametrize(
+    ("text", "several"),
+    [
+        ("a/1.jpg,cat;dog\na/2.jpg,cat\na/3.jpg,dog", ["a/1.jpg"]),
+        ("a/1.jpg,cat | dog\na/2.jpg,dog|cat\na/3.jpg,cat", ["a/1.jpg", "a/2.jpg"]),
+        ("a/1.jpg,crane | bird\na/2.jpg,crane | machine\na/3.jpg,crane | machine", []),
+    ],
+)
+def test_several_labels_in_one_are_found_where_they_are_labels_elsewhere(read, text, several):
+    faults = [fault for fault in read(f"path,label\n{text}\n").faults if "several labels" in fault]
+    assert [name for name in ("a/1.jpg", "a/2.jpg", "a/3.jpg") if any(name in fault for fault in faults)] == several
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("name,class\na/1.jpg,cat\n", "has no column path, found: name, class\nExpected a CSV file whose first line"),
+        ("path;kind\na/1.jpg;cat\n", "has no column label, found: path, kind\n"),
+        ("file,image,label\n", "any of its columns file, image could be path; call the right one path\n"),
+        ("path,class,category\n", "any of its columns class, category could be label; call the right one label\n"),
+        ("a/1.jpg,cat\n", "has no column path, found: a/1.jpg, cat\n"),
+        ("", "has no column path, found: nothing\n"),
+        ("path,label\n", "names no picture\n"),
+        (b"\xff\xfep\0a\0t\0h\0", "has no column label, found: path"),
+        (b"\xff\xfep\0a\0t\0h", "is no CSV file: 'utf-16-le' codec can't decode"),
+        ("path,label\na/9.jpg,cat\n", "none of its paths is there: a/9.jpg\nThey start at "),
+        (b"PK\3\4...", "is a workbook: save its sheet as CSV"),
+        ("path,label\n" + "x" * 200_000 + ",cat\n", "is no CSV file: field larger than field limit"),
+    ],
+)
+def test_what_is_no_such_table_is_an_error(read, text, message):
+    with pytest.raises(DataError) as caught:
+        read(text)
+    assert message in str(caught.value)
+
+
+@pytest.mark.skipif(sys.platform in ("win32", "darwin"), reason="names are text there")
+def test_names_that_are_no_utf8_are_found(read, tmp_path):
+    (tmp_path / "data" / "\udcff.jpg").touch()
+    found = read(b"path,label\n\xff.jpg,cat\na/1.jpg,dog\n")
+    assert found.samples[0].name == "\udcff.jpg"
+    assert os.path.isfile(found.samples[0].path)

@@ -1,0 +1,151 @@
+"""Same pictures are found again however they were saved, and different ones are kept apart."""
+
+import io
+import time
+from collections import Counter
+
+import numpy as np
+import pytest
+from PIL import Image, ImageChops, ImageOps
+
+from visiontool.data.discover import find_images
+from visiontool.images.decode import open_image
+from visiontool.images.fingerprint import Look, look_at, same
+
+
+def photo(seed: int, size: tuple[int, int] = (120, 90)) -> Image.Image:
+    """Something with as few sharp edges as a photograph has, and a little noise."""
+    rng = np.random.default_rng(seed)
+    soft = Image.fromarray(rng.integers(0, 256, (6, 8, 3), dtype=np.uint8)).resize(size, Image.Resampling.BICUBIC)
+    noise = rng.integers(-8, 9, (size[1], size[0], 3))
+    return Image.fromarray(np.clip(np.asarray(soft, np.int16) + noise, 0, 255).astype(np.uint8))
+
+
+def as_jpeg(image: Image.Image, quality: int) -> Image.Image:
+    file = io.BytesIO()
+    image.save(file, "JPEG", quality=quality)
+    return Image.open(file).convert("RGB")
+
+
+def scaled(image: Image.Image, size: tuple[int, int]) -> Image.Image:
+    return image.resize(size, Image.Resampling.BICUBIC)
+
+
+def test_a_look_tells_size_pixels_and_gray_levels():
+    image = Image.new("RGB", (32, 48), (100, 100, 100))
+    image.paste((200, 200, 200), (16, 0, 32, 48))
+    look = look_at(image)
+    assert (look.width, look.height) == (32, 48)
+    assert len(look.pixels) == 32
+    rows = np.frombuffer(look.thumbnail, np.uint8).reshape(16, 16)
+    assert rows[:, 0].tolist() == [100] * 16
+    assert rows[:, 15].tolist() == [200] * 16
+    assert look == look_at(image.copy())
+    assert look_at(Image.new("RGB", (9, 9), (10, 20, 30))).color == bytes((10, 20, 30))
+
+
+def test_the_same_thing_in_another_color_is_another_picture():
+    image = photo(1)
+    gray = image.convert("L").point(lambda value: value // 2)
+    dyed = []
+    for tint in ((100, 0, 0), (0, 0, 100), (0, 100, 0)):
+        layer = Image.new("RGB", image.size, tint)
+        dyed.append(ImageChops.add(Image.merge("RGB", (gray, gray, gray)), layer))
+    assert same([look_at(one) for one in dyed]) == [0, 1, 2]
+    assert same([look_at(as_jpeg(ImageOps.mirror(one), 60)) for one in dyed[:1]] + [look_at(dyed[0])]) == [0, 0]
+
+
+def test_the_digest_is_of_all_pixels_and_of_the_size():
+    image = photo(1)
+    changed = image.copy()
+    changed.putpixel((119, 89), (0, 0, 1))
+    wide, high = Image.new("RGB", (4, 2)), Image.new("RGB", (2, 4))
+    assert look_at(image).pixels != look_at(changed).pixels
+    assert look_at(wide).pixels != look_at(high).pixels
+
+
+@pytest.mark.parametrize(
+    "copy",
+    [
+        pytest.param(lambda image: image, id="the same pixels"),
+        pytest.param(lambda image: as_jpeg(image, 60), id="re-encoded"),
+        pytest.param(ImageOps.mirror, id="mirrored"),
+        pytest.param(lambda image: scaled(image, (108, 81)), id="smaller"),
+        pytest.param(lambda image: scaled(image, (64, 64)), id="squashed"),
+        pytest.param(lambda image: as_jpeg(ImageOps.mirror(scaled(image, (108, 81))), 60), id="all of it"),
+        pytest.param(lambda image: image.point(lambda level: level * 0.8), id="darker"),
+    ],
+)
+def test_a_copy_is_found_among_other_pictures(copy):
+    images = [photo(seed) for seed in range(30)]
+    groups = same([look_at(image) for image in [*images, *map(copy, images)]])
+    assert groups == [*range(30), *range(30)]
+
+
+def test_turned_upside_down_it_is_another_picture():
+    assert same([look_at(photo(1)), look_at(ImageOps.flip(photo(1)))]) == [0, 1]
+    assert same([]) == []
+
+
+def test_flat_pictures_are_the_same_only_where_their_pixels_are():
+    # Two gray levels apart and with one speck: no thumbnail tells them apart.
+    plain = [Image.new("RGB", (64, 64), (level,) * 3) for level in (100, 101, 102, 100)]
+    speck = plain[0].copy()
+    speck.putpixel((5, 5), (90, 90, 90))
+    assert same([look_at(image) for image in [*plain, speck]]) == [0, 1, 2, 0, 4]
+
+
+def digits(count: int, side: int = 28) -> list[Image.Image]:
+    """Two strokes of one width each, white on black, as little as handwritten digits are."""
+    rng = np.random.default_rng(0)
+    rows, columns = np.indices((side, side)) - side / 2 + 0.5
+    images = []
+    for _ in range(count):
+        gray = np.zeros((side, side))
+        for middle, slope in zip(rng.uniform(-6, 6, 2), rng.uniform(-0.7, 0.7, 2), strict=True):
+            stroke = np.clip(2.5 - np.abs(columns - middle - slope * rows), 0, 1) * (np.abs(rows) < 10)
+            gray = np.maximum(gray, stroke)
+        images.append(Image.fromarray((gray * 255).astype(np.uint8)).convert("RGB"))
+    return images
+
+
+def test_different_strokes_do_not_become_one_group():
+    groups = Counter(same([look_at(image) for image in digits(1000)]))
+    assert max(groups.values()) <= 3
+    assert len(groups) > 980
+
+
+def test_more_than_fifty_that_all_look_the_same_are_told_by_their_pixels():
+    """As with a camera that never moves, where whole classes would be one group."""
+    scene = np.asarray(photo(1), np.int16)
+    rng = np.random.default_rng(0)
+    frames = [
+        look_at(Image.fromarray(np.clip(scene + rng.integers(-3, 4, scene.shape), 0, 255).astype(np.uint8)))
+        for _ in range(51)
+    ]
+    assert same(frames) == list(range(51))
+    assert same([*frames, frames[7]])[-1] == 7
+    assert set(same(frames[:50])) == {0}
+
+
+@pytest.mark.slow
+def test_a_hundred_thousand_take_seconds_and_not_each_with_each():
+    rng = np.random.default_rng(0)
+    thumbnails = np.kron(rng.integers(0, 256, (100_000, 4, 4)).astype(np.float32), np.ones((4, 4), np.float32))
+    thumbnails = np.clip(thumbnails + rng.normal(0, 12, thumbnails.shape), 0, 255).astype(np.uint8)
+    looks = [Look(1, 1, str(number), thumbnail.tobytes(), b"abc") for number, thumbnail in enumerate(thumbnails)]
+    mirrored = [
+        Look(1, 1, f"{number} mirrored", thumbnails[number, :, ::-1].tobytes(), b"abc") for number in range(100)
+    ]
+    start = time.process_time()
+    assert same([*looks, *mirrored]) == [*range(100_000), *range(100)]
+    assert time.process_time() - start < 60
+
+
+@pytest.mark.real
+def test_real_photographs_are_all_different_and_their_copies_are_found(shared):
+    images = [open_image(file).image for file in find_images([str(shared / "data" / "photos")])]
+    looks = [look_at(image) for image in images]
+    copies = [look_at(as_jpeg(ImageOps.mirror(image), 60)) for image in images]
+    assert len(images) >= 100
+    assert same([*looks, *copies]) == [*range(len(images)), *range(len(images))]

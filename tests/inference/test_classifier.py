@@ -1,0 +1,344 @@
+"""The Python API on the colour model, whose answers can be worked out by hand."""
+
+import copy
+import itertools
+import pickle
+import threading
+from io import BytesIO
+from pathlib import Path
+
+import numpy as np
+import pytest
+from conftest import COLOR_SPEC, ROOT, color_graph, save_model, save_picture
+from onnx import TensorProto, helper
+from PIL import Image
+
+from visiontool import Classifier, Description, Limits, ModelError, PictureError, UsageError
+
+RED, GREEN, BLUE = (255, 0, 0), (0, 255, 0), (0, 0, 255)
+
+
+@pytest.fixture
+def classifier(color_model):
+    return Classifier.load(color_model)
+
+
+def test_paths_pictures_and_arrays_give_the_same_answer(classifier, tmp_path):
+    path = save_picture(tmp_path / "a.png", (200, 100, 0), (20, 30))
+    array = np.asarray(Image.open(path))
+    results = classifier.predict([path, str(path), Image.open(path), array])
+    assert [result.path for result in results] == [str(path), str(path), None, None]
+    assert len({result.predictions for result in results}) == 1
+    assert results[0].predictions[0].label == "red"
+
+
+def test_logits_and_embedding_are_the_means_of_the_channels(classifier):
+    array = np.full((8, 8, 3), (255, 51, 0), np.uint8)
+    np.testing.assert_allclose(classifier.logits([array]), [[1.0, 0.2, 0.0]], atol=1e-6)
+    np.testing.assert_allclose(classifier.embed([array, array]), [[1.0, 0.2, 0.0]] * 2, atol=1e-6)
+    assert classifier.logits([array]).dtype == np.float32
+
+
+def test_probabilities_are_the_softmax_at_the_models_temperature(make_color_model):
+    classifier = Classifier.load(make_color_model("cold.onnx", temperature=0.5))
+    expected = np.exp([2.0, 0.4, 0.0]) / np.exp([2.0, 0.4, 0.0]).sum()
+    np.testing.assert_allclose(classifier.probabilities(np.array([1.0, 0.2, 0.0], np.float32)), expected, rtol=1e-6)
+    assert classifier.probabilities(np.array([1e4, 0.0, 0.0], np.float32)).tolist() == [1.0, 0.0, 0.0]
+
+
+def test_a_graph_that_ends_in_softmax_is_not_squashed_twice(make_color_model):
+    classifier = Classifier.load(make_color_model("soft.onnx", activation="softmax"))
+    np.testing.assert_allclose(
+        classifier.probabilities(np.array([0.7, 0.2, 0.1], np.float32)), [0.7, 0.2, 0.1], rtol=1e-5
+    )
+
+
+def test_order_holds_for_many_pictures_and_any_batch_and_threads(classifier, tmp_path):
+    colors = {name: save_picture(tmp_path / f"{name}.png", value) for name, value in
+              (("red", RED), ("green", GREEN), ("blue", BLUE))}  # fmt: skip
+    names = list(itertools.islice(itertools.cycle(colors), 50))
+    for batch_size, workers in ((1, 1), (7, 3), (64, 2)):
+        results = classifier.predict_stream((colors[name] for name in names), batch_size=batch_size, workers=workers)
+        assert [result.predictions[0].label for result in results] == names
+
+
+def test_a_stream_looks_only_so_far_ahead_and_stops_its_threads(classifier, tmp_path):
+    path = save_picture(tmp_path / "a.png", RED)
+    taken = []
+
+    def endless():
+        while True:
+            taken.append(1)
+            yield path
+
+    results = classifier.predict_stream(endless(), batch_size=2, workers=2)
+    for _ in range(4):
+        next(results)
+    results.close()
+    assert len(taken) <= 16
+    assert not [thread for thread in threading.enumerate() if thread.name.startswith("visiontool-open")]
+
+
+def test_a_pickled_or_copied_classifier_answers_the_same(color_model, tmp_path, monkeypatch):
+    graph = color_graph()
+    del graph.graph.output[1]
+    monkeypatch.chdir(tmp_path)
+    outside = save_model(graph, Path("outside.onnx"), {"names": "{0: 'r', 1: 'g', 2: 'b'}"})
+    picture = np.zeros((8, 24, 3), np.uint8)
+    picture[:, :8] = RED
+    for classifier in (
+        Classifier.load(color_model, crop_mode="squash", threads=1, limits=Limits(max_pixels=5000)),
+        Classifier.load(outside, description=Description(crop_pct=0.5), crop_mode="border"),
+    ):
+        pickled = pickle.dumps(classifier)
+        with monkeypatch.context() as elsewhere:
+            elsewhere.chdir("/")
+            for again in (pickle.loads(pickled), copy.copy(classifier), copy.deepcopy(classifier)):
+                assert (again.spec, again.threads, again.assumed) == (
+                    classifier.spec,
+                    classifier.threads,
+                    classifier.assumed,
+                )
+                assert again._recipe == classifier._recipe
+                assert again.predict([picture]) == classifier.predict([picture])
+
+
+def test_nothing_in_gives_nothing_out(classifier):
+    assert classifier.predict([]) == []
+    assert classifier.logits([]).shape == (0, 3)
+    assert classifier.embed([]).shape[0] == 0
+
+
+def test_top_k_is_capped_at_the_number_of_classes(classifier):
+    (result,) = classifier.predict([np.zeros((8, 8, 3), np.uint8)], top_k=50)
+    assert [item.label for item in result.predictions] == ["red", "green", "blue"]  # equal: in the order of the classes
+
+
+@pytest.mark.parametrize(
+    "options", [{"top_k": 0}, {"min_probability": 1.1}, {"min_probability": -0.1}, {"min_probability": float("nan")}]
+)
+def test_numbers_out_of_range_are_usage_errors(classifier, options):
+    with pytest.raises(UsageError):
+        classifier.predict([], **options)
+
+
+@pytest.mark.parametrize(
+    "one", ["a.png", Path("a.png"), b"a.png", BytesIO(), np.zeros((8, 8, 3), np.uint8), Image.new("RGB", (8, 8))]
+)
+def test_one_picture_in_place_of_a_list_is_told(classifier, one):
+    for method in (classifier.predict, classifier.logits):
+        with pytest.raises(UsageError, match="into a list"):
+            method(one)
+
+
+def test_a_picture_that_cannot_be_read_is_a_result_for_predict_and_an_error_for_logits(classifier, tmp_path):
+    (result,) = classifier.predict([tmp_path / "gone.png"])
+    assert result.status == "error"
+    assert result.predictions == ()
+    with pytest.raises(PictureError, match=r"gone\.png: no such file"):
+        classifier.logits([tmp_path / "gone.png"])
+
+
+def test_an_answer_that_is_not_a_number_is_an_error_row(tmp_path):
+    graph = color_graph()
+    graph.graph.node[3].op_type = "Log"  # of black
+    classifier = Classifier.load(save_model(graph, tmp_path / "nan.onnx", COLOR_SPEC.to_metadata()))
+    black, white = np.zeros((8, 8, 3), np.uint8), np.full((8, 8, 3), 255, np.uint8)
+    bad, good = classifier.predict([black, white])
+    assert "not a number" in bad.error
+    assert good.status == "ok"
+
+
+def test_a_graph_with_a_fixed_batch_takes_any_number_of_pictures(tmp_path):
+    graph = color_graph()
+    for value in (*graph.graph.input, *graph.graph.output):
+        value.type.tensor_type.shape.dim[0].dim_value = 4
+    classifier = Classifier.load(save_model(graph, tmp_path / "fixed.onnx", COLOR_SPEC.to_metadata()))
+    pixels = [np.full((8, 8, 3), color, np.uint8) for color in (RED, GREEN, BLUE, RED, GREEN)]
+    labels = [result.predictions[0].label for result in classifier.predict(pixels)]
+    assert labels == ["red", "green", "blue", "red", "green"]
+
+
+def test_a_graph_that_gives_fewer_logits_than_labels_is_refused_when_run(tmp_path):
+    graph = color_graph()
+    graph.graph.initializer.append(helper.make_tensor("kept", TensorProto.BOOL, [3], [True, True, False]))
+    graph.graph.node[3].CopyFrom(helper.make_node("Compress", ["embedding", "kept"], ["logits"], axis=1))
+    graph.graph.output[0].type.tensor_type.shape.dim[1].dim_param = "C"
+    classifier = Classifier.load(save_model(graph, tmp_path / "few.onnx", COLOR_SPEC.to_metadata()))
+    with pytest.raises(ModelError, match="3 labels"):
+        classifier.logits([np.zeros((8, 8, 3), np.uint8)])
+
+
+def test_a_model_without_an_embedding_says_so(make_color_model):
+    with pytest.raises(ModelError, match="no embedding"):
+        Classifier.load(make_color_model("bare.onnx", embedding=None)).embed([])
+
+
+def test_a_crop_mode_of_the_caller_replaces_the_models(color_model):
+    assert Classifier.load(color_model, crop_mode="squash").spec.crop_mode == "squash"
+
+
+def test_the_picture_of_a_wide_photo_is_cut_or_squeezed(color_model):
+    wide = np.zeros((8, 24, 3), np.uint8)
+    wide[:, 8:16] = RED
+    assert Classifier.load(color_model).logits([wide])[0].tolist() == [1.0, 0.0, 0.0]
+    squeezed = Classifier.load(color_model, crop_mode="squash").logits([wide])[0]
+    assert 0.2 < squeezed[0] < 0.5
+
+
+def test_the_model_of_the_environment_is_the_default(monkeypatch, color_model):
+    monkeypatch.setenv("VISIONTOOL_MODEL", str(color_model))
+    assert Classifier.load().spec.name == "colors"
+
+
+def test_cuda_that_falls_back_in_silence_is_an_error(monkeypatch, color_model):
+    """As on a machine with a driver and a GPU that cannot be used: onnxruntime takes the CPU and says nothing."""
+    from visiontool import DeviceError, runtime
+    from visiontool.runtime import providers
+
+    monkeypatch.setattr(runtime, "gpu_in_sight", lambda: True)
+    monkeypatch.setattr(providers, "why_not", lambda provider, number: None)
+    with pytest.raises(DeviceError, match="cuda:1"):
+        Classifier.load(color_model, device="cuda:1")
+    assert Classifier.load(color_model, device="auto").device == "cpu"
+
+
+def test_a_buffer_that_the_caller_fills_again_gives_each_picture_its_own_answer(classifier):
+    """As a camera or a film gives its frames."""
+    buffer = np.zeros((8, 8, 3), np.uint8)
+
+    def frames():
+        for color in (RED, GREEN, BLUE) * 10:
+            buffer[...] = color
+            yield buffer
+
+    results = classifier.predict_stream(frames(), batch_size=4, workers=3)
+    assert [result.predictions[0].label for result in results] == ["red", "green", "blue"] * 10
+
+
+def test_the_frames_of_an_animation_are_told_apart(classifier, tmp_path):
+    from PIL import ImageSequence
+
+    frames = [Image.new("RGB", (8, 8), color) for color in (RED, GREEN, BLUE)]
+    frames[0].save(tmp_path / "moving.gif", save_all=True, append_images=frames[1:])
+    with Image.open(tmp_path / "moving.gif") as moving:
+        results = classifier.predict(ImageSequence.Iterator(moving))
+    assert [result.predictions[0].label for result in results] == ["red", "green", "blue"]
+
+
+def test_one_picture_given_many_times_is_read_each_time(classifier, tmp_path):
+    with Image.open(save_picture(tmp_path / "a.jpg", RED, (64, 64))) as lazy:
+        results = list(classifier.predict_stream([lazy] * 8, workers=4))
+    assert [result.error for result in results] == [None] * 8
+
+
+def test_bytes_are_pictures_for_every_method(classifier, tmp_path):
+    data = save_picture(tmp_path / "a.png", RED).read_bytes()
+    results = classifier.predict([data, BytesIO(data), b"junk"])
+    assert [result.predictions[0].label for result in results[:2]] == ["red", "red"]
+    assert (results[0].path, results[2].error[:13]) == (None, "not a picture")
+    for method in (classifier.logits, classifier.embed):
+        assert method([data, BytesIO(data)]).tolist() == [[1, 0, 0], [1, 0, 0]]
+
+
+def test_paths_and_objects_may_be_mixed(classifier, tmp_path):
+    path, pixels = save_picture(tmp_path / "a.png", RED), np.full((8, 8, 3), BLUE, np.uint8)
+    for images in ([path, pixels, path], [pixels, path, pixels], [path], [pixels]):
+        labels = [result.predictions[0].label for result in classifier.predict(images)]
+        assert labels == ["red" if image is path else "blue" for image in images]
+
+
+def test_an_exception_of_the_callers_generator_reaches_the_caller(classifier):
+    def broken():
+        yield np.zeros((8, 8, 3), np.uint8)
+        raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        list(classifier.predict_stream(broken()))
+    assert not [thread for thread in threading.enumerate() if thread.name.startswith("visiontool-open")]
+
+
+def test_loading_in_several_threads_leaves_stdout_alone(color_model):
+    import sys
+
+    before = sys.stdout
+    threads = [threading.Thread(target=lambda: [Classifier.load(color_model) for _ in range(10)]) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert sys.stdout is before
+
+
+def test_one_classifier_serves_several_threads(classifier):
+    answers = {}
+
+    def ask(number, color):
+        pixels = np.full((8, 8, 3), color, np.uint8)
+        answers[number] = [result.predictions[0].index for result in classifier.predict([pixels] * 50)]
+
+    threads = [threading.Thread(target=ask, args=item) for item in enumerate((RED, GREEN, BLUE))]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert answers == {number: [number] * 50 for number in range(3)}
+
+
+@pytest.mark.parametrize(
+    "pixels",
+    [np.full((1, 8, 8, 3), 0.4), np.full((1, 8, 8, 3), 300, np.int32), np.zeros((1, 9, 8, 3), np.uint8),
+     np.zeros((8, 8, 3), np.uint8)],
+)  # fmt: skip
+def test_run_takes_nothing_but_uint8_of_the_graphs_size(classifier, pixels):
+    with pytest.raises(UsageError, match=r"expected uint8 \(N, 8, 8, 3\)"):
+        classifier.run(pixels, "logits")
+
+
+def test_logits_with_two_axes_of_one_more_are_logits(tmp_path):
+    graph = color_graph()
+    graph.graph.initializer.append(helper.make_tensor("four", TensorProto.INT64, [4], [-1, 3, 1, 1]))
+    graph.graph.node[3].CopyFrom(helper.make_node("Reshape", ["embedding", "four"], ["logits"]))
+    del graph.graph.output[0].type.tensor_type.shape.dim[:]
+    for length in ("N", 3, 1, 1):
+        dim = graph.graph.output[0].type.tensor_type.shape.dim.add()
+        dim.dim_param, dim.dim_value = ("N", 0) if length == "N" else ("", length)
+    classifier = Classifier.load(save_model(graph, tmp_path / "conv.onnx", COLOR_SPEC.to_metadata()))
+    red = np.full((8, 8, 3), RED, np.uint8)
+    assert classifier.logits([red, red]).tolist() == [[1.0, 0.0, 0.0]] * 2
+
+
+def test_threads_and_draft_are_passed_on(color_model, tmp_path, monkeypatch):
+    from visiontool.data import prepare as module
+
+    limits = Limits(max_pixels=5000)
+    classifier = Classifier.load(color_model, threads=1, limits=limits)
+    assert classifier._opened.session.get_session_options().intra_op_num_threads == 1
+    asked = []
+    real = module.open_image
+    monkeypatch.setattr(module, "open_image", lambda image, **options: asked.append(options) or real(image, **options))
+    classifier.predict([save_picture(tmp_path / "a.jpg", RED, (64, 64))])
+    assert asked == [{"resize_to": 8, "limits": limits, "plain_only": True}]
+
+
+def test_a_word_that_is_none_of_an_options_is_told_at_once(color_model):
+    with pytest.raises(UsageError, match="'middle' is none of center, border, squash"):
+        Classifier.load(color_model, crop_mode="middle")
+    with pytest.raises(UsageError, match="on_truncated 'Fill' is none of fail, fill"):
+        Classifier.load(color_model, limits=Limits(on_truncated="Fill"))
+
+
+@pytest.mark.parametrize("model", ["lenet5", "resnet18_tiny200"])
+def test_answers_do_not_depend_on_batches_threads_or_processes(model):
+    """Else a run that goes on would not end with the file of an unbroken one."""
+    paths = sorted((ROOT / "samples").glob("*.jpg"))
+    alone = [Classifier.load(model).predict([path])[0] for path in paths]
+    many = Classifier.load(model, threads=1)
+    for batch_size, isolate in ((1, False), (3, True), (8, False)):
+        together = list(many.predict_stream(reversed(paths), batch_size=batch_size, isolate=isolate))[::-1]
+        for one, other in zip(alone, together, strict=True):
+            assert one.path == other.path
+            rounded = [
+                [(item.label, round(item.probability, 6)) for item in result.predictions] for result in (one, other)
+            ]
+            assert rounded[0] == rounded[1]

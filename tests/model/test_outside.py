@@ -1,0 +1,622 @@
+"""Model files as other tools make them: with what they and the user say, the right answer; without, no guess.
+
+Each graph gives the mean of each channel of what it is fed, so the answer for a picture of one color is the softmax
+of `(color / 255 - mean) / std`.
+"""
+
+import json
+import re
+import warnings
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import onnx
+import pytest
+from conftest import COLOR_SPEC, Ran, color_graph, save_model, save_picture
+from onnx import TensorProto, helper, numpy_helper
+
+from visiontool import Classifier
+from visiontool.errors import ModelError, UsageError
+from visiontool.model.foreign import Description, describe
+from visiontool.model.scan import scan
+from visiontool.model.spec import MAX_MANIFEST_CHARS
+from visiontool.runtime import open_model
+
+COLOR = (200, 100, 50)
+IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+
+
+def outside_graph(
+    shape: Sequence[int | str],
+    *,
+    dtype: int = TensorProto.FLOAT,
+    name: str = "input",
+    output: str = "output",
+    last: Sequence[str] = (),
+    output_shape: Sequence[int | str] = ("N", 3),
+    more_outputs: Sequence[str] = (),
+) -> onnx.ModelProto:
+    """A graph that gives the mean of each channel, sent through the operators `last`."""
+    channels_last = shape[3] in (1, 3)
+    nodes = [
+        helper.make_node("Cast", [name], ["float"], to=TensorProto.FLOAT),
+        helper.make_node("ReduceMean", ["float", "axes"], ["mean"], keepdims=0),
+    ]
+    values = "mean"
+    for index, operator in enumerate(last):
+        nodes.append(helper.make_node(operator, [values], [f"t{index}"]))
+        values = f"t{index}"
+    names = (output, *more_outputs)
+    nodes += [helper.make_node("Identity", [values], [each]) for each in names]
+    graph = helper.make_graph(
+        nodes,
+        "outside",
+        [helper.make_tensor_value_info(name, dtype, shape)],
+        [helper.make_tensor_value_info(each, TensorProto.FLOAT, output_shape) for each in names],
+        [helper.make_tensor("axes", TensorProto.INT64, [2], [1, 2] if channels_last else [2, 3])],
+    )
+    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=10)
+
+
+def softmax_of(color: Sequence[float], mean: Sequence[float], std: Sequence[float]) -> list[float]:
+    powers = np.exp((np.array(color) / 255 - mean) / std)
+    return (powers / powers.sum()).tolist()
+
+
+class Bench(NamedTuple):
+    """A picture of one color, class names, and the command line."""
+
+    folder: Path
+    run_: Callable[..., Ran]
+
+    @property
+    def names(self) -> Path:
+        path = self.folder / "names.txt"
+        path.write_text("red\ngreen\nblue\n")
+        return path
+
+    def model(self, graph: onnx.ModelProto, metadata: dict[str, str] | None = None) -> Path:
+        return save_model(graph, self.folder / "model.onnx", metadata)
+
+    def run(self, model: Path, *options: object) -> Ran:
+        picture = save_picture(self.folder / "picture.png", COLOR)
+        return self.run_("predict", picture, "-m", model, "--json", *options)
+
+    def answer(self, model: Path, *options: object) -> tuple[dict[str, float], str]:
+        """The probabilities by label, and what was said on stderr."""
+        ran = self.run(model, *options)
+        assert ran.code == 0, ran.err
+        row = json.loads(ran.out)
+        assert row["status"] == "ok", row
+        return {item["label"]: item["probability"] for item in row["predictions"]}, ran.err
+
+    def refusal(self, model: Path, *options: object, code: int = 4) -> str:
+        ran = self.run(model, *options)
+        assert (ran.code, ran.out) == (code, ""), ran
+        assert ran.err.startswith("Error: ")
+        assert 1 <= ran.err.count("\n") <= 3
+        assert "Traceback" not in ran.err
+        return ran.err
+
+
+@pytest.fixture
+def bench(tmp_path: Path, run: Callable[..., Ran]) -> Bench:
+    return Bench(tmp_path, run)
+
+
+def close(answer: dict[str, float], labels: Sequence[str], probabilities: Sequence[float]) -> bool:
+    assert list(answer) == sorted(labels, key=lambda label: -probabilities[labels.index(label)])
+    return [answer[label] for label in labels] == pytest.approx(probabilities, abs=2e-6)
+
+
+RGB = ("red", "green", "blue")
+NCHW = ("N", 3, 8, 8)
+IMAGENET = ("--mean", "0.485,0.456,0.406", "--std", "0.229,0.224,0.225")
+
+# As ultralytics/engine/exporter.py writes it: str() of each Python object.
+ULTRALYTICS = {
+    "description": "Ultralytics YOLO11n-cls model trained on colors",
+    "author": "Ultralytics",
+    "date": "2026-11-20T10:00:00",
+    "version": "8.4.0",
+    "license": "AGPL-3.0 License (https://ultralytics.com/license)",
+    "docs": "https://docs.ultralytics.com",
+    "stride": "1",
+    "task": "classify",
+    "batch": "1",
+    "imgsz": "[8, 8]",
+    "names": str({0: "red", 1: "green's", 2: 'the "blue"'}),
+    "args": str({"batch": 1, "half": False}),
+    "channels": "3",
+}
+
+
+def ultralytics_graph(shape: Sequence[int | str] = (1, 3, 8, 8)) -> onnx.ModelProto:
+    return outside_graph(shape, name="images", output="output0", last=["Softmax"], output_shape=(shape[0], 3))
+
+
+def test_an_ultralytics_classifier_answers_with_what_it_says_of_itself(bench: Bench) -> None:
+    answer, said = bench.answer(bench.model(ultralytics_graph(), ULTRALYTICS))
+    labels = ("red", "green's", 'the "blue"')
+    assert close(answer, labels, softmax_of(COLOR, (0, 0, 0), (1, 1, 1)))
+    assert "mean 0 and std 1, crop_pct 1, bilinear (Ultralytics' rule for classifiers)" in said
+    assert said.count("\n") == 2
+
+
+def test_options_come_before_what_ultralytics_says(bench: Bench) -> None:
+    model = bench.model(ultralytics_graph(), {**ULTRALYTICS, "names": "{0: 'crane', 1: 'cat', 2: 'crane'}"})
+    answer, said = bench.answer(model, *IMAGENET)
+    assert close(answer, ("crane [0]", "cat", "crane [2]"), softmax_of(COLOR, IMAGENET_MEAN, IMAGENET_STD))
+    assert "mean 0" not in said
+    assert list(bench.answer(model, "--class-names", bench.names)[0]) == list(RGB)
+
+
+@pytest.mark.parametrize("imgsz", ["[8, 8]", "8"])
+def test_an_ultralytics_file_of_any_size_takes_the_size_that_it_names(imgsz: str, bench: Bench) -> None:
+    graph = ultralytics_graph(("batch", 3, "height", "width"))
+    answer, _ = bench.answer(bench.model(graph, {**ULTRALYTICS, "imgsz": imgsz}))
+    assert close(answer, ("red", "green's", 'the "blue"'), softmax_of(COLOR, (0, 0, 0), (1, 1, 1)))
+
+
+def test_a_file_of_the_model_zoo_answers_once_all_is_said(bench: Bench) -> None:
+    graph = outside_graph((1, 3, 8, 8), name="data", output="resnetv15_dense0_fwd", output_shape=(1, 3))
+    answer, said = bench.answer(bench.model(graph), "--class-names", bench.names, *IMAGENET)
+    assert close(answer, RGB, softmax_of(COLOR, IMAGENET_MEAN, IMAGENET_STD))
+    taken = "RGB (else --spec), center (--crop-mode), crop_pct 0.875 (--crop-pct), bilinear (--interpolation)"
+    assert f"Neither it nor you said, so taken: {taken}.\n" in said
+
+
+def test_a_fixed_batch_of_one_answers_many_pictures(bench: Bench) -> None:
+    model = bench.model(outside_graph((1, 3, 8, 8), output_shape=(1, 3)))
+    colors = [(255, 0, 0), (0, 255, 0), (0, 0, 255)]
+    pictures = [save_picture(bench.folder / f"{i}.png", color) for i, color in enumerate(colors)]
+    options = ("--class-names", bench.names, "--mean", "0", "--std", "1", "--format", "jsonl")
+    ran = bench.run_("predict", *pictures, "-m", model, *options)
+    assert [json.loads(line)["predictions"][0]["label"] for line in ran.out.splitlines()] == list(RGB)
+
+
+def test_what_is_said_is_not_taken_from_conventions(bench: Bench) -> None:
+    model = bench.model(outside_graph(NCHW, last=["Softmax"]))
+    crop = ("--crop-mode", "squash", "--crop-pct", "0.9", "--interpolation", "bicubic")
+    description = Description(
+        class_names=bench.names, mean=(0.5,), std=(0.5,), crop_pct=0.9, interpolation="bicubic", img_size=(8, 8)
+    )
+    classifier = Classifier.load(model, description=description, crop_mode="squash")
+    assert classifier.spec.crop_mode == "squash"
+    assert classifier.spec.interpolation == "bicubic"
+    assert (classifier.spec.crop_pct, classifier.spec.input.mean) == (0.9, (0.5,))
+    assert classifier.spec.activation == "softmax"
+    assert classifier.assumed == ("RGB (else --spec)",)
+    said = bench.answer(model, "--class-names", bench.names, "--mean", "0.5", "--std", "0.5", *crop)[1]
+    assert "so taken: RGB (else --spec).\n" in said
+
+
+# Logits or probabilities: how a graph goes on behind its logits, `z`.
+
+CONSTANTS = {
+    "zero": np.float32(0),
+    "half": np.float32(0.5),
+    "one": np.float32(1),
+    "hundred": np.float32(100),
+    "step": np.float32(1 / 255),
+    "nothing": np.uint8(0),
+    "eye": np.eye(3, dtype=np.float32),
+    "yes": np.bool_(True),
+    "pads": np.array([0, 0, 0, 1]),
+    "from": np.array([0]),
+    "to": np.array([3]),
+    "along": np.array([1]),
+}
+
+
+def ending(*lines: str) -> onnx.ModelProto:
+    """The graph that goes on with these operators, each written as "output = Operator(input, input)"."""
+    graph = outside_graph(NCHW, output="z")
+    graph.graph.initializer.extend(numpy_helper.from_array(value, name) for name, value in CONSTANTS.items())
+    graph.graph.node.extend(map(node, lines))
+    graph.graph.output[0].CopyFrom(helper.make_tensor_value_info("output", TensorProto.FLOAT, ["N", "C"]))
+    graph.opset_import.add(domain="local", version=1)
+    opsets = [helper.make_opsetid("", 20), helper.make_opsetid("local", 1)]
+    for name, inner in (("Softmax", "Softmax(x)"), ("Head", "local.Softmax(x)")):
+        body = [node(f"y = {inner}")]
+        graph.functions.append(helper.make_function("local", name, ["x"], ["y"], body, opsets))
+    return graph
+
+
+def node(line: str) -> onnx.NodeProto:
+    output, domain, operator, inputs = re.fullmatch(r"(\w+) = (?:(\w+)\.)?(\w+)\((.*)\)", line).groups()  # type: ignore[union-attr]
+    attributes: dict[str, Any] = {}
+    if operator == "If":
+        value = [helper.make_tensor_value_info("inner", TensorProto.FLOAT, None)]
+        branch = helper.make_graph([node("inner = Softmax(z)")], "branch", [], value)
+        attributes = {"then_branch": branch, "else_branch": branch}
+    return helper.make_node(operator, inputs.split(", "), [output], domain=domain or "", **attributes)
+
+
+EXP = ("e = Exp(z)", "sum = ReduceSum(e, along)")
+SEEN = {  # by the scan, so that a manifest that says otherwise is refused too
+    "last": ["output = Softmax(z)"],
+    "renamed": ["p = Softmax(z)", "output = Identity(p)"],
+    "clipped": ["p = Softmax(z)", "output = Clip(p, zero, one)"],
+    "in part": ["w = Pad(z, pads)", "p = Softmax(w)", "output = Slice(p, from, to, along)"],
+    "turned": ["p = Softmax(z)", "t = Transpose(p)", "output = Transpose(t)"],
+    "percent": ["p = Softmax(z)", "output = Mul(hundred, p)"],
+    "share": ["p = Softmax(z)", "h = Mul(p, hundred)", "output = Div(h, half)"],
+    "quantized": [
+        "p = Softmax(z)",
+        "q = QuantizeLinear(p, step, nothing)",
+        "output = DequantizeLinear(q, step, nothing)",
+    ],
+    "function": ["output = local.Softmax(z)"],
+    "function of a function": ["p = local.Head(z)", "output = Mul(p, hundred)"],
+    "spelled out": [*EXP, "output = Div(e, sum)"],
+    "spelled out, in percent": [*EXP, "p = Div(e, sum)", "output = Mul(p, hundred)"],
+}
+SHOWN = {  # by what comes out
+    "inverse of the sum": [*EXP, "r = Reciprocal(sum)", "output = Mul(e, r)"],
+    "exp of log": ["l = LogSoftmax(z)", "output = Exp(l)"],
+    "mean of two": ["p = Softmax(z)", "s = Add(p, p)", "output = Mul(s, half)"],
+    "linear": ["p = Softmax(z)", "output = MatMul(p, eye)"],
+    "in a branch": ["output = If(yes)"],
+    "log": ["p = Softmax(z)", "output = Log(p)"],  # logits, of the same probabilities
+    "log softmax": ["output = LogSoftmax(z)"],
+    "logits": ["output = Identity(z)"],
+}
+UNKNOWN = {
+    "sum of two": ["p = Softmax(z)", "output = Add(p, p)"],
+    "yes or no, spelled out": ["m = Neg(z)", "e = Exp(m)", "s = Add(e, one)", "output = Div(one, s)"],
+    "yes or no, in another way": ["e = Exp(z)", "s = Add(e, one)", "output = Div(e, s)"],
+    "squares": ["output = Mul(z, z)"],
+}
+
+
+@pytest.mark.parametrize("kind", SEEN | SHOWN)
+def test_probabilities_are_not_put_through_softmax_again(kind: str, bench: Bench) -> None:
+    model = bench.model(ending(*(SEEN | SHOWN)[kind]))
+    assert (scan(model).final_operators["output"] == "Softmax") == (kind in SEEN)
+    description = Description(class_names=bench.names, mean=IMAGENET_MEAN, std=IMAGENET_STD)
+    classifier = Classifier.load(model, description=description)
+    (result,) = classifier.predict([np.full((8, 8, 3), COLOR, np.uint8)])
+    answer = {item.label: item.probability for item in result.predictions}
+    expected = softmax_of(COLOR, IMAGENET_MEAN, IMAGENET_STD)
+    assert [answer[label] for label in RGB] == pytest.approx(expected, abs=0.005 if kind == "quantized" else 2e-6)
+    assert not any("logits" in assumed for assumed in classifier.assumed)
+
+
+@pytest.mark.parametrize("kind", UNKNOWN)
+def test_what_may_be_either_is_asked_for(kind: str, bench: Bench) -> None:
+    model = bench.model(ending(*UNKNOWN[kind]))
+    options = ("--class-names", bench.names, *IMAGENET)
+    said = bench.refusal(model, *options)
+    assert "gives numbers that are never below 0 and add up to " in said
+    assert "Say --activation none for logits, --activation softmax for probabilities" in said
+    for activation in ("none", "softmax"):
+        classifier = Classifier.load(
+            model, description=Description(class_names=bench.names, mean=(0,), std=(1,), activation=activation)
+        )
+        assert classifier.spec.activation == activation
+    if kind == "sum of two":
+        answer, _ = bench.answer(model, *options, "--activation", "softmax")
+        assert close(answer, RGB, softmax_of(COLOR, IMAGENET_MEAN, IMAGENET_STD))
+
+
+def test_logits_that_are_never_below_0_are_known_by_the_linear_layer(bench: Bench) -> None:
+    classifier = Classifier.load(
+        bench.model(ending("output = MatMul(z, eye)")),
+        description=Description(class_names=bench.names, mean=(0,), std=(1,)),
+    )
+    assert classifier.spec.activation == "none"
+
+
+@pytest.mark.parametrize("kind", SEEN | SHOWN)
+def test_a_manifest_that_forgets_the_softmax_of_the_graph_is_refused(kind: str, bench: Bench) -> None:
+    model = bench.model(ending(*(SEEN | SHOWN)[kind]))
+    given = Classifier.load(
+        model, description=Description(class_names=bench.names, mean=(0.5,), std=(0.1,))
+    ).spec.activation
+    other = {"none": "softmax", "softmax": "none"}[given]
+    said = Description(spec=spec_file(bench.folder, activation=given, input__std=[0.1], input__mean=[0.5]))
+    assert Classifier.load(model, description=said).spec.activation == given
+    spec_file(bench.folder, activation=other, input__std=[0.1], input__mean=[0.5])
+    with pytest.raises(ModelError, match=f"'activation' is '{other}', but the graph .*: say '{given}'"):
+        Classifier.load(model, description=said)
+
+
+def gray_graph() -> onnx.ModelProto:
+    """A graph that gives the mean of gray three times."""
+    graph = outside_graph((1, 1, 8, 8), output="mean_of_gray")
+    graph.graph.initializer.append(numpy_helper.from_array(np.array([1, 3]), "three"))
+    graph.graph.node.append(helper.make_node("Expand", ["mean_of_gray", "three"], ["output"]))
+    graph.graph.output[0].CopyFrom(helper.make_tensor_value_info("output", TensorProto.FLOAT, [1, 3]))
+    return graph
+
+
+def test_a_gray_network_gets_luma(bench: Bench) -> None:
+    description = Description(class_names=bench.names, mean=(0.25,), std=(0.5,))
+    classifier = Classifier.load(bench.model(gray_graph()), description=description)
+    gray = 0.299 * COLOR[0] + 0.587 * COLOR[1] + 0.114 * COLOR[2]
+    picture = np.full((8, 8, 3), COLOR, np.uint8)
+    assert classifier.logits([picture]).tolist() == [[pytest.approx((gray / 255 - 0.25) / 0.5, abs=1e-4)] * 3]
+
+
+def test_a_uint8_network_gets_the_pixels_as_they_are(bench: Bench) -> None:
+    model = bench.model(outside_graph(("N", 8, 8, 3), dtype=TensorProto.UINT8))
+    description = Description(class_names=bench.names)
+    logits = Classifier.load(model, description=description).logits([np.full((8, 8, 3), COLOR, np.uint8)])
+    assert logits.tolist() == [list(COLOR)]
+    assert "Add --class-names FILE as it was trained" in bench.refusal(model)
+    said = bench.refusal(model, "--class-names", bench.names, *IMAGENET, code=2)
+    assert "the graph takes uint8 pixels as they are; --mean and --std have no effect" in said
+
+
+def test_a_half_precision_network_gets_half_precision_numbers(bench: Bench) -> None:
+    model = bench.model(outside_graph(NCHW, dtype=TensorProto.FLOAT16))
+    answer, _ = bench.answer(model, "--class-names", bench.names, "--mean", "0", "--std", "1")
+    assert [answer[label] for label in RGB] == pytest.approx(softmax_of(COLOR, (0, 0, 0), (1, 1, 1)), abs=1e-3)
+
+
+def test_a_network_of_any_size_takes_the_size_that_the_user_names(bench: Bench) -> None:
+    model = bench.model(outside_graph(("N", "H", "W", 3)))
+    said = bench.refusal(model, "--class-names", bench.names, *IMAGENET)
+    assert "Add --img-size N as it was trained" in said
+    answer, _ = bench.answer(model, "--class-names", bench.names, *IMAGENET, "--img-size", "6x10")
+    assert close(answer, RGB, softmax_of(COLOR, IMAGENET_MEAN, IMAGENET_STD))
+    description = Description(class_names=bench.names, mean=(0,), std=(1,), img_size=(6, 10))
+    assert Classifier.load(model, description=description).spec.input.size == (6, 10)
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        {"mean": (float("nan"),)},
+        {"mean": 123.7},
+        {"mean": ()},
+        {"std": (1.0, 1.0)},
+        {"img_size": (0, 8)},
+        {"img_size": (8, 5000)},
+        {"crop_pct": 0.0},
+        {"crop_pct": 1.01},
+        {"interpolation": "area"},
+        {"activation": "sigmoid"},
+    ],
+)
+def test_a_description_from_python_is_checked_too(said: dict[str, Any], bench: Bench) -> None:
+    model = bench.model(outside_graph(("N", 3, "H", "W")))
+    with pytest.raises(UsageError, match=r"^--(mean|std|img-size|crop-pct|interpolation|activation)[: ]"):
+        Classifier.load(model, description=Description(**said))
+
+
+def test_what_was_assumed_for_an_export_is_said_again(make_color_model: Callable[..., Path], bench: Bench) -> None:
+    model = make_color_model("exported.onnx", assumed=("RGB", "center"))
+    assert "Nobody said when it was exported, so taken: RGB, center.\n" in bench.answer(model)[1]
+    assert "so taken: RGB.\n" in bench.answer(model, "--crop-mode", "squash")[1]
+
+
+# What is refused: the graph, its metadata, and what is said of it.
+
+
+def giving(kind: int, more: Sequence[str] = ()) -> onnx.ModelProto:
+    """A graph whose first output is of another type."""
+    graph = outside_graph(NCHW, output="z", more_outputs=more)
+    graph.graph.node.append(helper.make_node("Cast", ["z"], ["output"], to=kind))
+    graph.graph.output[0].CopyFrom(helper.make_tensor_value_info("output", kind, ["N", 3]))
+    return graph
+
+
+def zipmap() -> onnx.ModelProto:
+    graph = outside_graph(NCHW, output="z")
+    node = helper.make_node("ZipMap", ["z"], ["output"], domain="ai.onnx.ml", classlabels_strings=list(RGB))
+    numbers = helper.make_tensor_type_proto(TensorProto.FLOAT, [])
+    maps = helper.make_sequence_type_proto(helper.make_map_type_proto(TensorProto.STRING, numbers))
+    graph.graph.node.append(node)
+    graph.graph.output[0].CopyFrom(helper.make_value_info("output", maps))
+    graph.opset_import.add(domain="ai.onnx.ml", version=3)
+    return graph
+
+
+def taking(*inputs: tuple[str, int, list[int | str]]) -> onnx.ModelProto:
+    """A graph that gives its first input as it is."""
+    ports = [helper.make_tensor_value_info(*each) for each in inputs]
+    node = helper.make_node("Cast", [inputs[0][0]], ["y"], to=TensorProto.FLOAT)
+    graph = helper.make_graph([node], "g", ports, [helper.make_tensor_value_info("y", TensorProto.FLOAT, None)])
+    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=10)
+
+
+def without_output() -> onnx.ModelProto:
+    graph = outside_graph(NCHW)
+    del graph.graph.output[:]
+    return graph
+
+
+PLAIN, ANY_SIZE = outside_graph(NCHW), outside_graph(("N", 3, "H", "W"))
+IMAGE = ("x", TensorProto.FLOAT, ["N", 3, 8, 8])
+NAMED = ["--class-names", "names.txt"]
+ALL = [*NAMED, *IMAGENET]
+
+
+@pytest.mark.parametrize(
+    ("graph", "options", "code", "words"),
+    [
+        (
+            outside_graph(("N", 3, 8, 3)),
+            ALL,
+            4,
+            "cannot tell which axis of ['N', 3, 8, 3] is color; say it with",
+        ),
+        (outside_graph(("N", "C", "H", "W")), ALL, 4, "cannot tell which axis of ['N', 'C', 'H', 'W'] is color"),
+        (outside_graph(("N", 4, 8, 8)), ALL, 4, "cannot tell which axis of ['N', 4, 8, 8] is color"),
+        (outside_graph(("N", 3, 8, 100_000)), ALL, 4, "takes pictures of 8x100000 pixels; at most 4096 a side"),
+        (taking(("x", TensorProto.FLOAT, ["N", 3])), ALL, 4, "takes 'x' tensor(float) ['N', 3]; a classifier takes"),
+        (taking(("x", TensorProto.DOUBLE, ["N", 3, 8, 8])), ALL, 4, "so float64 numbers; expected float32, float16 or"),
+        (taking(IMAGE, ("z", TensorProto.INT64, [1])), ALL, 4, "tensor(float) ['N', 3, 8, 8]; 'z'"),
+        (taking(("x\n\x1b" * 500, TensorProto.FLOAT, ["N"])), ALL, 4, r"takes 'x\n\x1bx"),
+        (taking(IMAGE), ALL, 4, "its first output has shape ['N', 3, 8, 8]; a classifier gives (N, classes)"),
+        (giving(TensorProto.DOUBLE), [], 4, "'output', is float64 (tensor(double)); expected float32 or float16"),
+        (giving(TensorProto.STRING), [], 4, "Export it again with an output of float32 numbers, one a class"),
+        (giving(TensorProto.STRING, ["loss"]), [], 4, "--spec manifest.json, as 'logits' one of: 'loss' tensor(float)"),
+        (zipmap(), [], 4, "'output', is a sequence (seq(map(string,tensor(float)))); expected float32"),
+        (
+            outside_graph((1, 1, 8, 8), output_shape=(1, 1)),
+            [],
+            4,
+            "gives one number a picture, a yes or no",
+        ),
+        (without_output(), ALL, 4, "gives nothing"),
+        (outside_graph(NCHW, last=["Sigmoid"]), ALL, 4, "its answers come from Sigmoid"),
+        (gray_graph(), ALL, 2, "--mean: 3 numbers for a graph that takes 1 channels"),
+        (
+            outside_graph(NCHW, last=["Softmax"]),
+            [*ALL, "--activation", "none"],
+            2,
+            "ends in Softmax, so it gives",
+        ),
+        (ANY_SIZE, [], 4, "Add --class-names FILE --img-size N --mean R,G,B --std R,G,B as it was trained"),
+        (ANY_SIZE, NAMED, 4, "Add --img-size N --mean R,G,B --std R,G,B as it was trained"),
+        (ANY_SIZE, ["--img-size", "8"], 4, "Add --class-names FILE --mean R,G,B --std R,G,B as it was trained"),
+        (ANY_SIZE, ["--mean", "0"], 4, "Add --class-names FILE --img-size N --std R,G,B as it was trained"),
+        (PLAIN, [*ALL, "--img-size", "9"], 2, "the graph takes 8x8 pixels (height x width), which --img-size contrad"),
+        (PLAIN, [*ALL, "--mean", "0.1,0.2"], 2, "--mean: 2 numbers for a graph that takes 3 channels"),
+        (PLAIN, [*ALL, "--mean", "123,116,103"], 2, "--mean 123,116,103: expected 0 to 1, on the scale 0 to 1"),
+        (PLAIN, [*ALL, "--mean", "-0.5"], 2, "--mean -0.5: expected 0 to 1"),
+        (PLAIN, [*ALL, "--std", "58.395"], 2, "numbers on the scale 0 to 255 must be divided by 255"),
+        (PLAIN, [*ALL, "--std", "nan"], 2, "--std nan: expected 1e-06 to 10"),
+        (PLAIN, ["--spec", "spec.json", "--mean", "0"], 2, "--spec says everything of a model; leave out --mean"),
+        (PLAIN, [*IMAGENET, "--class-names", "two.txt"], 2, "--class-names two.txt: 2 names; "),
+        (PLAIN, [*IMAGENET, "--class-names", "gone.txt"], 4, "--class-names gone.txt: No such file or directory"),
+    ],
+    ids=lambda value: value[:40] if isinstance(value, str) else None,
+)
+def test_what_cannot_be_answered_is_refused(
+    graph: onnx.ModelProto, options: list[str], code: int, words: str, bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(bench.names.parent)
+    Path("two.txt").write_text("red\ngreen\n")
+    assert words in bench.refusal(bench.model(graph), *options, code=code)
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "words"),
+    [
+        *(
+            ("imgsz", size, "Add --img-size N as it was trained")
+            for size in ("", "large", "[8]", "[8, 0]", "[8, 1e9]", "[true, 8]", "99999", "[" * 9999)
+        ),
+        ("names", "", "its 'names' cannot be read as class names; give --class-names FILE"),
+        ("names", "{0: open('/etc/passwd').read()}", "its 'names' cannot be read as class names"),
+        ("names", "{0: 'red', 1: 'green'}", "its metadata names 2 classes, its graph has 3; say --class-names FILE"),
+        *(("task", task, f"says task='{task}'; visiontool runs") for task in ("detect", "segment", "pose", "obb")),
+    ],
+    ids=lambda value: value[:20],
+)
+def test_metadata_of_ultralytics_that_says_nothing_of_use(key: str, value: str, words: str, bench: Bench) -> None:
+    graph = ultralytics_graph(("batch", 3, "height", "width"))
+    assert words in bench.refusal(bench.model(graph, {**ULTRALYTICS, key: value}))
+
+
+def test_what_our_own_file_says_cannot_be_said_again(color_model: Path, bench: Bench) -> None:
+    said = bench.refusal(color_model, "--mean", "0", "--class-names", bench.names, code=2)
+    assert "the file says this of itself; leave out --class-names, --mean" in said
+
+
+def test_the_first_of_several_outputs_is_taken_and_said(bench: Bench) -> None:
+    model = bench.model(outside_graph(NCHW, output="scores", more_outputs=["features"]))
+    _, said = bench.answer(model, "--class-names", bench.names, *IMAGENET)
+    assert "'scores', the first of 2 outputs (else --spec)" in said
+
+
+def test_only_what_the_user_did_not_say_is_said_to_be_taken(bench: Bench) -> None:
+    said = Description(class_names=bench.names, mean=(0.0,), std=(1.0,), crop_pct=1.0)
+    opened = open_model(bench.model(outside_graph(NCHW)), device="cpu")
+    spec, assumed = describe(opened, said, "border")
+    assert assumed == ("RGB (else --spec)", "bilinear (--interpolation)")
+    assert (spec.name, spec.crop_mode) == ("model", "border")
+    assert describe(opened, said)[1] == ("RGB (else --spec)", "center (--crop-mode)", "bilinear (--interpolation)")
+
+
+# --spec manifest.json
+
+
+def spec_file(folder: Path, **changes: Any) -> Path:
+    """The colour model's manifest for a float NCHW graph, with other values."""
+    values = json.loads(COLOR_SPEC.to_json())
+    values["input"] |= {"name": "input", "layout": "NCHW", "dtype": "float32", "color": "BGR"}
+    values["outputs"] = {"logits": "output"}
+    values["input"] |= {
+        key.removeprefix("input__"): changes.pop(key) for key in [*changes] if key.startswith("input__")
+    }
+    path = folder / "spec.json"
+    path.write_text(json.dumps(values | changes))
+    return path
+
+
+def test_a_manifest_of_its_own_says_it_all(bench: Bench) -> None:
+    answer, said = bench.answer(bench.model(outside_graph(NCHW)), "--spec", spec_file(bench.folder))
+    assert close(answer, RGB, softmax_of(COLOR[::-1], (0, 0, 0), (1, 1, 1)))
+    assert "Neither" not in said
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        ({"labels": ["red"]}, "the manifest has 1 labels, the graph gives 3 logits"),
+        ({"schema": 9}, "schema 9; this visiontool reads up to 1"),
+        ({"outputs": {"logits": "scores"}}, "logits output 'scores' is not in the graph: ['output']"),
+        (None, "No such file or directory"),
+        (b"", "not valid JSON"),
+        (b"\xff\xfe", "not UTF-8 text"),
+        (b" " * (MAX_MANIFEST_CHARS + 1), "more than 8,388,608 bytes"),
+    ],
+)
+def test_a_manifest_of_its_own_that_is_wrong_is_refused_by_name(
+    content: dict[str, Any] | bytes | None, words: str, bench: Bench
+) -> None:
+    path = spec_file(bench.folder, **content) if isinstance(content, dict) else bench.folder / "spec.json"
+    if isinstance(content, bytes):
+        path.write_bytes(content)
+    said = bench.refusal(bench.model(outside_graph(NCHW)), "--spec", path)
+    assert said.startswith(f"Error: --spec {path}: ")
+    assert words in said
+
+
+def test_our_own_graph_without_its_manifest_is_a_file_from_elsewhere(bench: Bench) -> None:
+    with pytest.raises(ModelError, match="comes from another tool"):
+        Classifier.load(bench.model(color_graph()))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("use_dynamo", [False, True], ids=["torchscript", "dynamo"])
+def test_a_file_by_timm_gives_the_numbers_of_torch(use_dynamo: bool, bench: Bench) -> None:
+    """timm.utils.onnx.onnx_export, with random weights."""
+    timm, torch = pytest.importorskip("timm"), pytest.importorskip("torch")
+    from timm.utils.onnx import onnx_export
+
+    torch.manual_seed(0)
+    network = timm.create_model("test_resnet", num_classes=3, exportable=True).eval()
+    path = bench.folder / "test_resnet.onnx"
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        onnx_export(network, str(path), batch_size=2, input_size=(3, 64, 64), use_dynamo=use_dynamo)
+    said = bench.refusal(path)
+    assert "Add --class-names FILE --mean R,G,B --std R,G,B as it was trained" in said
+
+    description = Description(class_names=bench.names, mean=IMAGENET_MEAN, std=IMAGENET_STD, crop_pct=1.0)
+    classifier = Classifier.load(path, description=description)
+    picture = np.random.default_rng(0).integers(0, 256, (64, 64, 3), np.uint8)
+    normalized = (picture / 255 - IMAGENET_MEAN) / IMAGENET_STD
+    with torch.inference_mode():
+        expected = network(torch.tensor(normalized.transpose(2, 0, 1)[None], dtype=torch.float32)).numpy()
+    assert np.abs(classifier.logits([picture]) - expected).max() < 1e-4
+    assert np.ptp(expected) > 0.01
+    assert not any("logits" in assumed for assumed in classifier.assumed)
+
+
+def test_a_classifier_that_ends_in_a_convolution_gives_n_c_1_1(bench: Bench) -> None:
+    graph = outside_graph(NCHW, output="before")
+    graph.graph.initializer.append(helper.make_tensor("four", TensorProto.INT64, [4], [-1, 3, 1, 1]))
+    graph.graph.node.append(helper.make_node("Reshape", ["before", "four"], ["output"]))
+    graph.graph.output[0].CopyFrom(helper.make_tensor_value_info("output", TensorProto.FLOAT, ["N", 3, 1, 1]))
+    row, _ = bench.answer(bench.model(graph), "--class-names", bench.names, *IMAGENET)
+    plain, _ = bench.answer(bench.model(outside_graph(NCHW)), "--class-names", bench.names, *IMAGENET)
+    assert row == plain

@@ -1,0 +1,485 @@
+"""Pulling from a real server: weights come, are converted and kept; and nothing half is left, whatever happens."""
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import hub_server
+import numpy as np
+import pytest
+from conftest import COLOR_SPEC, ROOT, SHARED, color_graph, save_model, save_picture
+from hub_server import HubServer
+
+from visiontool import Classifier, ConversionError, ModelError, ModelSpec
+from visiontool.hub import cache, catalog, resolve
+from visiontool.hub.naming import pullable
+from visiontool.model import class_names
+from visiontool.pytorch.pull import pull
+
+timm = pytest.importorskip("timm")
+torch = pytest.importorskip("torch")
+safetensors_torch = pytest.importorskip("safetensors.torch")
+constants = pytest.importorskip("huggingface_hub.constants")
+
+# torch.export and the packages below it still use what Python and onnx have deprecated.
+pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")
+
+NAME = "test_resnet.r160_in1k"  # timm's smallest: 0.47 M parameters
+FILES = ["config.json", "model.onnx", "model.safetensors", "record.json"]
+
+
+def network(name: str = NAME) -> Any:
+    """A network with random weights, always the same."""
+    import visiontool.pytorch.architectures  # noqa: F401 (registers SqueezeNet with timm)
+
+    torch.manual_seed(0)
+    return timm.create_model(name).eval()
+
+
+@pytest.fixture
+def hub() -> Iterator[HubServer]:
+    with hub_server.running() as hub:
+        hub.add_to_hub(f"timm/{NAME}", "model.safetensors", safetensors_torch.save(network().state_dict()))
+        yield hub
+
+
+@pytest.fixture(autouse=True)
+def root(tmp_path: Path, hub: HubServer, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A cache of its own; processes that are started know the server, and so does this one."""
+    for name, folder in (("VISIONTOOL_CACHE", "cache"), ("TORCH_HOME", "torch"), ("HF_HOME", "hf")):
+        monkeypatch.setenv(name, str(tmp_path / folder))
+    monkeypatch.setenv("HF_ENDPOINT", hub.url)
+    for name in ("HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE", "HF_HUB_DOWNLOAD_TIMEOUT", "HF_TOKEN"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr(constants, "ENDPOINT", hub.url)
+    monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", hub.url + "/{repo_id}/resolve/{revision}/{filename}")
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "hf" / "hub"))
+    return tmp_path / "cache"
+
+
+@pytest.fixture
+def from_address(monkeypatch: pytest.MonkeyPatch) -> Any:
+    """Gives a network of the catalog another address: from_address("squeezenet1_1", url)."""
+    find = catalog.find
+
+    def change(architecture: str, url: str) -> None:
+        def find_changed(name: str) -> catalog.Entry:
+            entry = find(name)
+            return entry._replace(source=url) if entry.architecture == architecture else entry
+
+        monkeypatch.setattr(catalog, "find", find_changed)
+
+    return change
+
+
+def left_in(root: Path) -> dict[str, list[str]]:
+    """What is in the cache, folder by folder."""
+    return {str(folder.relative_to(root)): sorted(os.listdir(folder)) for folder in root.glob("*") if folder.is_dir()}
+
+
+COLOR = (200, 30, 90)
+
+
+def logits_of_torch(model: Any, spec: ModelSpec) -> Any:
+    """What torch answers for a picture of one color, which no resizing or cropping changes."""
+    color, mean, std = (torch.tensor(values).view(1, 3, 1, 1) for values in (COLOR, spec.input.mean, spec.input.std))
+    with torch.inference_mode():
+        return model(((color / 255 - mean) / std).expand(1, 3, *spec.input.size)).numpy()
+
+
+@pytest.fixture
+def picture(tmp_path: Path) -> Path:
+    return save_picture(tmp_path / "color.png", COLOR, (100, 80))
+
+
+def pulling(*arguments: object, before: str = "", **environment: str) -> "subprocess.Popen[str]":
+    """A process that pulls and prints where the model is; `before` is done when torch is loaded."""
+    code = (
+        "import sys; from pathlib import Path; from visiontool.pytorch import convert\n"
+        "from visiontool.pytorch.pull import pull\n"
+        f"{before}\n"
+        "print('ready', flush=True)\n"
+        f"print(pull({', '.join(map(repr, arguments))}).path)"
+    )
+    return subprocess.Popen(
+        [sys.executable, "-W", "ignore", "-c", code],
+        cwd=ROOT,
+        env={**os.environ, "OMP_NUM_THREADS": "1", **environment},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def ended(process: "subprocess.Popen[str]") -> tuple[int, str, str]:
+    out, err = process.communicate(timeout=300)
+    return process.returncode, out.removeprefix("ready\n"), err
+
+
+def test_a_network_is_pulled_once_and_then_answers_as_torch_does(root: Path, hub: HubServer, picture: Path) -> None:
+    seen: list[tuple[str, int, int | None]] = []
+    pulled = pull("test_resnet", progress=lambda *values: seen.append(values))
+    assert pulled.name == NAME
+    assert left_in(root)["models"] == [NAME]
+    assert sorted(os.listdir(pulled.folder)) == FILES
+    assert (pulled.source, pulled.path) == (f"hf-hub:timm/{NAME}", resolve.resolve("test_resnet"))
+    assert cache.verify(NAME) == []
+    size = len(next(iter(hub.files.values())).content)
+    assert list(dict.fromkeys(stage for stage, _, _ in seen)) == ["download", "convert", "check"]
+    assert [values for values in seen if values[0] == "download"][-1] == ("download", size, size)
+
+    classifier = Classifier.load(NAME)
+    assert (classifier.spec.name, classifier.spec.weights["license"]) == (NAME, "apache-2.0")
+    assert classifier.spec.weights["source"] == f"hf-hub:timm/{NAME}"
+    assert len(classifier.spec.labels) == 1000
+    expected = logits_of_torch(network(), classifier.spec)
+    np.testing.assert_allclose(classifier.logits([picture]), expected, atol=1e-4)
+
+    hub.asked.clear()
+    assert pull(NAME, offline=True) == pulled
+    assert hub.asked == []
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "words"),
+    [
+        ("nin", {}, "nin has no published weights.\nGive a folder of your own in timm's format: -m local-dir:FOLDER"),
+        ("lenet5", {}, "lenet5 is built in: there is nothing to pull.\nUse it as it is: -m lenet5"),
+        ("resnet18_tiny200", {}, "resnet18_tiny200 is built in: there is nothing to pull."),
+        ("weights/lenet5", {}, "there is nothing to pull.\nUse it as it is: -m weights/lenet5"),
+        ("vgg17", {}, "no model is called 'vgg17'"),
+        (
+            "test_resnet",
+            {"offline": True},
+            "would be downloaded, but --offline was given.\nGo online",
+        ),
+        ("vit_giant_patch16_gap_224.in22k_ijepa", {}, "gives features only, so its answers would have no names.\n"),
+        (
+            "resmlp_12_224.fb_dino",
+            {},
+            "resmlp_12_224.fb_dino gives 1,000 numbers that are not known as ImageNet's classes, so its answers would"
+            " have no names.\nWith names for its classes: visiontool models pull resmlp_12_224.fb_in1k",
+        ),
+        ("mvitv2_base_cls.fb_inw21k", {}, "would have no names.\nChoose another network."),
+        ("vgg16", {}, "cannot be downloaded: there is no such repository, or it is private"),
+        ("vgg16", {}, "Fetch it by other means and give it with --weights FILE."),
+        ("hf-hub:me/birds", {}, "give the folder of a copy of the repository: -m local-dir:FOLDER"),
+    ],
+)
+def test_what_cannot_be_pulled_says_what_to_do(name: str, options: dict[str, Any], words: str, root: Path) -> None:
+    with pytest.raises(ModelError, match=re.escape(words)):
+        pull(name, **options)
+    assert cache.all_cached() == []
+    assert all(names == [] for names in left_in(root).values())
+
+
+def test_who_waits_for_another_says_so_once_and_takes_what_it_made(root: Path) -> None:
+    """The other is a thread here, for which a lock is as much held as for a process."""
+    stages: list[str] = []
+    waits = threading.Event()
+
+    def progress(stage: str, *_: object) -> None:
+        stages.append(stage)
+        waits.set()
+
+    puller = threading.Thread(target=pull, args=[NAME], kwargs={"progress": progress})
+    with cache.lock(cache.models(), NAME):
+        puller.start()
+        assert waits.wait(10)
+        time.sleep(0.3)  # it looks three times
+        with cache.unpublished(NAME) as folder:
+            save_model(color_graph(), folder / "model.onnx", COLOR_SPEC.to_metadata())
+            cache.publish(folder, NAME, source="a test", license="", tools={})
+    puller.join(10)
+    assert not puller.is_alive()
+    assert stages == ["wait"]
+
+
+def test_a_network_too_large_for_a_file_is_refused_before_it_is_downloaded(hub: HubServer) -> None:
+    large = next(entry for entry in catalog.entries() if entry.params > 2**29 and entry.classes and entry.source)
+    with pytest.raises(ModelError, match=r"M parameters; an .onnx file holds at most 537 M"):
+        pull(large.name)
+    assert hub.asked == []
+
+
+@pytest.mark.slow
+def test_what_is_refused_for_its_classes_is_what_the_conversion_would_refuse(monkeypatch: pytest.MonkeyPatch) -> None:
+    from visiontool.pytorch.convert import _imagenet
+
+    monkeypatch.setattr(timm.data, "ImageNetInfo", str)  # which takes long to read its names
+    answers = {}
+    for entry in catalog.entries():
+        known = (entry.tag, entry.classes)
+        if known not in answers:
+            try:
+                answers[known] = bool(_imagenet(entry.name, *known))
+            except ConversionError:
+                answers[known] = False
+        assert class_names.are_imagenets(entry.classes, entry.tag) == answers[known], entry
+    assert set(answers.values()) == {True, False}
+
+
+def test_a_page_in_place_of_a_file_names_the_repository(root: Path, hub: HubServer) -> None:
+    page = b"<!DOCTYPE html><title>Log in</title>"
+    for config in (page, b'{"architecture": "test_resnet", "pretrained_cfg": {}, "num_classes": 1000}'):
+        hub.add_to_hub("me/birds", "config.json", config)
+        hub.add_to_hub("me/birds", "model.safetensors", page)
+        with pytest.raises(
+            ConversionError, match=r"^hf-hub:me/birds(: expected timm's config.json|/model.safetensors: )"
+        ) as caught:
+            pull("hf-hub:me/birds")
+        assert str(root) not in str(caught.value)
+        assert left_in(root)["models"] == []
+
+
+def test_offline_is_said_before_that_the_cache_cannot_be_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("VISIONTOOL_CACHE", str(tmp_path / "file" / "cache"))
+    for name in ("test_resnet", "hf-hub:me/birds"):
+        with pytest.raises(ModelError, match="would be downloaded, but --offline was given") as caught:
+            pull(name, offline=True)
+        assert "put it at" not in str(caught.value)
+
+
+@pytest.mark.parametrize("package", ["torch", "timm"])
+def test_without_the_extra_the_command_that_installs_it_is_told(
+    package: str, hub: HubServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, package, None)
+    with pytest.raises(
+        ModelError, match=rf"Pulling {NAME} needs packages that are not installed.\n.*visiontool\[train"
+    ):
+        pull(NAME)
+    assert hub.asked == []
+
+
+def test_weights_of_another_network_leave_nothing(root: Path, tmp_path: Path) -> None:
+    torch.save({"state_dict": {"module.conv.weight": torch.zeros(3)}}, tmp_path / "other.pth")
+    with pytest.raises(ConversionError, match=r"other.pth: these are not the weights of test_resnet"):
+        pull(NAME, weights=tmp_path / "other.pth", remark=pytest.fail)
+    assert left_in(root) == {"models": []}
+    assert (tmp_path / "other.pth").exists()
+
+
+def test_weights_of_another_network_on_the_server_are_not_kept(root: Path, hub: HubServer) -> None:
+    hub.files.clear()
+    hub.add_to_hub(f"timm/{NAME}", "model.safetensors", safetensors_torch.save({"x": torch.zeros(100_000)}))
+    with pytest.raises(ConversionError, match="these are not the weights of test_resnet"):
+        pull(NAME)
+    assert left_in(root)["models"] == []
+
+
+@pytest.mark.slow
+def test_another_input_size_is_another_model(root: Path, picture: Path) -> None:
+    pulled = pull("test_resnet", img_size=96)
+    assert pulled.name == f"{NAME}@96"
+    assert Classifier.load("test_resnet@96").spec.input.size == (96, 96)
+    with pytest.raises(resolve.ModelNotPulled):
+        resolve.resolve("test_resnet")
+    assert pull("test_resnet@96").path == pulled.path
+
+
+@pytest.mark.slow
+def test_a_checkpoint_in_torchvisions_layout_is_pulled(
+    root: Path, hub: HubServer, tmp_path: Path, from_address: Any, picture: Path, run: Any
+) -> None:
+    model = network("squeezenet1_1")
+    torch.save(model.state_dict(), tmp_path / "saved.pth")
+    url = hub.add_checkpoint("squeezenet1_1", (tmp_path / "saved.pth").read_bytes())
+    from_address("squeezenet1_1", url)
+    pulled = pull("squeezenet1_1")
+    assert (pulled.name, pulled.source) == ("squeezenet1_1.tv_in1k", url)
+    assert Classifier.load("squeezenet1_1").spec.weights["license"] == "bsd-3-clause"
+    ran = run("predict", picture, "-m", "squeezenet1_1", "--weights", tmp_path / "saved.pth")  # which nobody published
+    assert "so they have numbers.\nName them with --class-names FILE" in ran.err
+    assert {row["label"] for row in json.loads(ran.out)["predictions"]} < set(map(str, range(1000)))
+    again = pull("squeezenet1_1", weights=tmp_path / "saved.pth")
+    assert re.fullmatch(r"squeezenet1_1\+[0-9a-f]{12}", again.name)
+    assert again.source == "file saved.pth"
+    assert left_in(root)["models"] == [again.name, pulled.name]
+
+
+@pytest.mark.slow
+def test_a_folder_in_timms_format_is_pulled_from_the_hub_and_from_the_disk(
+    root: Path, hub: HubServer, picture: Path, tmp_path: Path
+) -> None:
+    folder = tmp_path / "my birds"
+    torch.manual_seed(0)
+    model = timm.create_model("test_resnet", num_classes=3).eval()
+    config = {"label_names": ["wren", "owl", "emu"]}
+    timm.models.save_for_hf(model, str(folder), model_config=config, safe_serialization=True)
+    for file in ("config.json", "model.safetensors"):
+        hub.add_to_hub("me/birds", file, (folder / file).read_bytes())
+    for name, source in (("hf-hub:me/birds", "me--birds"), (f"local-dir:{folder}", "my_birds+")):
+        with pytest.raises(resolve.ModelNotPulled):
+            resolve.resolve(name)
+        pulled = pull(name)
+        assert pulled.name.startswith(source)
+        assert pulled.source == name
+        assert sorted(os.listdir(pulled.folder)) == FILES
+        classifier = Classifier.load(name)
+        assert classifier.path == pulled.path
+        assert classifier.spec.labels == ("wren", "owl", "emu")
+        expected = logits_of_torch(model, classifier.spec)
+        np.testing.assert_allclose(classifier.logits([picture]), expected, atol=1e-4)
+
+
+def test_each_time_it_is_said_that_classes_have_numbers_for_want_of_names(root: Path, tmp_path: Path) -> None:
+    weights = tmp_path / "w.pth"
+    weights.touch()
+    name = pullable("nin", weights=weights).name
+    with cache.lock(cache.models(), name), cache.unpublished(name) as folder:
+        (folder / "model.onnx").touch()
+        cache.publish(folder, name, source="a test", license="", tools={})
+    remarks: list[str] = []
+    assert [pull("nin", weights=weights, remark=remarks.append).name for _ in range(2)] == [name, name]
+    assert remarks[0] == remarks[1]
+    assert remarks[0].startswith(
+        f"{weights}: nothing says what its classes are called, so they have numbers.\nName them"
+    )
+
+
+def test_weights_of_ones_own_have_the_names_that_are_given(root: Path, tmp_path: Path, picture: Path, run: Any) -> None:
+    torch.manual_seed(0)
+    model = timm.create_model("test_resnet", num_classes=3).eval()
+    weights, names = tmp_path / "own.pth", tmp_path / "names.txt"
+    torch.save({"model_state_dict": {f"model.{key}": value for key, value in model.state_dict().items()}}, weights)
+    names.write_text("n02012849 crane\nn03126707 crane\nn01518878 ostrich, Struthio camelus\n")
+    named = pull("test_resnet", weights=weights, class_names=names, remark=pytest.fail)
+    spec = Classifier.load(named.name).spec
+    assert (spec.labels, spec.label_ids[:1]) == (("crane (bird)", "crane (machine)", "ostrich"), ("n02012849",))
+    assert (spec.name, spec.weights["source"], spec.weights.get("license")) == (named.name, "file own.pth", None)
+    assert "in1k" not in (named.folder / "config.json").read_text()
+    np.testing.assert_allclose(Classifier.load(named.name).logits([picture]), logits_of_torch(model, spec), atol=1e-4)
+
+    ran = run("predict", picture, "-m", "test_resnet", "--weights", weights, "--class-names", names, "-q", "--json")
+    assert (ran.err, json.loads(ran.out)["model"]) == ("", named.name)
+    names.write_text("cat\ndog\n")
+    ran = run("models", "pull", "test_resnet", "--weights", weights, "--class-names", names)
+    assert (ran.code, ran.out) == (2, "")
+    assert f"--class-names: 2 names, but the weights in {weights} have 3 classes.\nGive one name for each" in ran.err
+
+
+@pytest.mark.slow
+def test_weights_with_timms_config_beside_them_are_its_folder(root: Path, tmp_path: Path) -> None:
+    model, folder = timm.create_model("test_resnet", num_classes=3), tmp_path / "birds"
+    config = {"label_names": ["wren", "owl", "emu"], "pretrained_cfg": {"crop_pct": 0.5}}
+    timm.models.save_for_hf(model, str(folder), model_config=config)  # pytorch_model.bin
+    pulled = pull("test_resnet", weights=folder / "pytorch_model.bin")
+    spec = Classifier.load(pulled.name).spec
+    assert (spec.labels, spec.crop_pct) == (("wren", "owl", "emu"), 0.5)
+    assert pulled == pull(f"local-dir:{folder}")
+    assert sorted(os.listdir(pulled.folder)) == FILES
+
+
+@pytest.mark.slow
+def test_a_damaged_model_is_pulled_anew(root: Path) -> None:
+    path = pull(NAME).path
+    path.write_bytes(b"damaged")
+    with pytest.raises(cache.DamagedModel):
+        Classifier.load(NAME)
+    assert pull(NAME).path == path
+    assert cache.verify(NAME) == []
+    assert left_in(root)["models"] == [NAME]
+
+
+IN_THE_MIDDLE = (
+    "import os, signal; from visiontool.pytorch import exporters, parity\n"
+    "def check(*_, **__): {what}\n"
+    "parity.check = check"
+)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("how", ["SIGKILL", "SIGINT"])
+def test_a_process_ended_in_the_conversion_leaves_no_model(how: str, root: Path, hub: HubServer) -> None:
+    process = pulling(NAME, before=IN_THE_MIDDLE.format(what=f"os.kill(os.getpid(), signal.{how})"))
+    code, out, _ = ended(process)
+    assert (code, out) == (-signal.Signals[how], "")
+    assert cache.all_cached() == []
+    left = left_in(root)
+    hidden = [name for name in left["models"] if name.startswith(f".{NAME}~")]
+    assert left["models"] == hidden
+    assert len(hidden) == (2 if how == "SIGKILL" else 0)  # the folder and the lock
+    assert pull(NAME).name == NAME
+    assert left_in(root)["models"] == [NAME]
+
+
+@pytest.mark.slow
+def test_of_two_processes_one_pulls_and_the_other_finds_it(root: Path, hub: HubServer) -> None:
+    processes = [pulling(NAME), pulling("test_resnet")]
+    results = [ended(process) for process in processes]
+    path = f"{root / 'models' / NAME / 'model.onnx'}\n"
+    assert [(code, out) for code, out, _ in results] == [(0, path), (0, path)], results
+    assert len([asked for asked in hub.requests() if "/storage/" in asked.path]) == 1
+    assert left_in(root)["models"] == [NAME]
+
+
+@pytest.mark.slow
+def test_two_sizes_at_once_are_one_download_at_a_time(root: Path, hub: HubServer) -> None:
+    served = next(served for path, served in hub.files.items() if "storage" in path)
+    served.pause_s = 0.05
+    processes = [pulling(f"{NAME}@{side}") for side in (96, 128)]
+    results = [ended(process) for process in processes]
+    assert [code for code, _, _ in results] == [0, 0], results
+    assert {model.name for model in cache.all_cached()} == {f"{NAME}@96", f"{NAME}@128"}
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform != "linux", reason="needs a limit of file sizes")
+@pytest.mark.parametrize("limit", [1_000_000, 1_900_000], ids=["in the download", "in the conversion"])
+def test_a_full_disk_names_the_variable_and_leaves_no_model(limit: int, root: Path) -> None:
+    before = f"import resource; resource.setrlimit(resource.RLIMIT_FSIZE, ({limit}, {limit}))"
+    code, out, err = ended(pulling(NAME, before=before))
+    assert (code, out) == (1, "")
+    assert f"{root}: the disk is full (File too large).\nSet VISIONTOOL_CACHE to a folder on a disk with room" in err
+    assert left_in(root)["models"] == []
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform != "linux", reason="needs /proc")
+def test_a_read_only_cache_says_so() -> None:
+    # Not even root may write there; another user might not see this checkout.
+    code, out, err = ended(pulling(NAME, VISIONTOOL_CACHE="/proc/visiontool"))
+    assert (code, out) == (1, "")
+    assert "/proc/visiontool: the cache cannot be written (No such file or directory).\nSet VISIONTOOL_CACHE" in err
+
+
+@pytest.mark.slow
+def test_a_pulled_model_predicts_without_torch_timm_onnx_and_network(picture: Path) -> None:
+    pull(NAME)
+    code = (
+        "import sys\n"
+        "for name in ('torch', 'torchvision', 'timm', 'onnx', 'onnxscript', 'huggingface_hub', 'urllib.request'):\n"
+        "    sys.modules[name] = None\n"
+        "from visiontool.cli import run; sys.exit(run(sys.argv[1:]))"
+    )
+    arguments = [sys.executable, "-c", code, "predict", str(picture), "-m", "test_resnet", "--json"]
+    ran = subprocess.run(arguments, cwd=ROOT, capture_output=True, text=True)
+    assert ran.returncode == 0, ran.stderr
+    assert json.loads(ran.stdout)["model"] == NAME
+
+
+@pytest.mark.real
+@pytest.mark.slow
+def test_the_true_squeezenet_is_pulled_and_right_on_every_sample(
+    shared: Path, hub: HubServer, tmp_path: Path, from_address: Any
+) -> None:
+    weights = safetensors_torch.load_file(SHARED / "weights" / "squeezenet1_1" / "model.safetensors")
+    torch.save(weights, tmp_path / "saved.pth")
+    from_address("squeezenet1_1", hub.add_checkpoint("squeezenet1_1", (tmp_path / "saved.pth").read_bytes()))
+    pull("squeezenet1_1")
+    answers = Classifier.load("squeezenet1_1").predict(list(map(str, resolve.sample_pictures())), top_k=5)
+    class_names = {Path(result.path or "").stem: [guess.label for guess in result.predictions] for result in answers}
+    for name, label in (("lemon", "lemon"), ("orange", "orange"), ("ladybug", "ladybug"), ("teapot", "teapot")):
+        assert label in class_names[name]

@@ -1,0 +1,463 @@
+"""Finetuning as a user meets it: a folder of pictures becomes a run, and nothing gets lost."""
+
+import csv
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+from conftest import ROOT, save_picture
+from onnx import numpy_helper
+from PIL import Image
+from test_imports import BLOCKER, TORCH
+
+from visiontool import Classifier
+from visiontool.training.finetune import Settings
+
+RUN_FILES = {"model.onnx", "settings.json", "splits.csv", "metrics.json", "curves.png", "confusion.png"}
+
+
+def shade(random: np.random.Generator, label: str) -> tuple[int, int, int]:
+    """A color of the class: reddish, greenish or bluish, none like another."""
+    channels = random.integers(0, 140, 3)
+    channels[("warm", "fresh", "cold").index(label)] = random.integers(190, 256)
+    return tuple(channels.tolist())
+
+
+def fill(folder: Path, label: str, count: int, seed: int = 0) -> None:
+    """`count` pictures of noise around shades of the class, so that no two are the same."""
+    random = np.random.default_rng([seed, *label.encode()])
+    folder.mkdir(parents=True, exist_ok=True)
+    for number in range(count):
+        pixels = np.array(shade(random, label)) + random.integers(-30, 31, (12, 12, 3))
+        Image.fromarray(pixels.clip(0, 255).astype(np.uint8)).save(folder / f"{number}.png")
+
+
+@pytest.fixture(scope="module")
+def moods(tmp_path_factory):
+    """Three classes of 12 pictures each."""
+    folder = tmp_path_factory.mktemp("data") / "moods"
+    for label in ("warm", "fresh", "cold"):
+        fill(folder / label, label, 12)
+    return folder
+
+
+@pytest.fixture
+def data(tmp_path, moods):
+    """A copy of `moods` to change."""
+    return shutil.copytree(moods, tmp_path / "moods")
+
+
+@pytest.fixture
+def at_home(tmp_path, monkeypatch):
+    """The working folder and the cache are new ones."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("VISIONTOOL_CACHE", str(tmp_path / "cache"))
+    return tmp_path
+
+
+def environment():
+    return {**os.environ, "PYTHONPATH": str(ROOT)}
+
+
+def splits_of(run_folder):
+    with open(run_folder / "splits.csv", newline="") as file:
+        return {row["path"]: row["split"] for row in csv.DictReader(file)}
+
+
+def tree(folder):
+    return {path: (path.stat().st_mtime_ns, path.stat().st_size) for path in folder.rglob("*")}
+
+
+def initializers(file):
+    return {tensor.name: numpy_helper.to_array(tensor) for tensor in onnx.load(file).graph.initializer}
+
+
+def test_a_folder_becomes_a_model(run, data, at_home, color_model):
+    before = tree(data)
+    ran = run("finetune", data, "-m", color_model)
+    assert ran.code == 0, ran.err
+    folder = at_home / "runs" / "moods"
+    assert ran.out == f"{folder}\n"
+    assert {path.name for path in folder.iterdir()} >= RUN_FILES
+    assert not [path for path in folder.parent.iterdir() if path != folder]
+    assert tree(data) == before
+
+    text = (folder / "metrics.json").read_text()
+    assert "\n   [2, 0, 0],\n" in text  # a row of the confusion is a line
+    measured = json.loads(text)
+    assert measured["pictures"] == {"train": 30, "val": 6}  # a fifth of each class
+    assert measured["val"]["accuracy"] == 1.0
+    assert measured["backbone_passes"] == 36 + 30  # all once, and the mirrors of those for training
+    for word in ("100.0%", "6 pictures of val", "30 for training", "visiontool predict -m runs/moods"):
+        assert word in ran.err
+
+    fresh = save_picture(at_home / "new.png", (40, 230, 60), (20, 20))
+    rows = json.loads(run("predict", fresh, "-m", folder).out)
+    assert rows["predictions"][0]["label"] == "fresh"
+    assert sum(item["probability"] for item in rows["predictions"]) == pytest.approx(1, abs=1e-4)
+    spec = Classifier.load(folder).spec
+    assert (spec.name, spec.labels) == ("moods", ("cold", "fresh", "warm"))
+    assert spec.accuracy == ({"dataset": "moods, val", "pictures": 6, "top1": 1.0},)
+
+    kept, given = initializers(folder / "model.onnx"), initializers(color_model)
+    assert all(np.array_equal(kept[name], given[name]) for name in given)  # frozen is frozen
+    assert kept["head.weight"].shape == (3, 3)
+
+    ran = run("finetune", data, "-m", color_model, "--balance", "weights", "--json", "-q")
+    again = json.loads(ran.out)
+    assert (ran.err, again["folder"], again["backbone_passes"]) == ("", f"{folder}-2", 0)
+    other_split = json.loads(run("finetune", data, "-m", color_model, "--seed", "5", "--json", "-q").out)
+    before, now = splits_of(folder), splits_of(Path(other_split["folder"]))
+    new = [path for path in now if now[path] == "train" and before[path] == "val"]
+    assert other_split["backbone_passes"] == len(new) > 0  # their mirrors
+
+
+@pytest.mark.slow
+def test_nothing_of_torch_is_needed(data, at_home):
+    settings = ["-m", "lenet5", "--augment", "heavy", "--folds", "2"]
+    command = [sys.executable, "-c", BLOCKER.format(blocked=TORCH), "finetune", str(data), *settings]
+    ran = subprocess.run([*command, "-o", "run"], capture_output=True, text=True, env=environment())
+    assert ran.returncode == 0, ran.stderr
+    assert (at_home / "run" / "model.safetensors").is_file()
+    planned = subprocess.run([*command, "--dry-run"], capture_output=True, text=True, env=environment())
+    assert planned.returncode == 0, planned.stderr
+
+
+def test_a_run_is_made_again_from_its_settings(run, data, at_home, color_model):
+    settings = ("--views", 4, "--rotate", 20, "--no-mirror", "--balance", "weights", "--seed", 7, "--val-split", 0.5)
+    first = Path(run("finetune", data, "-m", color_model, *settings).out.strip())
+    ran = run("finetune", "--from", first, "-o", "again")
+    assert ran.code == 0, ran.err
+    for name in ("splits.csv", "settings.json"):
+        assert (at_home / "again" / name).read_bytes() == (first / name).read_bytes()
+    kept, given = initializers(at_home / "again" / "model.onnx"), initializers(first / "model.onnx")
+    assert all(np.array_equal(kept[name], given[name]) for name in given)
+    changed = run("finetune", "--from", first, "-o", "changed", "--seed", 8)
+    assert changed.code == 0
+    assert splits_of(at_home / "changed") != splits_of(first)
+    (first / "settings.json").write_text('{"schema": 1}')
+    ran = run("finetune", "--from", first)
+    assert ran.code == 3
+    assert "settings.json: these are not the settings of a run" in ran.err
+
+
+def test_pictures_of_test_are_never_opened(run, at_home, color_model):
+    for split, count in (("train", 8), ("valid", 4), ("test", 3)):
+        for label in ("warm", "cold"):
+            fill(at_home / "d" / split / label, label, count, seed=count)
+    (at_home / "d" / "test" / "warm" / "0.png").write_bytes(b"no picture")
+    measured = json.loads(run("finetune", "d", "-m", color_model, "--json").out)
+    assert measured["pictures"] == {"train": 16, "val": 8, "test": 6}
+    assert measured["backbone_passes"] == 2 * 16 + 8
+
+
+def test_same_pictures_stay_on_one_side(run, at_home, color_model):
+    for label in ("warm", "cold"):
+        folder = at_home / "d" / label
+        fill(folder, label, 10)
+        for number in range(10):
+            with Image.open(folder / f"{number}.png") as image:
+                image.transpose(Image.Transpose.FLIP_LEFT_RIGHT).save(folder / f"copy{number}.png")
+    for seed in range(2):
+        ran = run("finetune", "d", "-m", color_model, "-q", "--seed", seed)
+        splits = splits_of(Path(ran.out.strip()))
+        assert sorted(set(splits.values())) == ["train", "val"]
+        for label in ("warm", "cold"):
+            assert all(splits[f"{label}/{n}.png"] == splits[f"{label}/copy{n}.png"] for n in range(10))
+    shutil.copy("d/warm/0.png", "d/cold/same.png")
+    ran = run("finetune", "d", "-m", color_model)
+    assert "1 picture has several labels, e.g. cold/same.png = warm/0.png" in ran.err
+
+
+def test_every_fault_is_told_at_once(run, at_home, color_model):
+    for split in ("train", "val"):
+        fill(at_home / "d" / split / "warm", "warm", 4)
+        (at_home / "d" / split / "warm" / "bad.jpg").write_bytes(b"no picture")
+    fill(at_home / "d" / "train" / "cold", "cold", 4)
+    (at_home / "d" / "train" / "fresh").mkdir()
+    fill(at_home / "d" / "val" / "strange", "cold", 2)
+    ran = run("finetune", "d", "-m", color_model)
+    assert ran.code == 3
+    for word in ("train/warm/bad.jpg", "val/warm/bad.jpg", "fresh", "strange"):
+        assert word in ran.err
+    assert ran.out == ""
+    assert not [*(at_home / "runs").iterdir()]
+
+
+def test_a_class_without_a_picture_in_val_is_named_and_not_refused(run, data, at_home, color_model):
+    for number in range(1, 12):
+        (data / "cold" / f"{number}.png").unlink()
+    planned = run("finetune", data, "-m", color_model, "--dry-run")
+    ran = run("finetune", data, "-m", color_model, "--json")
+    assert ran.code == 0, ran.err
+    for err in (planned.err, ran.err):
+        assert err.count("1 class has no picture in val, with too few pictures or groups to draw from") == 1
+    measured = json.loads(ran.out)["val"]
+    assert (measured["classes"], measured["per_class"][0]["recall"], measured["macro_f1"]) == (2, None, 1.0)
+    assert "Macro-F1    1.000 over the 2 of 3 classes that have pictures here" in ran.err
+    again = run("finetune", data, "-m", color_model, "--splits", "runs/moods/splits.csv", "--json")
+    assert json.loads(again.out)["val"] == measured
+    (data / "fresh").rename(at_home / "elsewhere")
+    for number in range(1, 12):
+        (data / "warm" / f"{number}.png").unlink()
+    ran = run("finetune", data, "-m", color_model)
+    assert ran.code == 3
+    assert "no class has a picture in val" in ran.err
+
+
+def test_unreadable_pictures_are_a_fault_or_left_out(run, data, at_home, color_model):
+    (data / "warm" / "bad.jpg").write_bytes(b"no picture")
+    ran = run("finetune", data, "-m", color_model)
+    assert ran.code == 3
+    assert "warm/bad.jpg" in ran.err
+    assert "--on-bad skip" in ran.err
+    ran = run("finetune", data, "-m", color_model, "--on-bad", "skip")
+    assert ran.code == 0
+    assert "Left out, since they cannot be read: 1. warm/bad.jpg" in ran.err
+    first = splits_of(at_home / "runs" / "moods")
+    assert first["warm/bad.jpg"] == ""
+    ran = run("finetune", data, "-m", color_model, "--splits", "runs/moods/splits.csv", "--seed", 3)
+    assert ran.code == 0, ran.err  # what was left out is not opened
+    assert splits_of(at_home / "runs" / "moods-2") == first
+
+
+def test_labels_from_a_csv(run, data, at_home, color_model):
+    rows = [
+        ("path", "label", "split"),
+        *((f"{n}.png", "b" if n % 2 else "a", "train" if n < 8 else "val") for n in range(12)),
+        ("gone.png", "a", "val"),
+    ]
+    (data / "cold" / "labels.csv").write_text("\n".join(map(",".join, rows)))
+    typed = ("finetune", data / "cold", "--labels", data / "cold" / "labels.csv", "-m", color_model)
+    assert "1 path is not there (--on-bad skip leaves out its line): gone.png" in run(*typed).err
+    ran = run(*typed, "--on-bad", "skip")
+    assert ran.code == 0, ran.err
+    assert "Left out of labels.csv: 1 path is not there: gone.png" in ran.err
+    assert Classifier.load(at_home / "runs" / "cold").spec.labels == ("a", "b")
+
+
+@pytest.mark.slow
+def test_folders_named_by_ids_get_the_labels_of_the_model(run, at_home, make_color_model):
+    model = make_color_model("ids.onnx", label_ids=("n01", "n02", "n03"))
+    for name, label in (("n01", "warm"), ("n03", "cold")):
+        fill(at_home / "d" / name, label, 10)
+    assert run("finetune", "d", "-m", model).code == 0
+    spec = Classifier.load(at_home / "runs" / "d").spec
+    assert (spec.labels, spec.label_ids) == (("blue", "red"), ("n03", "n01"))
+
+
+def test_few_and_folds(run, data, at_home, color_model):
+    few = json.loads(run("finetune", data, "-m", color_model, "--few", 3, "--json").out)
+    assert few["pictures"] == {"train": 9, "val": 6}
+    assert few["val"]["pictures"] == 6
+    given = json.loads(run("finetune", data, "-m", color_model, "--splits", "runs/moods/splits.csv", "--json").out)
+    assert given["pictures"] == {"train": 9, "val": 6}
+    assert given["backbone_passes"] == 0  # nothing but these is seen
+    ran = run("finetune", data, "-m", color_model, "--few", 4, "--folds", 4, "--json")
+    folds = json.loads(ran.out)
+    assert folds["pictures"] == {"train": 12}
+    assert folds["val"]["pictures"] == 12  # each is judged once
+    assert folds["judged_by"] == "4 folds"
+    assert "4 folds" in ran.err
+    (data / "cold" / "0.png").rename(data / "cold" / "cold.png")
+    for number in range(1, 12):
+        shutil.copy(data / "cold" / "cold.png", data / "cold" / f"{number}.png")
+    ran = run("finetune", data, "-m", color_model, "--folds", 4, "--json")
+    assert "1 class is in no fold, with too few pictures or groups (copies count once): cold" in ran.err
+    assert (json.loads(ran.out)["val"]["pictures"], json.loads(ran.out)["val"]["classes"]) == (24, 2)
+    assert "over the 2 of 3 classes that have pictures here" in ran.err
+
+
+@pytest.mark.slow
+def test_what_is_typed_takes_the_place_of_what_a_run_had(run, data, at_home, color_model):
+    assert run("finetune", data, "-m", color_model).code == 0
+    splits = at_home / "runs" / "moods" / "splits.csv"
+    assert run("finetune", data, "-m", color_model, "--splits", splits, "-o", "splits").code == 0
+    assert run("finetune", "--from", "splits", "--folds", 3, "-o", "folds").code == 0
+    assert json.loads((at_home / "folds" / "settings.json").read_text())["splits_file"] is None
+    ran = run("finetune", "--from", "folds", "--splits", splits)
+    assert ran.code == 0
+    settings = json.loads((at_home / "runs" / "moods-2" / "settings.json").read_text())
+    assert (settings["folds"], settings["splits_file"]) == (None, str(splits))
+
+
+def test_settings_have_a_model_as_a_path_where_it_is_one(at_home, color_model):
+    def kept(model):
+        return Settings(data=Path("d"), model=model).with_absolute_paths().model
+
+    shutil.copy(color_model, "own.onnx")
+    (at_home / "resnet50").mkdir()
+    (at_home / "run").mkdir()
+    shutil.copy(color_model, "run/model.onnx")
+    assert kept("own.onnx") == str(at_home / "own.onnx")
+    assert kept("run") == str(at_home / "run")
+    assert kept("resnet50") == "resnet50"  # a folder of that name is no model
+    assert kept("local-dir:run") == f"local-dir:{at_home / 'run'}"
+
+
+def test_a_dry_run_writes_nothing(run, data, at_home, color_model):
+    before = sorted(tree(at_home))
+    ran = run("finetune", data, "-m", color_model, "--dry-run", "--views", 2)
+    assert ran.code == 0
+    for word in ("36 pictures", "3 classes", "30 train, 6 val", "66 pictures through the backbone", "colors"):
+        assert word in ran.out
+    assert max(map(len, ran.out.splitlines())) <= 160
+    planned = json.loads(run("finetune", data, "-m", color_model, "--dry-run", "--json").out)
+    assert planned["memory_bytes"] == 4 * 36 * 2 * 3
+    few = ("finetune", data, "-m", color_model, "--few", 3, "--folds", 3, "--json")
+    planned = json.loads(run(*few, "--dry-run").out)
+    assert planned["backbone_passes"] == 9 * 2
+    assert sorted(tree(at_home)) == before
+    (data / "inner").mkdir()
+    (data / "warm").rename(data / "inner" / "warm")
+    assert "label is a folder in a folder" in run("finetune", data, "-m", color_model, "--dry-run").err
+    assert run("finetune", data, "-m", color_model, "--dry-run", "-q").err == ""
+
+
+def test_a_sheet_of_views(run, data, at_home, color_model):
+    ran = run("finetune", data, "-m", color_model, "--augment", "heavy", "--preview-augment", "sheet.png")
+    assert ran.code == 0, ran.err
+    with Image.open(at_home / "sheet.png") as image:
+        assert image.width > image.height / 3
+    assert not (at_home / "runs").exists()
+    assert run("finetune", data, "-m", color_model, "--preview-augment", "sheet.txt").code == 2
+    (data / "cold" / "0.png").write_bytes(b"no picture")
+    ran = run("finetune", data, "-m", color_model, "--preview-augment", "sheet.png")
+    assert ran.code == 3
+    assert "cold/0.png: " in ran.err
+    assert "--on-bad skip" in ran.err
+    assert run("finetune", data, "-m", color_model, "--preview-augment", "sheet.png", "--on-bad", "skip").code == 0
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "words"),
+    [
+        ("", 2, "name the folder"),
+        ("nowhere", 3, "nowhere"),
+        ("moods/warm", 3, "12 pictures lie in DATA itself, with no label: 0.png"),
+        ("moods/warm/0.png", 3, "0.png is no folder\nExpected a folder"),
+        ("moods --force", 2, "-o"),
+        ("moods --rotate 10 --views 2", 2, "3 or more"),
+        ("moods --views 8", 2, "mirror"),
+        ("moods --group (", 2, "regular expression"),
+        ("moods --folds 5 --splits x.csv", 2, "folds"),
+        ("moods --folds 5 --few 1", 2, "few is 1"),
+        ("moods --splits x.csv", 3, "x.csv"),
+        ("moods --from nowhere", 3, "settings.json"),
+        ("moods --val-split 2", 2, "val_share"),
+        ("moods -m no.onnx", 4, "no.onnx"),
+        ("moods -m flat.onnx", 4, "no embedding"),
+        ("moods -o moods/first", 2, "is inside the data"),
+        ("moods -o moods/warm/first", 2, "is inside the data"),
+        ("moods -o moods --force", 2, "is inside the data"),
+        ("moods -o other --force", 2, "other exists and is not a run"),
+    ],
+)
+def test_what_cannot_be_meant_is_told(run, data, at_home, color_model, make_color_model, arguments, code, words):
+    make_color_model("flat.onnx", embedding=None)
+    save_picture(at_home / "other" / "a.png", (0, 0, 0))
+    before = tree(at_home)
+    ran = run("finetune", *arguments.split(), *([] if "-m" in arguments else ["-m", color_model]))
+    assert ran.code == code
+    assert words in ran.err
+    assert len(ran.err.splitlines()) <= 6
+    assert tree(data).items() <= before.items()
+    assert not [*at_home.glob("runs/*")]
+
+
+def test_a_run_is_replaced_once_the_new_one_is_complete_and_a_link_to_it_stays(run, data, at_home, color_model):
+    typed = ("finetune", data, "-m", color_model, "-o", "latest")
+    assert run(*typed[:-1], "mine").code == 0
+    (at_home / "latest").symlink_to("mine")
+    before = tree(at_home / "mine")
+    assert "--force" in run(*typed).err
+    (data / "warm" / "bad.jpg").write_bytes(b"no picture")
+    assert run(*typed, "--force").code == 3
+    assert tree(at_home / "mine") == before
+    (data / "warm" / "bad.jpg").unlink()
+    (at_home / "mine" / "confused.png").write_bytes(b"of the last run")
+    assert run(*typed, "--force", "--seed", 3).code == 0
+    assert (at_home / "latest").is_symlink()
+    assert json.loads((at_home / "mine" / "settings.json").read_text())["seed"] == 3
+    assert not (at_home / "mine" / "confused.png").exists()
+    assert {path.name for path in at_home.iterdir()} == {"moods", "colors.onnx", "cache", "mine", "latest"}
+
+
+@pytest.mark.parametrize(
+    ("error", "code"), [(OSError(28, "No space left on device", "x"), 5), (KeyboardInterrupt(), 130)]
+)
+def test_what_breaks_off_leaves_the_last_good_run_and_nothing_else(
+    run, data, at_home, color_model, monkeypatch, error, code
+):
+    assert run("finetune", data, "-m", color_model, "-o", "mine").code == 0
+    before = tree(at_home)
+
+    def breaks_off(*_: object, **__: object) -> None:
+        raise error
+
+    monkeypatch.setattr("visiontool.training.report.write", breaks_off)
+    ran = run("finetune", data, "-m", color_model, "-o", "mine", "--force", "--seed", "2")
+    assert ran.code == code
+    assert ("the disk is full" if code == 5 else "The same command goes on") in ran.err
+    assert tree(at_home).keys() == before.keys()
+    assert tree(at_home / "mine").items() <= before.items()
+
+
+@pytest.mark.slow
+def test_a_crop_that_cuts_much_is_told(run, at_home, color_model):
+    for label in ("warm", "cold"):
+        folder = at_home / "d" / label
+        fill(folder, label, 8)
+        for path in folder.iterdir():
+            with Image.open(path) as image:
+                image.resize((48, 12)).save(path)
+    ran = run("finetune", "d", "-m", color_model)
+    assert "--crop-mode border" in ran.err
+    assert "75%" in ran.err
+    ran = run("finetune", "d", "-m", color_model, "--crop-mode", "border")
+    assert "--crop-mode border" not in ran.err
+    assert Classifier.load(at_home / "runs" / "d-2").spec.crop_mode == "border"
+
+
+@pytest.mark.real
+@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")
+def test_ants_and_bees_with_a_real_imagenet_network(run, at_home, shared):
+    torch, timm = pytest.importorskip("torch"), pytest.importorskip("timm")
+    from visiontool.images.transforms import fit_to_spec
+
+    shutil.unpack_archive(shared / "data" / "ants_and_bees.tar", at_home)
+    weights = shared / "weights" / "squeezenet1_1" / "model.safetensors"
+    ran = run("finetune", "ants_and_bees", "-m", "squeezenet1_1", "--weights", weights, "--json")
+    assert ran.code == 0, ran.err
+    result = json.loads(ran.out)
+    assert result["val"]["accuracy"] >= 0.90
+    assert result["val"]["pictures"] == 153
+    assert result["backbone_passes"] == 2 * 245 + 153
+
+    again = json.loads(run("finetune", "--from", result["folder"], "--json", "-q").out)  # from the cache, by its name
+    assert again["backbone_passes"] == 0
+    assert again["val"] == result["val"]
+
+    # The predictions of the written file are those that it was judged by, and torch's are the same.
+    import visiontool.pytorch.architectures  # noqa: F401
+
+    classifier = Classifier.load(result["folder"])
+    pictures = sorted((at_home / "ants_and_bees" / "val").glob("*/*.jpg"))
+    right = [
+        row.predictions[0].label == path.parent.name
+        for path, row in zip(pictures, classifier.predict(pictures), strict=True)
+    ]
+    assert np.mean(right) == pytest.approx(result["val"]["accuracy"])
+    model = timm.create_model(f"local-dir:{result['folder']}", pretrained=True).eval()
+    mean, std = (np.array(value, np.float32) for value in (classifier.spec.input.mean, classifier.spec.input.std))
+    pixels = np.stack([fit_to_spec(Image.open(path).convert("RGB"), classifier.spec) for path in pictures[:8]])
+    tensor = torch.from_numpy(((pixels / np.float32(255) - mean) / std).transpose(0, 3, 1, 2).copy())
+    with torch.inference_mode():
+        expected = model(tensor).numpy()
+    np.testing.assert_allclose(classifier.run(pixels, "logits"), expected, rtol=1e-4, atol=1e-4)

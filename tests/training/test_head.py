@@ -1,0 +1,294 @@
+"""The linear head: the solver against scikit-learn, and what is chosen by itself."""
+
+from collections.abc import Callable, Iterator
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+from scipy.special import log_softmax
+from sklearn.linear_model import LogisticRegression
+from threadpoolctl import threadpool_limits
+
+from visiontool.errors import DataError, UsageError
+from visiontool.training.head import KINDS, Solved, solve
+from visiontool.training.head.balance import Balancing
+from visiontool.training.head.logistic import Space, fit
+from visiontool.training.head.select import STRENGTHS, HeldOut, nearest_mean
+from visiontool.training.head.temperature import fit_temperature
+
+Floats = NDArray[np.float32]
+Ints = NDArray[np.int64]
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _one_thread() -> Iterator[None]:
+    """As `solve` has it: what is compared here is small, and BLAS's threads are slow where others use the cores."""
+    with threadpool_limits(1, user_api="blas"):
+        yield
+
+
+def blobs(counts: list[int], width: int, *, distance: float, seed: int = 0, views: int = 1) -> tuple[Floats, Ints]:
+    """Embeddings (N, V, D) around a mean of each class, views 0.3 apart, and class ids."""
+    random = np.random.default_rng(seed)
+    means = random.normal(size=(len(counts), width)) * distance / np.sqrt(2 * width)
+    class_ids = np.repeat(np.arange(len(counts)), counts)
+    pictures = means[class_ids] + random.normal(size=(len(class_ids), width))
+    others = pictures[:, None] + 0.3 * random.normal(size=(len(class_ids), views - 1, width))
+    return np.concatenate([pictures[:, None], others], axis=1).astype(np.float32) + 5, class_ids
+
+
+def solved(embeddings: Floats, class_ids: Ints, **options: object) -> Solved:
+    return solve(embeddings, class_ids, int(class_ids.max()) + 1, np.arange(len(class_ids)), **options)  # type: ignore[arg-type]
+
+
+def predicted(solution: Solved, embeddings: Floats) -> Ints:
+    return (embeddings[:, 0] @ solution.head.weight.T + solution.head.bias).argmax(axis=1)
+
+
+def balanced_accuracy(solution: Solved, embeddings: Floats, class_ids: Ints) -> float:
+    right = predicted(solution, embeddings) == class_ids
+    return float(np.mean([right[class_ids == class_id].mean() for class_id in np.unique(class_ids)]))
+
+
+class TestLogistic:
+    @pytest.mark.parametrize(("counts", "strength", "views"), [
+        ([30, 40, 50], 100.0, 1), ([30, 40, 50], 0.01, 1), ([30, 40, 50], 0.3, 2), ([30, 40], 0.5, 1),
+    ])  # fmt: skip
+    def test_is_scikit_learns_solution(
+        self, monkeypatch: pytest.MonkeyPatch, counts: list[int], strength: float, views: int
+    ) -> None:
+        embeddings, class_ids = blobs(counts, 6, distance=3, views=views)
+        x, ids = embeddings.reshape(-1, 6).astype(np.float64), np.repeat(class_ids, views)
+        weights = np.random.default_rng(0).uniform(0.1, 1, len(x)) if views > 1 else np.ones(len(x))
+        monkeypatch.setattr("visiontool.training.head.logistic._BLOCK", 30)  # many rows, a few at a time
+        ours = fit(x, ids, weights, strength, len(counts), tolerance=1e-9)
+        inverse = (1 if len(counts) > 2 else 2) / strength  # with two classes it has the difference of ours
+        theirs = LogisticRegression(C=inverse, tol=1e-9, max_iter=10_000).fit(x, ids, weights)
+        got = ours.weight if len(counts) > 2 else ours.weight[1:] - ours.weight[:1]
+        assert got == pytest.approx(theirs.coef_, abs=2e-5)
+
+    def test_the_prior_is_left_out_of_the_logits(self) -> None:
+        # Nothing to tell the classes apart by: adjusted logits are equal, others are those of the shares.
+        x, class_ids = np.zeros((40, 1)), np.repeat([0, 1], [30, 10])
+        log_prior = np.log([0.75, 0.25])
+        plain = fit(x, class_ids, np.ones(40), 1.0, 2).bias
+        adjusted = fit(x, class_ids, np.ones(40), 1.0, 2, log_prior=log_prior).bias
+        assert plain[0] - plain[1] == pytest.approx(np.log(3), abs=1e-4)
+        assert adjusted[0] - adjusted[1] == pytest.approx(0, abs=1e-4)
+
+
+class TestSpace:
+    @pytest.mark.parametrize(("count", "width", "rank"), [(40, 7, 7), (8, 30, 7)])
+    def test_a_solution_in_it_is_that_of_scaled_embeddings(self, count: int, width: int, rank: int) -> None:
+        embeddings, class_ids = blobs([count // 2] * 2, width, distance=3)
+        space = Space.of(embeddings[:, 0])
+        features = space.features(embeddings)
+        assert features.shape == (1, count, rank)
+        assert np.sum(features[0] ** 2, axis=1).mean() == pytest.approx(1, abs=1e-5)
+        ours = space.unfold(fit(features[0], class_ids, np.ones(count), 0.1, 2, tolerance=1e-9))
+        scaled = (embeddings[:, 0].astype(np.float64) - space.mean) / space.scale
+        theirs = fit(scaled, class_ids, np.ones(count), 0.1, 2, tolerance=1e-9)
+        assert ours.logits(embeddings[:, 0]) == pytest.approx(theirs.logits(scaled), abs=1e-4)
+
+
+class TestHeldOut:
+    def test_five_rounds_judge_each_picture_once_without_its_group(self) -> None:
+        class_ids, groups = np.repeat([0, 1], 40), np.arange(80) // 2
+        held_out = HeldOut.of(class_ids, groups, Balancing("none", np.array([40, 40])), 0)
+        assert held_out.count == 5
+        assert held_out.judged.tolist() == list(range(80))
+        for number, training in enumerate(held_out.training()):
+            assert not set(groups[training]) & set(groups[held_out.rounds == number])
+
+    def test_views_of_a_picture_never_straddle_a_fold(self) -> None:
+        # Noise again, but with two equal views: one of them in training would give the label away.
+        random = np.random.default_rng(0)
+        picture = random.normal(size=(200, 1, 400)).astype(np.float32)
+        class_ids = random.integers(0, 2, 200)
+        held_out = solved(np.repeat(picture, 2, axis=1), class_ids).held_out
+        assert 0.35 < (held_out.argmax(axis=1) == class_ids).mean() < 0.65
+
+    @pytest.mark.parametrize(("sizes", "rounds", "judged"), [([500] * 4, 1, 400), ([10, 10, 1], 5, 20)])
+    def test_of_many_a_fifth_is_judged_and_never_a_classs_only_picture(
+        self, sizes: list[int], rounds: int, judged: int
+    ) -> None:
+        class_ids = np.repeat(np.arange(len(sizes)), sizes)
+        held_out = HeldOut.of(class_ids, np.arange(len(class_ids)), Balancing("none", np.array(sizes)), 0)
+        assert (held_out.count, len(held_out.judged)) == (rounds, judged)
+        if 1 in sizes:
+            assert len(class_ids) - 1 not in held_out.judged
+
+
+class TestChoices:
+    def test_the_strength_is_the_one_with_the_least_held_out_loss(self) -> None:
+        embeddings, class_ids = blobs([60, 60], 40, distance=3)
+        solution = solved(embeddings, class_ids)
+        nll = [step.nll for step in solution.path]
+        assert solution.chosen == int(np.argmin(nll))
+        assert 0 < solution.chosen < len(nll) - 1
+        strengths = [step.strength for step in solution.path]
+        assert strengths == sorted(strengths, reverse=True)
+        assert strengths[0] == pytest.approx(STRENGTHS[0])
+        log_p = log_softmax(solution.held_out, axis=1)
+        assert nll[solution.chosen] == pytest.approx(-log_p[np.arange(120), class_ids].mean(), abs=1e-5)
+
+    @pytest.mark.parametrize("kind", KINDS)
+    def test_views_that_look_like_another_class_are_left_out(self, kind: str) -> None:
+        embeddings, class_ids = blobs([60, 60], 10, distance=6, views=2)
+        embeddings[:, 1] = embeddings[::-1, 0]  # as if each class were the other's mirror
+        solution = solved(embeddings, class_ids, kind=kind)
+        assert not solution.all_views
+        assert any("plain view" in note for note in solution.notes)
+        assert balanced_accuracy(solution, embeddings, class_ids) > 0.95
+
+    def test_the_views_of_a_picture_weigh_as_much_as_one(self) -> None:
+        embeddings, class_ids = blobs([30, 30], 10, distance=2)
+        once, thrice = solved(embeddings, class_ids), solved(np.repeat(embeddings, 3, axis=1), class_ids)
+        assert thrice.all_views
+        assert thrice.path[thrice.chosen].strength == once.path[once.chosen].strength
+        assert thrice.head.weight == pytest.approx(once.head.weight, abs=1e-4)
+
+    def test_the_nearest_mean_is_tried_for_few_pictures_alone(self) -> None:
+        few, few_ids = blobs([3] * 10, 50, distance=4)
+        solution = solved(few, few_ids)
+        assert any("smallest class has 3" in note for note in solution.notes)
+        many, many_ids = blobs([6] * 10, 50, distance=4)
+        assert solved(many, many_ids).kind == "logistic"
+        kinds = {kind: solved(few, few_ids, kind=kind) for kind in KINDS}
+        assert {kind: solution.kind for kind, solution in kinds.items()} == {kind: kind for kind in KINDS}
+        assert kinds["nearest-mean"].path == ()
+        assert kinds["nearest-mean"].chosen == -1
+
+    def test_nearest_mean_by_hand(self) -> None:
+        x = np.array([[2.0, 0.0], [4.0, 0.0], [0.0, -1.0]])
+        head = nearest_mean(x, np.array([0, 0, 1]), np.ones(3), 2)
+        directions = head.weight / np.linalg.norm(head.weight, axis=1, keepdims=True)
+        assert directions == pytest.approx(np.array([[1.0, 0.0], [0.0, -1.0]]))
+        assert head.bias.tolist() == [0.0, 0.0]
+
+
+class TestBalance:
+    def test_auto_raises_balanced_accuracy_at_20_to_1(self) -> None:
+        embeddings, class_ids = blobs([200, 10, 200, 10], 20, distance=3)
+        fresh, fresh_ids = blobs([300] * 4, 20, distance=3)
+        ways = {balance: solved(embeddings, class_ids, balance=balance) for balance in ("auto", "none", "weights")}
+        got = {balance: balanced_accuracy(way, fresh, fresh_ids) for balance, way in ways.items()}
+        assert got["auto"] > got["none"] + 0.05
+        assert got["weights"] > got["none"]
+        assert ways["auto"].balance == "logit-adjust"
+        (note,) = ways["auto"].notes
+        assert "200" in note
+        assert "10" in note
+        assert ways["none"].notes == ()
+        evener = solved(*blobs([100, 10], 8, distance=3))
+        assert (evener.balance, evener.notes) == ("none", ())
+        unused = solved(*blobs([30, 1], 10, distance=3), balance="weights").notes[0]
+        assert unused.startswith("--balance weights does not change how a nearest-mean head is made")
+
+    @pytest.mark.parametrize(("counts", "kind", "done"), [
+        ([320, 1], "auto", "none"),  # nothing can be held out, so the head is the nearest mean
+        ([320, 1], "logistic", "logit-adjust"),
+        ([100, 100, 3], "logistic", "logit-adjust"),
+        ([100, 100, 3], "nearest-mean", "none"),
+    ])  # fmt: skip
+    def test_what_auto_says_is_what_the_head_has(self, counts: list[int], kind: str, done: str) -> None:
+        embeddings, class_ids = blobs(counts, 10, distance=3)
+        solution = solved(embeddings, class_ids, kind=kind)
+        assert solution.balance == done
+        assert any("logits are adjusted" in note for note in solution.notes) == (done != "none")
+        plain = solved(embeddings, class_ids, kind=solution.kind, balance="none")
+        fresh, _ = blobs([200] * len(counts), 10, distance=3, seed=1)
+        assert np.array_equal(predicted(solution, fresh), predicted(plain, fresh)) == (done == "none")
+
+    def test_a_balanced_path_is_judged_for_equally_frequent_classes(self) -> None:
+        embeddings, class_ids = blobs([200, 10], 10, distance=3)
+        solution = solved(embeddings, class_ids)
+        right = solution.held_out.argmax(axis=1) == class_ids
+        expected = (right[class_ids == 0].mean() + right[class_ids == 1].mean()) / 2
+        assert solution.path[solution.chosen].accuracy == pytest.approx(expected)
+
+
+class TestCalibration:
+    def test_finds_the_temperature_that_logits_were_spoiled_with(self) -> None:
+        random = np.random.default_rng(0)
+        honest = random.normal(size=(4000, 4)) * 2
+        class_ids = (honest + random.gumbel(size=honest.shape)).argmax(axis=1)  # drawn from softmax(honest)
+        for spoiled_by in (0.3, 3.0):
+            found = fit_temperature(honest * spoiled_by, class_ids, np.ones(4000))
+            assert found == pytest.approx(spoiled_by, rel=0.1)
+
+    def test_all_right_is_no_reason_to_be_certain(self) -> None:
+        class_ids = np.arange(50) % 2
+        logits = np.eye(2)[class_ids] * 3.0
+        found = fit_temperature(logits, class_ids, np.ones(50))
+        certain = 1 / (1 + np.exp(-3.0 / found))
+        assert 0.97 < certain < 0.995  # about one in fifty may be wrong
+
+
+class TestRobustness:
+    @pytest.mark.parametrize(
+        "spoil",
+        [
+            pytest.param(lambda e: e * 0 + 3, id="nothing but a constant"),
+            pytest.param(lambda e: np.concatenate([e, e * 0 + 7], axis=2), id="constant features"),
+            pytest.param(lambda e: np.repeat(e[:1], len(e), axis=0), id="the same picture everywhere"),
+            pytest.param(lambda e: np.ones((*e.shape[:2], 100)) / 3, id="a constant, more features than rows"),
+            pytest.param(lambda e: np.repeat(e, 20, axis=2), id="features that say the same, more than rows"),
+            pytest.param(lambda e: e * 1e-20, id="tiny"),
+            pytest.param(lambda e: e * 1e15, id="huge"),
+        ],
+    )
+    def test_odd_embeddings_give_a_finite_head(self, spoil: Callable[[Floats], Floats]) -> None:
+        embeddings, class_ids = blobs([12, 12, 12], 5, distance=4, views=2)
+        solution = solved(spoil(embeddings).astype(np.float32), class_ids)
+        assert np.isfinite(solution.head.weight).all()
+        assert np.isfinite(solution.head.bias).all()
+        assert 0.05 <= solution.head.temperature <= 20
+
+    @pytest.mark.parametrize("kind", ["auto", *KINDS])
+    def test_one_picture_a_class_cannot_be_judged(self, kind: str) -> None:
+        embeddings, class_ids = blobs([1, 1, 1], 5, distance=20, views=2)
+        solution = solved(embeddings, class_ids, kind=kind)
+        assert predicted(solution, embeddings).tolist() == [0, 1, 2]
+        assert np.isnan(solution.held_out).all()
+        assert (solution.path, solution.chosen, solution.head.temperature) == ((), -1, 1.0)
+        assert any("too few pictures" in note for note in solution.notes)
+
+    def test_a_class_of_one_picture_among_others_is_learned(self) -> None:
+        embeddings, class_ids = blobs([20, 20, 1], 5, distance=20)
+        solution = solved(embeddings, class_ids)
+        assert predicted(solution, embeddings).tolist() == class_ids.tolist()
+        assert np.isnan(solution.held_out[-1]).all()
+        assert np.isfinite(solution.held_out[:-1]).all()
+        assert any(note.startswith("1 of 3 classes") for note in solution.notes)
+
+    @pytest.mark.parametrize(("options", "error", "message"), [
+        ({"spoil": np.nan}, DataError, "1 of 10 pictures is not finite, e.g. of picture 7"),
+        ({"n_classes": 3}, DataError, "1 of 3 classes have no picture to train on, e.g. class 2"),
+        ({"balance": "nonsense"}, UsageError, "'nonsense' is none of auto, "),
+        ({"kind": "nonsense"}, UsageError, "'nonsense' is none of auto, "),
+    ])  # fmt: skip
+    def test_what_cannot_be_solved_is_refused(
+        self, options: dict[str, object], error: type[Exception], message: str
+    ) -> None:
+        embeddings, class_ids = blobs([5, 5], 3, distance=3)
+        given = dict(options)
+        embeddings[7, 0, 1] = given.pop("spoil", 0)
+        with pytest.raises(error, match=message):
+            solve(embeddings, class_ids, given.pop("n_classes", 2), np.arange(10), **given)  # type: ignore[arg-type]
+
+    def test_a_seed_gives_the_same_to_the_last_bit(self) -> None:
+        embeddings, class_ids = blobs([30, 30], 10, distance=2, views=2)
+        one, same, other = (solved(embeddings, class_ids, seed=seed) for seed in (3, 3, 4))
+        assert one.head.weight.tobytes() == same.head.weight.tobytes()
+        assert one.path == same.path
+        assert one.path != other.path
+
+    def test_progress_ends_with_all(self) -> None:
+        embeddings, class_ids = blobs([30, 30], 10, distance=2, views=2)
+        seen: list[tuple[int, int]] = []
+        solved(embeddings, class_ids, progress=lambda done, all_: seen.append((done, all_)))
+        done = [each[0] for each in seen]
+        assert done == list(range(1, len(seen) + 1))
+        assert all(each[0] < each[1] for each in seen[:-1])
+        assert seen[-1] == (len(seen), len(seen))

@@ -1,0 +1,97 @@
+"""Results as a table for people; the only user of rich, imported only where a table is shown."""
+
+import io
+import sys
+
+from rich.bar import Bar
+from rich.cells import cell_len
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from visiontool.cli.text import columns, printable
+from visiontool.inference.result import Prediction, Result
+
+_MAX_WIDTH = 120
+_MIN_WIDTH_FOR_BARS = 50
+_BAR_WIDTH = 16
+_PERCENT_WIDTH = 6
+_GAP = 2
+
+
+class TableRows:
+    """One block a picture when `detailed`, with every class of the answer; else one line a picture, with the best."""
+
+    header = b""
+
+    def __init__(self, *, detailed: bool, on_terminal: bool) -> None:
+        self._encoding = sys.stdout.encoding if on_terminal else "utf-8"
+        self._console = Console(
+            file=io.StringIO(),
+            force_terminal=on_terminal,
+            highlight=False,
+            width=columns(),  # rich itself would take COLUMNS=0
+        )
+        self._detailed = detailed
+
+    def encode(self, result: Result) -> bytes:
+        self._console.file = text = io.StringIO()
+        path = printable(result.path or "")
+        if result.error is not None:
+            self._console.print(Text(path), Text("error: " + printable(result.error), style="red"), sep="\n  ")
+        elif self._detailed:
+            self._write_block(path, result)
+        else:
+            self._write_line(path, result)
+        for note in result.notes:
+            self._console.print(Text(f"  ({printable(note)})", style="dim"))
+        return text.getvalue().encode(self._encoding, "replace")
+
+    def footer(self) -> bytes:
+        return b""
+
+    def _write_block(self, path: str, result: Result) -> None:
+        self._console.print(
+            Text(path, style="bold"), Text("  unknown" if result.unknown else "", style="yellow"), sep=""
+        )
+        labels = [Text("  " + printable(item.label)) for item in result.predictions]
+        width = min(max(map(cell_len, (label.plain for label in labels))), self._width() - 3 * _GAP)
+        for label, item in zip(labels, result.predictions, strict=True):
+            self._print_columns([(label, width)], item)
+
+    def _write_line(self, path: str, result: Result) -> None:
+        best, room = result.predictions[0], self._width()
+        label = Text(printable(best.label))
+        if result.unknown:
+            label = Text(f"unknown: {label.plain}", style="yellow")
+        half = room // 2
+        self._print_columns([(Text(_ending(path, half)), half), (label, room - half - _GAP)], best)
+
+    def _width(self) -> int:
+        """The cells that are left beside bar and percentage."""
+        taken = _PERCENT_WIDTH + _GAP + (_BAR_WIDTH + _GAP if self._has_bars() else 0)
+        return max(10, min(self._console.width, _MAX_WIDTH) - taken)
+
+    def _has_bars(self) -> bool:
+        return self._console.width >= _MIN_WIDTH_FOR_BARS
+
+    def _print_columns(self, columns: list[tuple[Text, int]], item: Prediction) -> None:
+        line = Table.grid(padding=(0, _GAP, 0, 0))
+        for _, width in columns:
+            line.add_column(width=width, no_wrap=True, overflow="ellipsis")
+        cells: list[Text | Bar] = [text for text, _ in columns]
+        if self._has_bars():
+            line.add_column(width=_BAR_WIDTH)
+            cells.append(Bar(1.0, 0.0, item.probability, width=_BAR_WIDTH))
+        line.add_column(width=_PERCENT_WIDTH, justify="right", no_wrap=True)
+        line.add_row(*cells, Text(f"{item.probability:.1%}"))
+        self._console.print(line)
+
+
+def _ending(path: str, width: int) -> str:
+    """`path`, or as much of its end as `width` cells hold: the end tells files apart."""
+    if cell_len(path) <= width:
+        return path
+    while cell_len(path) >= width:
+        path = path[1:]
+    return f"…{path}"

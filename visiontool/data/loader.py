@@ -1,0 +1,310 @@
+"""Many pictures through one network, in order: opened ahead of it, run in batches, with bounded memory."""
+
+import contextlib
+import os
+import queue
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import partial
+from itertools import islice
+from typing import NamedTuple, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from visiontool.data.prepare import Prepared, Recipe, prepare
+from visiontool.data.worker import EndedError, Worker
+from visiontool.errors import DataError, VisiontoolError
+from visiontool.images.decode import ImageSource, NotPlainError
+
+T = TypeVar("T")
+U = TypeVar("U")
+
+# Up to so many pictures, the plain ones are opened in threads of this process. For more it pays to start processes that
+# open them, and to run the network once a core (docs/design.md).
+FEW = 64
+TIMEOUT_S = 10.0  # for one picture, where nobody says
+_CPU_MAX = "/sys/fs/cgroup/cpu.max"
+_WATCH_S = 0.2  # how often overdue pictures are looked for
+_END_TIMEOUT_S = 0.5
+# What a worker may take beside the interpreter: the hungriest decoder, that of JPEG 2000, holds a pixel in 4 channels
+# of 4 bytes, and what it gives is converted, laid over white and turned.
+_MEMORY_BASE = 2**30
+_MEMORY_PER_PIXEL = 32
+
+
+@dataclass
+class StageTimes:
+    """Seconds spent in each stage, added up over all threads and processes."""
+
+    decode_s: float = 0.0
+    preprocess_s: float = 0.0
+    network_s: float = 0.0
+
+
+def cores() -> int:
+    """The processor cores that this process may use."""
+    allowed = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    try:
+        # A container may see all cores of its host, and be allowed the time of a few (cgroup v2, cpu.max).
+        with open(_CPU_MAX, encoding="ascii") as file:
+            quota, period = file.read().split()
+        return max(1, min(allowed, round(int(quota) / int(period))))
+    except (OSError, ValueError):  # not Linux, cgroup v1, or "max"
+        return allowed
+
+
+class Opening(NamedTuple):
+    """How pictures are opened ahead of the network."""
+
+    workers: int
+    """Pictures opened at the same time."""
+    timeout: float | None = None
+    """Seconds after which a picture is given up."""
+    isolate: bool = False
+    """Whether all files are opened in processes of their own (`isolate.py`), and not only those that are neither JPEG,
+    PNG, WebP nor BMP.
+    """
+
+
+class _Task(NamedTuple):
+    path: str | os.PathLike[str]
+    prepared: Future[Prepared]
+
+
+class _Opener(threading.Thread):
+    """Prepares one picture after another, by itself or with a worker process of its own."""
+
+    def __init__(self, tasks: "queue.SimpleQueue[_Task | None]", recipe: Recipe, opening: Opening) -> None:
+        # What is left behind keeps no program from ending.
+        super().__init__(name="visiontool-open", daemon=True)
+        self._tasks = tasks
+        self._recipe = recipe
+        self._timeout = opening.timeout
+        self._isolate = opening.isolate
+        self._worker: Worker | None = None
+        self._lock = threading.Lock()
+        self._current: _Task | None = None
+        self._seconds = 0.0  # since the current one was begun
+        self._is_over = False
+
+    def run(self) -> None:
+        while not self._is_over and (task := self._tasks.get()) is not None:
+            try:
+                settle = partial(task.prepared.set_result, self._answer(task))
+            except BaseException as error:
+                settle = partial(task.prepared.set_exception, error)
+            with self._lock:
+                self._current = None
+                if not self._is_over:
+                    settle()
+        if self._worker is not None:
+            self._worker.close()
+
+    def _answer(self, task: _Task) -> Prepared:
+        if not self._isolate:
+            self._begin(task)
+            with contextlib.suppress(NotPlainError):
+                return prepare(task.path, self._recipe, plain_only=True)
+        worker = self._running()
+        self._begin(task)
+        path, start = os.fspath(task.path), time.perf_counter()
+        try:
+            answer: Prepared = worker.call(path)
+            return answer
+        except EndedError as ended:
+            self._worker = None
+            error = f"the process that opened it {ended}"
+            return Prepared(path, error=error, decode_s=time.perf_counter() - start)
+
+    def _begin(self, task: _Task) -> None:
+        with self._lock:
+            self._current, self._seconds = task, 0.0
+
+    def _running(self) -> Worker:
+        """The process, which starts where none is running; that is in no picture's time."""
+        worker = self._worker
+        if worker is None or not worker.is_alive():
+            if worker is not None:
+                worker.close()
+            memory = _MEMORY_BASE + _MEMORY_PER_PIXEL * self._recipe.limits.max_pixels
+            worker = Worker(partial(prepare, recipe=self._recipe), memory)
+            with self._lock:
+                self._worker, self._current = worker, None
+                if self._is_over:
+                    worker.kill()
+            worker.start()
+        return worker
+
+    def tick(self, passed: float) -> bool:
+        """Counts the seconds that passed. True where they were too many for its picture, and it is over."""
+        with self._lock:
+            if self._current is None or self._timeout is None:
+                return self._is_over
+            if self._seconds < self._timeout:
+                self._seconds += passed
+                return False
+            task, self._current, self._is_over = self._current, None, True
+        error = f"took longer than {self._timeout:g} s to open (--timeout)"
+        task.prepared.set_result(Prepared(os.fspath(task.path), error=error, decode_s=self._seconds))
+        self.end()
+        return True
+
+    def end(self) -> None:
+        """Has it end: at once with a process, without one after its picture, since a thread cannot be killed."""
+        with self._lock:
+            self._is_over = True
+            if self._worker is not None:
+                self._worker.kill()
+
+
+class Openers:
+    """Threads that prepare pictures (`_Opener`). One whose picture takes longer than the timeout is given up, and
+    another, with a process, takes its place.
+
+    Raises:
+        VisiontoolError: no thread or process could be started; by `submit` and by what it gives.
+    """
+
+    def __init__(self, recipe: Recipe, opening: Opening) -> None:
+        self._tasks: queue.SimpleQueue[_Task | None] = queue.SimpleQueue()
+        self._new = partial(_Opener, self._tasks, recipe)
+        self._opening = opening
+        self._openers: list[_Opener] = []
+        self._is_closed = threading.Event()
+        self._watch = threading.Thread(target=self._replace_overdue, name="visiontool-watch", daemon=True)
+        if opening.timeout is not None:
+            _start(self._watch)
+
+    def submit(self, path: str | os.PathLike[str]) -> "Future[Prepared]":
+        """Has the picture at `path` prepared."""
+        if len(self._openers) < self._opening.workers:
+            opener = self._new(self._opening)
+            _start(opener)
+            self._openers.append(opener)
+        task = _Task(path, Future())
+        self._tasks.put(task)
+        return task.prepared
+
+    def close(self) -> None:
+        """Ends the threads and kills their processes. Pictures that were not begun are dropped."""
+        self._is_closed.set()
+        if self._watch.is_alive():
+            self._watch.join()
+        for opener in self._openers:
+            opener.end()
+            self._tasks.put(None)
+        until = time.monotonic() + _END_TIMEOUT_S
+        for opener in self._openers:
+            opener.join(max(0.0, until - time.monotonic()))
+
+    def _replace_overdue(self) -> None:
+        before = time.monotonic()
+        while not self._is_closed.wait(_WATCH_S):
+            now = time.monotonic()
+            # While the run is stopped, as by Ctrl-Z, a clock goes on; that is no picture's fault.
+            passed, before = min(now - before, 2 * _WATCH_S), now
+            for place, opener in enumerate(self._openers):
+                if opener.tick(passed):
+                    with contextlib.suppress(VisiontoolError):  # tried again next time
+                        # What hangs in a thread goes on to take time and memory there. One is enough.
+                        another = self._new(self._opening._replace(isolate=True))
+                        _start(another)
+                        self._openers[place] = another
+
+
+def _start(thread: threading.Thread) -> None:
+    try:
+        thread.start()
+    except RuntimeError as error:
+        raise VisiontoolError(
+            f"no thread could be started to open pictures in: {error}\nOpen fewer at once: -j 1."
+        ) from None
+
+
+def prepared(
+    images: Iterable[ImageSource], recipe: Recipe, opening: Opening, ahead: int
+) -> Generator[Prepared, None, None]:
+    """Prepares pictures in order. Files are opened in threads or processes, at most `ahead` before they are asked for;
+    a picture that comes as an object is prepared when it is taken, since the caller may use the object again for the
+    next.
+    """
+    openers: Openers | None = None
+    waiting: deque[Prepared | Future[Prepared]] = deque()
+
+    def oldest() -> Prepared:
+        item = waiting.popleft()
+        return item.result() if isinstance(item, Future) else item
+
+    try:
+        for image in images:
+            if isinstance(image, str | os.PathLike):
+                openers = openers or Openers(recipe, opening)
+                waiting.append(openers.submit(image))
+            else:
+                waiting.append(prepare(image, recipe))
+            if len(waiting) >= ahead:
+                yield oldest()
+        while waiting:
+            yield oldest()
+    finally:
+        if openers is not None:
+            openers.close()
+
+
+def batches(items: Iterable[T], size: int) -> Iterator[list[T]]:
+    """Lists of `size` items, the last one with what is left."""
+    items = iter(items)
+    while batch := list(islice(items, size)):
+        yield batch
+
+
+def run_ahead(
+    run: Callable[[T], U], items: Iterable[T], at_once: int, times: StageTimes
+) -> Generator[tuple[T, U], None, None]:
+    """Each item with what `run` gives for it, in order; `at_once` of them run at the same time."""
+
+    def timed(item: T) -> tuple[U, float]:
+        start = time.perf_counter()
+        return run(item), time.perf_counter() - start
+
+    waiting: deque[tuple[T, Future[tuple[U, float]]]] = deque()
+
+    def oldest() -> tuple[T, U]:
+        item, future = waiting.popleft()
+        result, seconds = future.result()
+        times.network_s += seconds
+        return item, result
+
+    pool = ThreadPoolExecutor(at_once, thread_name_prefix="visiontool-run")
+    try:
+        for item in items:
+            waiting.append((item, pool.submit(timed, item)))
+            if len(waiting) > at_once:
+                yield oldest()
+        while waiting:
+            yield oldest()
+    finally:
+        pool.shutdown(wait=False, cancel_futures=True)
+
+
+def fitted(paths: Sequence[str], recipe: Recipe, most: int) -> NDArray[np.uint8]:
+    """(n, H, W, 3) of at most `most` of the pictures, taken evenly; those that cannot be read are left out.
+
+    Raises:
+        DataError: none can be read; the message names the first, and why.
+        VisiontoolError: no process could be started to open them in.
+    """
+    some = [paths[place * len(paths) // most] for place in range(most)] if len(paths) > most else list(paths)
+    opening = Opening(cores(), TIMEOUT_S, isolate=len(some) > FEW)
+    with contextlib.closing(prepared(some, recipe, opening, 2 * opening.workers)) as items:
+        opened = list(items)
+    pixels = [item.pixels for item in opened if item.pixels is not None]
+    if not pixels:
+        first = f"; the first: {opened[0].path}: {opened[0].error}" if opened else ""
+        raise DataError(f"of {len(opened):,} pictures none can be read{first}\nName others.")
+    return np.stack(pixels)

@@ -1,0 +1,95 @@
+"""A picture's way to the network: opened, then fitted. The same code in this process and in a worker process."""
+
+import os
+import time
+from typing import TYPE_CHECKING, Any, NamedTuple, get_args
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from visiontool.errors import PictureError, UsageError
+from visiontool.images import transforms
+from visiontool.images.decode import ImageSource, Limits, NotPlainError, OnTruncated, open_image
+from visiontool.model.spec import ModelSpec
+
+if TYPE_CHECKING:
+    from visiontool.images.augment import View
+    from visiontool.images.fingerprint import Look
+
+
+class Recipe(NamedTuple):
+    """How every picture is made ready for one model."""
+
+    fit_options: dict[str, Any]
+    """What `preprocess.fit` takes beside the picture."""
+    resize_to: int
+    limits: Limits
+    views: "tuple[View, ...]" = ()
+    """What finetuning wants of each picture; predict, which has none, sees the plain one."""
+    whole: bool = False
+    """Whether the graph resizes pictures itself, and takes all of their pixels."""
+
+    @classmethod
+    def of(cls, spec: ModelSpec, limits: Limits, views: "tuple[View, ...]" = ()) -> "Recipe":
+        """The recipe of a model.
+
+        Raises:
+            UsageError: the limits say nothing that can be done with a truncated file.
+        """
+        if limits.on_truncated not in get_args(OnTruncated):
+            raise UsageError(f"on_truncated {limits.on_truncated!r} is none of {', '.join(get_args(OnTruncated))}")
+        to = transforms.resize_to(spec.input.size, spec.crop_pct, spec.crop_mode)
+        return cls(transforms.fit_options(spec), to, limits, views, whole=spec.resize == "graph")
+
+
+class Prepared(NamedTuple):
+    """A picture on its way to the network: pixels (H, W, 3) uint8, or (V, H, W, 3) of its views, or an error.
+
+    H and W are the graph's, or the picture's own where the graph resizes it itself.
+    """
+
+    path: str | None
+    pixels: NDArray[np.uint8] | None = None
+    error: str | None = None
+    notes: tuple[str, ...] = ()
+    decode_s: float = 0.0
+    fit_s: float = 0.0
+    look: "Look | None" = None
+    """Of a picture that was read, where the recipe has views."""
+
+
+def prepare(source: ImageSource, recipe: Recipe, *, plain_only: bool = False) -> Prepared:
+    """Opens a picture and fits it. A picture that cannot be read is no exception but has an `error`.
+
+    Raises:
+        UsageError: `source` is no picture at all (`images.open_image`).
+        NotPlainError: `plain_only`, and it is a picture of another format.
+    """
+    path = os.fspath(source) if isinstance(source, str | os.PathLike) else None
+    start = time.perf_counter()
+    try:
+        picture = open_image(source, resize_to=recipe.resize_to, limits=recipe.limits, plain_only=plain_only)
+        opened = time.perf_counter()
+        if recipe.views:
+            pixels, look = _views_of(picture.image, recipe)
+        elif recipe.whole:
+            pixels, look = transforms.whole(picture.image, recipe.fit_options), None
+        else:
+            pixels, look = transforms.fit(picture.image, **recipe.fit_options), None
+    except NotPlainError:
+        raise
+    except PictureError as error:
+        return Prepared(path, error=str(error), decode_s=time.perf_counter() - start)
+    except MemoryError:
+        return Prepared(path, error="not enough memory to resize it", decode_s=time.perf_counter() - start)
+    return Prepared(path, pixels, None, picture.notes, opened - start, time.perf_counter() - opened, look)
+
+
+def _views_of(image: Image.Image, recipe: Recipe) -> "tuple[NDArray[np.uint8], Look]":
+    # Imported here, since predict needs neither.
+    from visiontool.images.augment import render_all
+    from visiontool.images.fingerprint import look_at
+
+    look = look_at(image)
+    return render_all(image, recipe.views, look.pixels, recipe.fit_options), look

@@ -1,0 +1,1 @@
+"""From a name to a file on this disk: catalog, cache, downloads. Without torch, without onnxruntime."""

@@ -1,0 +1,232 @@
+"""Where published weights come from: a hub in Hugging Face's layout, or an address; copies on this disk come first.
+
+huggingface_hub gets what is on a hub, with its own cache, token and variables. torchvision's files are taken from where
+torch.hub keeps them, or else downloaded for as long as they are needed.
+"""
+
+import http.client
+import os
+import re
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+from visiontool._version import __version__
+from visiontool.errors import ModelError, UsageError, first_line
+from visiontool.hub import cache
+from visiontool.hub.resolve import HUB, WEIGHTS_FILES
+
+OURS = "downloaded--"  # before the name of a file that is deleted after use
+_CONFIG = "config.json"
+_GIVE_WEIGHTS = "give it with --weights FILE"
+_GIVE_FOLDER = "give the folder of a copy of the repository: -m local-dir:FOLDER"
+# torch.hub: the first digits of the SHA-256 stand in the file's name.
+_SHA256_IN_NAME = re.compile(r"-([0-9a-f]{8,64})\.[^.]+$")
+_TIMEOUT_S = 30.0
+_CHUNK_BYTES = 2**18
+
+Progress = Callable[[int, int | None], None]
+Waiting = Callable[[], None]
+
+
+@contextmanager
+def weights_file(
+    source: str, *, offline: bool = False, progress: Progress | None = None, waiting: Waiting | None = None
+) -> Iterator[Path]:
+    """The file of weights that `source` names, for the block. What is downloaded from an address is deleted then.
+
+    Args:
+        source: "hf-hub:ORG/NAME", or an address.
+        offline: take only what is on this disk.
+        progress: called with the bytes so far and those of the whole file, None where the server does not say.
+        waiting: called once if another process is downloading it.
+
+    Raises:
+        ModelError: it cannot be downloaded, or may not be; the message says what else can be done.
+        ConversionError: the disk is full or cannot be written.
+    """
+    if source.startswith(HUB):
+        yield _from_hub(source.removeprefix(HUB), WEIGHTS_FILES, _GIVE_WEIGHTS, offline, progress)
+        return
+    place = _torch_place(source)
+    digits = _sha256_of(source)
+    if place.is_file() and cache.sha256(place).startswith(digits):
+        yield place
+        return
+    if why := _why_offline(offline):
+        raise _refused(source, why, _GIVE_WEIGHTS, place)
+    target = cache.downloads() / (OURS + place.name)
+    with cache.lock(target.parent, target.name, waiting):
+        try:
+            try:
+                download(source, target, digits, progress)
+            except ModelError as error:
+                raise ModelError(
+                    f"{error}\nFetch it by other means and {_GIVE_WEIGHTS},\nor put it at {place}"
+                ) from None
+            yield target
+        finally:
+            with suppress(OSError):
+                target.unlink()
+
+
+@contextmanager
+def hub_files(
+    repository: str, *, offline: bool = False, progress: Progress | None = None
+) -> Iterator[tuple[Path, Path]]:
+    """config.json and model.safetensors of a repository ORG/NAME of the hub, as `weights_file`."""
+    yield (
+        _from_hub(repository, [_CONFIG], _GIVE_FOLDER, offline, None),
+        _from_hub(repository, WEIGHTS_FILES[:1], _GIVE_FOLDER, offline, progress),
+    )
+
+
+def check_offline(source: str, *, is_folder: bool = False, offline: bool = False) -> None:
+    """Nothing where the network may be used, or what `source` names is on this disk.
+
+    Args:
+        is_folder: `hub_files` is to give it, not `weights_file`.
+
+    Raises:
+        ModelError: it would have to be downloaded.
+    """
+    if not _why_offline(offline):
+        return
+    found = hub_files(source.removeprefix(HUB), offline=True) if is_folder else weights_file(source, offline=True)
+    with found:
+        pass
+
+
+def download(url: str, target: Path, sha256: str, progress: Progress | None = None) -> None:
+    """Downloads `url` to `target`; what failed may leave a part of it.
+
+    Args:
+        sha256: the digest that the file must have, or its first digits.
+
+    Raises:
+        ModelError: the server has no such file, cannot be reached, or sends another file than was expected.
+        ConversionError: the disk is full or cannot be written.
+    """
+    request = urllib.request.Request(url, headers={"User-Agent": f"visiontool/{__version__}"})
+    done = 0
+    try:
+        with urllib.request.urlopen(request, timeout=_TIMEOUT_S) as response, open(target, "wb") as file:
+            total = int(response.headers.get("Content-Length") or 0) or None
+            while chunk := response.read(_CHUNK_BYTES):
+                file.write(chunk)
+                done += len(chunk)
+                if progress is not None:
+                    progress(done, total)
+    except urllib.error.HTTPError as error:
+        error.close()
+        raise ModelError(f"{url} cannot be downloaded: the server answers {error.code} {error.reason}.") from None
+    except (OSError, http.client.HTTPException, ValueError) as error:
+        if isinstance(error, OSError) and error.errno in cache.FULL:
+            raise cache.cannot_write(error) from None
+        raise ModelError(f"{url} cannot be downloaded: {first_line(error)}.") from None
+    if total is not None and done < total:
+        raise ModelError(f"{url} cannot be downloaded: the connection broke after {done:,} of {total:,} bytes.")
+    if not (got := cache.sha256(target)).startswith(sha256):
+        raise ModelError(f"{url} is another file than was expected (its SHA-256 is {got[:12]}..., not {sha256}...).")
+
+
+def _from_hub(repository: str, files: Sequence[str], remedy: str, offline: bool, progress: Progress | None) -> Path:
+    """The first of `files` that the repository has, in the cache of huggingface_hub."""
+    try:
+        from huggingface_hub import constants, errors, hf_hub_download
+    except ValueError as error:  # it reads numbers from its variables
+        raise UsageError(f"a variable of the Hugging Face hub has no number: {error}") from None
+    constants.HF_HUB_DISABLE_TELEMETRY = True  # else it first asks the hub which tools may have started this process
+    why = _why_offline(offline)
+    reason = ""
+    for file in files:
+        try:
+            return Path(
+                hf_hub_download(
+                    repository,
+                    file,
+                    library_name="visiontool",
+                    library_version=__version__,
+                    local_files_only=bool(why),
+                    tqdm_class=_bar(progress),
+                )
+            )
+        except errors.LocalEntryNotFoundError as error:
+            reason = f"the hub cannot be reached ({first_line(error.__cause__ or error)})"
+        except errors.RemoteEntryNotFoundError:
+            reason = f"it has no {' and no '.join(files)}"
+        except errors.RepositoryNotFoundError:
+            reason = "there is no such repository, or it is private: HF_TOKEN gives access"
+            break
+        except OSError as error:
+            if error.errno in cache.FULL:
+                raise cache.cannot_write(error) from None
+            reason = first_line(error)
+        except Exception as error:  # of the libraries below it, and for names that no repository has
+            reason = first_line(error)
+    if why:
+        raise _refused(f"{HUB}{repository}", why, remedy)
+    raise ModelError(f"{HUB}{repository} cannot be downloaded: {reason}.\nFetch it by other means and {remedy}.")
+
+
+def _bar(progress: Progress | None) -> type[Any]:
+    """What huggingface_hub takes for a class of progress bars."""
+
+    class Bar:
+        def __init__(self, *_: object, total: int | None = None, initial: int = 0, **__: object) -> None:
+            self.n, self.total = initial, total
+
+        def update(self, n: int = 1) -> None:
+            self.n += n
+            if progress is not None:
+                progress(self.n, self.total)
+
+        def close(self) -> None:
+            pass
+
+        def __enter__(self) -> "Bar":
+            return self
+
+        def __exit__(
+            self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+        ) -> None:
+            pass
+
+    return Bar
+
+
+def _why_offline(offline: bool) -> str:
+    """Why the network may not be used; "" where it may."""
+    from huggingface_hub import constants
+
+    if constants.HF_HUB_OFFLINE:
+        return "HF_HUB_OFFLINE or TRANSFORMERS_OFFLINE is set"
+    return "--offline was given" if offline else ""
+
+
+def _refused(source: str, why: str, remedy: str, place: Path | None = None) -> ModelError:
+    put = f",\nor put it at {place}" if place else ""
+    return ModelError(
+        f"{source} would be downloaded, but {why}.\nGo online, or fetch it on another machine and {remedy}{put}"
+    )
+
+
+def _torch_place(url: str) -> Path:
+    """Where torch.hub keeps the file of an address.
+
+    Source: torch.hub, `get_dir` and `load_state_dict_from_url`.
+    """
+    name = url.rpartition("/")[2]
+    if not cache.is_name(name):
+        raise ModelError(f"{url}: expected an address that ends in the name of a file")
+    home = os.environ.get("TORCH_HOME") or os.path.join(os.environ.get("XDG_CACHE_HOME") or "~/.cache", "torch")
+    return Path(os.path.expanduser(home), "hub", "checkpoints", name)
+
+
+def _sha256_of(url: str) -> str:
+    found = _SHA256_IN_NAME.search(url)
+    return found[1] if found else ""

@@ -1,0 +1,332 @@
+"""Views: several versions of one picture for finetuning, so that a head learns what does not matter.
+
+View 0 is what predict sees and view 1 may be its mirror. Further ones are drawn at random, each from its own key and
+the picture alone: the same view of the same picture is the same in any order, process and run, and can be cached.
+"""
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, fields
+from hashlib import blake2b
+from random import Random
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageEnhance
+
+from visiontool.errors import UsageError
+from visiontool.images import transforms
+
+# Goes up when the same values give other pixels: views that were cached before are then not taken for these.
+_DRAWING = 1
+
+_TRIES = 10
+_WIDEST = 4 / 3
+_RANGES = {
+    "crop": (0.01, 1.0),
+    "rotate": (0.0, 180.0),
+    "shift": (0.0, 1.0),
+    "zoom": (0.0, 0.9),
+    "brightness": (0.0, 1.0),
+    "contrast": (0.0, 1.0),
+    "color": (0.0, 1.0),
+}
+
+_CELL, _GAP, _LINE, _FONT_SIZE = 160, 8, 20, 13
+_LEAST_SHEET_WIDTH = 2 * _CELL + 3 * _GAP
+_BACKGROUND, _INK, _FAINT_INK = (255, 255, 255), (0, 0, 0), (110, 110, 110)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Augment:
+    """The ranges that random views are drawn from; all are off by default.
+
+    Raises:
+        UsageError: A value is out of its range.
+
+    Source: torchvision.transforms.v2: RandomHorizontalFlip, RandomResizedCrop, RandomAffine, ColorJitter.
+    """
+
+    mirror: bool = False
+    """Left and right change places: in view 1, and in every second random view."""
+    crop: float = 1.0
+    """The smallest share of the picture's area that is kept, 0.01 to 1; 1 is off."""
+    rotate: float = 0.0
+    """Degrees to either side, 0 to 180."""
+    shift: float = 0.0
+    """Share of each edge, to either side, 0 to 1."""
+    zoom: float = 0.0
+    """How much larger or smaller, as a share, 0 to 0.9: 0.1 is 0.9 to 1.1 times the size."""
+    brightness: float = 0.0
+    """How much more or less, as a share, 0 to 1: 0.2 is 0.8 to 1.2 times as bright."""
+    contrast: float = 0.0
+    """As brightness."""
+    color: float = 0.0
+    """Saturation; as brightness."""
+
+    def __post_init__(self) -> None:
+        for name, (low, high) in _RANGES.items():
+            value = getattr(self, name)
+            if not low <= value <= high:
+                raise UsageError(f"{name} {value:g} is out of range: it goes from {low:g} to {high:g}")
+
+
+LEVELS = {
+    "none": Augment(),
+    "light": Augment(mirror=True),
+    "medium": Augment(mirror=True, crop=0.5, brightness=0.2, contrast=0.2, color=0.2),
+    "heavy": Augment(mirror=True, crop=0.25, rotate=15.0, brightness=0.4, contrast=0.4, color=0.4),
+}
+"""The choices of `--augment`."""
+
+
+class View(NamedTuple):
+    """One version of every picture; `views` makes them."""
+
+    number: int
+    augment: Augment
+    seed: int
+
+    @property
+    def is_plain(self) -> bool:
+        """Whether this is what predict sees."""
+        return self.number == 0
+
+    @property
+    def is_mirror(self) -> bool:
+        """Whether this is the mirror of what predict sees."""
+        return self.number == 1 and self.augment.mirror
+
+    def key(self) -> str:
+        """All that this view depends on beside the picture and the model's preprocessing, as one line of text."""
+        if self.is_plain:
+            return "plain"
+        if self.is_mirror:
+            return "mirror"
+        values = " ".join(f"{field.name}={float(getattr(self.augment, field.name))!r}" for field in fields(Augment))
+        return f"random-{_DRAWING} number={self.number} seed={self.seed} {values}"
+
+
+def views(count: int, augment: Augment, seed: int) -> tuple[View, ...]:
+    """The first `count` views: the plain one, its mirror where `augment` says so, then random ones.
+
+    Raises:
+        UsageError: `count` is below 1, or so many views would not differ.
+    """
+    if count < 1:
+        raise UsageError(f"{count} views of each picture: expected at least 1, the picture as it is")
+    if count > 1 and augment == Augment():
+        raise UsageError(f"{count} views of each picture would all be the same: choose an augmentation, or 1 view")
+    if count > 2 and augment == Augment(mirror=True):
+        raise UsageError(
+            f"{count} views of each picture: with the mirror alone there are 2.\n"
+            "Take 2, or add another augmentation, such as a crop."
+        )
+    return tuple(View(number, augment, seed) for number in range(count))
+
+
+def render(image: Image.Image, view: View, name: str, fit_options: dict[str, Any]) -> NDArray[np.uint8]:
+    """One view of a picture at the size of the graph's input: (H, W, 3), uint8, RGB.
+
+    Args:
+        image: Mode "RGB", upright, as `images.open_image` gives it for the plain view. It is not changed. A big JPEG
+            was then decoded at a part of its size, but to no less than twice what the plain view needs: a crop that
+            keeps a quarter of the area is enlarged by a sixth at most.
+        name: What tells this picture from others, `Look.pixels`.
+        fit_options: What `preprocess.fit` takes beside the picture (`preprocess.fit_options`).
+
+    Raises:
+        PictureError: Too elongated (`preprocess.fit`).
+    """
+    if view.is_plain:
+        return transforms.fit(image, **fit_options)
+    if view.is_mirror:
+        return _mirrored(transforms.fit(image, **fit_options))
+    draw = Random(int.from_bytes(blake2b(f"{view.key()}\0{name}".encode(), digest_size=16).digest()))
+    part, options = _part(image, view.augment, fit_options, draw)
+    pixels = _colored(transforms.fit(part, **options), view.augment, draw)
+    return _mirrored(pixels) if view.augment.mirror and draw.random() < 0.5 else pixels
+
+
+def render_all(image: Image.Image, views: Sequence[View], name: str, fit_options: dict[str, Any]) -> NDArray[np.uint8]:
+    """`render` for each view: (V, H, W, 3), uint8, RGB."""
+    pixels = np.empty((len(views), *fit_options["size"], 3), np.uint8)
+    plain = None
+    for place, view in enumerate(views):
+        if view.is_mirror and plain is not None:
+            pixels[place] = _mirrored(pixels[plain])
+        else:
+            pixels[place] = render(image, view, name, fit_options)
+        if view.is_plain:
+            plain = place
+    return pixels
+
+
+def _mirrored(pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    return np.ascontiguousarray(pixels[:, ::-1])
+
+
+class _Box(NamedTuple):
+    left: int
+    top: int
+    width: int
+    height: int
+
+
+def _part(
+    image: Image.Image, augment: Augment, fit_options: dict[str, Any], draw: Random
+) -> tuple[Image.Image, dict[str, Any]]:
+    """The part of the picture that a random view shows, and how it is fitted."""
+    moves = bool(augment.rotate or augment.shift or augment.zoom)
+    if augment.crop == 1.0 and not moves:
+        return image, fit_options
+    mode, (height, width) = fit_options["crop_mode"], fit_options["size"]
+    # "center" shows the proportions of the graph's input, the others those of the picture.
+    ratio = width / height if mode == "center" else image.width / image.height
+    options = fit_options
+    if augment.crop < 1.0:
+        box = _random_box(image.size, ratio, augment.crop, draw)
+        # All of the box is seen, resized to the graph's input as torchvision does; "border" keeps its proportions.
+        options = {**fit_options, "crop_mode": "border" if mode == "border" else "squash", "crop_pct": 1.0}
+    else:
+        box = _central_box(image.size, ratio, ratio)
+    shrink = _shrink(box, options)
+    # Not at the full size of a big picture, but never below twice what is needed: the rule of JPEGs in `open_image`.
+    factor = max(1, int(shrink / 2))
+    if not moves:
+        return image.reduce(factor, (box.left, box.top, box.left + box.width, box.top + box.height)), options
+    # Bicubic takes more than twice as long, and what bilinear blurs is lost anyway when the picture is halved next.
+    resample = Image.Resampling.BILINEAR if shrink >= 2 else Image.Resampling.BICUBIC
+    return _moved(image.reduce(factor), box, factor, augment, draw, resample, options["fill"]), options
+
+
+def _shrink(box: _Box, fit_options: dict[str, Any]) -> float:
+    """How many times smaller `preprocess.fit` will make the box, along the edge where it shrinks least."""
+    height, width = transforms.scaled_size(fit_options["size"], fit_options["crop_pct"])
+    ratios = (box.width / width, box.height / height)
+    return max(ratios) if fit_options["crop_mode"] == "border" else min(ratios)
+
+
+def _random_box(size: tuple[int, int], around: float, least: float, draw: Random) -> _Box:
+    """A box inside a picture of `size` (width, height).
+
+    Args:
+        around: The proportion width / height that the box's is drawn around, from 3/4 to 4/3 of it.
+        least: The smallest share of the area.
+
+    Source: torchvision.transforms.v2.RandomResizedCrop, whose `around` is 1.
+    """
+    width, height = size
+    for _ in range(_TRIES):
+        area = width * height * draw.uniform(least, 1.0)
+        ratio = around * math.exp(draw.uniform(-math.log(_WIDEST), math.log(_WIDEST)))
+        wide, high = round(math.sqrt(area * ratio)), round(math.sqrt(area / ratio))
+        if 0 < wide <= width and 0 < high <= height:
+            # Of all that `Random` has, only random() and what is made of it is the same in every version of Python.
+            left, top = int(draw.random() * (width - wide + 1)), int(draw.random() * (height - high + 1))
+            return _Box(left, top, wide, high)
+    return _central_box(size, around / _WIDEST, around * _WIDEST)
+
+
+def _central_box(size: tuple[int, int], low: float, high: float) -> _Box:
+    """The biggest box in the middle of a picture of `size` (width, height) whose width / height is `low` to `high`."""
+    width, height = size
+    wide = min(width, max(1, round(height * high)))
+    tall = min(height, max(1, round(width / low)))
+    return _Box((width - wide) // 2, (height - tall) // 2, wide, tall)
+
+
+def _moved(
+    image: Image.Image,
+    box: _Box,
+    factor: int,
+    augment: Augment,
+    draw: Random,
+    resample: Image.Resampling,
+    fill: tuple[int, int, int],
+) -> Image.Image:
+    """What the box shows of a picture that was turned, resized and shifted: `fill` only where the picture ends.
+
+    Args:
+        image: The picture, `factor` times smaller than the one that `box` is of.
+
+    Source: torchvision.transforms.v2.RandomAffine.
+    """
+    width, height = max(1, round(box.width / factor)), max(1, round(box.height / factor))
+    from_x, from_y = (box.left + box.width / 2) / factor, (box.top + box.height / 2) / factor
+    angle = math.radians(draw.uniform(-augment.rotate, augment.rotate))
+    scale = draw.uniform(1 - augment.zoom, 1 + augment.zoom)
+    to_x = width * (0.5 + draw.uniform(-augment.shift, augment.shift))
+    to_y = height * (0.5 + draw.uniform(-augment.shift, augment.shift))
+    cos, sin = math.cos(angle) / scale, math.sin(angle) / scale
+    # For each pixel of the result, where it is taken from.
+    inverse = (cos, sin, from_x - cos * to_x - sin * to_y, -sin, cos, from_y + sin * to_x - cos * to_y)
+    return image.transform((width, height), Image.Transform.AFFINE, inverse, resample, fillcolor=fill)
+
+
+def _colored(pixels: NDArray[np.uint8], augment: Augment, draw: Random) -> NDArray[np.uint8]:
+    """The pixels with another brightness, contrast and saturation, a border's too.
+
+    Source: torchvision.transforms.v2.ColorJitter, always in this order.
+    """
+    image = Image.fromarray(pixels)
+    for enhance, most in (
+        (ImageEnhance.Brightness, augment.brightness),
+        (ImageEnhance.Contrast, augment.contrast),
+        (ImageEnhance.Color, augment.color),
+    ):
+        if most:
+            image = enhance(image).enhance(draw.uniform(1 - most, 1 + most))
+    return np.array(image)
+
+
+def sheet(pictures: Sequence[tuple[str, Sequence[NDArray[np.uint8]]]], headings: Sequence[str]) -> Image.Image:
+    """A picture that shows the views of some pictures: a row for each picture, a column for each view.
+
+    Args:
+        pictures: The caption of each picture, any text, and its views: (H, W, 3), uint8, RGB.
+        headings: One for each column.
+    """
+    from PIL import ImageDraw, ImageFont
+
+    font = ImageFont.load_default(_FONT_SIZE)
+    columns = [_GAP + number * (_CELL + _GAP) for number in range(len(headings))]
+    width = max(_LEAST_SHEET_WIDTH, len(columns) * (_CELL + _GAP) + _GAP)
+    row_height = _LINE + _CELL + _GAP
+    result = Image.new("RGB", (width, _GAP + _LINE + len(pictures) * row_height), _BACKGROUND)
+    draw = ImageDraw.Draw(result)
+
+    def write(text: str, left: int, top: int, most: int, ink: tuple[int, int, int]) -> None:
+        draw.text((left, top), _shortened(text, font.getlength, most), ink, font)
+
+    for heading, left in zip(headings, columns, strict=True):
+        write(heading, left, _GAP, _CELL, _FAINT_INK)
+    for number, (caption, pixels) in enumerate(pictures):
+        top = _GAP + _LINE + number * row_height
+        write(caption, _GAP, top, width - 2 * _GAP, _INK)
+        for view, left in zip(pixels, columns, strict=True):
+            cell = _cell(view)
+            result.paste(cell, (left + (_CELL - cell.width) // 2, top + _LINE + (_CELL - cell.height) // 2))
+    return result
+
+
+def _cell(pixels: NDArray[np.uint8]) -> Image.Image:
+    """A view at the size of a cell; of a tiny one each pixel stays to be seen."""
+    image = Image.fromarray(pixels)
+    scale = _CELL / max(image.size)
+    size = (max(1, round(image.width * scale)), max(1, round(image.height * scale)))
+    return image.resize(size, Image.Resampling.NEAREST if scale > 1 else Image.Resampling.LANCZOS)
+
+
+def _shortened(text: str, length: Callable[[str], float], most: int) -> str:
+    """`text` on one line, its middle left out where it is longer than `most` pixels."""
+    text = "".join(char if char.isprintable() else "?" for char in text)
+    if len(text) <= most and length(text) <= most:
+        return text
+    # No character is narrower than a pixel, so that text of any length costs a bounded number of tries.
+    for kept in range(min(len(text), most) // 2, 0, -1):
+        shorter = f"{text[:kept]}...{text[-kept:]}"
+        if length(shorter) <= most:
+            return shorter
+    return "..."

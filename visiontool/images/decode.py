@@ -1,0 +1,390 @@
+"""The only code that opens picture files: any picture that can be trusted becomes upright 8-bit RGB.
+
+Every byte of a file is taken for hostile: what a file is, is told by its first bytes and not by its name
+(`kinds`); only formats that are listed are ever handed to a decoder; size and pixels are limited before anything is
+decoded (`bombs`); and whatever a decoder raises becomes a `PictureError` in words. What a decoder may cost beyond that
+is limited by the processes of `pipeline`. All of it may be called from many threads at once.
+"""
+
+import os
+import threading
+from collections.abc import Callable
+from functools import partial
+from importlib import import_module
+from io import BytesIO
+from typing import Any, Literal, NamedTuple, cast
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageChops
+
+from visiontool.errors import PictureError, UsageError, missing_extra
+from visiontool.images.color import (
+    TIFF_EXTRA_SAMPLES,
+    TIFF_PHOTOMETRIC,
+    Notes,
+    deep_colors,
+    deep_ppm,
+    from_16_bits,
+    tiff_tag,
+    to_rgb,
+)
+from visiontool.images.formats import plugin_for
+from visiontool.images.limits import check_decoder, check_pixels, check_scans, check_webp
+from visiontool.images.reading import check_size, read
+from visiontool.images.repair import JPEG_END, NO_END, mended
+
+OnTruncated = Literal["fail", "fill"]
+
+
+class Limits(NamedTuple):
+    """What one picture may cost, and whether it may be incomplete."""
+
+    max_pixels: int = 100_000_000
+    max_bytes: int = 64 * 2**20
+    on_truncated: OnTruncated = "fail"
+    """Whether a JPEG that is cut off is an error, or what is there of it is read, with gray for the rest."""
+
+
+class NotPlainError(PictureError):
+    """A picture of a format that only a process of its own may open."""
+
+
+class Picture(NamedTuple):
+    """A picture that was read."""
+
+    image: Image.Image
+    """Mode "RGB", 8 bit, upright, fully decoded."""
+    notes: tuple[str, ...] = ()
+    """What was done to it that the user should know, such as "16-bit: scaled to 8 bits"."""
+
+
+ImageSource = str | os.PathLike[str] | bytes | BytesIO | Image.Image | NDArray[Any]
+DEFAULT_LIMITS = Limits()
+
+# What nearly all pictures are, and what decoders that are most used and tested read, in the caller's process.
+_PLAIN = ("Jpeg", "Png", "WebP", "Bmp")
+_MAX_EXIF_BYTES = 2**20
+_MAX_REASON_CHARS = 200
+_IN_FRONT = b"\xef\xbb\xbf \t\r\n"  # of a picture, as a careless script on a server puts it
+_BITS = bytes.fromhex("ed2d9a53c671b80e") * 6
+_OTHER_BITS = _BITS + b"".join(b"\xff%c%b" % (marker, _BITS) for marker in range(0xD0, 0xD8))
+_TIFF_UNSUPPORTED = ("unknown pixel mode", "Invalid value for samples per pixel")
+
+# EXIF's Orientation, and the turn that makes such a picture upright. 1 is upright already; other values mean nothing.
+_ORIENTATION = 0x0112
+_EMPTY_EXIF_BYTES = 20
+_EXIF_KEYS = ("exif", "Raw profile type exif")
+_TURNS = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+_pillow_limit_lock = threading.Lock()
+
+
+def open_image(
+    source: ImageSource, *, resize_to: int | None = None, limits: Limits = DEFAULT_LIMITS, plain_only: bool = False
+) -> Picture:
+    """A picture as upright 8-bit RGB, transparent parts over white, with notes about what else was done to it.
+
+    Args:
+        source: A path; or the bytes of a file, or a BytesIO that holds all of them, wherever it stands; or a Pillow
+            picture; or an array of uint8 or uint16 of shape (H, W), (H, W, 1), (H, W, 3) or (H, W, 4), RGB or RGBA.
+            None of them is changed.
+        resize_to: The pixels that the short side will be resized to next. A JPEG file may then be decoded at a half,
+            a quarter or an eighth of its size, never to less than twice `resize_to`.
+        limits: Bytes and pixels above which nothing is decoded. A JPEG that is decoded at a part of its size counts by
+            that part, unless it is progressive.
+        plain_only: Whether to open no file but JPEG, PNG, WebP and BMP.
+
+    Raises:
+        NotPlainError: `plain_only`, and it is a picture of another format. No decoder has seen it.
+        PictureError: It cannot be read or is above the limits. The message does not name the path.
+        UsageError: `source` is none of the above.
+    """
+    if not isinstance(source, str | os.PathLike | bytes | BytesIO | Image.Image | np.ndarray):
+        raise UsageError(
+            f"a picture is a path, bytes, a BytesIO, a Pillow picture or an array, not {type(source).__name__}"
+        )
+    _raise_pillow_limit(limits.max_pixels)
+    try:
+        if isinstance(source, np.ndarray):
+            return _from_array(source, limits)
+        if isinstance(source, Image.Image):
+            check_pixels(source.size, limits.max_pixels)
+            # What Pillow opened by its name can be opened once more.
+            name, opener = getattr(source, "filename", "") if source.tell() == 0 else "", cast(Any, type(source))
+            image, notes = deep_colors(source, partial(opener, name) if name else None)
+            picture = _upright_rgb(image, notes, _declares_alpha(source))
+            return Picture(source.copy(), picture.notes) if picture.image is source else picture
+        if isinstance(source, bytes | BytesIO):
+            data = source if isinstance(source, bytes) else source.getvalue()
+            check_size(len(data), limits)
+        else:
+            data = read(source, limits)
+        return _from_file(data, resize_to, limits, plain_only)
+    except PictureError:
+        raise
+    except MemoryError as error:
+        raise PictureError("not enough memory to decode it") from error
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
+        raise PictureError(f"more pixels than the limit of {limits.max_pixels:,} (--max-pixels)") from error
+    except Exception as error:  # Damaged and hostile bytes make Pillow raise nearly anything.
+        raise PictureError(f"truncated or damaged: {_one_line(error)}") from error
+
+
+def _one_line(error: Exception) -> str:
+    """The words of a decoder's error, which may quote the file and end in a line break."""
+    words = " ".join(str(error).split())
+    if " " not in words:
+        words = repr(error)  # str(KeyError(320)) is "320", and tells nothing.
+    if len(words) > _MAX_REASON_CHARS:
+        words = words[:_MAX_REASON_CHARS] + "..."
+    return "".join(char if char.isprintable() else "?" for char in words)
+
+
+def _raise_pillow_limit(max_pixels: int) -> None:
+    # Pillow has a limit of its own, checked deep inside some decoders, and it warns or raises above it, also for
+    # pictures that `Limits` allows. That cannot be silenced per call: warning filters belong to the whole process and
+    # its other threads. So its limit is raised to ours where it is lower. It is never lowered and never switched off:
+    # a program that uses Pillow beside us stays protected.
+    with _pillow_limit_lock:
+        if Image.MAX_IMAGE_PIXELS is not None:
+            Image.MAX_IMAGE_PIXELS = max(Image.MAX_IMAGE_PIXELS, max_pixels)
+
+
+def _from_file(data: bytes, resize_to: int | None, limits: Limits, plain_only: bool) -> Picture:
+    whole = data.lstrip(_IN_FRONT)
+    plugin = plugin_for(whole or data)
+    if plain_only and plugin not in _PLAIN:
+        raise NotPlainError(f"is none of {', '.join(_PLAIN)}")
+    read_as = partial(_decoded, plugin, resize_to=resize_to, limits=limits)
+    notes: Notes = () if len(whole) == len(data) else ("blanks or line breaks in front of the picture: left out",)
+    try:
+        picture = read_as(whole)
+    except (PictureError, MemoryError, Image.DecompressionBombError, Image.DecompressionBombWarning):
+        raise
+    except Exception as error:
+        if plugin == "Jpeg":
+            picture = _cut_jpeg(whole, error, read_as, limits)
+        else:
+            picture = _mended(plugin, whole, error, read_as)
+    return Picture(picture.image, notes + picture.notes)
+
+
+def _decoded(plugin: str, data: bytes, resize_to: int | None, limits: Limits) -> Picture:
+    if plugin == "WebP":
+        check_webp(data, limits.max_pixels)
+    opened = image = _opened(plugin, data, limits)
+    if plugin == "Jpeg":
+        check_scans(image, data, limits.max_pixels)
+    # Only for JPEG: the draft of a HEIC file is another picture, the preview that somebody stored in it.
+    if resize_to is not None and plugin == "Jpeg":
+        image.draft(None, (2 * resize_to, 2 * resize_to))
+    check_pixels(image.size, limits.max_pixels)
+    check_decoder(image, data)
+    notes: Notes = ()
+    if plugin == "Ppm":
+        image, notes = deep_ppm(image, data)
+    elif plugin == "Png":
+        _put_transparency_right(image, data)
+    if plugin in ("Png", "Tiff"):
+        image, notes = deep_colors(image, partial(_opened, plugin, data, limits))
+    elif plugin == "Jpeg2K" and image.mode != "I;16":
+        image, notes = deep_colors(image, is_deep=_jpeg_2000_bits(data) == 16)
+    if plugin == "Png" and b"IEND" not in data[-12:] and b"IEND" not in data:
+        notes = (NO_END, *notes)
+    picture = _upright_rgb(image, notes, _declares_alpha(opened, data))
+    return Picture(picture.image, picture.notes + _more_frames(plugin, opened))
+
+
+def _mended(plugin: str, data: bytes, error: Exception, read_as: Callable[[bytes], Picture]) -> Picture:
+    """The picture of a file that gave `error` for the sake of its metadata or its end; else raises that."""
+    try:
+        again, note = mended(plugin, data)
+        picture = read_as(again)
+    except PictureError:
+        raise
+    except Exception:
+        if plugin == "Tiff":
+            _refuse_tiff(data, str(error))
+        raise error from None
+    return Picture(picture.image, (note, *picture.notes))
+
+
+def _cut_jpeg(data: bytes, error: Exception, read_as: Callable[[bytes], Picture], limits: Limits) -> Picture:
+    """The picture of a JPEG that gave `error` because it has no end.
+
+    Its decoder makes gray of what is missing and does not tell. So other bits are put there as well: pixels that
+    depend on them are missing.
+    """
+    if "truncated" not in str(error):
+        raise error
+    data = data.rstrip(b"\xff")
+    # Of a scan that has begun, its table or its header may be all that is there.
+    last = max(table := data.rfind(b"\xff\xc4"), data.rfind(b"\xff\xda"))
+    is_cut_there = last == table or len(data) < last + 2 + max(2, int.from_bytes(data[last + 2 : last + 4]))
+    data = data[:last] if is_cut_there else data
+    try:
+        picture = read_as(data + JPEG_END)  # within the limits
+        ends = [_opened("Jpeg", data + more + JPEG_END, limits) for more in (b"", _OTHER_BITS)]
+        for image in ends:
+            if image.width * image.height > limits.max_pixels:
+                image.draft(None, (1, 1))
+        unlike = ImageChops.difference(*ends)
+    except PictureError:
+        raise
+    except Exception:
+        raise error from None
+    missing = unlike.getbbox()
+    if missing is None and not is_cut_there:
+        return Picture(picture.image, (NO_END, *picture.notes))
+    there = "a coarser picture"
+    if missing is not None and "progressive" not in ends[0].info:
+        there = f"{missing[1] / unlike.height:.0%} of it"
+        if unlike.crop((0, 0, 8, 8)).getbbox() is not None:  # not even the first block
+            raise error
+    if limits.on_truncated == "fail":
+        reason = f"truncated or damaged: {_one_line(error)}"
+        raise PictureError(f"{reason}; {there} is there, which predict --on-truncated fill takes")
+    note = f"truncated: {there} is there, the rest is gray"
+    return Picture(picture.image, (note, *picture.notes))
+
+
+def _opened(plugin: str, data: bytes, limits: Limits) -> Image.Image:
+    """The picture with its header read and nothing decoded yet."""
+    # The plugins are called directly: Image.open would import plugins that are not needed, and warn about big pictures.
+    # A phone's MPO, two JPEGs in one file, is read as its first one.
+    file = BytesIO(data)
+    if plugin == "Heif":
+        try:
+            module = import_module("pillow_heif")
+        except ImportError as error:
+            raise PictureError(" ".join(missing_extra("heic", "Reading HEIC pictures").splitlines())) from error
+    else:
+        module = import_module(f"PIL.{plugin}ImagePlugin")
+    if plugin == "Ico":
+        return _biggest_icon(module.IcoFile(file), file, limits)
+    if plugin == "Tiff":
+        return _opened_tiff(module.TiffImageFile, data, limits)
+    image: Image.Image = getattr(module, f"{plugin}ImageFile")(file)
+    return image
+
+
+def _opened_tiff(plugin: Callable[[BytesIO], Any], data: bytes, limits: Limits) -> Image.Image:
+    from visiontool.images.tiff_header import TiffHeader
+
+    header = TiffHeader(data)
+    header.check(limits.max_pixels)
+    turned = header.with_zero_as_black()
+    opened = plugin(BytesIO(turned or data))
+    if turned is not None:
+        opened.tag_v2[TIFF_PHOTOMETRIC] = 0
+    image: Image.Image = opened
+    return image
+
+
+def _refuse_tiff(data: bytes, reason: str) -> None:
+    """Says what kind of TIFF it is, where `reason` is that Pillow does not know it."""
+    from visiontool.images.tiff_header import TiffHeader
+
+    header = TiffHeader(data)
+    if reason in (*_TIFF_UNSUPPORTED, str(header.compression)):
+        raise PictureError(f"TIFF of a kind that is not read ({header}): convert it to PNG first")
+
+
+def _biggest_icon(icon: Any, file: BytesIO, limits: Limits) -> Image.Image:
+    """The first picture of a Pillow IcoFile, which would decode it before its size could be asked."""
+    from PIL import BmpImagePlugin, PngImagePlugin
+
+    file.seek(icon.entry[0].offset)
+    data = file.read()
+    if data.startswith(b"\x89PNG"):
+        check_pixels(PngImagePlugin.PngImageFile(BytesIO(data)).size, limits.max_pixels)
+    else:
+        inside = BmpImagePlugin.DibImageFile(BytesIO(data))
+        width, height = inside.size
+        check_pixels((width, height // 2), limits.max_pixels)  # Below the picture stands a mask.
+        check_decoder(inside, data)
+    image: Image.Image = icon.frame(0)
+    return image
+
+
+def _put_transparency_right(image: Image.Image, data: bytes) -> None:
+    """Of a PNG that has not 8 bits: Pillow makes them of its colors, and not of the one that is transparent."""
+    bits, transparent = data[24], image.info.get("transparency")
+    if bits in (2, 4) and image.mode == "L" and isinstance(transparent, int):
+        image.info["transparency"] = transparent * 255 // (2**bits - 1)
+    elif bits == 16 and isinstance(transparent, tuple):
+        image.info["transparency"] = tuple(value >> 8 for value in transparent)
+
+
+def _jpeg_2000_bits(data: bytes) -> int:
+    return (data[data.find(b"\xff\x4f\xff\x51") + 42] & 127) + 1
+
+
+def _declares_alpha(image: Image.Image, data: bytes = b"") -> bool:
+    """Whether a picture, of a file or of a caller, says of its fourth channel that it is alpha."""
+    if image.format == "TIFF":
+        return tiff_tag(image, TIFF_EXTRA_SAMPLES)[:1] in ((1,), (2,))
+    if image.format == "BMP" and data:
+        return any(data[66:70])  # the mask of alpha
+    if image.format == "JPEG2000" and data:
+        return data.find(b"cdef", 0, data.find(b"jp2c")) > 0
+    return not (data and image.format is None)  # a bitmap out of an icon
+
+
+def _upright_rgb(source: Image.Image, notes: Notes, alpha_is_declared: bool) -> Picture:
+    """`source` decoded and converted; `source` itself where it was upright RGB already."""
+    source.load()
+    image, more = to_rgb(source, alpha_is_declared)
+    # After load: Pillow turns TIFF pictures upright itself there, and takes their orientation away.
+    turn, exif = _turn(source)
+    if turn is not None:
+        image = image.transpose(turn)
+    if image is not source:
+        image.info.clear()  # What was applied must not be applied again by whoever gets this picture.
+    return Picture(image, (*notes, *more, *exif))
+
+
+def _turn(image: Image.Image) -> tuple[Image.Transpose | None, Notes]:
+    """The turn that makes the picture upright, and what to note where that is not known."""
+    size = max(len(image.info.get(key) or ()) for key in _EXIF_KEYS)
+    exif: Any = {}
+    try:
+        exif = image.getexif() if size <= _MAX_EXIF_BYTES else {}
+        turn = _TURNS.get(exif.get(_ORIENTATION))
+    except Exception:  # Broken EXIF costs the orientation, not the picture.
+        turn = None
+    return turn, (("damaged or oversized EXIF: taken for upright",) if size > _EMPTY_EXIF_BYTES and not exif else ())
+
+
+def _more_frames(plugin: str, image: Image.Image) -> tuple[str, ...]:
+    # Whether there are more, and not how many: to count the frames of a GIF or TIFF is to walk through all of the file.
+    try:
+        if not getattr(image, "is_animated", False):
+            return ()
+    except Exception:  # The first frame is fine, what follows is damaged.
+        return ()
+    if plugin in ("Tiff", "Heif"):
+        return (f"several pictures in one file: only the {'first' if plugin == 'Tiff' else 'main one'} is used",)
+    return ("animated: only the first frame is used",)
+
+
+def _from_array(array: NDArray[Any], limits: Limits) -> Picture:
+    shape, wide = array.shape, array.dtype.itemsize == 2
+    if array.dtype.kind != "u" or array.dtype.itemsize > 2 or array.ndim < 2 or shape[2:] not in ((), (1,), (3,), (4,)):
+        raise PictureError(
+            f"array of {array.dtype} with shape {shape}:"
+            " expected uint8 or uint16 with shape (H, W), (H, W, 1), (H, W, 3) RGB or (H, W, 4) RGBA"
+        )
+    check_pixels((shape[1], shape[0]), limits.max_pixels)
+    flat = array[..., 0] if shape[2:] == (1,) else array
+    pixels, notes = from_16_bits(flat) if wide else (flat, ())
+    image, more = to_rgb(Image.fromarray(pixels))
+    return Picture(image, notes + more)

@@ -1,0 +1,179 @@
+"""From an upright RGB picture to the pixels a graph takes: resize and crop, nothing else.
+
+Scaling to 0..1, mean and std happen inside the graph. Here the picture only gets its size, in exactly the way of
+timm's evaluation transform, so that a network sees the pixels it was measured with; but with Pillow and numpy alone.
+"""
+
+import math
+from collections.abc import Mapping
+from typing import Any, get_args
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from visiontool.errors import PictureError, UsageError
+from visiontool.model.spec import CropMode, InputSpec, Interpolation, ModelSpec
+
+CROP_MODES: tuple[CropMode, ...] = get_args(CropMode)
+INTERPOLATIONS: tuple[Interpolation, ...] = get_args(Interpolation)
+_LUMA = np.array((0.299, 0.587, 0.114), np.float32)  # ITU-R BT.601, as Pillow's convert("L")
+
+# A picture of 1 x 90,000 pixels is small, but resized until its short side is 224 it has 4,500 million.
+_MAX_RESIZED_PIXELS = 100_000_000
+
+
+def fit(
+    image: Image.Image,
+    size: tuple[int, int],
+    *,
+    crop_mode: CropMode = "center",
+    crop_pct: float = 1.0,
+    interpolation: str = "bicubic",
+    fill: tuple[int, int, int] = (0, 0, 0),
+) -> NDArray[np.uint8]:
+    """The picture at the size of the graph's input: (H, W, 3), uint8, RGB.
+
+    Args:
+        image: Mode "RGB", upright, as `images.open_image` gives it. It is not changed.
+        size: (H, W) of the result in pixels.
+        crop_mode: "center" covers `size` and cuts off what sticks out; "border" shows the whole picture and fills
+            the rest with `fill`; "squash" shows the whole picture and does not keep its proportions.
+        crop_pct: The share of each resized edge that the crop keeps, above 0. With 1.0, "border" and "squash" cut
+            nothing off.
+        interpolation: One of `INTERPOLATIONS`.
+        fill: The color of the border, 0..255; timm takes round(255 * mean) of each channel.
+
+    Raises:
+        UsageError: An unknown crop mode or interpolation.
+        PictureError: A picture so elongated that "center" would resize it to more than 100 million pixels.
+
+    Source: gives the same bytes as timm.data.transforms_factory.transforms_imagenet_eval(normalize=False) and, inside
+        it, torchvision's resize and center_crop. One difference: timm fails where an edge would be rounded to
+        0 pixels (a 1 x 500 picture with a border); here that edge gets 1 pixel.
+    """
+    if interpolation not in INTERPOLATIONS:
+        raise UsageError(f"interpolation {interpolation!r} is unknown: it is one of {', '.join(INTERPOLATIONS)}")
+    height, width = _checked_size(image, size, crop_mode, crop_pct)
+    resized = np.asarray(image.resize((width, height), Image.Resampling[interpolation.upper()]))
+    pixels = np.empty((*size, 3), np.uint8)
+    pixels[...] = fill if crop_mode == "border" else 0
+    from_rows, to_rows = _overlap(height, size[0])
+    from_columns, to_columns = _overlap(width, size[1])
+    pixels[to_rows, to_columns] = resized[from_rows, from_columns]
+    return pixels
+
+
+def whole(image: Image.Image, options: Mapping[str, Any]) -> NDArray[np.uint8]:
+    """All pixels of the picture, (h, w, 3), for a graph that resizes it itself.
+
+    Args:
+        options: What `fit` takes beside the picture; whatever it refuses for its size is refused here too.
+
+    Raises:
+        PictureError: As `fit`.
+    """
+    _checked_size(image, options["size"], options["crop_mode"], options["crop_pct"])
+    return np.asarray(image)
+
+
+def resize_to(size: tuple[int, int], crop_pct: float, crop_mode: CropMode) -> int:
+    """The most pixels that the short side of any picture has after `fit` resized it, before the crop.
+
+    `images.open_image(resize_to=...)` takes it: a JPEG may be decoded smaller only as long as this is at most half.
+    """
+    scaled = scaled_size(size, crop_pct)
+    return min(scaled) if crop_mode == "border" else max(scaled)
+
+
+def share_kept(picture: tuple[int, int], spec: ModelSpec) -> float:
+    """The share, up to 1, of the area of a picture of (height, width) pixels that `fit` shows to a model."""
+    height, width = _resized(picture, scaled_size(spec.input.size, spec.crop_pct), spec.crop_mode)
+    return min(1.0, spec.input.size[0] / height) * min(1.0, spec.input.size[1] / width)
+
+
+def fit_to_spec(image: Image.Image, spec: ModelSpec) -> NDArray[np.uint8]:
+    """`fit` as a model wants it: (H, W, 3), uint8, RGB."""
+    return fit(image, **fit_options(spec))
+
+
+def fit_options(spec: ModelSpec) -> dict[str, Any]:
+    """What `fit` takes beside the picture, as a model wants it."""
+    return {
+        "size": spec.input.size,
+        "crop_mode": spec.crop_mode,
+        "crop_pct": spec.crop_pct,
+        "interpolation": spec.interpolation,
+        "fill": fill_color(spec),
+    }
+
+
+def fill_color(spec: ModelSpec) -> tuple[int, ...]:
+    """The color of the border, 0..255 for red, green and blue: the mean that the network takes off."""
+    return tuple(round(255 * mean) for mean in (spec.input.mean * 3)[:3])
+
+
+def to_tensor(pixels: NDArray[np.uint8], spec: InputSpec) -> NDArray[Any]:
+    """Fitted pixels (N, H, W, 3) as the tensor that a graph takes.
+
+    Of a model file of our own that is `pixels` itself; a graph from another tool may want another layout, another
+    order of colors, gray, or floats that are scaled to 0..1 and normalised here.
+    """
+    values: NDArray[Any] = pixels
+    if spec.color == "BGR":
+        values = values[..., ::-1]
+    elif spec.color == "L":
+        values = (values.astype(np.float32) @ _LUMA)[..., None]
+        if spec.dtype == "uint8":
+            values = np.round(values).astype(np.uint8)
+    if spec.dtype != "uint8":
+        mean, std = np.array(spec.mean, np.float32), np.array(spec.std, np.float32)
+        values = ((values.astype(np.float32) / 255 - mean) / std).astype(spec.dtype)
+    return np.ascontiguousarray(values.transpose(0, 3, 1, 2) if spec.layout == "NCHW" else values)
+
+
+def scaled_size(size: tuple[int, int], crop_pct: float) -> tuple[int, int]:
+    """The (height, width) to resize towards, of which the crop keeps `crop_pct`."""
+    return math.floor(size[0] / crop_pct), math.floor(size[1] / crop_pct)
+
+
+def _checked_size(image: Image.Image, size: tuple[int, int], crop_mode: CropMode, crop_pct: float) -> tuple[int, int]:
+    """The (height, width) that the picture is resized to.
+
+    Raises:
+        UsageError, PictureError: As `fit`.
+    """
+    height, width = _resized((image.height, image.width), scaled_size(size, crop_pct), crop_mode)
+    if width * height > _MAX_RESIZED_PIXELS:
+        raise PictureError(
+            f"{image.width}x{image.height} pixels is too elongated for the crop mode 'center':"
+            f" it would have to be resized to {width}x{height}. Use 'border' or 'squash'."
+        )
+    return height, width
+
+
+def _resized(picture: tuple[int, int], scaled: tuple[int, int], crop_mode: CropMode) -> tuple[int, int]:
+    """The (height, width) that `picture` (height, width) is resized to."""
+    if crop_mode == "squash":
+        return scaled
+    if crop_mode == "center" and scaled[0] == scaled[1]:
+        # Not the same as the general case below: the long side is cut off here, and rounded there.
+        short, long = min(picture), scaled[0] * max(picture)
+        return (long // short, scaled[0]) if picture[0] > picture[1] else (scaled[0], long // short)
+    ratios = (picture[0] / scaled[0], picture[1] / scaled[1])
+    if crop_mode == "center":
+        ratio = min(ratios)
+    elif crop_mode == "border":
+        ratio = max(ratios)
+    else:
+        raise UsageError(f"crop mode {crop_mode!r} is unknown: it is one of {', '.join(CROP_MODES)}")
+    return max(1, round(picture[0] / ratio)), max(1, round(picture[1] / ratio))
+
+
+def _overlap(length: int, wanted: int) -> tuple[slice, slice]:
+    """Along one edge, centered: which pixels to take of `length`, and where they go in `wanted`."""
+    if wanted > length:
+        start = (wanted - length) // 2
+        return slice(0, length), slice(start, start + length)
+    start = round((length - wanted) / 2)
+    return slice(start, start + wanted), slice(0, wanted)

@@ -1,0 +1,370 @@
+"""Classifier: a model file, ready to answer."""
+
+import os
+from collections.abc import Generator, Iterable, Sequence, Sized
+from contextlib import closing
+from dataclasses import replace
+from functools import partial
+from io import BytesIO
+from itertools import chain
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from visiontool import runtime
+from visiontool.data.loader import FEW, Opening, StageTimes, batches, cores, prepared, run_ahead
+from visiontool.data.prepare import Prepared, Recipe
+from visiontool.errors import ModelError, PictureError, UsageError
+from visiontool.hub import resolve
+from visiontool.images import transforms
+from visiontool.images.decode import DEFAULT_LIMITS, ImageSource, Limits
+from visiontool.inference.network import Network
+from visiontool.inference.result import Prediction, Result
+from visiontool.model.spec import MANIFEST_KEY, CropMode, ModelSpec
+
+if TYPE_CHECKING:
+    from visiontool.model.foreign import Description
+
+T = TypeVar("T")
+
+DEFAULT_BATCH_SIZE = 8
+_MOST_AT_ONCE = 64  # pictures in all runs together, unless asked for: each takes memory for its activations
+
+
+class Classifier:
+    """Tells what is on a picture. Make one with `Classifier.load`.
+
+    Attributes:
+        path: the model file.
+        spec: what the model file says of itself; labels in the order of the logits.
+        device: what it runs on, "cpu", "cuda:N", or another provider's name.
+        provider: onnxruntime's provider that runs it, by its short name: "cpu", "cuda", "tensorrt" ...
+        gpu: how a GPU is used, where the caller said so.
+        passed_over: why the GPU that is there is not used, where any device would do.
+        threads: of one run on the CPU; 0 for all physical cores.
+        assumed: for a file from another tool, or one that was exported from it, what neither the file nor the caller
+            said.
+        runs_at_once: the runs of the network that fill the machine.
+        fixed_batch: the pictures that the graph takes in one run; None for any number.
+    """
+
+    def __init__(
+        self,
+        opened: runtime.OpenModel,
+        spec: ModelSpec,
+        assumed: tuple[str, ...] = (),
+        *,
+        threads: int = 0,
+        limits: Limits = DEFAULT_LIMITS,
+    ) -> None:
+        self.path = opened.path
+        self.spec = spec
+        self.device = opened.device
+        self.provider = opened.provider
+        self.passed_over = opened.passed_over
+        self.threads = threads
+        self.assumed = assumed
+        self._opened = opened
+        self._network = Network(opened, spec, threads)
+        self.runs_at_once = self._network.runs_at_once
+        self.fixed_batch = self._network.fixed_batch
+        self._recipe = Recipe.of(spec, limits)
+        self._said: dict[str, Any] | None = None  # the arguments of `load`
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Pickled as the path of the model file and the arguments of `load`, which is called again."""
+        if self._said is None:
+            raise TypeError("only a Classifier that Classifier.load made can be pickled or copied")
+        return partial(type(self).load, **self._said), ()
+
+    @classmethod
+    def load(
+        cls,
+        model: str | os.PathLike[str] | None = None,
+        *,
+        device: str = "auto",
+        provider: str | None = None,
+        threads: int = 0,
+        crop_mode: CropMode | None = None,
+        description: "Description | None" = None,
+        limits: Limits = DEFAULT_LIMITS,
+        engine_batch: int | None = None,
+    ) -> "Classifier":
+        """Opens a model.
+
+        Args:
+            model: path of an .onnx file, a folder with a model.onnx, or a built-in name; None for the default model.
+            device: "auto", "cpu", "cuda" or "cuda:N".
+            provider: "cpu", "cuda", "tensorrt" or another of onnxruntime's, that or an error; None for what suits the
+                device (docs/gpu.md).
+            threads: of one run of the network on the CPU; 0 for all physical cores. `predict_stream` runs as many at
+                once as there are cores for them: 1 is the best for many pictures, 0 for few.
+            crop_mode: "center", "border" or "squash" instead of the model's own.
+            description: what a file from another tool does not say of itself.
+            limits: bytes and pixels above which a picture is not decoded, and what happens to a JPEG that is cut off.
+            engine_batch: the most pictures in a run that TensorRT builds its engine for (docs/gpu.md).
+
+        Raises:
+            ModelError: no such model, a file that is broken or unsafe, or one that does not say what is needed.
+            DeviceError: the device or the provider cannot be used.
+            UsageError: arguments that contradict each other or the file.
+        """
+        if crop_mode is not None and crop_mode not in transforms.CROP_MODES:
+            raise UsageError(f"crop_mode {crop_mode!r} is none of {', '.join(transforms.CROP_MODES)}")
+        opened = runtime.open_model(
+            resolve.resolve(model), device=device, provider=provider, threads=threads, engine_batch=engine_batch
+        )
+        path, manifest = opened.path, opened.scan.metadata.get(MANIFEST_KEY)
+        assumed: tuple[str, ...] = ()
+        if manifest is None:
+            from visiontool.model.foreign import describe
+
+            spec, assumed = describe(opened, description, crop_mode)
+        elif description is not None and (said := description.said()):
+            raise UsageError(f"{path}: the file says this of itself; leave out {', '.join(said)}")
+        try:
+            if manifest is not None:
+                spec = ModelSpec.from_json(manifest)
+                assumed = tuple(text for text in spec.assumed if crop_mode is None or text != spec.crop_mode)
+            spec.check_graph(opened.inputs, opened.outputs, opened.scan.final_operators)
+        except ModelError as error:
+            raise ModelError(f"{path}: {error}") from None
+        if crop_mode not in (None, spec.crop_mode) and spec.resize == "graph":
+            raise UsageError(
+                f"{path}: resizes pictures itself, with crop mode {spec.crop_mode}. For another take the model that it "
+                f"was made from: -m {spec.name} --crop-mode {crop_mode}"
+            )
+        spec = replace(spec, crop_mode=crop_mode) if crop_mode else spec
+        classifier = cls(opened, spec, assumed, threads=threads, limits=limits)
+        classifier._said = {
+            "model": os.path.abspath(path),
+            "device": device,
+            "provider": provider,
+            "threads": threads,
+            "crop_mode": crop_mode,
+            "description": description,
+            "limits": limits,
+            "engine_batch": engine_batch,
+        }
+        return classifier
+
+    def predict(self, images: Iterable[ImageSource], *, top_k: int = 5, min_probability: float = 0.0) -> list[Result]:
+        """Classifies pictures, each of them what `images.open_image` takes: paths, bytes, PIL pictures, arrays.
+
+        Returns:
+            One result for each input, in order. A picture that cannot be read gives a result with an `error`; nothing
+            is raised for it.
+        """
+        many = isinstance(images, Sized) and len(images) > FEW
+        return list(self.predict_stream(images, top_k=top_k, min_probability=min_probability, isolate=many))
+
+    def predict_stream(
+        self,
+        images: Iterable[ImageSource],
+        *,
+        top_k: int = 5,
+        min_probability: float = 0.0,
+        batch_size: int | None = None,
+        workers: int | None = None,
+        timeout: float | None = None,
+        isolate: bool = False,
+        times: StageTimes | None = None,
+    ) -> Generator[Result, None, None]:
+        """`predict` for any number of pictures: yields the results of a batch as soon as it is done.
+
+        Pictures are taken from `images` ahead of the network, at most 2 * batch_size * (runs at once + 1) + workers
+        of them. A picture that comes as an object may be used again for the next one.
+
+        Args:
+            top_k: classes in an answer, at most as many as the model has.
+            min_probability: below it, a result is marked `unknown`.
+            batch_size: pictures in one run of the network; None for 8, and fewer where many runs go on at once, but 64
+                on a GPU where they are small. A graph that resizes pictures itself takes only those of one size
+                together; None is 1 then.
+            workers: files opened at the same time; None for one a core.
+            timeout: seconds after which a file that is being opened is given up, with an error.
+            isolate: opens all files in processes of their own, not only those that are neither JPEG, PNG, WebP nor
+                BMP: what hangs or crashes the decoder costs one result, and a process may take no more memory than a
+                picture within the limits needs. Worth its start, a tenth of a second or two, for more than about a
+                hundred pictures.
+            times: is added to, for those who want to know what takes the time.
+
+        Raises:
+            UsageError: a number out of range, or one picture where a list of pictures is expected.
+            VisiontoolError: no process could be started to open a file in.
+        """
+        batch_size = self.batch_size(batch_size)
+        if top_k < 1 or batch_size < 1 or (workers is not None and workers < 1):
+            raise UsageError("top_k, batch_size and workers must be at least 1")
+        if not 0.0 <= min_probability <= 1.0:
+            raise UsageError(f"min_probability must be from 0 to 1, not {min_probability}")
+        if timeout is not None and not timeout > 0:
+            raise UsageError(f"timeout must be above 0 seconds, not {timeout}")
+        opening = Opening(workers or cores(), timeout, isolate)
+        ahead = batch_size * (1 + self.runs_at_once) + opening.workers
+        items = prepared(_listed(images), self._recipe, opening, ahead)
+        return self._results(items, batch_size, times or StageTimes(), top_k, min_probability)
+
+    def batch_size(self, asked: int | None) -> int:
+        """The pictures in one run of the network: as many as asked for; for None 8, fewer where many run at once.
+
+        A GPU gets `gpu.usual_batch`. A graph that resizes pictures itself gets one: few have the same size, and whole
+        ones take memory.
+        """
+        if asked is not None:
+            return asked
+        if self.spec.resize == "graph":
+            return 1
+        if self._opened.bound is not None:
+            from visiontool.runtime.gpu import usual_batch
+
+            return usual_batch(self.spec.input.size)
+        return max(1, min(DEFAULT_BATCH_SIZE, _MOST_AT_ONCE // self.runs_at_once))
+
+    def assignment(self) -> dict[str, int]:
+        """How many nodes of the graph, as onnxruntime runs it, each provider has; the most first."""
+        return runtime.assignment(self._opened)
+
+    def logits(self, images: Iterable[ImageSource]) -> NDArray[np.float32]:
+        """The network's raw answers, (N, C), before temperature and softmax.
+
+        Raises:
+            PictureError: a picture cannot be read.
+        """
+        return self._outputs(images, self.spec.logits)
+
+    def embed(self, images: Iterable[ImageSource]) -> NDArray[np.float32]:
+        """The input of the network's last layer, (N, D).
+
+        Raises:
+            ModelError: the model file has no embedding output.
+            PictureError: a picture cannot be read.
+        """
+        return self._outputs(images, self.embedding_output())
+
+    def embedding_output(self) -> str:
+        """The name of the graph's output that gives embeddings.
+
+        Raises:
+            ModelError: the model file has none.
+        """
+        if self.spec.embedding is None:
+            raise ModelError(
+                f"{self.spec.name}: the file has no embedding output, the input of the last layer.\n"
+                "Take a network that has one, as every name in the list of visiontool models has."
+            )
+        return self.spec.embedding
+
+    def check_finetunable(self) -> None:
+        """Checks that the graph can be given views of pictures.
+
+        Raises:
+            ModelError: it resizes and crops pictures itself, so it takes whole ones only.
+        """
+        if self.spec.resize == "graph":
+            raise ModelError(
+                f"{self.path}: resizes pictures itself (export --embed-resize), so it cannot be finetuned.\n"
+                f"Take the model that it was made from: visiontool finetune DATA -m {self.spec.name}"
+            )
+
+    def embedding_width(self) -> int:
+        """D, the length of an embedding.
+
+        Raises:
+            ModelError: the model file has no embedding output, or onnxruntime cannot run the graph.
+        """
+        output = self.embedding_output()
+        shape = next(port.shape for port in self._opened.outputs if port.name == output)
+        if len(shape) > 1 and isinstance(shape[1], int):
+            return shape[1]
+        return self.run(np.zeros((1, *self.spec.input.size, 3), np.uint8), output).size
+
+    def _outputs(self, images: Iterable[ImageSource], output: str) -> NDArray[np.float32]:
+        chunks: list[NDArray[np.float32]] = []
+        full = 0
+        size = self.batch_size(None)
+        with closing(prepared(_listed(images), self._recipe, Opening(cores()), size)) as items:
+            for batch in batches(items, size):
+                full = max(full, len(batch))
+                for item in batch:
+                    if item.error is not None:
+                        raise PictureError(f"{item.path or 'picture'}: {item.error}")
+                chunks.append(self._network.run_all(batch, output, pad_to=full))
+        if chunks:
+            return np.concatenate(chunks)
+        shape = next(port.shape for port in self._opened.outputs if port.name == output)
+        return np.zeros((0, shape[1] if isinstance(shape[1], int) else 0), np.float32)
+
+    def _results(
+        self,
+        items: Generator[Prepared, None, None],
+        batch_size: int,
+        times: StageTimes,
+        top_k: int,
+        min_probability: float,
+    ) -> Generator[Result, None, None]:
+        with closing(items):  # now, and not when the last reference goes: an exception of the network holds on to it
+            grouped = batches(items, batch_size)
+            first = next(grouped, [])
+            logits_of = partial(self._logits_of, pad_to=len(first))
+            # While a GPU runs, the processor puts the next batch together.
+            at_once = self.runs_at_once + (self._opened.bound is not None)
+            for batch, logits in run_ahead(logits_of, chain([first], grouped), at_once, times):
+                rows = iter(logits)
+                for item in batch:
+                    times.decode_s += item.decode_s
+                    times.preprocess_s += item.fit_s
+                    if item.error is not None:
+                        yield Result(item.path, self.spec.name, error=item.error, notes=item.notes)
+                    else:
+                        yield self._result(item, next(rows), top_k, min_probability)
+
+    def _logits_of(self, batch: list[Prepared], pad_to: int) -> Sequence[NDArray[np.float32]]:
+        """The logits of those in the batch that are pictures."""
+        readable = [item for item in batch if item.pixels is not None]
+        return list(self._network.run_all(readable, self.spec.logits, pad_to)) if readable else []
+
+    def run(self, pixels: NDArray[np.uint8], output: str, *, pad_to: int | None = None) -> NDArray[np.float32]:
+        """`Network.run`: one output of the graph for pixels (N, H, W, 3) uint8."""
+        return self._network.run(pixels, output, pad_to=pad_to)
+
+    def _result(self, item: Prepared, logits: NDArray[np.float32], top_k: int, min_probability: float) -> Result:
+        if not np.isfinite(logits).all():
+            return Result(item.path, self.spec.name, error="the network's answer is not a number", notes=item.notes)
+        probabilities = self.probabilities(logits)
+        best = np.argsort(-probabilities, kind="stable")[:top_k]
+        ids = self.spec.label_ids
+        predictions = tuple(
+            Prediction(self.spec.labels[i], i, float(probabilities[i]), ids[i] if ids else None) for i in best.tolist()
+        )
+        unknown = predictions[0].probability < min_probability
+        return Result(item.path, self.spec.name, predictions, unknown, notes=item.notes)
+
+    def probabilities(self, logits: NDArray[np.float32]) -> NDArray[np.float64]:
+        """`softmax` of (..., C) logits at the model's temperature."""
+        values = logits.astype(np.float64)
+        if self.spec.activation == "softmax":  # the graph gives probabilities already
+            values = np.log(np.maximum(values, 1e-30))
+        return softmax(values, self.spec.temperature)
+
+
+def softmax(logits: NDArray[np.floating[Any]], temperature: float) -> NDArray[np.float64]:
+    """The probabilities of (..., C) logits.
+
+    Source: Guo et al. 2017, "On Calibration of Modern Neural Networks", section 4.2 (temperature scaling).
+    """
+    values = logits.astype(np.float64) / temperature
+    powers = np.exp(values - values.max(axis=-1, keepdims=True))
+    return powers / powers.sum(axis=-1, keepdims=True)  # type: ignore[no-any-return]
+
+
+def _listed(images: Iterable[T]) -> Iterable[T]:
+    """`images`, unless it is one picture, which would be taken apart."""
+    if isinstance(images, (str, Path, bytes, BytesIO, Image.Image)) or (
+        isinstance(images, np.ndarray) and images.ndim < 4
+    ):
+        raise UsageError("expected a list of pictures; put the one picture into a list: [picture]")
+    return images

@@ -1,0 +1,190 @@
+"""What lies beside a model file of another tool: config.json and preprocessor_config.json of Hugging Face (optimum
+writes them), or timm's config.json.
+
+Source: the image processors of transformers (`src/transformers/models/*/image_processing_*.py`), timm's
+`models/_hub.py`.
+"""
+
+import json
+import math
+from pathlib import Path
+from typing import Any, NamedTuple, NoReturn, get_args
+
+from visiontool.errors import ModelError
+from visiontool.model import class_names
+from visiontool.model.fields import Fields, is_number, shown
+from visiontool.model.spec import CROP_PCT_RANGE, MAX_SIDE, MEAN_RANGE, STD_RANGE, Color, CropMode, Interpolation
+
+_CONFIG, _PROCESSOR = "config.json", "preprocessor_config.json"
+_RESAMPLE: tuple[Interpolation, ...] = (
+    "nearest",
+    "lanczos",
+    "bilinear",
+    "bicubic",
+    "box",
+    "hamming",
+)  # Pillow's numbers
+# The processors that understand a size of one number as that of the short side; the others as that of both.
+_BY_SHORT_SIDE = ("ConvNext", "PoolFormer", "Levit", "CLIP", "ChineseCLIP", "Bit", "MobileNet", "MobileViT")
+
+
+class Beside(NamedTuple):
+    """What these files say; None where they do not."""
+
+    class_names: tuple[str, ...] | None = None
+    label_ids: tuple[str, ...] | None = None
+    channels: int | None = None
+    color: Color | None = None
+    size: tuple[int, int] | None = None  # (H, W) in pixels
+    mean: tuple[float, ...] | None = None  # on the scale 0 to 1
+    std: tuple[float, ...] | None = None
+    crop_mode: CropMode | None = None
+    crop_pct: float | None = None
+    interpolation: Interpolation | None = None
+
+
+def files(model: Path) -> list[Path]:
+    """Those that are there: beside the model, or above its folder "onnx" (transformers.js)."""
+    folder = model.absolute().parent
+    for each in (folder, folder.parent) if folder.name == "onnx" else (folder,):
+        if found := [each / name for name in (_CONFIG, _PROCESSOR) if (each / name).is_file()]:
+            return found
+    return []
+
+
+def read(model: Path) -> Beside:
+    """What the files beside `model` say of it. A config.json of another kind says nothing.
+
+    Raises:
+        ModelError: one cannot be read, has a value of the wrong type or range, or says what visiontool cannot do; the
+            message names the file and the field.
+    """
+    found: dict[str, Any] = {}
+    for file in files(model):
+        try:
+            content = _without_nulls(json.loads(class_names.read_said("", file, class_names.MAX_NAMES_BYTES)))
+        except (ValueError, RecursionError) as error:
+            raise ModelError(f"{file}: not valid JSON: {str(error)[:100]}") from None
+        fields = Fields(content, document=str(file))
+        if "pretrained_cfg" in fields:
+            found |= _of_timm(fields) | _named(file, content, "label_names")
+        elif file.name == _PROCESSOR:
+            found |= _of_processor(file, content)
+        else:
+            found |= _of_config(file, fields) | _named(file, content, "id2label")
+    return Beside(**found)
+
+
+def _without_nulls(value: Any) -> Any:
+    """`value` with what is null left out, which transformers writes for what is not set."""
+    if not isinstance(value, dict):
+        return value
+    return {key: _without_nulls(inner) for key, inner in value.items() if inner is not None}
+
+
+def _cannot(file: Path, what: str) -> NoReturn:
+    raise ModelError(f"{file}: {what}, which visiontool cannot do.\nSay all of the model with --spec manifest.json.")
+
+
+def _named(file: Path, content: dict[str, Any], key: str) -> dict[str, Any]:
+    if key not in content:
+        return {}
+    names = class_names.names_of(content)
+    if names is None:
+        raise ModelError(f"{file}: {key!r} must name each class by its number, not {shown(content[key])}")
+    return dict(zip(("labels", "label_ids"), class_names.with_ids(names), strict=True))
+
+
+def _of_config(file: Path, config: Fields) -> dict[str, Any]:
+    if "problem_type" in config and (problem := config.text("problem_type")) != "single_label_classification":
+        raise ModelError(f"{file}: 'problem_type' is {shown(problem)}; visiontool expects one class a picture")
+    return {"channels": config.integer("num_channels", 1, 3)} if "num_channels" in config else {}
+
+
+def _of_timm(config: Fields) -> dict[str, Any]:
+    cfg = config.fields("pretrained_cfg")
+    channels, height, width = map(int, cfg.numbers("input_size", 1, MAX_SIDE, (3,)))
+    return {
+        "channels": channels,
+        "color": "RGB",
+        "size": (height, width),
+        "mean": cfg.numbers("mean", *MEAN_RANGE, (1, 3)),
+        "std": cfg.numbers("std", *STD_RANGE, (1, 3)),
+        "crop_mode": cfg.choice("crop_mode", get_args(CropMode), "center"),
+        "crop_pct": cfg.number("crop_pct", *CROP_PCT_RANGE),
+        "interpolation": cfg.choice("interpolation", get_args(Interpolation)),
+    }
+
+
+def _of_processor(file: Path, content: dict[str, Any]) -> dict[str, Any]:
+    kind = str(content.get("image_processor_type") or content.get("feature_extractor_type") or "")
+    is_short = not content.get("default_to_square", not kind.startswith(_BY_SHORT_SIDE))
+    for key, is_by_short in (("size", is_short), ("crop_size", False)):
+        if type(side := content.get(key)) is int:
+            content[key] = {"shortest_edge": side} if is_by_short else {"height": side, "width": side}
+    processor = Fields(content, document=str(file))
+    if not processor.flag("do_resize", True) or processor.flag("do_pad", False):
+        _cannot(file, "does not resize pictures ('do_resize') or pads them ('do_pad')")
+    found = _scaling(file, processor) | _geometry(file, processor, kind)
+    if "resample" in processor:
+        found["interpolation"] = _RESAMPLE[processor.integer("resample", 0, len(_RESAMPLE) - 1)]
+    return {**found, "color": "BGR" if processor.flag("do_flip_channel_order", False) else "RGB"}
+
+
+def _scaling(file: Path, processor: Fields) -> dict[str, Any]:
+    """Mean and std on the scale 0 to 1, of pixels that are multiplied by a factor and then normalized."""
+    factor, offset = 1.0, 0.0
+    if processor.flag("do_rescale", True):
+        factor = processor.number("rescale_factor", 1e-6, 1e3, 1 / 255)
+        if processor.flag("rescale_offset", False):
+            offset = 1.0
+            if not math.isclose(127.5 * factor, 1, rel_tol=1e-6):  # how it is meant, its versions do not agree
+                _cannot(file, f"'rescale_offset' goes with the 'rescale_factor' {factor:g} instead of 1/127.5")
+    mean: tuple[float, ...] = (0.0,)
+    std: tuple[float, ...] = (1.0,)
+    if processor.flag("do_normalize", "image_mean" in processor):
+        mean = processor.numbers("image_mean", -1e3, 1e3, (1, 3))
+        std = processor.numbers("image_std", 1e-6, 1e3, (1, 3))
+        if processor.flag("include_top", False):  # EfficientNet's, which divides by it twice
+            std = tuple(number**2 for number in std)
+    scale = 255 * factor  # x * factor - offset, then - mean, / std, where x is 255 times what we count from
+    mean, std = tuple((number + offset) / scale for number in mean), tuple(number / scale for number in std)
+    if not all(is_number(number, *MEAN_RANGE) for number in mean) or not all(
+        is_number(each, *STD_RANGE) for each in std
+    ):
+        low, high = (", ".join(f"{number:g}" for number in numbers) for numbers in (mean, std))
+        _cannot(file, f"'rescale_factor', 'image_mean', 'image_std' come to mean {low}, std {high} on the scale 0 to 1")
+    return {"mean": mean, "std": std}
+
+
+def _geometry(file: Path, processor: Fields, kind: str) -> dict[str, Any]:
+    """To which size pictures are resized, by their short side or both, and what is cut out of them."""
+    size = processor.fields("size")
+    by_short_side = "shortest_edge" in size
+    keys = ("shortest_edge", "shortest_edge") if by_short_side else ("height", "width")
+    if by_short_side and "longest_edge" in size:
+        _cannot(file, "'size' has both 'shortest_edge' and 'longest_edge'")
+    height, width = (size.integer(key, 1, MAX_SIDE) for key in keys)
+    wanted: tuple[int, int] | None = None
+    if processor.flag("do_center_crop", False):
+        crop = processor.fields("crop_size") if "crop_size" in processor else size
+        wanted = (crop.integer("height", 1, MAX_SIDE), crop.integer("width", 1, MAX_SIDE))
+    if kind.startswith("ConvNext") and height >= 384:
+        by_short_side = False
+    elif kind.startswith("ConvNext") or "crop_pct" in processor:
+        wanted = wanted or (height, width)
+        by_short_side = by_short_side or height == width
+        pct = processor.number("crop_pct", *CROP_PCT_RANGE, 224 / 256)
+        height, width = int(height / pct), int(width / pct)
+    elif kind.startswith("Levit") and by_short_side:
+        height = width = int(256 / 224 * height)
+    if wanted is None and by_short_side:
+        _cannot(file, "pictures keep their proportions and are not cropped ('size', 'do_center_crop')")
+    wanted = wanted or (height, width)
+    crop_pct = wanted[0] / height
+    if math.floor(wanted[0] / crop_pct) < height:
+        crop_pct = wanted[0] / (height + 1e-6)  # the quotient was rounded down
+    resized = (math.floor(wanted[0] / crop_pct), math.floor(wanted[1] / crop_pct))
+    if resized != (height, width) or not is_number(crop_pct, *CROP_PCT_RANGE):
+        _cannot(file, f"{wanted[0]}x{wanted[1]} pixels ('crop_size') are cut out of {height}x{width} ('size')")
+    return {"size": wanted, "crop_mode": "center" if by_short_side else "squash", "crop_pct": crop_pct}

@@ -1,0 +1,295 @@
+"""A look at an .onnx file from outside, before anything that could act on it: a scan of its protobuf.
+
+It needs neither the `onnx` package nor a session, and reads no tensor, so a file of any size takes milliseconds.
+onnxruntime would follow a tensor's reference to another file, and takes all memory or ends the process where a Split
+miscounts its outputs; such files are refused here. Where a field occurs twice, both count: a tensor that is external by
+any of its fields is external, a node with any operator of Split is a Split.
+
+Source: onnx/onnx.proto3 (field numbers), the protobuf encoding guide (wire types).
+"""
+
+import mmap
+import os
+from pathlib import Path
+from typing import NamedTuple
+
+from visiontool.errors import ModelError
+from visiontool.model.fields import shown
+
+MAX_FILE_BYTES = 2**31 - 1  # protobuf's own limit
+MAX_FIELDS = 2_000_000  # a second or two, and some 100 MB; large networks have some 100,000
+
+_VARINT, _BYTES = 0, 2
+_BEGIN_WITH_NUMBER = (_VARINT, _BYTES)
+_FIXED_BYTES = {1: 8, 5: 4}
+
+# Where tensors and nodes can hide: message -> field number -> message inside.
+_INSIDE: dict[str, dict[int, str]] = {
+    "Model": {7: "Graph", 20: "Training", 25: "Function"},
+    "Graph": {1: "Node", 5: "Tensor", 15: "SparseTensor"},
+    "Node": {5: "Attribute"},
+    "Attribute": {5: "Tensor", 6: "Graph", 10: "Tensor", 11: "Graph", 22: "SparseTensor", 23: "SparseTensor"},
+    "SparseTensor": {1: "Tensor", 2: "Tensor"},
+    "Training": {1: "Graph", 2: "Graph"},
+    "Function": {7: "Node", 11: "Attribute"},
+}
+_MODEL_GRAPH, _MODEL_METADATA, _MODEL_FUNCTION = 7, 14, 25
+_GRAPH_NODE, _GRAPH_OUTPUT = 1, 12
+_FUNCTION_NAME, _FUNCTION_INPUT, _FUNCTION_OUTPUT, _FUNCTION_NODE, _FUNCTION_DOMAIN = 1, 4, 5, 7, 10
+_NODE_INPUT, _NODE_OUTPUT, _NODE_OPERATOR, _NODE_ATTRIBUTE, _NODE_DOMAIN = 1, 2, 4, 5, 7
+_ATTRIBUTE_NAME, _ATTRIBUTE_INTEGER, _ATTRIBUTE_REFERENCE = 1, 3, 21
+_TENSOR_NAME, _TENSOR_EXTERNAL_DATA, _TENSOR_DATA_LOCATION = 8, 13, 14
+# What keeps probabilities what they are, if of fewer classes or on another scale; the second with constants only.
+_PASSES_ON = {
+    *("Identity", "Flatten", "Reshape", "Squeeze", "Unsqueeze", "Expand", "Transpose", "Cast", "CastLike", "Dropout"),
+    *("QuantizeLinear", "DequantizeLinear", "Relu", "Clip", "Slice", "Gather", "Split"),
+}
+_PASSES_ON_WITH_CONSTANTS = {"Add", "Mul", "Div", "Max", "Min"}
+_MAX_OUTPUTS = 100  # whose operators are looked for
+_MAX_CALLS = 100  # of functions that are looked into, since two may call each other
+
+
+class Scan(NamedTuple):
+    """What the scan found."""
+
+    metadata: dict[str, str]
+    final_operators: dict[str, str]  # for each output of the graph the operator that makes it, "" where it is unknown
+    external: str | None = None  # the name of a tensor that lies in another file
+
+
+def scan(path: Path, *, external: bool = False) -> Scan:
+    """Scans the .onnx file at `path`.
+
+    Args:
+        external: lets tensors lie in other files. For `export.external` alone, which looks where these are: onnxruntime
+            would follow them, so such a file must not be opened as it is.
+
+    Raises:
+        ModelError: the file cannot be read, is no ONNX file, is too large, keeps tensors in other files, or has a
+            Split that miscounts its outputs.
+    """
+    try:
+        with open(path, "rb") as file:
+            size = os.fstat(file.fileno()).st_size
+            if size == 0:
+                raise ModelError(f"{path}: the file is empty")
+            if size > MAX_FILE_BYTES:
+                raise ModelError(f"{path}: {size:,} bytes; a model file has at most {MAX_FILE_BYTES:,}")
+            with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
+                return _scan(data, path, external=external)
+    except OSError as error:
+        raise ModelError(f"{path}: cannot be read: {error.strerror}") from None
+
+
+def scan_bytes(data: bytes, path: Path) -> Scan:
+    """Scans what is to be written to an .onnx file, as `scan` does; `path` is for messages.
+
+    Raises:
+        ModelError: as `scan`.
+    """
+    return _scan(data, path, external=False)
+
+
+def _scan(data: mmap.mmap | bytes, path: Path, *, external: bool) -> Scan:
+    if data[:19] == b"version https://git":
+        raise ModelError(f"{path}: only a pointer of Git LFS to the model file; fetch it with: git lfs pull")
+    if data[4:8] == b"ORTM" or path.suffix.lower() == ".ort":
+        raise ModelError(f"{path}: onnxruntime's own format; give the .onnx file that it was made from")
+    try:
+        found = _read_model(_Protobuf(data), len(data))
+    except _MalformedError as error:
+        raise ModelError(f"{path}: not an ONNX file, or a damaged one ({error})") from None
+    if found.external is not None and not external:
+        raise ModelError(
+            f"{path}: the tensor {shown(found.external)} is kept in another file (external data); "
+            f"one file is expected.\nMake one of it with: visiontool export {path} --onnx -o single.onnx"
+        )
+    return found
+
+
+class _MalformedError(Exception):
+    """The bytes are no protobuf of this kind."""
+
+
+_Place = tuple[int, int]  # of the bytes of a text, of a message or of anything else
+_Message = dict[int, list[int | _Place]]  # by field number
+
+
+class _Protobuf:
+    """The messages in the bytes of a file, up to a number of fields that bounds time and memory."""
+
+    def __init__(self, data: mmap.mmap | bytes) -> None:
+        self._data = data
+        self._fields_left = MAX_FIELDS
+
+    def message(self, start: int, end: int) -> _Message:
+        data, position, left = self._data, start, self._fields_left
+        fields: _Message = {}
+        while position < end:
+            left -= 1
+            if left < 0:
+                raise _MalformedError(f"more than {MAX_FIELDS:,} fields, unlike any picture classifier")
+            # Most keys and numbers have one byte; to call `_varint` for these took half of the time of a scan.
+            key = data[position]
+            position += 1
+            if key > 0x7F:
+                key, position = self._varint(position - 1, end)
+            number, wire = key >> 3, key & 7
+            value: int | _Place
+            if wire in _BEGIN_WITH_NUMBER:
+                value = data[position] if position < end else 0x80
+                position += 1
+                if value > 0x7F:
+                    value, position = self._varint(position - 1, end)
+                if wire == _BYTES:
+                    value = (position, position := position + value)
+            elif wire in _FIXED_BYTES:
+                value = (position, position := position + _FIXED_BYTES[wire])
+            else:
+                raise _MalformedError(f"wire type {wire}")
+            if not 0 < number < 2**29:  # protobuf's parser drops bits above, and so would see another field
+                raise _MalformedError(f"field number {number}")
+            if position > end:
+                raise _MalformedError("a field runs over its end")
+            if number in fields:
+                fields[number].append(value)
+            else:
+                fields[number] = [value]
+        self._fields_left = left
+        return fields
+
+    def _varint(self, position: int, end: int) -> tuple[int, int]:
+        """A number, and the position behind it."""
+        value = shift = 0
+        while position < end and shift < 64:
+            byte = self._data[position]
+            position += 1
+            value |= (byte & 0x7F) << shift
+            if byte < 0x80:
+                return value, position
+            shift += 7
+        raise _MalformedError("a number runs over its end")
+
+    def texts(self, message: _Message, number: int) -> list[str]:
+        places = [value for value in message.get(number, ()) if isinstance(value, tuple)]
+        return [self._data[start:end].decode("utf-8", "replace") for start, end in places]
+
+    def text(self, message: _Message, number: int) -> str:
+        return (self.texts(message, number) or [""])[-1]
+
+    def messages(self, message: _Message, number: int) -> list[_Message]:
+        return [self.message(*value) for value in message.get(number, ()) if isinstance(value, tuple)]
+
+
+def _read_model(data: _Protobuf, size: int) -> Scan:
+    model = data.message(0, size)
+    graphs = data.messages(model, _MODEL_GRAPH)
+    if len(graphs) != 1:  # protobuf would merge two
+        raise _MalformedError("it has two graphs" if graphs else "it has no graph")
+    metadata = {data.text(entry, 1): data.text(entry, 2) for entry in data.messages(model, _MODEL_METADATA)}
+    external = _external_tensor(data, size)
+    makers = _Makers(data, graphs[0], data.messages(model, _MODEL_FUNCTION))
+    outputs = [data.text(output, 1) for output in data.messages(graphs[0], _GRAPH_OUTPUT)]
+    return Scan(metadata, {output: makers.operator_behind(output) for output in outputs[:_MAX_OUTPUTS]}, external)
+
+
+def _external_tensor(data: _Protobuf, size: int) -> str | None:
+    """The name of a tensor that lies in another file, or None.
+
+    Raises:
+        _MalformedError: also for a Split that miscounts its outputs.
+    """
+    external = None
+    waiting = [("Model", 0, size)]
+    while waiting:
+        kind, start, end = waiting.pop()
+        fields = data.message(start, end)
+        if kind == "Tensor":
+            if _TENSOR_EXTERNAL_DATA in fields or any(fields.get(_TENSOR_DATA_LOCATION, ())):
+                external = data.text(fields, _TENSOR_NAME)
+            continue
+        if kind == "Node" and "Split" in data.texts(fields, _NODE_OPERATOR):
+            _check_split(data, fields)
+        for number, inner in _INSIDE[kind].items():
+            for value in fields.get(number, ()):
+                if isinstance(value, tuple):
+                    waiting.append((inner, *value))
+    return external
+
+
+def _check_split(data: _Protobuf, node: _Message) -> None:
+    """Raises _MalformedError for a Split node whose `num_outputs` is not the number of its outputs."""
+    outputs = len(data.texts(node, _NODE_OUTPUT))
+    for attribute in data.messages(node, _NODE_ATTRIBUTE):
+        if "num_outputs" in data.texts(attribute, _ATTRIBUTE_NAME):
+            if _ATTRIBUTE_REFERENCE in attribute:  # in a function: whoever calls it says how many
+                raise _MalformedError("a Split whose number of outputs is not its own")
+            for count in attribute.get(_ATTRIBUTE_INTEGER, ()):
+                if isinstance(count, int) and count != outputs:
+                    raise _MalformedError(f"a Split into {count:,} values that gives {outputs:,}")
+
+
+class _Makers:
+    """The nodes that make the values of a graph, read from the last one on, and only as far as they are asked for."""
+
+    def __init__(self, data: _Protobuf, graph: _Message, functions: list[_Message]) -> None:
+        self._data = data
+        self._unread = [("", node) for node in graph.get(_GRAPH_NODE, ())]  # and what its values' names begin with
+        self._functions = {self._called(each, _FUNCTION_NAME, _FUNCTION_DOMAIN): each for each in functions}
+        self._calls = 0
+        self._makers: dict[str, tuple[str, list[str]]] = {}  # value -> (operator, its inputs)
+
+    def operator_behind(self, value: str) -> str:
+        """The operator that makes `value`, seen through those that only pass it on; "" where it is unknown."""
+        seen = set()
+        while value not in seen:
+            seen.add(value)
+            operator, inputs = self._maker(value)
+            if operator in _PASSES_ON_WITH_CONSTANTS:
+                varying = [each for each in inputs if not self._is_constant(each)]
+                if operator == "Div" and len(varying) == 2:  # a softmax may be spelled out
+                    (powers, _), (total, summed) = map(self._maker, varying)
+                    if powers == "Exp" and total == "ReduceSum" and summed[:1] == varying[:1]:
+                        return "Softmax"
+                if len(varying) != 1 or (operator == "Div" and varying != inputs[:1]):
+                    return operator
+                inputs = varying
+            elif operator not in _PASSES_ON:
+                return operator
+            value = inputs[0] if inputs else ""
+        return ""
+
+    def _is_constant(self, value: str) -> bool:
+        operator, inputs = self._maker(value)
+        if operator in _PASSES_ON and inputs:  # it may be quantized
+            operator, _ = self._maker(inputs[0])
+        return operator in ("", "Constant")
+
+    def _maker(self, value: str) -> tuple[str, list[str]]:
+        while value not in self._makers and self._unread:
+            prefix, node = self._unread.pop()
+            if isinstance(node, tuple):
+                self._read(prefix, self._data.message(*node))
+        return self._makers.get(value, ("", []))
+
+    def _read(self, prefix: str, node: _Message) -> None:
+        inputs, outputs = self._names(prefix, node, _NODE_INPUT), self._names(prefix, node, _NODE_OUTPUT)
+        function = self._functions.get(self._called(node, _NODE_OPERATOR, _NODE_DOMAIN))
+        if function is None or self._calls == _MAX_CALLS:
+            operator = self._data.text(node, _NODE_OPERATOR).removeprefix("QLinear")  # onnxruntime's: QLinearSoftmax
+            makers = [(output, (operator, inputs)) for output in outputs]
+        else:
+            self._calls += 1
+            inside = f"{self._calls}:"
+            self._unread += [(inside, each) for each in function.get(_FUNCTION_NODE, ())]
+            taken, given = (self._names(inside, function, number) for number in (_FUNCTION_INPUT, _FUNCTION_OUTPUT))
+            pairs = [*zip(taken, inputs, strict=False), *zip(outputs, given, strict=False)]
+            makers = [(to, ("Identity", [value])) for to, value in pairs]
+        for value, maker in makers:
+            self._makers.setdefault(value, maker)
+
+    def _called(self, message: _Message, name: int, domain: int) -> tuple[str, str]:
+        return self._data.text(message, name), self._data.text(message, domain)
+
+    def _names(self, prefix: str, message: _Message, number: int) -> list[str]:
+        return [f"{prefix}{name}" if name else "" for name in self._data.texts(message, number)]

@@ -1,6 +1,0 @@
-"""A graph in reduced precision: half floats, or 8-bit integers. Nothing here needs torch."""
-
-from visiontool.precision.fp16 import to_fp16
-from visiontool.precision.int8 import NEAR_ENOUGH, Quantized, to_int8
-
-__all__ = ["NEAR_ENOUGH", "Quantized", "to_fp16", "to_int8"]

@@ -1,0 +1,1 @@
+"""The only code that imports torch, torchvision and timm (the extra [train])."""

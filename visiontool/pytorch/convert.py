@@ -1,0 +1,312 @@
+"""From a torch network to a model file, written only after it has answered as torch does on real pictures."""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, cast
+
+import onnxscript
+import timm
+import torch
+from safetensors.torch import save_file
+from torch import nn
+
+from visiontool.errors import ConversionError, ModelError, UsageError
+from visiontool.files import replacing
+from visiontool.hub import cache
+from visiontool.images.decode import ImageSource
+from visiontool.model import class_names as labels
+from visiontool.model.spec import InputSpec, ModelSpec
+from visiontool.pytorch import exporters, parity
+from visiontool.pytorch import weights as backbone
+from visiontool.pytorch.wrapper import InContract
+from visiontool.runtime.alike import batches_for
+
+_HUB_FILES = ("config.json", "model.safetensors")
+
+
+def convert(
+    model: nn.Module,
+    spec: ModelSpec,
+    path: Path,
+    pictures: Sequence[ImageSource],
+    *,
+    batches: Sequence[int] | None = None,
+) -> ModelSpec:
+    """Writes `model` as a model file that says `spec` of itself.
+
+    Each exporter of `exporters.WAYS` is tried until one writes a file that passes.
+
+    Args:
+        model: a network with timm's interface (`forward_features`, `forward_head`), weights loaded, best made by
+            `backbone.create`; it is put into evaluation mode.
+        spec: what the file is to say; `embedding`, `feature_map`, `tools` and `parity` are filled in here.
+        path: the file, replaced if it exists, and only once the new one has passed.
+        pictures: real pictures to compare with torch on, at least one; more say more.
+        batches: sizes at which they are compared; None for `alike.BATCHES`, less what would take too much memory.
+
+    Returns:
+        The spec as written; `tools` has "exporter" where it was not the first.
+
+    Raises:
+        ConversionError: the network cannot run at the size, no exporter wrote a file that answers as torch does, or
+            the file cannot be written. Nothing is left behind.
+        PictureError: one of `pictures` cannot be read.
+    """
+    if not pictures:
+        raise ConversionError("a conversion is checked on real pictures; give at least one")
+    weights_bytes = sum(tensor.nbytes for tensor in model.state_dict().values())
+    if weights_bytes > exporters.MAX_WEIGHTS_BYTES:
+        raise ConversionError(
+            f"{spec.name} has {weights_bytes / 2**30:.1f} GiB of weights; an .onnx file without others beside it holds"
+            " less than 2. Choose a smaller network."
+        )
+    try:
+        graph = InContract(model, spec.input)
+    except ConversionError as error:
+        raise ConversionError(f"{spec.name}: {error}") from error
+    if graph.classes != len(spec.labels):
+        raise ConversionError(
+            f"{spec.name}: the network gives {graph.classes:,} logits for {len(spec.labels):,} labels"
+        )
+    batches = tuple(batches or batches_for(spec.input.size))
+    spec = _completed(spec, graph, min(len(pictures), max(batches)), batches)
+    pixels = parity.pixels_of(pictures, spec, max(batches))
+    expected = parity.answers(graph, spec.input, pixels)  # before an exporter can have changed anything
+    faults: list[str] = []
+    try:
+        with replacing(path) as unfinished:
+            for way in exporters.WAYS:
+                written = spec if not faults else replace(spec, tools={**spec.tools, "exporter": way})
+                try:
+                    exporters.export(way, graph, written, unfinished)
+                    parity.check(unfinished, spec.input, pixels, expected, batches)
+                except (ConversionError, ModelError) as error:
+                    faults.append(f"{way}: {_shortened(error)}")
+                else:
+                    return written
+            faults = [f"{spec.name}: no exporter wrote a file that answers as torch does", *faults]
+            raise ConversionError("\n".join(faults))
+    except OSError as error:
+        raise ConversionError(f"{path}: cannot be written: {error.strerror}") from error
+
+
+def convert_folder(
+    folder: Path,
+    path: Path,
+    pictures: Sequence[ImageSource],
+    *,
+    name: str | None = None,
+    weights: Path | None = None,
+) -> ModelSpec:
+    """Converts a folder in timm's hub format: config.json and model.safetensors.
+
+    Besides timm's keys, config.json may have `accuracy` (a list of {dataset, pictures, top1, top5}), `source`, which
+    says where the weights come from, and `sha256` of the file they came in.
+
+    Args:
+        name: what the model is to be called; None for the folder's name.
+        weights: another file of them, as `backbone.load_weights` takes it; the folder gets its model.safetensors.
+
+    Raises:
+        ConversionError: a file is missing or not of that format; or as `convert`.
+        PictureError: one of `pictures` cannot be read.
+    """
+    in_folder = folder / "model.safetensors"
+    model = backbone.from_folder(folder, weights or in_folder)
+    if weights not in (None, in_folder):
+        save_file({key: tensor.clone() for key, tensor in model.state_dict().items()}, in_folder, {"format": "pt"})
+    try:
+        config = json.loads((folder / "config.json").read_bytes())
+        cfg = config["pretrained_cfg"]
+        said = {
+            "source": config.get("source"),
+            "sha256": config.get("sha256") or cache.sha256(in_folder),
+            "license": cfg.get("license"),
+        }
+        spec = _spec(name or folder.name, config, said)
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise ConversionError(
+            f"{folder}: expected timm's config.json and model.safetensors: {type(error).__name__}: {error}"
+        ) from error
+    return convert(model, spec, path, pictures)
+
+
+def convert_checkpoint(
+    architecture: str,
+    checkpoint: Path,
+    folder: Path,
+    pictures: Sequence[ImageSource],
+    *,
+    name: str | None = None,
+    img_size: int | tuple[int, int] | None = None,
+    source: str = "",
+    license: str | None = None,
+    class_names: labels.ClassNames | None = None,
+) -> ModelSpec:
+    """Converts a network whose weights lie in a local file, into a folder of its own.
+
+    The folder gets model.onnx, config.json and model.safetensors, so that
+    `timm.create_model("local-dir:FOLDER", pretrained=True)` gives the same logits (for what timm lacks, after
+    `import visiontool.pytorch.architectures`).
+
+    Args:
+        architecture: timm's name, with or without a tag; preprocessing is that of its published weights.
+        checkpoint: as `backbone.load_weights` takes it.
+        folder: made where it is missing.
+        name: what the model is to be called; None for the architecture's name.
+        img_size: N or (H, W) in pixels; None for the published size.
+        source: where the weights come from; "" for the place that timm or torchvision publishes them at, or the file
+            where they are others.
+        license: of the weights; None for what timm or torchvision says.
+        class_names: None where the weights are the published ones, which know ImageNet's classes. Of others as many
+            as they have classes; with no names at all the classes are called by their numbers.
+
+    Raises:
+        ConversionError: no such architecture, weights of another network, published classes that are not ImageNet's,
+            or a size that the network cannot run at; or as `convert`. The three files are not there then.
+        UsageError: another number of names than of classes.
+        PictureError: one of `pictures` cannot be read.
+    """
+    cfg = backbone.pretrained_cfg(architecture)
+    name = name or architecture.partition(".")[0]
+    said: dict[str, Any] = {} if license is None else {"license": license}
+    if class_names is None:
+        info = _imagenet(architecture, cfg.tag or "", cfg.num_classes)
+        label_names, descriptions = info.label_names(), info.label_descriptions(as_dict=True)
+        source = source or (f"hf-hub:{cfg.hf_hub_id}" if cfg.hf_hub_id else cfg.url or "")
+        model = backbone.create(architecture, img_size=img_size)
+        backbone.load_weights(model, checkpoint)
+    else:
+        said["tag"] = ""  # which would say that they are the published ones
+        model = backbone.create_with(architecture, checkpoint, img_size=img_size)
+        label_names, descriptions = _hub_names(class_names, checkpoint, cast(int, model.num_classes))
+    size = (img_size, img_size) if isinstance(img_size, int) else img_size or cfg.input_size[1:]
+    config = {
+        "label_names": label_names,
+        "label_descriptions": descriptions,
+        "source": source or f"file {checkpoint.name}",
+        "sha256": cache.sha256(checkpoint),
+        "pretrained_cfg": said,
+    }
+    try:
+        timm.models.save_for_hf(
+            model,
+            str(folder),
+            model_config=config,
+            safe_serialization=True,
+            data_config={"input_size": (cfg.input_size[0], *size)},
+        )
+        del model  # the folder is read back: what is converted is what lies there
+        return convert_folder(folder, folder / "model.onnx", pictures, name=name)
+    except BaseException as error:
+        for file in _HUB_FILES:
+            (folder / file).unlink(missing_ok=True)
+        if isinstance(error, OSError):
+            raise ConversionError(f"{folder}: cannot be written: {error.strerror}") from error
+        raise
+
+
+def _imagenet(architecture: str, tag: str, classes: int) -> Any:
+    """timm's `ImageNetInfo` of the classes that published weights know.
+
+    Raises:
+        ConversionError: they are not those of ImageNet or one of its published subsets.
+    """
+    if not labels.are_imagenets(classes, tag):
+        known = f"the {classes:,} classes of its weights ({tag})" if classes and tag != "untrained" else "its classes"
+        raise ConversionError(
+            f"{architecture}: {known} have no names: they are not known as ImageNet's.\n"
+            "Give a folder in timm's format, whose config.json has label_names: -m local-dir:FOLDER"
+        )
+    return timm.data.ImageNetInfo(timm.data.infer_imagenet_subset({"num_classes": classes}))
+
+
+def _hub_names(
+    class_names: labels.ClassNames, checkpoint: Path, classes: int
+) -> tuple[list[str], dict[str, str] | None]:
+    """`class_names` as timm's hub format has them: names, or ids with descriptions.
+
+    Raises:
+        UsageError: there are others than `classes` of them.
+    """
+    names, ids = class_names
+    names = names or tuple(map(str, range(classes)))
+    if len(names) != classes:
+        raise UsageError(
+            f"--class-names: {len(names):,} names, but the weights in {checkpoint} have {classes:,} classes.\n"
+            "Give one name for each, in the order of the network's outputs."
+        )
+    return list(ids or names), dict(zip(ids, names, strict=True)) if ids else None
+
+
+def _spec(name: str, config: Mapping[str, Any], weights: Mapping[str, str | None]) -> ModelSpec:
+    """What a config.json in timm's hub format says, in our words."""
+    cfg = config["pretrained_cfg"]
+    channels, height, width = cfg["input_size"]
+    class_labels, label_ids = _named_classes(config)
+    return ModelSpec(
+        name=name,
+        architecture=config["architecture"],
+        labels=class_labels,
+        label_ids=label_ids,
+        input=InputSpec(
+            size=(height, width), mean=_per_channel(cfg["mean"], channels), std=_per_channel(cfg["std"], channels)
+        ),
+        crop_mode=cfg.get("crop_mode") or "center",
+        crop_pct=cfg["crop_pct"],
+        interpolation=cfg["interpolation"],
+        weights={key: value for key, value in weights.items() if value},
+        accuracy=tuple(config.get("accuracy", ())),
+    )
+
+
+def _completed(spec: ModelSpec, graph: InContract, pictures: int, batches: Sequence[int]) -> ModelSpec:
+    """`spec` with what the conversion itself knows."""
+    return replace(
+        spec,
+        logits="logits",
+        embedding="embedding",
+        feature_map="feature_map" if "feature_map" in graph.outputs else None,
+        # The graph has fewer, where a batch normalization became part of a convolution.
+        weights={**spec.weights, "params": sum(parameter.numel() for parameter in graph.model.parameters())},
+        tools={
+            "torch": torch.__version__.partition("+")[0],
+            "onnxscript": onnxscript.__version__,
+            "timm": timm.__version__,
+        },
+        parity={
+            "reference": "torch",
+            "batches": list(batches),
+            "pictures": pictures,
+            "max_relative_l2": parity.MAX_RELATIVE_L2,
+            "max_absolute": parity.MAX_ABSOLUTE,
+        },
+    )
+
+
+def _named_classes(config: Mapping[str, Any]) -> tuple[tuple[str, ...], tuple[str, ...] | None]:
+    """Labels and ids of a config.json in timm's hub format, which leaves ImageNet's out."""
+    names, descriptions = config.get("label_names"), config.get("label_descriptions")
+    if names is None:
+        cfg = config["pretrained_cfg"]
+        info = _imagenet(config["architecture"], cfg.get("tag") or "", config.get("num_classes", cfg["num_classes"]))
+        names, descriptions = info.label_names(), info.label_descriptions(as_dict=True)
+    if not isinstance(names, list):
+        raise ValueError("label_names is no list, so it is open which class each name is of")
+    if descriptions is None:
+        return labels.numbered(names), None
+    # With descriptions the names are WordNet ids.
+    return labels.from_descriptions([descriptions[label_id] for label_id in names], names), tuple(names)
+
+
+def _per_channel(values: Sequence[float], channels: int) -> tuple[float, ...]:
+    if len(values) not in (1, channels):
+        raise ValueError(f"{len(values)} numbers for {channels} channels")
+    return tuple(map(float, values)) * (channels // len(values))
+
+
+def _shortened(error: Exception) -> str:
+    text = " ".join(str(error).split())
+    return text if len(text) <= 200 else f"{text[:200]}..."

@@ -1,0 +1,112 @@
+"""Which pictures two models are compared on."""
+
+import os
+from contextlib import suppress
+from pathlib import Path
+from typing import NamedTuple
+
+from visiontool.data import dataset
+from visiontool.data.discover import find_images
+from visiontool.data.label_table import read_csv
+from visiontool.data.samples import split_called
+from visiontool.errors import DataError, first_line
+from visiontool.hub import resolve
+from visiontool.hub.cache import MODEL_FILE
+from visiontool.model.fields import shown
+from visiontool.model.spec import ModelSpec
+from visiontool.training import settings
+from visiontool.training.finetune import SPLITS_FILE
+
+_SPLITS_HELP = "Expected the splits.csv of a run: path,label,split with a line for each picture of the data."
+
+
+class Pictures(NamedTuple):
+    """Pictures, and where they are from."""
+
+    paths: tuple[str, ...]
+    targets: tuple[int, ...] | None
+    """The class id of each in the model's labels; None where nobody says."""
+    origin: str
+    """For people: "photos", "val of runs/mydata"."""
+
+
+def pictures_for(spec: ModelSpec, *, run: Path | None = None, on: Path | None = None) -> Pictures:
+    """The pictures to compare a model on: those in `on`, else the val split of a run, else the samples.
+
+    Args:
+        spec: of the model that is the measure.
+        run: the folder of a run. Where its pictures are gone, `origin` says so, and the samples are taken.
+        on: class folders, with targets where each of them is called by a label or an id of the model, and of those
+            with train, val and test only val; or any folder; or one picture.
+
+    Raises:
+        DataError: `on` is not there, or no picture is in it.
+    """
+    if on is not None:
+        return _of_data(spec, on)
+    if run is not None:
+        try:
+            return of_run(spec, run, "val")
+        except DataError as error:
+            return _samples(f"the samples, since {first_line(error)}")
+    return _samples("the samples")
+
+
+def run_of(path: Path) -> Path | None:
+    """The folder of the run that the model file at `path` is the model of, or None."""
+    is_run = path.name == MODEL_FILE and (path.parent / settings.FILE).is_file()
+    return path.parent if is_run else None
+
+
+def of_run(spec: ModelSpec, run: Path, split: str) -> Pictures:
+    """The pictures of one split of a run, as its splits.csv and settings.json say.
+
+    For "val" of a run that was judged by folds, and so has none, they are those of train.
+
+    Raises:
+        DataError: it is no run, it has no such pictures, or none of them is there any more.
+    """
+    wanted, file = settings.Settings.of_run(run), run / SPLITS_FILE
+    header, lines = read_csv(file, _SPLITS_HELP)
+    if not {"label", "split"} <= set(header):
+        raise DataError(f"{file} has no column label or split\n{_SPLITS_HELP}")
+    path, label, column = (header.index(name) for name in ("path", "label", "split"))
+    if split == "val" and wanted.folds is not None:
+        split = "train"
+    rows = [fields for _, fields in lines if split_called(fields[column].strip()) == split]
+    if not rows:
+        raise DataError(f"{run} has no pictures of {split}")
+    paths = tuple(os.path.join(wanted.data, fields[path]) for fields in rows)
+    if not any(map(os.path.isfile, paths)):
+        raise DataError(f"the pictures of {run} are not in {wanted.data} any more")
+    class_ids = {name: class_id for class_id, name in enumerate(spec.labels)}
+    targets = tuple(class_ids.get(fields[label], -1) for fields in rows)
+    return Pictures(paths, None if -1 in targets else targets, f"{split} of {run}")
+
+
+def _samples(origin: str) -> Pictures:
+    return Pictures(tuple(map(str, resolve.sample_pictures())), None, origin)
+
+
+def _of_data(spec: ModelSpec, on: Path) -> Pictures:
+    if not on.exists():
+        raise DataError(f"{on}: there is no such file or folder\nExpected a folder of pictures, or one picture.")
+    known = dict(zip(spec.label_ids or spec.labels, spec.labels, strict=True))
+    data = None
+    if on.is_dir():
+        with suppress(DataError):  # it may hold pictures in another way
+            data = dataset.read(on, known=known)
+    if data is None or data.misread or not data.samples:
+        paths = tuple(find_images([str(on)]))
+        if not paths:
+            raise DataError(f"no picture was found in {on}")
+        return Pictures(paths, None, str(on))
+    val = tuple(sample for sample in data.samples if sample.split == "val")
+    samples = val or data.samples
+    origin = f"{on}, val" if val else str(on)
+    paths = tuple(sample.path for sample in samples)
+    if data.label_ids is None:
+        other = next(label for label in data.labels if label not in known and label not in spec.labels)
+        return Pictures(paths, None, f"{origin} ({shown(other)} is no class of {spec.name}, so no accuracy)")
+    class_ids = {name: class_id for class_id, name in enumerate(spec.labels)}
+    return Pictures(paths, tuple(class_ids[data.labels[sample.class_id]] for sample in samples), origin)

@@ -1,0 +1,162 @@
+"""The pictures in a run's folder: how the head was chosen, which labels it mixes up, and on which pictures."""
+
+import contextlib
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageOps
+
+from visiontool.errors import PictureError
+from visiontool.evaluation.figures import COLORS, DPI, legible, page
+from visiontool.images import decode
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+    from visiontool.evaluation.metrics import Metrics
+    from visiontool.training.head import Solved
+
+_BLUE, _ORANGE = COLORS[:2]
+_MOST_WITH_COUNTS = 30
+_MOST_WITH_LABELS = 100
+_PAIRS_LISTED = 30
+_PICTURES_SHOWN = 24
+_COLUMNS = 6
+# Of the sheet of confused pictures, in pixels.
+_THUMBNAIL = 200
+_CELL = (260, 260)  # width and height, caption included
+_TITLE = 36
+
+
+def curves(file: Path, solved: "Solved") -> None:
+    """Writes a PNG of the regularization path: NLL and accuracy on held-out pictures, with what was chosen.
+
+    Args:
+        solved: with a path.
+    """
+    with page(file, (7.0, 6.0), layout=None) as figure:
+        strength, nll, nll_error, accuracy = np.array(solved.path, float).T
+        margins = {"left": 0.11, "right": 0.98, "bottom": 0.09, "top": 0.94, "hspace": 0.06}
+        upper, lower = figure.subplots(2, sharex=True, gridspec_kw=margins)
+        upper.plot(strength, nll, "o-", color=_BLUE, label="NLL")
+        upper.fill_between(strength, nll - nll_error, nll + nll_error, color=_BLUE, alpha=0.2, label="± standard error")
+        upper.set_ylabel("NLL (nats a picture)")
+        lower.plot(strength, accuracy, "o-", color=_BLUE, label="accuracy")
+        lower.set_ylabel("accuracy")
+        lower.set_xlabel("strength of the L2 penalty (log scale)")
+        lower.set_xscale("log")
+        lower.xaxis.set_major_formatter("{x:g}")  # the usual one would be mathtext
+        lower.minorticks_off()  # dozens, which take a third of the time
+        chosen = solved.path[solved.chosen]
+        upper.set_title(f"Held-out pictures: NLL {chosen.nll:.3f}, accuracy {chosen.accuracy:.3f} as chosen")
+        for axes in (upper, lower):
+            axes.axvline(chosen.strength, color=_ORANGE, linestyle="--", label=f"chosen: {chosen.strength:.3g}")
+            axes.grid(alpha=0.3)
+            axes.legend()
+
+
+def confusion(file: Path, metrics: "Metrics", labels: Sequence[str]) -> None:
+    """Writes a PNG of the confusion matrix: a row for each true label, colored by share of the row.
+
+    Up to 30 labels each cell has its count, up to 100 the axes have the labels; with more they have class ids, and the
+    most frequent confusions are listed beside.
+
+    Args:
+        labels: in the order of the matrix.
+    """
+    counts = np.asarray(metrics.confusion)
+    classes = len(counts)
+    if classes <= _MOST_WITH_LABELS:
+        side = float(np.clip(0.45 * classes, 4.0, 14.0))
+        with page(file, (side + 3.2, side + 2.2)) as figure:
+            axes = figure.subplots()
+            _draw_matrix(axes, counts, metrics)
+            names = [legible(label, 24) for label in labels]
+            size = 9 if classes <= _MOST_WITH_COUNTS else 7
+            inches = 0.1 * max(map(len, names))
+            axes.set_xticks(range(classes), names, fontsize=size, rotation=0 if inches < side / classes else 90)
+            axes.set_yticks(range(classes), names, fontsize=size)
+            if classes <= _MOST_WITH_COUNTS:
+                _write_counts(axes, counts)
+        return
+    with page(file, (18.0, 11.0)) as figure:
+        axes, beside = figure.subplots(1, 2, width_ratios=(12, 6))
+        _draw_matrix(axes, counts, metrics)
+        beside.set_axis_off()
+        lines = _most_frequent(counts, labels)
+        beside.text(0, 1, lines, transform=beside.transAxes, va="top", linespacing=1.6, in_layout=False)
+
+
+def confused(
+    file: Path, pictures: Sequence[tuple[str, str, str, float]], limits: decode.Limits = decode.DEFAULT_LIMITS
+) -> None:
+    """Writes a PNG sheet of pictures with what they are and what they were taken for; unreadable ones are left out.
+
+    Args:
+        pictures: path, true label, predicted label and its probability of each, the worst first. The first 24 that can
+            be read are shown.
+    """
+    shown = []
+    for path, truth, predicted, probability in pictures:
+        with contextlib.suppress(PictureError):
+            image = decode.open_image(path, resize_to=_THUMBNAIL, limits=limits).image
+            square = ImageOps.pad(image, (_THUMBNAIL, _THUMBNAIL), color="white")
+            shown.append((square, truth, predicted, probability))
+        if len(shown) == _PICTURES_SHOWN:
+            break
+    columns = min(len(shown), _COLUMNS) or 1
+    rows = -(-len(shown) // columns) or 1
+    width, height = max(columns, 2) * _CELL[0], rows * _CELL[1] + _TITLE
+    sheet = Image.new("RGB", (width, height), "white")
+    with page(file, (width / DPI, height / DPI), layout=None) as figure:
+        title = "The most confused pictures" if shown else "No confused pictures."
+        figure.text(0.5, 1 - 8 / height, title, ha="center", va="top", fontsize=12)
+        for place, (square, truth, predicted, probability) in enumerate(shown):
+            row, column = divmod(place, columns)
+            center, top = (2 * column + 1) * _CELL[0] // 2, _TITLE + row * _CELL[1]
+            sheet.paste(square, (center - _THUMBNAIL // 2, top))
+            labels = f"true: {legible(truth, 17)}\npredicted: {legible(predicted, 17)}"
+            text = f"{labels}\nprobability {probability:.2f}"
+            below = 1 - (top + _THUMBNAIL + 4) / height
+            figure.text(center / width, below, text, ha="center", va="top", fontsize=8)
+        figure.figimage(np.asarray(sheet))  # all at once: an axes for each takes 30 ms
+
+
+def _draw_matrix(axes: "Axes", counts: NDArray[np.integer[Any]], metrics: "Metrics") -> None:
+    from matplotlib.colors import PowerNorm
+
+    totals = counts.sum(axis=1, keepdims=True)
+    shares = np.ma.masked_invalid(counts / np.where(totals, totals, np.nan))  # a label without pictures stays blank
+    # The square root of the share where there are no counts to read: a few pictures can then be told from none.
+    norm = PowerNorm(1.0 if len(counts) <= _MOST_WITH_COUNTS else 0.5, vmin=0, vmax=1)
+    matrix = axes.imshow(shares, cmap="viridis", norm=norm, interpolation="nearest")
+    axes.figure.colorbar(matrix, ax=axes, shrink=0.8, label="share of the true label's pictures")
+    low, high = metrics.interval
+    accuracy = f"accuracy {metrics.accuracy:.3f} (95 % interval {low:.3f} to {high:.3f})"
+    axes.set_title(f"{metrics.pictures:,} pictures\n{accuracy}")
+    axes.set_xlabel("predicted")
+    axes.set_ylabel("true")
+
+
+def _write_counts(axes: "Axes", counts: NDArray[np.integer[Any]]) -> None:
+    size = 12 if len(counts) <= 10 else 8
+    bright = 0.6 * counts.sum(axis=1)
+    for row, column in np.argwhere(counts):
+        count = counts[row, column]
+        color = "black" if count > bright[row] else "white"
+        axes.text(column, row, str(count), color=color, ha="center", va="center", fontsize=size)
+
+
+def _most_frequent(counts: NDArray[np.integer[Any]], labels: Sequence[str]) -> str:
+    """Lines of text: which labels are taken for which others most often."""
+    wrong = counts - np.diag(np.diag(counts))
+    lines = ["Most frequent confusions (with class ids):"]
+    for place in np.argsort(-wrong, axis=None, kind="stable")[:_PAIRS_LISTED]:
+        true, predicted = (int(class_id) for class_id in np.unravel_index(place, wrong.shape))
+        if wrong[true, predicted]:
+            names = (f"{class_id} {legible(labels[class_id], 24)}" for class_id in (true, predicted))
+            lines.append(f"{wrong[true, predicted]} of {counts[true].sum()}: {' as '.join(names)}")
+    return "\n".join(lines)

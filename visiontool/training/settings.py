@@ -1,0 +1,134 @@
+"""What a run is made with: the settings, and the file of them that lets it be made again."""
+
+import json
+import os
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+from visiontool.errors import DataError, UsageError
+from visiontool.hub.cache import MODEL_FILE
+from visiontool.hub.resolve import FOLDER
+from visiontool.images.augment import LEVELS, Augment
+from visiontool.images.transforms import CROP_MODES
+from visiontool.model.spec import CropMode
+from visiontool.training.head import Balance
+
+FILE = "settings.json"
+SCHEMA = 1
+
+OnBad = Literal["fail", "skip"]
+
+_RANGES = {  # whole numbers and shares; None is allowed where it is the default
+    "val_share": (0.01, 0.9),
+    "views": (1, 64),
+    "few": (1, 10**6),
+    "folds": (2, 100),
+    "seed": (0, 2**32 - 1),
+}
+_CHOICES: dict[str, tuple[str, ...]] = {
+    "on_bad": get_args(OnBad),
+    "balance": get_args(Balance),
+    "crop_mode": CROP_MODES,
+}
+_PATHS = ("data", "labels_file", "splits_file")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settings:
+    """What decides the result of a run, beside the data and the versions of the software.
+
+    Raises:
+        UsageError: a value out of its range, or two that contradict each other.
+    """
+
+    data: Path
+    model: str | None = None  # as `store.resolve` takes it; None for the default model
+    labels_file: Path | None = None  # a CSV instead of folders
+    splits_file: Path | None = None  # which picture is for training; None to draw it
+    val_share: float = 0.2  # of the pictures, where they are drawn
+    group: str | None = None  # a regular expression (`dataset.read`)
+    on_bad: OnBad = "fail"  # what to do about pictures that cannot be read
+    augment: Augment = LEVELS["light"]
+    views: int = 2  # of each training picture
+    balance: Balance = "auto"
+    crop_mode: CropMode | None = None  # None for the model's own
+    few: int | None = None  # so many training pictures a class, drawn
+    folds: int | None = None  # accuracy by cross-validation in so many parts, instead of by one split
+    seed: int = 0
+    device: str = "auto"
+    provider: str | None = None  # of onnxruntime; None for what suits the device
+
+    def __post_init__(self) -> None:
+        for name, (low, high) in _RANGES.items():
+            value = getattr(self, name)
+            if value is not None and not low <= value <= high:
+                raise UsageError(f"{name} is {value!r}; expected {low} to {high}")
+        for name, allowed in _CHOICES.items():
+            value = getattr(self, name)
+            if value is not None and value not in allowed:
+                raise UsageError(f"{name} is {value!r}; expected one of {', '.join(allowed)}")
+        random = replace(self.augment, mirror=False) != Augment()
+        if random and self.views < (least := 3 if self.augment.mirror else 2):
+            raise UsageError(
+                f"of {self.views} views none is drawn at random; crop, rotate and so on need {least} or more"
+            )
+        if self.folds is not None and self.splits_file is not None:
+            raise UsageError("folds take all pictures in turn, a file of splits says which; leave one out")
+        if self.folds is not None and self.few == 1:
+            raise UsageError("few is 1 with folds: a class needs a picture to judge by and one to learn from")
+
+    def to_json(self) -> str:
+        """The text of settings.json: the same settings give the same text."""
+        values = {key: os.fspath(value) if isinstance(value, Path) else value for key, value in asdict(self).items()}
+        return json.dumps({"schema": SCHEMA, **values}, indent=1) + "\n"
+
+    @classmethod
+    def of_run(cls, run: Path) -> "Settings":
+        """The settings of the run in the folder `run`.
+
+        Raises:
+            DataError: there is no such file, or it is damaged.
+        """
+        file = run / FILE
+        try:
+            values = json.loads(file.read_text(encoding="utf-8"))
+            return _from_json(values)
+        except OSError as error:
+            raise DataError(
+                f"{file}: {error.strerror}\n--from takes the folder of a run that `visiontool finetune` made."
+            ) from None
+        except (ValueError, TypeError, KeyError, RecursionError) as error:
+            raise DataError(f"{file}: these are not the settings of a run: {error}") from None
+
+    def with_absolute_paths(self) -> "Settings":
+        """The same, with paths that mean the same from every folder."""
+        absolute: dict[str, Any] = {
+            name: Path(os.path.abspath(path)) for name in _PATHS if (path := getattr(self, name)) is not None
+        }
+        if self.model is not None:
+            absolute["model"] = _absolute(self.model)
+        return replace(self, **absolute)
+
+
+def _absolute(model: str) -> str:
+    """The value of --model, absolute where it is a path (`store.resolve`): a folder of any name may lie beside."""
+    if model.startswith(FOLDER):
+        return FOLDER + os.path.abspath(model.removeprefix(FOLDER))
+    is_path = os.path.isfile(model) or os.path.isfile(os.path.join(model, MODEL_FILE))
+    return os.path.abspath(model) if is_path else model
+
+
+def usual_views(augment: Augment) -> int:
+    """How many views a training picture has where nobody says: it alone, with its mirror, or with random ones."""
+    if augment == Augment():
+        return 1
+    return 2 if augment == Augment(mirror=True) else 4
+
+
+def _from_json(values: dict[str, Any]) -> Settings:
+    """Raises ValueError, TypeError or KeyError for what is not from `to_json`."""
+    if values.pop("schema") != SCHEMA:
+        raise ValueError("of another version of visiontool")
+    paths = {name: Path(path) for name in _PATHS if (path := values[name]) is not None}
+    return Settings(**{**values, **paths, "augment": Augment(**values["augment"])})
