@@ -61,7 +61,7 @@ class Report:
     """
 
     versions: dict[str, str | None]
-    packages: tuple[str, ...]
+    wheels: tuple[str, ...]
     machine: dict[str, Any]
     features: tuple[str, ...] | None
     gpus: tuple[nvidia.Gpu, ...]

@@ -24,6 +24,7 @@ from visiontool.export.source import find
 from visiontool.graph.edit import fix_batch
 from visiontool.model import scan
 from visiontool.model.foreign import Description
+from visiontool.progress import silent
 
 RED = np.full((1, 8, 8, 3), (255, 0, 0), np.uint8)
 
@@ -114,12 +115,12 @@ def test_what_is_not_here_is_pulled(monkeypatch, make_color_model, tmp_path, off
     shutil.copy(ROOT / "weights" / "lenet5" / "model.safetensors", "w.safetensors")
     told = lambda stage, done, total: None  # noqa: E731
     assert find("vgg16", offline=offline, progress=told).path == Pulled.path
-    described = {"description": Description(class_names=Path("names.txt")), "remark": print}
+    described = {"description": Description(class_names=Path("names.txt"))}
     assert find("w.safetensors", architecture="vgg11", offline=offline, **described).path == Pulled.path
-    of_file = {"weights": Path("w.safetensors"), "class_names": Path("names.txt"), "remark": print}
+    of_file = {"weights": Path("w.safetensors"), "class_names": Path("names.txt")}
     assert asked == [
         ("vgg16.tv_in1k", {"offline": offline, "progress": told}),
-        ("vgg11", {**of_file, "offline": offline, "progress": None}),
+        ("vgg11", {**of_file, "offline": offline, "progress": silent}),
     ]
     with pytest.raises(UsageError, match="the file says this of itself; leave out --mean"):
         find("w.safetensors", architecture="vgg11", description=Description(mean=(0.5,)))
@@ -184,15 +185,15 @@ def outside_model(path: Path, dtype: int = TensorProto.FLOAT, batch: str | int =
     ("dtype", "batch", "precision"),
     [(TensorProto.FLOAT, "batch", "fp32"), (TensorProto.FLOAT, 2, "fp32"), (TensorProto.FLOAT16, "batch", "fp16")],
 )
-def test_a_file_of_another_tool_gets_a_manifest_and_keeps_its_graph(tmp_path, dtype, batch, precision):
+def test_a_file_of_another_tool_gets_a_manifest_and_keeps_its_graph(tmp_path, caplog, dtype, batch, precision):
     Path("names.txt").write_text("red\ngreen\nblue\n")
     file = outside_model(tmp_path / "outside.onnx", dtype, batch)
     with pytest.raises(ModelError, match="Add --class-names FILE --mean R,G,B --std R,G,B"):
         find(str(file))
-    remarks: list[str] = []
+    caplog.set_level("INFO", "visiontool")
     said = Description(class_names=Path("names.txt"), mean=(0.5,), std=(0.5,))
-    found = find(str(file), description=said, crop_mode="squash", remark=remarks.append)
-    assert remarks == ["The file does not say, so taken: RGB (else --spec), crop_pct 0.875 (--crop-pct), "
+    found = find(str(file), description=said, crop_mode="squash")
+    assert caplog.messages == ["The file does not say, so taken: RGB (else --spec), crop_pct 0.875 (--crop-pct), "
                        "bilinear (--interpolation)."]  # fmt: skip
     assert found.model == onnx.load(file)
     assert (found.spec.input.layout, found.spec.input.mean, found.spec.crop_mode) == ("NCHW", (0.5,), "squash")
@@ -201,7 +202,7 @@ def test_a_file_of_another_tool_gets_a_manifest_and_keeps_its_graph(tmp_path, dt
     assert onnx.load(written).graph == onnx.load(file).graph
     assert Classifier.load(written).run(RED, "y").tolist() == [[1, -1, -1]]
     assert Classifier.load(written).assumed == ("RGB", "crop_pct 0.875", "bilinear")  # it is not taken for known now
-    again = find(str(written), remark=remarks.append)
+    again = find(str(written))
     assert again.spec.assumed == found.spec.assumed
 
 

@@ -242,7 +242,7 @@ def test_int8_answers_alike_and_is_a_quarter_as_large(name, paths, capfd, tmp_pa
     assert list(tmp_path.iterdir()) == []
     assert capfd.readouterr() == ("", "")
     assert kept == ()
-    assert told[-1] == (len(paths), len(paths))
+    assert told[-1] == ("calibrate", len(paths), len(paths))
     checker.check_model(quantized, full_check=True)
     bytes_ = weights(quantized)[BYTE] + weights(quantized)[TensorProto.UINT8]
     assert bytes_ == weights(model)[SINGLE]
@@ -323,7 +323,7 @@ def test_what_hurts_is_kept_in_float_and_named(monkeypatch):
     # The second gives the range and the third takes it, so either alone is wrong. The others are not at fault.
     assert len(kept) == 1
     assert "kept in float: 2 of 4 Conv (second_conv, third_conv), each of which alone would move the logits" in kept[0]
-    assert told[-1] == (4, 4)
+    assert told[-1] == ("calibrate", 4, 4)
     exact, got = run(model, pixels)["logits"], run(quantized, pixels)["logits"]
     assert np.linalg.norm(got - exact) < 0.03 * np.linalg.norm(exact)
     assert weights(quantized)[SINGLE] == 32

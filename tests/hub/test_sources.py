@@ -53,11 +53,11 @@ def downloads() -> list[str]:
 def test_a_hub_gives_weights_once_and_keeps_them_in_its_own_cache(hub: HubServer) -> None:
     hub.add_to_hub("timm/x.in1k", "model.safetensors", CONTENT)
     hub.add_to_hub("timm/x.in1k", "pytorch_model.bin", OTHER)
-    told: list[tuple[int, int | None]] = []
-    with sources.weights_file(SOURCE, progress=lambda done, total: told.append((done, total))) as path:
+    told: list[tuple[str, int, int | None]] = []
+    with sources.weights_file(SOURCE, progress=lambda *step: told.append(step)) as path:
         assert path.read_bytes() == CONTENT
         assert path.suffix == ".safetensors"
-    assert told[-1] == (len(CONTENT), len(CONTENT))
+    assert told[-1] == ("download", len(CONTENT), len(CONTENT))
     assert all(SOURCE[7:] in asked.path or "/storage/" in asked.path for asked in hub.asked)  # nothing is reported
     assert hub.asked[0].headers["user-agent"].startswith("visiontool/")
     assert read(SOURCE, offline=True) == CONTENT

@@ -266,7 +266,7 @@ def test_without_the_extra_the_command_that_installs_it_is_told(
 def test_weights_of_another_network_leave_nothing(root: Path, tmp_path: Path) -> None:
     torch.save({"state_dict": {"module.conv.weight": torch.zeros(3)}}, tmp_path / "other.pth")
     with pytest.raises(ConversionError, match=r"other.pth: these are not the weights of test_resnet"):
-        pull(NAME, weights=tmp_path / "other.pth", remark=pytest.fail)
+        pull(NAME, weights=tmp_path / "other.pth")
     assert left_in(root) == {"models": []}
     assert (tmp_path / "other.pth").exists()
 
@@ -334,17 +334,19 @@ def test_a_folder_in_timms_format_is_pulled_from_the_hub_and_from_the_disk(
         np.testing.assert_allclose(classifier.logits([picture]), expected, atol=1e-4)
 
 
-def test_each_time_it_is_said_that_classes_have_numbers_for_want_of_names(root: Path, tmp_path: Path) -> None:
+def test_each_time_it_is_said_that_classes_have_numbers_for_want_of_names(
+    root: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     weights = tmp_path / "w.pth"
     weights.touch()
     name = pullable("nin", weights=weights).name
     with cache.lock(cache.models(), name), cache.unpublished(name) as folder:
         (folder / "model.onnx").touch()
         cache.publish(folder, name, source="a test", license="", tools={})
-    remarks: list[str] = []
-    assert [pull("nin", weights=weights, remark=remarks.append).name for _ in range(2)] == [name, name]
-    assert remarks[0] == remarks[1]
-    assert remarks[0].startswith(
+    caplog.set_level("INFO", "visiontool")
+    assert [pull("nin", weights=weights).name for _ in range(2)] == [name, name]
+    assert caplog.messages[0] == caplog.messages[1]
+    assert caplog.messages[0].startswith(
         f"{weights}: nothing says what its classes are called, so they have numbers.\nName them"
     )
 
@@ -355,7 +357,7 @@ def test_weights_of_ones_own_have_the_names_that_are_given(root: Path, tmp_path:
     weights, names = tmp_path / "own.pth", tmp_path / "names.txt"
     torch.save({"model_state_dict": {f"model.{key}": value for key, value in model.state_dict().items()}}, weights)
     names.write_text("n02012849 crane\nn03126707 crane\nn01518878 ostrich, Struthio camelus\n")
-    named = pull("test_resnet", weights=weights, class_names=names, remark=pytest.fail)
+    named = pull("test_resnet", weights=weights, class_names=names)
     spec = Classifier.load(named.name).spec
     assert (spec.labels, spec.label_ids[:1]) == (("crane (bird)", "crane (machine)", "ostrich"), ("n02012849",))
     assert (spec.name, spec.weights["source"], spec.weights.get("license")) == (named.name, "file own.pth", None)

@@ -91,7 +91,6 @@ def export(
         verify_on=verify_on,
         verify=not no_verify,
     )
-    remark = (lambda text: None) if quiet else say
     with Telling(architecture or model or named or "the default model", quiet) as telling:
         source = find(
             model or named,
@@ -100,10 +99,7 @@ def export(
             crop_mode=crop_mode,
             offline=offline,
             progress=telling.update,
-            remark=remark,
         )
-    if source.said:
-        remark(source.said)
     target = output or default_target(source, wanted)
     with source, only_ours_on_stderr(), Stages(_STAGES, shown=not quiet) as stages:
         done = run_export(source, target, wanted, force=force, device=device, progress=stages.update)

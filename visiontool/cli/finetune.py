@@ -139,15 +139,11 @@ def finetune(
         return 0
 
     with only_ours_on_stderr(), Stages(_STAGES, shown=not quiet) as stages:
-
-        def remark(text: str) -> None:
-            if not quiet:
-                stages.say(text[:1].upper() + text[1:])
-
         try:
-            run = run_finetune(wanted, output=output, force=force, progress=stages.update, remark=remark, **means)
+            run = run_finetune(wanted, output=output, force=force, progress=stages.update, **means)
         except KeyboardInterrupt:
-            remark("The same command goes on with what the cache holds.")
+            if not quiet:
+                stages.say("The same command goes on with what the cache holds.")
             raise
     if not quiet:
         show_run(run)

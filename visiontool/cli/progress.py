@@ -16,6 +16,8 @@ from visiontool.text import plural
 
 T = TypeVar("T")
 
+_LOGGER = logging.getLogger("visiontool")
+_LOGGER.setLevel(logging.INFO)
 _BAR_AFTER_S = 1.0  # what is done sooner needs no bar, and no time to import one
 
 
@@ -26,19 +28,25 @@ class Stages:
         words: what is shown of each stage that `update` names.
         in_bytes: the stages that count bytes.
         shown: False for no bar; there is none either where stderr is no terminal.
+        notes: whether what `visiontool` logs meanwhile is shown too.
     """
 
-    def __init__(self, words: Mapping[str, str], *, in_bytes: Collection[str] = (), shown: bool = True) -> None:
+    def __init__(
+        self, words: Mapping[str, str], *, in_bytes: Collection[str] = (), shown: bool = True, notes: bool = True
+    ) -> None:
         self._words = words
         self._in_bytes = in_bytes
         self._shown = shown and sys.stderr.isatty() and os.environ.get("TERM") != "dumb"  # cannot write over a line
+        self._notes = _Notes(self.say) if shown and notes else logging.NullHandler()
         self._stage: str | None = None
         self._bar: Any = None
 
     def __enter__(self) -> Self:
+        _LOGGER.addHandler(self._notes)
         return self
 
     def __exit__(self, *_: object) -> None:
+        _LOGGER.removeHandler(self._notes)
         self.end()
 
     def update(self, stage: str, done: int, total: int | None, note: str = "") -> None:
@@ -81,6 +89,18 @@ class Stages:
             redirect_stderr=False,
         )
         self._bar.add_task(self._words[stage], total=None, note="")
+
+
+class _Notes(logging.Handler):
+    """What is logged, as lines on stderr."""
+
+    def __init__(self, say: Callable[[str], None]) -> None:
+        super().__init__()
+        self._say = say
+
+    def emit(self, record: logging.LogRecord) -> None:
+        text = record.getMessage()
+        self._say(text[:1].upper() + text[1:])
 
 
 class Progress:

@@ -62,7 +62,7 @@ def pull_shown(
     """
     from visiontool.pytorch.pull import pull
 
-    with Telling(name, quiet) as telling:
+    with Telling(name, quiet, notes=labels_matter) as telling:
         pulled = pull(
             name,
             img_size=img_size,
@@ -70,7 +70,6 @@ def pull_shown(
             class_names=class_names,
             offline=offline,
             progress=telling.update,
-            remark=say if labels_matter and not quiet else lambda text: None,
         )
     if telling.begun and not quiet:
         say(f"{pulled.name} is ready: {pulled.size_bytes / 1e6:,.1f} MB; from now on without network and torch.")
@@ -80,8 +79,8 @@ def pull_shown(
 class Telling(Stages):
     """A line when it begins, and on a terminal a bar for each stage. A context."""
 
-    def __init__(self, name: str, quiet: bool) -> None:
-        super().__init__(_WORDS, in_bytes=("download",), shown=not quiet)
+    def __init__(self, name: str, quiet: bool, *, notes: bool = True) -> None:
+        super().__init__(_WORDS, in_bytes=("download",), shown=not quiet, notes=notes)
         self.begun = False
         self._name = name
         self._quiet = quiet

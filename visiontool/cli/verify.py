@@ -68,7 +68,7 @@ def verify(
     run = next((folder for path in paths if (folder := run_of(path)) is not None), None)
     pictures = pictures_for(models[0].spec, run=run, on=on)
     with only_ours_on_stderr(), Stages({"compare": "Comparing"}, shown=not quiet) as stages:
-        comparison = compare(*models, pictures, progress=lambda done, total: stages.update("compare", done, total))
+        comparison = compare(*models, pictures, progress=stages.update)
     if as_json:
         click.echo(json_text(comparison.to_json(), indent=1))
     else:

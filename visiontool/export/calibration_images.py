@@ -1,6 +1,6 @@
 """The pictures that int8 takes its ranges from."""
 
-from collections.abc import Callable
+import logging
 from pathlib import Path
 
 import numpy as np
@@ -13,17 +13,18 @@ from visiontool.export.source import Source
 from visiontool.images.decode import DEFAULT_LIMITS
 from visiontool.training.pictures import of_run, pictures_for
 
+_log = logging.getLogger(__name__)
+
 _MOST = 256  # more change the ranges hardly
 _FEW = 32
 _BATCH = 8
 
 
-def batches(source: Source, data: Path | None, remark: Callable[[str], None]) -> list[NDArray[np.uint8]]:
+def batches(source: Source, data: Path | None) -> list[NDArray[np.uint8]]:
     """Batches (n, H, W, 3) of up to 256 pictures, taken evenly from all there are.
 
     Args:
         data: a folder of pictures; None for those that the run of `source` was trained on.
-        remark: called with what the user should know.
 
     Raises:
         DataError: none can be read, or those of the run are not there any more.
@@ -40,5 +41,5 @@ def batches(source: Source, data: Path | None, remark: Callable[[str], None]) ->
         )
     pixels = fitted(pictures.paths, Recipe.of(source.spec, DEFAULT_LIMITS), _MOST)
     if len(pixels) < _FEW:
-        remark(f"Calibrated on {len(pixels)} pictures only; some hundred of the kind it will see are better.")
+        _log.info(f"Calibrated on {len(pixels)} pictures only; some hundred of the kind it will see are better.")
     return [pixels[start : start + _BATCH] for start in range(0, len(pixels), _BATCH)]

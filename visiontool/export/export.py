@@ -7,10 +7,9 @@ torch; where the source came from torch weights, `torch_check` asks torch too.
 
 import os
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
-from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -33,6 +32,7 @@ from visiontool.hub import cache
 from visiontool.hub.resolve import FOLDER
 from visiontool.inference.classifier import Classifier
 from visiontool.model.spec import ModelSpec, Precision
+from visiontool.progress import Progress, silent
 from visiontool.training.pictures import Pictures, pictures_for
 
 __all__ = ["Export", "Source", "Wanted", "default_target", "export", "find"]
@@ -41,8 +41,6 @@ __all__ = ["Export", "Source", "Wanted", "default_target", "export", "find"]
 # the comparison change nevertheless, more of it is kept in float.
 _NEAR_ENOUGH = (NEAR_ENOUGH, 0.02, 0.014)
 _UNSAFE = re.compile(r"[^\w.+-]+")  # in the name of a file, on some system
-
-Progress = Callable[[str, int, int | None], None]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -91,7 +89,7 @@ def export(
     *,
     force: bool = False,
     device: str = "cpu",
-    progress: Progress = lambda stage, done, total: None,
+    progress: Progress = silent,
 ) -> Export:
     """Writes `source` as one ONNX file.
 
@@ -125,7 +123,7 @@ def export(
 
     if not (is_reduced and wanted.precision == "int8"):
         return attempt()
-    pixels = calibration_images.batches(source, wanted.calibration, notes.append)
+    pixels = calibration_images.batches(source, wanted.calibration)
     for near_enough in _NEAR_ENOUGH[:-1]:
         with suppress(GateError):
             return attempt(pixels, near_enough)
@@ -183,8 +181,7 @@ def _made(
         if wanted.precision == "fp16":
             model = to_fp16(model, spec)
         else:
-            tell = partial(progress, "calibrate")
-            quantized = to_int8(model, spec, pixels, near_enough=near_enough, progress=tell)
+            quantized = to_int8(model, spec, pixels, near_enough=near_enough, progress=progress)
             model = quantized.model
             notes += quantized.kept
         spec = replace(spec, precision=wanted.precision)
@@ -264,7 +261,7 @@ def _compared(
     before = Classifier(runtime.open_model(source.path, device=device), source.spec)
     after = Classifier.load(file, device=device)
     try:
-        comparison = compare(before, after, pictures, progress=lambda done, total: progress("compare", done, total))
+        comparison = compare(before, after, pictures, progress=progress)
         check(before, after, comparison)
     except GateError as error:
         raise GateError(f"{str(error).replace(file.name, target.name)}\nSo it was not written.") from None

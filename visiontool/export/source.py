@@ -1,8 +1,8 @@
 """What is exported: from what the user names, or does not name, to a graph in memory and what it says of itself."""
 
+import logging
 import shutil
 import tempfile
-from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -22,10 +22,13 @@ from visiontool.model import config_files
 from visiontool.model.foreign import Description
 from visiontool.model.scan import scan
 from visiontool.model.spec import MANIFEST_KEY, CropMode, ModelSpec, Precision
-from visiontool.pytorch.pull import Progress, pull
+from visiontool.progress import Progress, silent
+from visiontool.pytorch.pull import pull
 from visiontool.training import settings
 from visiontool.training.report import METRICS_FILE
 from visiontool.training.run import RUNS
+
+_log = logging.getLogger(__name__)
 
 _QUANTIZED = ("DequantizeLinear", "QLinearConv", "QLinearMatMul", "ConvInteger", "MatMulInteger")
 
@@ -40,14 +43,12 @@ class Source:
         path: a model file that answers as it does. Where the source keeps tensors in other files, one that has all of
             them, until `close`.
         run: the folder of the finetuned run that it is the model of, or None.
-        said: which model was taken and why, a sentence for the user; "" where the user named it.
     """
 
     model: onnx.ModelProto
     spec: ModelSpec
     path: Path
     run: Path | None = None
-    said: str = ""
     _folder: "tempfile.TemporaryDirectory[str] | None" = field(default=None, repr=False)
 
     def close(self) -> None:
@@ -71,8 +72,7 @@ def find(
     description: Description | None = None,
     crop_mode: CropMode | None = None,
     offline: bool = False,
-    progress: Progress | None = None,
-    remark: Callable[[str], None] = lambda text: None,
+    progress: Progress = silent,
 ) -> Source:
     """Finds what is to be exported. Only what has to be pulled first needs torch.
 
@@ -84,40 +84,38 @@ def find(
         crop_mode: instead of the model's own.
         offline: uses no network.
         progress: as `pull.pull` takes it, where the model is not on this machine.
-        remark: called with what the user should know, a line each.
 
     Raises:
         ModelError: no such model, or one that is broken, unsafe, or does not say what is needed.
         ConversionError: weights that do not become a model, or no room for a temporary file.
         UsageError: arguments that contradict each other or the model.
     """
-    said = ""
     if model is None:
         if architecture is not None:
             raise UsageError(f"--architecture {architecture} goes with a file of weights: name that as MODEL")
-        model, said = _not_named()
+        model = _not_named()
     if architecture is None:
         path = _file(model, offline, progress)
     else:
         description = description or Description()
         class_names, description = description.class_names, replace(description, class_names=None)
-        path = _of_weights(model, architecture, class_names, offline, progress, remark)
+        path = _of_weights(model, architecture, class_names, offline, progress)
     is_run = path.name == MODEL_FILE and (path.parent / settings.FILE).is_file()
     run = path.parent if is_run else None
     if scan(path, external=True).external is None:
-        graph, spec = _read(path, description, crop_mode, remark)
-        return Source(graph, spec, path, run, said)
+        graph, spec = _read(path, description, crop_mode)
+        return Source(graph, spec, path, run)
     folder = tempfile.TemporaryDirectory(prefix="visiontool-")
     try:
         single = Path(folder.name, path.name)
         _write(single, external_data.merged(path), path)
         for file in config_files.files(path):
             shutil.copy(file, folder.name)
-        graph, spec = _read(single, description, crop_mode, remark, called=path)
+        graph, spec = _read(single, description, crop_mode, called=path)
     except BaseException:
         folder.cleanup()
         raise
-    return Source(graph, spec, single, run, said, folder)
+    return Source(graph, spec, single, run, folder)
 
 
 def newest_run() -> Path | None:
@@ -136,12 +134,14 @@ def _finished_at(run: Path) -> int:
     return (last if last.is_file() else run / MODEL_FILE).stat().st_mtime_ns
 
 
-def _not_named() -> tuple[str, str]:
+def _not_named() -> str:
     run = newest_run()
     if run is not None:
-        return str(run), f"Exporting {run}, the newest finished run."
+        _log.info(f"Exporting {run}, the newest finished run.")
+        return str(run)
     name = resolve.default_model()
-    return name, f"Exporting {name}, the default model: there is no finished run in {RUNS}/."
+    _log.info(f"Exporting {name}, the default model: there is no finished run in {RUNS}/.")
+    return name
 
 
 def _of_weights(
@@ -149,8 +149,7 @@ def _of_weights(
     architecture: str,
     class_names: Path | None,
     offline: bool,
-    progress: Progress | None,
-    remark: Callable[[str], None],
+    progress: Progress,
 ) -> Path:
     """The model file that is made of a file of weights."""
     if not _is_weights(model):
@@ -158,16 +157,14 @@ def _of_weights(
             f"--architecture {architecture} goes with a file of weights, a .safetensors or .pth; "
             f"{model} is none, or is not there"
         )
-    return pull(
-        architecture, weights=Path(model), class_names=class_names, offline=offline, progress=progress, remark=remark
-    ).path
+    return pull(architecture, weights=Path(model), class_names=class_names, offline=offline, progress=progress).path
 
 
 def _is_weights(model: str) -> bool:
     return Path(model).suffix.lower() in resolve.WEIGHTS_SUFFIXES and Path(model).is_file()
 
 
-def _file(model: str, offline: bool, progress: Progress | None) -> Path:
+def _file(model: str, offline: bool, progress: Progress) -> Path:
     """The model file that `model` means; it is pulled where it is not on this machine."""
     if _is_weights(model):
         raise UsageError(
@@ -194,7 +191,6 @@ def _read(
     path: Path,
     description: Description | None,
     crop_mode: CropMode | None,
-    remark: Callable[[str], None],
     called: Path | None = None,
 ) -> tuple[onnx.ModelProto, ModelSpec]:
     """The graph of a model file and its spec; errors say `called` instead of `path`."""
@@ -213,7 +209,7 @@ def _read(
         assumed = tuple(text.rpartition(" (")[0] or text for text in classifier.assumed)
         spec = replace(spec, precision=_precision(graph), assumed=assumed)
     if classifier.assumed:
-        remark(f"The file does not say, so taken: {', '.join(classifier.assumed)}.")
+        _log.info(f"The file does not say, so taken: {', '.join(classifier.assumed)}.")
     return graph, spec
 
 

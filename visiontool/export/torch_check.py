@@ -1,6 +1,5 @@
 """Where a source came from torch weights that lie beside it, torch is asked as well."""
 
-from collections.abc import Callable
 from importlib.util import find_spec
 
 from visiontool.data.loader import fitted
@@ -8,13 +7,14 @@ from visiontool.data.prepare import Recipe
 from visiontool.errors import ConversionError, GateError, ModelError
 from visiontool.export.source import Source
 from visiontool.images.decode import DEFAULT_LIMITS
+from visiontool.progress import Progress
 from visiontool.training.pictures import Pictures
 
 _HUB_FILES = ("config.json", "model.safetensors")
 _MOST = 32  # pictures: torch runs them one after another
 
 
-def check(source: Source, pictures: Pictures, progress: Callable[[str, int, int | None], None]) -> list[str]:
+def check(source: Source, pictures: Pictures, progress: Progress) -> list[str]:
     """Compares the source with its network in torch on some of the pictures; gives a line about it, or none.
 
     A finetuned run is left out: it was made without torch, of a graph that had been compared with torch.

@@ -9,8 +9,9 @@ import os
 import re
 import urllib.error
 import urllib.request
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
+from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -19,6 +20,7 @@ from visiontool._version import __version__
 from visiontool.errors import ModelError, UsageError, first_line
 from visiontool.hub import cache
 from visiontool.hub.resolve import HUB, WEIGHTS_FILES
+from visiontool.progress import Progress, silent
 
 OURS = "downloaded--"  # before the name of a file that is deleted after use
 _CONFIG = "config.json"
@@ -29,21 +31,16 @@ _SHA256_IN_NAME = re.compile(r"-([0-9a-f]{8,64})\.[^.]+$")
 _TIMEOUT_S = 30.0
 _CHUNK_BYTES = 2**18
 
-Progress = Callable[[int, int | None], None]
-Waiting = Callable[[], None]
-
 
 @contextmanager
-def weights_file(
-    source: str, *, offline: bool = False, progress: Progress | None = None, waiting: Waiting | None = None
-) -> Iterator[Path]:
+def weights_file(source: str, *, offline: bool = False, progress: Progress = silent) -> Iterator[Path]:
     """The file of weights that `source` names, for the block. What is downloaded from an address is deleted then.
 
     Args:
         source: "hf-hub:ORG/NAME", or an address.
         offline: take only what is on this disk.
-        progress: called with the bytes so far and those of the whole file, None where the server does not say.
-        waiting: called once if another process is downloading it.
+        progress: called with "download", the bytes so far and those of the whole file, None where the server does not
+            say; with "wait" if another process is downloading it.
 
     Raises:
         ModelError: it cannot be downloaded, or may not be; the message says what else can be done.
@@ -60,7 +57,7 @@ def weights_file(
     if why := _why_offline(offline):
         raise _refused(source, why, _GIVE_WEIGHTS, place)
     target = cache.downloads() / (OURS + place.name)
-    with cache.lock(target.parent, target.name, waiting):
+    with cache.lock(target.parent, target.name, partial(progress, "wait", 0, None)):
         try:
             try:
                 download(source, target, digits, progress)
@@ -75,12 +72,10 @@ def weights_file(
 
 
 @contextmanager
-def hub_files(
-    repository: str, *, offline: bool = False, progress: Progress | None = None
-) -> Iterator[tuple[Path, Path]]:
+def hub_files(repository: str, *, offline: bool = False, progress: Progress = silent) -> Iterator[tuple[Path, Path]]:
     """config.json and model.safetensors of a repository ORG/NAME of the hub, as `weights_file`."""
     yield (
-        _from_hub(repository, [_CONFIG], _GIVE_FOLDER, offline, None),
+        _from_hub(repository, [_CONFIG], _GIVE_FOLDER, offline, silent),
         _from_hub(repository, WEIGHTS_FILES[:1], _GIVE_FOLDER, offline, progress),
     )
 
@@ -101,7 +96,7 @@ def check_offline(source: str, *, is_folder: bool = False, offline: bool = False
         pass
 
 
-def download(url: str, target: Path, sha256: str, progress: Progress | None = None) -> None:
+def download(url: str, target: Path, sha256: str, progress: Progress = silent) -> None:
     """Downloads `url` to `target`; what failed may leave a part of it.
 
     Args:
@@ -119,8 +114,7 @@ def download(url: str, target: Path, sha256: str, progress: Progress | None = No
             while chunk := response.read(_CHUNK_BYTES):
                 file.write(chunk)
                 done += len(chunk)
-                if progress is not None:
-                    progress(done, total)
+                progress("download", done, total)
     except urllib.error.HTTPError as error:
         error.close()
         raise ModelError(f"{url} cannot be downloaded: the server answers {error.code} {error.reason}.") from None
@@ -134,7 +128,7 @@ def download(url: str, target: Path, sha256: str, progress: Progress | None = No
         raise ModelError(f"{url} is another file than was expected (its SHA-256 is {got[:12]}..., not {sha256}...).")
 
 
-def _from_hub(repository: str, files: Sequence[str], remedy: str, offline: bool, progress: Progress | None) -> Path:
+def _from_hub(repository: str, files: Sequence[str], remedy: str, offline: bool, progress: Progress) -> Path:
     """The first of `files` that the repository has, in the cache of huggingface_hub."""
     try:
         from huggingface_hub import constants, errors, hf_hub_download
@@ -173,7 +167,7 @@ def _from_hub(repository: str, files: Sequence[str], remedy: str, offline: bool,
     raise ModelError(f"{HUB}{repository} cannot be downloaded: {reason}.\nFetch it by other means and {remedy}.")
 
 
-def _bar(progress: Progress | None) -> type[Any]:
+def _bar(progress: Progress) -> type[Any]:
     """What huggingface_hub takes for a class of progress bars."""
 
     class Bar:
@@ -182,8 +176,7 @@ def _bar(progress: Progress | None) -> type[Any]:
 
         def update(self, n: int = 1) -> None:
             self.n += n
-            if progress is not None:
-                progress(self.n, self.total)
+            progress("download", self.n, self.total)
 
         def close(self) -> None:
             pass

@@ -31,7 +31,7 @@ _BY_SHORT_SIDE = ("ConvNext", "PoolFormer", "Levit", "CLIP", "ChineseCLIP", "Bit
 class Beside(NamedTuple):
     """What these files say; None where they do not."""
 
-    class_names: tuple[str, ...] | None = None
+    labels: tuple[str, ...] | None = None
     label_ids: tuple[str, ...] | None = None
     channels: int | None = None
     color: Color | None = None

@@ -1,8 +1,9 @@
 """Pulling: the weights of a network are fetched, converted, compared with torch, and kept in the cache."""
 
+import logging
 import os
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import partial
 from importlib.util import find_spec
@@ -18,10 +19,11 @@ from visiontool.hub.naming import NUMBERS, Pullable, folder_of, pullable, weight
 from visiontool.model import class_names as labels
 from visiontool.model.scan import MAX_FILE_BYTES
 from visiontool.model.spec import ModelSpec
+from visiontool.progress import Progress, silent
 
 _CONFIG, _WEIGHTS = "config.json", "model.safetensors"
 
-Progress = Callable[[str, int, int | None], None]
+_log = logging.getLogger(__name__)
 
 
 def pull(
@@ -31,8 +33,7 @@ def pull(
     weights: Path | None = None,
     class_names: Path | None = None,
     offline: bool = False,
-    progress: Progress | None = None,
-    remark: Callable[[str], None] = lambda text: None,
+    progress: Progress = silent,
 ) -> Cached:
     """Puts a model into the cache; one that is there is left alone, one that is damaged made anew.
 
@@ -47,7 +48,6 @@ def pull(
         progress: called with the stage ("wait", "download", "convert", "check"), and for a download the bytes so far
             and those of the whole file; the last is None where it is not known. "wait" comes where another process is
             getting the same.
-        remark: called with what the user should know, a line each.
 
     Raises:
         ModelError: no such model, no published weights, no way to get them, or the extra [train] is missing.
@@ -58,9 +58,9 @@ def pull(
     if weights is not None and (folder := folder_of(name, weights)) is not None:
         name, weights = f"{resolve.FOLDER}{folder}", None
     wanted = pullable(name, img_size=img_size, weights=weights, class_names=class_names)
-    pulled = _pulled(name, wanted, weights, offline, progress or (lambda stage, done, total: None))
+    pulled = _pulled(name, wanted, weights, offline, progress)
     if wanted.class_names == NUMBERS:
-        remark(
+        _log.info(
             f"{weights}: nothing says what its classes are called, so they have numbers.\n"
             "Name them with --class-names FILE; for a model.safetensors of the hub, put its config.json beside it."
         )
@@ -144,12 +144,11 @@ def _pull_entry(wanted: Pullable, entry: Entry, weights: Path | None, offline: b
     from visiontool.hub import sources
 
     found: AbstractContextManager[Path]
-    wait = partial(tell, "wait", 0, None)
     if weights is not None:
         license_ = entry.license if wanted.class_names is None else ""
         found, source = nullcontext(weights), f"file {weights.name}"
     else:
-        found = sources.weights_file(entry.source, offline=offline, progress=partial(tell, "download"), waiting=wait)
+        found = sources.weights_file(entry.source, offline=offline, progress=tell)
         source, license_ = entry.source, entry.license
     with found as checkpoint, cache.unpublished(wanted.name) as folder:
         tell("convert", 0, None)
@@ -175,7 +174,7 @@ def _pull_folder(name: str, cache_name: str, offline: bool, tell: Progress) -> C
     found: AbstractContextManager[tuple[Path, Path]]
     if name.startswith(resolve.HUB):
         repository = name.removeprefix(resolve.HUB)
-        found = sources.hub_files(repository, offline=offline, progress=partial(tell, "download"))
+        found = sources.hub_files(repository, offline=offline, progress=tell)
     else:
         original = Path(os.path.abspath(name.removeprefix(resolve.FOLDER)))
         name = f"{resolve.FOLDER}{original}"

@@ -1,6 +1,7 @@
 """The pictures as the backbone sees them: embedded, what cannot be read sorted out, split."""
 
-from collections.abc import Callable, Sequence
+import logging
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -18,15 +19,15 @@ from visiontool.images.fingerprint import Look
 from visiontool.images.transforms import share_kept
 from visiontool.inference import embeddings as features
 from visiontool.inference.classifier import Classifier
+from visiontool.progress import Progress
 from visiontool.training.settings import Settings
+
+_log = logging.getLogger(__name__)
 
 _VIEW_S = 5.0  # for each further view of it: of a picture 1,000 times as wide as high one takes as long
 _CUT_MUCH = 0.35  # of the area of the picture in the middle of all: 4:3 and 3:2 lose less, 16:9 more
 _MOST_NAMED = 3
 UNUSED = ""  # as `dataset.split` says it
-
-Progress = Callable[[str, int, int | None], None]
-Remark = Callable[[str], None]
 
 
 class Means(NamedTuple):
@@ -81,40 +82,38 @@ def unreadable(data: Dataset, means: Means, progress: Progress) -> dict[str, str
     return errors
 
 
-def embed(
-    wanted: Settings, data: Dataset, views: Sequence[View], means: Means, progress: Progress, remark: Remark
-) -> Embedded:
+def embed(wanted: Settings, data: Dataset, views: Sequence[View], means: Means, progress: Progress) -> Embedded:
     """Has the backbone see the pictures of train and val, and splits them where the user did not.
 
     Each picture is seen as predict sees it, which tells too whether it can be read and whether it is the same as
     another; those for training in the other views as well, at once where it is known that they are for training.
     Nothing looks at the pictures of test.
     """
-    table = _Table(data, views, means, progress, remark)
+    table = _Table(data, views, means, progress)
     known = [i for i, sample in enumerate(data.samples) if sample.split == "train"]
     table.see("views", known, slice(None))
     others = [i for i, sample in enumerate(data.samples) if sample.split not in ("test", UNUSED) and not table.whole[i]]
     table.see("plain", others, slice(1))
-    table.drop_unreadable(wanted, remark)
-    _suggest_border(means.classifier, table.looks, remark)
+    table.drop_unreadable(wanted)
+    _suggest_border(means.classifier, table.looks)
 
     same = _same(table.looks)
     splits = dataset.split(table.data, same, val_share=wanted.val_share, seed=wanted.seed)
     notes = [] if wanted.folds is not None else dataset.unjudged(table.data, splits)
     for note in (*notes, *dataset.contradictions(table.data, same), *dataset.leaks(table.data, splits, same)):
-        remark(note)
+        _log.info(note)
     splits = few_of(table.data, splits, wanted.few, wanted.seed)
     groups = dataset.groups_of(table.data, same)
     late = [i for i, split in enumerate(splits) if split == "train" and not table.whole[i]]
     table.see("views", late, slice(1, None))
-    kept = table.drop_unreadable(wanted, remark)
+    kept = table.drop_unreadable(wanted)
     return Embedded(table.data, tuple(splits[i] for i in kept), groups[kept], table.embeddings, table.passes)
 
 
 class _Table:
     """What has been seen of the pictures so far, a row each."""
 
-    def __init__(self, data: Dataset, views: Sequence[View], means: Means, progress: Progress, remark: Remark) -> None:
+    def __init__(self, data: Dataset, views: Sequence[View], means: Means, progress: Progress) -> None:
         self.data = data
         self.looks: list[Look | None] = [None] * len(data.samples)
         self.errors: dict[int, str] = {}
@@ -124,7 +123,6 @@ class _Table:
         self._views = views
         self._means = means
         self._progress = progress
-        self._remark = remark
         self._noted: set[str] = set()
 
     def see(self, stage: str, indices: Sequence[int], views: slice) -> None:
@@ -150,10 +148,10 @@ class _Table:
         self.errors.update({indices[place]: error for place, error in seen.errors.items()})
         for note in seen.notes:
             if note not in self._noted:
-                self._remark(note)
+                _log.info(note)
         self._noted.update(seen.notes)
 
-    def drop_unreadable(self, wanted: Settings, remark: Remark) -> list[int]:
+    def drop_unreadable(self, wanted: Settings) -> list[int]:
         """Leaves out the pictures that cannot be read; gives the indices of the others."""
         kept = [index for index in range(len(self.looks)) if index not in self.errors]
         if not self.errors:
@@ -168,7 +166,7 @@ class _Table:
         self.errors = {}
         some = "; ".join(f"{name}: {error}" for name, error in [*names.items()][:_MOST_NAMED])
         more = f"; and {len(names) - _MOST_NAMED:,} more" if len(names) > _MOST_NAMED else ""
-        remark(f"Left out, since they cannot be read: {len(names):,}. {some}{more}")
+        _log.info(f"Left out, since they cannot be read: {len(names):,}. {some}{more}")
         return kept
 
 
@@ -194,7 +192,7 @@ def _same(looks: Sequence[Look | None]) -> list[int]:
     return groups
 
 
-def _suggest_border(classifier: Classifier, looks: Sequence[Look | None], remark: Remark) -> None:
+def _suggest_border(classifier: Classifier, looks: Sequence[Look | None]) -> None:
     """Says so where the crop takes away much of most pictures."""
     spec = classifier.spec
     if spec.crop_mode != "center":
@@ -202,7 +200,7 @@ def _suggest_border(classifier: Classifier, looks: Sequence[Look | None], remark
     ideal = share_kept(spec.input.size, spec)  # the crop cuts that much off a picture of its own proportions too
     kept = [share_kept((found.height, found.width), spec) / ideal for found in looks if found is not None]
     if kept and (cut := 1 - float(np.median(kept))) > _CUT_MUCH:
-        remark(
+        _log.info(
             f"Half of the pictures are so wide or high that {cut:.0%} of their area or more is not seen.\n"
             "--crop-mode border shows them whole."
         )

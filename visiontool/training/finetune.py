@@ -4,6 +4,7 @@ The backbone stays as it is. Its embeddings of all pictures are computed once an
 solved on them (`head`) and put behind the same graph (`graph`). Nothing here needs torch.
 """
 
+import logging
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -22,12 +23,15 @@ from visiontool.images import augment
 from visiontool.images.decode import DEFAULT_LIMITS, Limits
 from visiontool.inference.classifier import Classifier, softmax
 from visiontool.model.spec import ModelSpec
+from visiontool.progress import Progress, silent
 from visiontool.training import head, report, settings, timm_files
 from visiontool.training import run as run_folder
-from visiontool.training.embed_dataset import UNUSED, Embedded, Means, Progress, Remark, embed, few_of, unreadable
+from visiontool.training.embed_dataset import UNUSED, Embedded, Means, embed, few_of, unreadable
 from visiontool.training.head import Head, Solved
 from visiontool.training.settings import Settings
 from visiontool.training.write_model import write_model
+
+_log = logging.getLogger(__name__)
 
 __all__ = ["Run", "Settings", "finetune"]
 
@@ -67,8 +71,7 @@ def finetune(
     workers: int | None = None,
     timeout: float = TIMEOUT_S,
     batch_size: int | None = None,
-    progress: Progress = lambda stage, done, total: None,
-    remark: Remark = lambda text: None,
+    progress: Progress = silent,
     opened: Callable[[Classifier], None] = lambda classifier: None,
 ) -> Run:
     """Finetunes a model on a dataset and writes the folder of the run.
@@ -80,7 +83,6 @@ def finetune(
         limits, workers, timeout, batch_size: as `Classifier.predict_stream` takes them; the result does not depend on
             them, but for what is refused.
         progress: called with the stage ("check", "plain", "views", "head" or "folds") and how much of it is done.
-        remark: called with what the user should know, a line each.
         opened: called with the model whose backbone is taken, before it runs.
 
     Raises:
@@ -98,7 +100,7 @@ def finetune(
     with run_folder.made(wanted.data, output, force=force) as (folder, target):
         means = Means(classifier, limits, workers, timeout, batch_size)
         for note in data.notes:
-            remark(note)
+            _log.info(note)
         if data.faults:
             dataset.check(data, unreadable(data, means, progress))
         if wanted.folds is None:  # before the backbone runs, not only after it
@@ -107,7 +109,7 @@ def finetune(
         recorded = replace(wanted, model=wanted.model or resolve.default_model()).with_absolute_paths()
         (folder / settings.FILE).write_text(recorded.to_json(), encoding="utf-8")
 
-        seen = embed(wanted, data, views, means, progress, remark)
+        seen = embed(wanted, data, views, means, progress)
         split_of = dict(zip((sample.name for sample in seen.data.samples), seen.splits, strict=True))
         splits = [split_of.get(sample.name, UNUSED) for sample in data.samples]  # of what cannot be read as well
         dataset.write_splits(folder / SPLITS_FILE, data, splits)
@@ -116,10 +118,10 @@ def finetune(
         if wanted.folds is not None:
             fold_of = dataset.folds(seen.class_ids[train], seen.groups[train], wanted.folds, wanted.seed)
             for note in dataset.unfolded(seen.data, train, fold_of):
-                remark(note)
+                _log.info(note)
         solved = _solve(wanted, seen, train, progress)
         for note in solved.notes:
-            remark(note)
+            _log.info(note)
         judged, probabilities = _judge(wanted, seen, train, fold_of, solved, progress)
         measured = metrics.measure(probabilities, seen.class_ids[judged], seen.data.labels)
 
@@ -128,7 +130,7 @@ def finetune(
         spec = replace(spec, accuracy=({"dataset": f"{data.root.name}, {how}", **top1},))
         spec = write_model(folder, classifier, spec, seen, judged, solved.head, limits)
         if not timm_files.write(classifier.path, folder, spec, solved.head.weight, solved.head.bias):
-            remark("The run has no files for torch: there are none of this backbone that a new head would fit.")
+            _log.info("The run has no files for torch: there are none of this backbone that a new head would fit.")
         counts = dict(Counter(split for split in seen.splits if split != UNUSED))
         run = Run(target, spec, measured, solved, wanted.folds, counts, seen.passes)
         report.write(folder, run, seen, judged, probabilities, limits)

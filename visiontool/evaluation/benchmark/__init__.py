@@ -4,7 +4,7 @@ Each network at each precision and batch size is a row. All rows are measured in
 machine whose speed drifts slows all alike; and each time in a process of its own (`process`, `measuring`).
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -18,14 +18,13 @@ from visiontool.hub import catalog, resolve
 from visiontool.images.decode import DEFAULT_LIMITS
 from visiontool.inference.classifier import Classifier
 from visiontool.model.spec import ModelSpec, Precision
+from visiontool.progress import Progress, silent
 
 ROUNDS = 3
 _FEWEST_ROUNDS = 2
 # A row whose first rounds took longer, since its runs are long, has no others; unless it was meant to take longer.
 _LONG_S = 20.0
 _MOST_FOR_CALIBRATION = 100
-
-Progress = Callable[[str, int, int | None], None]
 
 
 def subjects(models: Sequence[str | Path | None]) -> list[Subject]:
@@ -74,7 +73,7 @@ def rows(
     pictures: Sequence[str],
     folder: Path,
     *,
-    progress: Progress = lambda *_: None,
+    progress: Progress = silent,
 ) -> list[Row]:
     """What is to be measured. A float32 file is made into every other precision; what has another is taken as it is.
 
@@ -136,7 +135,7 @@ def measure(
     seconds: float,
     device: str = "auto",
     provider: str | None = None,
-    progress: Progress = lambda *_: None,
+    progress: Progress = silent,
 ) -> None:
     """Measures the rows, which have all that was measured so far whenever this ends.
 

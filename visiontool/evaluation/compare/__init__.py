@@ -3,7 +3,7 @@
 A is the measure and B is judged: an export by its source, a file on one device by the same file on another.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import closing
 
 from visiontool.data.loader import TIMEOUT_S
@@ -19,6 +19,7 @@ from visiontool.evaluation.compare.tally import Tally
 from visiontool.hub.cache import MODEL_FILE
 from visiontool.images.decode import DEFAULT_LIMITS, Limits
 from visiontool.inference.classifier import Classifier
+from visiontool.progress import Progress, silent
 from visiontool.runtime.alike import BATCHES
 from visiontool.training.pictures import Pictures
 
@@ -26,8 +27,6 @@ __all__ = ["BATCHES", "Comparison", "check", "compare", "first_difference"]
 
 _EMBEDDED = 256  # pictures whose embeddings are compared, since each costs both networks another run
 _KEPT_BYTES = 64 * 2**20  # of pixels, for batches and speed
-
-Progress = Callable[[int, int], None]
 
 
 def compare(
@@ -38,7 +37,7 @@ def compare(
     batches: Sequence[int] = BATCHES,
     limits: Limits = DEFAULT_LIMITS,
     timeout: float = TIMEOUT_S,
-    progress: Progress = lambda done, total: None,
+    progress: Progress = silent,
 ) -> Comparison:
     """Compares B with A on pictures, each prepared for each of the two by what its own file says.
 
@@ -47,7 +46,7 @@ def compare(
     Args:
         batches: the sizes that the logits of B must not depend on.
         limits, timeout: as `Classifier.predict_stream` takes them.
-        progress: called with how many pictures of all are done.
+        progress: called with "compare" and how many pictures of all are done.
 
     Raises:
         DataError: none of the pictures can be read.
@@ -152,7 +151,7 @@ def _see(
             if len(kept) < most_kept and (not kept or sum(map(_bytes, [*kept, pair])) <= _KEPT_BYTES):
                 kept.append(pair)
         done += len(some)
-        progress(done, total)
+        progress("compare", done, total)
     return kept
 
 

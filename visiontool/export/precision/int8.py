@@ -1,7 +1,7 @@
 """A network in 8-bit integers: as many of its operators as leave its answers as they are."""
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -12,6 +12,7 @@ from visiontool.errors import ConversionError, DataError
 from visiontool.export.precision import ranges
 from visiontool.export.precision.qdq import Typed
 from visiontool.model.spec import ModelSpec
+from visiontool.progress import Progress, silent
 
 NEAR_ENOUGH = 0.03
 """How far the logits may move where nobody says: length of the difference from those in float, as a share of theirs."""
@@ -37,7 +38,7 @@ def to_int8(
     pixels: Iterable[NDArray[np.uint8]],
     *,
     near_enough: float | None = None,
-    progress: Callable[[int, int], None] | None = None,
+    progress: Progress = silent,
 ) -> Quantized:
     """The network in 8-bit integers, a quarter as large and, on processors that multiply them, twice as fast or more.
 
@@ -48,8 +49,8 @@ def to_int8(
         model: is not changed.
         pixels: batches (n, H, W, 3) of pictures of the kind that the network will see, some hundred in all.
         near_enough: how far the logits may move on some of the pictures; None for `NEAR_ENOUGH`.
-        progress: called with how much is done and how much there is; first of the pictures, then, where the logits
-            were not near enough at once, of the operators.
+        progress: called with "calibrate", how much is done and how much there is; first of the pictures, then, where
+            the logits were not near enough at once, of the operators.
 
     Returns:
         Logits and embedding are float32 and not rounded to 8 bits; a feature map is float32 and rounded.
@@ -62,8 +63,7 @@ def to_int8(
     pictures = [picture for batch in pixels for picture in batch]
     if not pictures:
         raise DataError("int8 needs pictures of the kind that the network will see; there are none")
-    tell = progress or (lambda done, total: None)
-    search = _Search(Typed(model, spec), spec, pictures, NEAR_ENOUGH if near_enough is None else near_enough, tell)
+    search = _Search(Typed(model, spec), spec, pictures, NEAR_ENOUGH if near_enough is None else near_enough, progress)
     kept = search.run()
     return Quantized(search.quantized(kept), _lines(search.graph, kept))
 
@@ -75,9 +75,9 @@ class _Search:
         spec: ModelSpec,
         pictures: Sequence[NDArray[np.uint8]],
         near_enough: float,
-        tell: Callable[[int, int], None],
+        progress: Progress,
     ) -> None:
-        self.graph, self.spec, self.near_enough, self.tell = graph, spec, near_enough, tell
+        self.graph, self.spec, self.near_enough, self.progress = graph, spec, near_enough, progress
         if not graph.candidates:
             raise ConversionError(
                 f"{spec.name}: nothing in the graph can be computed with 8-bit integers.\nTake --precision fp16."
@@ -87,7 +87,7 @@ class _Search:
         self._ranges: ranges.Ranges = {}
         for batch, found in enumerate(ranges.ranges(graph.model, names, pictures, spec.input), 1):
             self._ranges = found
-            tell(min(batch * ranges.BATCH, len(pictures)), len(pictures))
+            progress("calibrate", min(batch * ranges.BATCH, len(pictures)), len(pictures))
         self._exact = self._logits(graph.model, self._judged)
 
     def run(self) -> dict[str, float]:
@@ -126,10 +126,10 @@ class _Search:
         """
         found = []
         for done, name in enumerate(self.graph.candidates):
-            self.tell(done, len(self.graph.candidates))
+            self.progress("calibrate", done, len(self.graph.candidates))
             alone = self.graph.quantized(self._ranges, self.graph.with_activation(name))
             found.append((name, self._error(alone, _RANKED)))
-        self.tell(len(found), len(found))
+        self.progress("calibrate", len(found), len(found))
         sizes = self.graph.weights()
         return sorted(found, key=lambda item: -(item[1] ** 2) / sizes[item[0]])
 
