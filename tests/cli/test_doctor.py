@@ -128,8 +128,8 @@ def test_gpus_are_shown_with_their_memory(run, monkeypatch):
 
 
 def test_a_wrong_answer_is_no_working_installation(run, tmp_path, monkeypatch):
-    other = next(path for path in doctor.store.sample_pictures() if path.stem != "orange")
-    monkeypatch.setattr(doctor.store, "sample_pictures", lambda: [shutil.copy(other, tmp_path / "orange.jpg")])
+    other = next(path for path in doctor.resolve.sample_pictures() if path.stem != "orange")
+    monkeypatch.setattr(doctor.resolve, "sample_pictures", lambda: [shutil.copy(other, tmp_path / "orange.jpg")])
     ran = run("doctor")
     assert ran.code == 1
     assert "predict     FAILS: resnet18_tiny200 says " in ran.out
@@ -137,7 +137,7 @@ def test_a_wrong_answer_is_no_working_installation(run, tmp_path, monkeypatch):
 
 
 def test_a_picture_that_cannot_be_found_is_no_working_installation(run, monkeypatch):
-    monkeypatch.setattr(doctor.store, "sample_pictures", list)
+    monkeypatch.setattr(doctor.resolve, "sample_pictures", list)
     ran = run("doctor")
     assert ran.code == 1
     assert "predict     FAILS: StopIteration" in ran.out

@@ -347,7 +347,7 @@ def test_the_hash_of_a_model_comes_from_its_record_while_it_is_as_it_was_written
 
 def test_what_a_killed_process_left_is_no_model_and_is_cleared(root: Path) -> None:
     code = (
-        "import os, signal; from visiontool import cache\n"
+        "import os, signal; from visiontool.hub import cache\n"
         "with cache.lock(cache.models(), 'a'), cache.unpublished('a') as folder:\n"
         "    (folder / 'model.onnx').write_bytes(b'half')\n"
         "    os.kill(os.getpid(), signal.SIGKILL)"
@@ -370,7 +370,7 @@ def test_clearing_one_model_leaves_another_whose_name_begins_alike(root: Path) -
 
 def test_a_second_process_waits_for_the_first(root: Path, tmp_path: Path) -> None:
     code = (
-        "import time; from pathlib import Path; from visiontool import cache\n"
+        "import time; from pathlib import Path; from visiontool.hub import cache\n"
         "with cache.lock(cache.models(), 'a'):\n"
         f"    Path({str(tmp_path / 'held')!r}).touch(); time.sleep(0.7)\n"
         f"    Path({str(tmp_path / 'done')!r}).touch()"
@@ -390,7 +390,7 @@ def test_a_second_process_waits_for_the_first(root: Path, tmp_path: Path) -> Non
 
 def test_a_lock_of_a_killed_process_is_free(root: Path) -> None:
     code = (
-        "import os, signal; from visiontool import cache\n"
+        "import os, signal; from visiontool.hub import cache\n"
         "with cache.lock(cache.models(), 'a'): os.kill(os.getpid(), signal.SIGKILL)"
     )
     run_python(code)
@@ -468,7 +468,7 @@ def test_a_read_only_cache_answers(tmp_path: Path) -> None:
         if folder == tmp_path.parents[1]:
             break
     code = (
-        "import os, json, hashlib; from visiontool import cache, store, locks\n"
+        "import os, json, hashlib; from visiontool import locks; from visiontool.hub import cache, resolve as store\n"
         "store.built_in_names = list\n"  # looks into the package, which may lie where only root may look
         "os.seteuid(65534)\n"
         "print(store.resolve('a')); print(cache.verify('a'), len(cache.all_cached()))\n"

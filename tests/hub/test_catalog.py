@@ -142,7 +142,7 @@ def test_an_unknown_tag_lists_those_there_are():
 def test_a_classic_costs_no_import_but_the_catalog():
     code = (
         "import functools, json, pathlib, sys, typing; before = set(sys.modules);"
-        "from visiontool import catalog; catalog.find('vgg16');"
+        "from visiontool.hub import catalog; catalog.find('vgg16');"
         "print(*sorted(name for name in set(sys.modules) - before if not name.startswith('visiontool')))"
     )
     ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, check=True)

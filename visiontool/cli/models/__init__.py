@@ -6,7 +6,7 @@ from pathlib import Path
 import click
 
 from visiontool.cli import exit_codes, options
-from visiontool.cli.models.list import list_models
+from visiontool.cli.models.listing import list_models
 from visiontool.cli.models.show import show
 from visiontool.cli.text import say
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import click
 
 from visiontool.cli import options
-from visiontool.cli.models.list import entry_of, facts_of, facts_of_spec
+from visiontool.cli.models.listing import entry_of, facts_of, facts_of_spec
 from visiontool.cli.text import columns, json_text, printable, say
 from visiontool.errors import ModelError, UsageError
 
