@@ -1,6 +1,6 @@
-"""The barest script that does what `visiontool predict img.jpg -m model.onnx` does: the floor of cold_start.py.
+"""The barest script that does the same as `visiontool predict img.jpg -m model.onnx`: the lower bound in cold_start.py.
 
-numpy, Pillow, onnxruntime and argparse; bicubic resize of the short side, center crop, one run, softmax, five best.
+It uses numpy, Pillow, onnxruntime and argparse: bicubic resize of the short side, center crop, one run, softmax, top 5.
 """
 
 import argparse

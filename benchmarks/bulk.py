@@ -1,17 +1,17 @@
-"""How fast a folder of pictures is predicted, against what the machine allows and against peers; and in what memory.
+"""How fast visiontool classifies a folder, against the machine's limit and against peers; and how much memory it uses.
 
     python benchmarks/bulk.py [--pictures FOLDER] [--rounds 3] [--peer-pictures 200]
 
-The bound: on the same cores, a picture needs the network's time alone plus the time of opening it alone, each measured
-with all cores at its own best (the better of one run on all cores and one single-threaded run a core; the better of
-threads and processes). Target: at least 0.9 of the bound, end to end, for ResNet-18 and ResNet-50, for 1,000 JPEGs of
-about 500x375 and for 100 of 12 megapixels. The whole command, with its start, is timed as well. Rounds alternate the
-sides; what counts is the median of the rounds' ratios.
+The bound: on the same cores, a picture needs the time of the network alone plus the time of opening it alone. Each is
+measured with all cores at its own best (the better of one run on all cores and one single-threaded run per core; the
+better of threads and processes). Target: at least 0.9 of the bound, end to end, for ResNet-18 and ResNet-50, for 1,000
+JPEGs of about 500x375 and for 100 of 12 megapixels. The whole command, including its start, is timed as well. Rounds
+alternate the sides; the result is the median of the rounds' ratios.
 
 Peak memory is that of all processes of the command together, at 1,000 and at 20,000 pictures; target: within 10 %.
 
-The pictures are made of the photos in FOLDER (default: samples/). Random weights, which do not matter for speed. Needs
-the extra [train]; the Hugging Face pipeline is measured where transformers is installed.
+The pictures are made from the photos in FOLDER (default: samples/). The weights are random, which does not affect
+speed. Needs the extra [train]; the Hugging Face pipeline is measured if transformers is installed.
 """
 
 import argparse

@@ -1,9 +1,9 @@
-"""What was measured to choose threads, batch size, spinning, processes and draft for many pictures (docs/design.md).
+"""The measurements behind the choice of threads, batch size, spinning, processes and draft for many pictures.
 
     python benchmarks/bulk_choices.py MODEL.onnx FOLDER [--pictures 200] [--rounds 3]
 
-Milliseconds a picture, medians of rounds that alternate all ways. MODEL is a model file of visiontool, FOLDER holds
-JPEGs.
+Prints milliseconds per picture, as medians of rounds that alternate all variants (docs/design.md). MODEL is a model
+file of visiontool, FOLDER contains JPEGs.
 """
 
 import argparse

@@ -2,10 +2,10 @@
 
     python benchmarks/cold_start.py [--pairs 10] [--peer-runs 5]
 
-Runs alternate, so that a machine whose speed drifts slows both sides alike; what counts is the median of the ratios
-pair by pair. Target: at most 1.15 times the barest script, for the built-in model, for a ResNet-18 (224 px, 1,000
-classes), and for the same named as a pulled network is. Peers (timm, Ultralytics, Hugging Face) are measured where they
-are installed, with random weights, which do not matter for speed. The ResNet-18 graph needs the extra [train].
+Runs alternate, so that a machine with drifting speed slows both sides alike; the result is the median of the pairs'
+ratios. Target: at most 1.15 times the barest script, for the built-in model, for a ResNet-18 (224 px, 1,000 classes),
+and for the same ResNet-18 named like a pulled network. Peers (timm, Ultralytics, Hugging Face) are measured if they are
+installed, with random weights, which do not affect speed. The ResNet-18 graph needs the extra [train].
 """
 
 import argparse

@@ -1,15 +1,16 @@
-"""Networks on the CPU: how fast onnxruntime runs them beside torch, and what fp16 and int8 cost and gain.
+"""Networks on the CPU: how fast onnxruntime runs them compared with torch, and what fp16 and int8 cost and gain.
 
     python benchmarks/cpu.py [--rounds 15] [--threads N] [--shared FOLDER]
 
-ResNet-50 at 224 px with random weights, which do not matter for speed: `Classifier.run` in fp32 and int8 against torch
-in eager mode (channels last) and torch.compile, where a C++ compiler is present, at 1 and 8 pictures a run. Each side
-is a process of its own with the same number of threads, and runs when it has its turn; what counts is the median of the
-ratios round by round. All get the same uint8 pictures, and give logits.
+ResNet-50 at 224 px with random weights, which do not affect speed: `Classifier.run` in fp32 and int8 against torch in
+eager mode (channels last) and torch.compile (if a C++ compiler is present), at 1 and 8 pictures per run. Each side is a
+separate process with the same number of threads; the sides take turns, and the result is the median of the rounds'
+ratios. All sides get the same uint8 pictures, and return logits.
 
 SqueezeNet 1.1 with its ImageNet weights: how many of 100 photos get the same answer in fp16 and int8 as in fp32, how
 many right answers are lost, and how long one picture takes; int8 is calibrated on other pictures (of ants and bees).
-Beside it is int8 with weights of 8 full bits, as onnxruntime rounds them, which answers differently without VNNI.
+It is compared with int8 with weights of 8 full bits, as onnxruntime rounds them, which answers differently without
+VNNI.
 
 FOLDER has data/photos, data/ants_and_bees.tar and weights/squeezenet1_1/model.safetensors. Needs the extra [train].
 """

@@ -1,10 +1,10 @@
-"""One network of each family, as a user meets it: pulled and converted, then one answer as a whole process.
+"""One network of each family, as a user runs it: pulled and converted, then one answer as a whole process.
 
     python benchmarks/families.py [--pairs 5] [FAMILY...]
 
 The smallest classic of each family that has published weights is pulled from a file of random weights, which do not
-matter for speed. Then `visiontool predict -m NAME`, in which torch is kept from being imported, alternates with the
-barest script on the same graph. Target: at most 1.15 times the barest script, by the median of the families' ratios.
+affect speed. Then `visiontool predict -m NAME`, which is prevented from importing torch, alternates with the barest
+script on the same graph. Target: at most 1.15 times the barest script, by the median of the families' ratios.
 Needs the extra [train].
 """
 

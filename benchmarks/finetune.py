@@ -1,27 +1,27 @@
-"""How long finetuning takes as a whole process, and how well the result answers: visiontool against what people use.
+"""How long finetuning takes as a whole process, and how accurate the result is: visiontool against common alternatives.
 
     python benchmarks/finetune.py [ants_and_bees|mnist|tiny_imagenet] [--seeds 5] [--shared FOLDER]
     python benchmarks/finetune.py ants_and_bees --imbalance 20
 
-The sides, on the same pictures and, but for the last two, with the same weights of the backbone, which stays frozen:
+The sides use the same pictures and, except for the last two, the same weights of the backbone, which is frozen:
 
 - visiontool's first run, with no features in the cache, and its second run;
 - a plain torch loop: the backbone in evaluation mode and without gradients, a new linear layer, AdamW with a cosine
-  schedule and the best of five learning rates, batches of 32, random crops of half to all of the area and (but for
-  digits) mirrors, the backbone run anew in each epoch, pictures opened by 2 processes; evaluated at the end with the
+  schedule and the best of five learning rates, batches of 32, random crops of half to all of the area and (except for
+  digits) mirrors, the backbone run again in each epoch, pictures opened by 2 processes; evaluated at the end with the
   model's own preprocessing;
-- scikit-learn's LogisticRegression on the embeddings of the pictures as they are;
-- Ultralytics and fastai where they are installed, frozen as well but with random weights: only their time counts.
+- scikit-learn's LogisticRegression on the embeddings of the pictures without augmentation;
+- Ultralytics and fastai if they are installed, also frozen but with random weights: only their time counts.
 
-Each seed is a round of all sides, whose order turns from round to round; what counts is the median of the rounds'
-ratios. Accuracy is that on the same val pictures. A backbone pass is the network once over all pictures, train and val,
-opening them included, in a process that has loaded it.
+Each seed is a round of all sides, whose order changes from round to round; the result is the median of the rounds'
+ratios. Accuracy is measured on the same val pictures. A backbone pass is one run of the network over all pictures,
+train and val, including opening them, in a process that has already loaded it.
 
---imbalance R instead trains on all pictures of one class and each R-th of the others, and compares `--balance auto`
-with `--balance none` by balanced accuracy on the val pictures, which stay as they are.
+--imbalance R instead trains on all pictures of one class and every R-th of the others, and compares `--balance auto`
+with `--balance none` by balanced accuracy on the val pictures, which are unchanged.
 
 FOLDER has data/ants_and_bees.tar, data/mnist.tar.xz, data/tiny-imagenet-small.tar.xz and the ImageNet weights
-weights/squeezenet1_1/model.safetensors; transfer_data.py says what is taken of them. Needs the extra [train].
+weights/squeezenet1_1/model.safetensors; transfer_data.py describes which parts are used. Needs the extra [train].
 """
 
 import argparse

@@ -1,4 +1,4 @@
-"""The sides of finetune.py: each a whole process, and all on the same pictures."""
+"""The sides of finetune.py: each is a whole process, and all use the same pictures."""
 
 import json
 import os

@@ -1,22 +1,23 @@
-"""What an NVIDIA GPU makes of ResNet-50 at 224 px: our runtime against torch.
+"""ResNet-50 at 224 px on an NVIDIA GPU: visiontool's runtime against torch.
 
     python benchmarks/gpu.py -o FOLDER [--parts network,torch,tensorrt,parity,resize,files] [--minutes 9]
     python benchmarks/gpu.py -o FOLDER --device cpu --batch-sizes 1,2 --seconds 1
 
-- network: fp32 and fp16, by the CUDA provider; batches of 1, 8, 64 and 256;
+- network: fp32 and fp16, with the CUDA provider; batches of 1, 8, 64 and 256;
 - torch: fp16 autocast and channels last, eager and compiled;
-- tensorrt: fp16, where TensorRT 10 loads; with the seconds that building an engine takes, and loading it again;
+- tensorrt: fp16, if TensorRT 10 loads; including the seconds to build an engine and to load it again;
 - parity: logits of the samples against those of the CPU, fp32 and fp16;
 - resize: fp16 with resize and crop inside the graph, its answers against the CPU's;
 - files: from 500x375 JPEG files to results, against opening them alone.
 
 Targets: the network alone at least as fast as torch.compile, and 30,000 pictures/s on an H200, at the best batch; from
-files at least 0.9 of opening alone. Random weights, which do not matter for speed; --model takes a file of real ones,
-which the figures of parity are worth more with.
+files at least 0.9 of opening alone. The weights are random, which does not affect speed; --model takes a file of real
+weights, which make the figures of parity more meaningful.
 
-Each figure is made in a process of its own, and one that fails takes no other with it: it is "not measured", with the
-reason. FOLDER gets figures.md and figures.json, to which a later call with other parts adds, and the models. What has
-no time left within --minutes is not measured. Needs the extras [train] and [gpu], and TensorRT where it is to be seen.
+Each figure is measured in a separate process, and one that fails does not affect the others: it is "not measured", with
+the reason. FOLDER gets the models, figures.md and figures.json; a later call with other parts adds to these figures.
+Parts for which --minutes leaves no time are not measured. Needs the extras [train] and [gpu], and TensorRT for that
+part.
 """
 
 import argparse

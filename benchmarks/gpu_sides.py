@@ -1,7 +1,7 @@
-"""The sides of gpu.py, each in a process of its own: `python gpu_sides.py SIDE TASK`, the task and the answer as JSON.
+"""The sides of gpu.py, each in a separate process: `python gpu_sides.py SIDE TASK`, task and answer as JSON.
 
-A run goes from pixels in the memory of the host, uint8 (N, H, W, 3), to logits there, each awaited before the next:
-what `visiontool` has to do for a batch, and torch just so. "device" figures leave both copies out.
+A run goes from pixels in host memory, uint8 (N, H, W, 3), to logits in host memory, each awaited before the next.
+This is what `visiontool` does for a batch; torch does the same. "device" figures exclude both copies.
 """
 
 import json

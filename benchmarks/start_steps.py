@@ -1,8 +1,8 @@
-"""What single steps of the start cost: the figures of docs/design.md, "The start".
+"""The cost of single steps of the start: the figures of docs/design.md, "The start".
 
     python benchmarks/start_steps.py [--runs 15]
 
-Whole processes alternate, medians are shown; compare them on a machine that does nothing else.
+Whole processes alternate, and medians are printed; compare them on an otherwise idle machine.
 """
 
 import argparse

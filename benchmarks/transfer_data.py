@@ -1,7 +1,8 @@
-"""The three datasets of the transfer benchmarks (finetune.py, views.py), and the networks that they are learned with.
+"""The three datasets of the transfer benchmarks (finetune.py, views.py), and the networks that are finetuned on them.
 
-MNIST and Tiny ImageNet are parts, drawn once and for all: of MNIST 500 training pictures and, for validation, 200 of
-the test set of each digit; of Tiny ImageNet its first 20 classes by WordNet id, with 100 and 50 pictures each.
+MNIST and Tiny ImageNet are fixed subsets, drawn once: of MNIST, 500 training pictures of each digit and, for
+validation, 200 of each digit from the test set; of Tiny ImageNet, its first 20 classes by WordNet id, with 100 and 50
+pictures each.
 """
 
 import os

@@ -1,11 +1,11 @@
-"""What more views of each training picture bring, and which of the operations brings it.
+"""The effect of more views of each training picture, and which of the operations causes it.
 
     python benchmarks/views.py [ants_and_bees] [mnist] [tiny_imagenet] [--seeds 3] [--shared FOLDER]
 
-Accuracy and NLL on the val pictures of heads that were solved on K views of the training pictures: the K-curve of each
-level of augmentation, and each operation alone. A head may turn the views down, where held-out training pictures say
-so (`visiontool.training.head.solve`); the table says how often it took them. Seconds are those of computing the views
-that no line above has computed, and of solving the head. The datasets are those of finetune.py.
+Reports accuracy and NLL on the val pictures for heads that were solved on K views of the training pictures: the K-curve
+of each level of augmentation, and each operation alone. A head may reject the views if held-out training pictures
+favor that (`visiontool.training.head.solve`); the table says how often it accepted them. Seconds are those of computing
+the views that no line above has computed, and of solving the head. The datasets are those of finetune.py.
 """
 
 import argparse
