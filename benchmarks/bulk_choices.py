@@ -2,7 +2,7 @@
 
     python benchmarks/bulk_choices.py MODEL.onnx FOLDER [--pictures 200] [--rounds 3]
 
-Prints milliseconds per picture, as medians of rounds that alternate all variants (docs/design.md). MODEL is a model
+Prints milliseconds per picture, as medians of rounds that alternate all variants (docs/scale.md). MODEL is a model
 file of visiontool, FOLDER contains JPEGs.
 """
 
