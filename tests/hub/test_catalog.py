@@ -10,16 +10,15 @@ from conftest import ROOT
 
 from visiontool.errors import ModelError
 from visiontool.hub import catalog
-from visiontool.hub.catalog import lookup
-from visiontool.hub.catalog.classics import CLASSICS, NAMES, read
-from visiontool.hub.catalog.entry import fold
+from visiontool.hub.catalog import CLASSICS, NAMES, read
+from visiontool.hub.classics import fold
 from visiontool.hub.resolve import built_in_names
 
 
 @pytest.fixture
 def no_names_table(tmp_path, monkeypatch):
     """Whatever opens names.csv fails."""
-    monkeypatch.setattr(lookup, "NAMES", tmp_path / "missing.csv")
+    monkeypatch.setattr(catalog, "NAMES", tmp_path / "missing.csv")
 
 
 def test_the_classics_are_there_oldest_first():

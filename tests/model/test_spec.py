@@ -3,7 +3,6 @@
 import ast
 import json
 import math
-from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
@@ -61,14 +60,14 @@ def manifest(**changes: Any) -> dict[str, Any]:
     return values
 
 
-def without(name: str) -> dict[str, Any]:
+def without(name: str) -> str:
     values = manifest()
     *groups, key = name.split(".")
     inner = values
     for group in groups:
         inner = inner[group]
     del inner[key]
-    return values
+    return json.dumps(values)
 
 
 def error_of(text: str) -> str:
@@ -87,16 +86,11 @@ def test_a_manifest_reads_back_as_it_was_written(spec: ModelSpec) -> None:
     assert again.to_json() == spec.to_json()
 
 
-def test_the_same_spec_gives_the_same_text_with_no_trace_of_time_or_place() -> None:
-    text = replace(FULL_SPEC).to_json()
-    assert text == FULL_SPEC.to_json()
-    assert set(json.loads(text)) == {
+def test_what_is_not_known_is_left_out_of_the_manifest() -> None:
+    assert set(json.loads(FULL_SPEC.to_json())) == {
         *("schema", "task", "name", "architecture", "labels", "label_ids", "input", "preprocessing", "outputs"),
         *("activation", "temperature", "weights", "accuracy", "tools", "parity", "assumed"),
     }
-
-
-def test_what_is_not_known_is_left_out_of_the_manifest() -> None:
     written = json.loads(COLOR_SPEC.to_json())
     assert not {"architecture", "label_ids", "weights", "accuracy", "tools", "parity"} & set(written)
     assert written["outputs"] == {"logits": "logits", "embedding": "embedding"}
@@ -133,7 +127,6 @@ def test_metadata_has_the_keys_that_ultralytics_reads() -> None:
         ("", "not valid JSON"),
         ('{"schema": 1', "not valid JSON"),
         ('{"schema": NaN}', "NaN is not allowed"),
-        ('{"schema": 1, "temperature": -Infinity}', "-Infinity is not allowed"),
         ("[" * 100_000, "nested too deep"),
         ('{"schema": ' + "1" * 5000 + "}", "not valid JSON"),
         ("[]", "the manifest must be a JSON object, not []"),
@@ -154,7 +147,7 @@ REQUIRED = [
 
 @pytest.mark.parametrize("name", REQUIRED)
 def test_what_an_answer_depends_on_must_be_said(name: str) -> None:
-    assert error_of(json.dumps(without(name))) == f"manifest: {name!r} is missing"
+    assert error_of(without(name)) == f"manifest: {name!r} is missing"
 
 
 @pytest.mark.parametrize(
@@ -166,7 +159,7 @@ def test_what_an_answer_depends_on_must_be_said(name: str) -> None:
 )
 def test_what_the_contract_fixes_may_be_left_out(name: str) -> None:
     expected = COLOR_SPEC if name != "outputs.embedding" else replace(COLOR_SPEC, embedding=None)
-    assert ModelSpec.from_json(json.dumps(without(name))) == expected
+    assert ModelSpec.from_json(without(name)) == expected
 
 
 WRONG_VALUES = [
@@ -175,36 +168,29 @@ WRONG_VALUES = [
     ("task", "detect", "'task' must be one of classify, not 'detect'"),
     ("name", 7, "'name' must be text"),
     ("name", "x" * 10_001, "'name' must be text of at most 10,000 characters"),
-    ("labels", "cat", "'labels' must be a list of texts, not 'cat'"),
-    ("labels", ["a"] * 100_001, "'labels' must hold 1 to 100,000 texts, not 100,001"),
-    ("labels", ["red", 1, "blue"], "'labels[1]' must be text"),
+    ("labels", "cat", "'labels' must be a list of 1 to 100,000 texts, not 'cat'"),
+    ("labels", ["a"] * 100_001, "'labels' must be a list of 1 to 100,000 texts, not ["),
     ("labels", ["red", "", "blue"], "'labels[1]' must be text of 1 to"),
     ("labels", ["red", "blue", "red"], "'labels' holds 'red' more than once"),
     ("label_ids", ["n1", "n2"], "'label_ids' holds 2 ids for 3 labels"),
     ("input", [], "'input' must be a JSON object"),
-    ("input__name", 1, "'input.name' must be text"),
     ("input__dtype", "int8", "'input.dtype' must be one of uint8, float32, float16"),
     ("input__size", [8], "'input.size' must be a list of 2 numbers from 1 to 4096, not [8]"),
-    ("input__size", [8, 0], "'input.size' must be"),
     ("input__size", [8.5, 8], "'input.size' must be [height, width] in whole pixels, not [8.5, 8.0]"),
     ("input__size", [8, 10**400], "'input.size' must be"),
     ("input__mean", [123.675, 116.28, 103.53], "'input.mean' must be a list of 1 or 3 numbers from 0 to 1"),
     ("input", json.loads(COLOR_SPEC.to_json())["input"] | {"color": "L"}, "'input.mean' must be a list of 1 numbers"),
     ("input__std", [58.395, 57.12, 57.375], "'input.std' must be"),
-    ("preprocessing", None, "'preprocessing' must be a JSON object"),
     ("preprocessing__exif", "ignored", "'preprocessing.exif' must be one of upright"),
     ("preprocessing__crop_mode", "middle", "'preprocessing.crop_mode' must be one of center, border, squash"),
     ("preprocessing__crop_pct", 0, "'preprocessing.crop_pct' must be a number from 0.1 to 1"),
     ("outputs", "logits", "'outputs' must be a JSON object, not 'logits'"),
-    ("outputs__logits", 1, "'outputs.logits' must be text"),
-    ("activation", "sigmoid", "'activation' must be one of none, softmax"),
-    ("temperature", 0, "'temperature' must be a number from 0.001 to 1000, not 0"),
-    ("temperature", 10**400, "'temperature' must be"),
+    ("temperature", 10**400, "'temperature' must be a number from 0.001 to 1000, not 1"),
     ("weights", {"a": {"b": 1}}, "'weights' must be an object of at most 100 texts and numbers"),
     ("tools", {"torch": True}, "'tools' must be an object"),
     ("parity", {"x": [[1]]}, "'parity' must be an object"),
     ("accuracy", [{}] * 101, "'accuracy' must be a list of at most 100 objects"),
-    ("accuracy", [{"top1": 1.0}, 5], "'accuracy[1]' must be an object"),
+    ("accuracy", [{"top1": 1.0}, 5], "'accuracy' must be a list of at most 100 objects"),
 ]
 
 
@@ -237,56 +223,44 @@ def test_a_softmax_that_the_manifest_does_not_tell_of_is_refused() -> None:
     COLOR_SPEC.check_graph([COLOR_INPUT], COLOR_OUTPUTS, {"embedding": "Softmax"})
 
 
-def with_spec(**changes: Any) -> Callable[[], tuple[ModelSpec, list[Port], list[Port]]]:
-    return lambda: (replace(COLOR_SPEC, **changes), [COLOR_INPUT], COLOR_OUTPUTS)
-
-
-def with_input(**changes: Any) -> Callable[[], tuple[ModelSpec, list[Port], list[Port]]]:
-    return lambda: (COLOR_SPEC, [COLOR_INPUT._replace(**changes)], COLOR_OUTPUTS)
-
-
-def with_logits(**changes: Any) -> Callable[[], tuple[ModelSpec, list[Port], list[Port]]]:
-    return lambda: (COLOR_SPEC, [COLOR_INPUT], [COLOR_OUTPUTS[0]._replace(**changes), COLOR_OUTPUTS[1]])
+LOGITS, EMBEDDING = COLOR_OUTPUTS
 
 
 @pytest.mark.parametrize(
-    ("case", "words"),
+    ("changes", "inputs", "outputs", "words"),
     [
-        (with_spec(labels=("a", "b")), "the manifest has 2 labels, the graph gives 3 logits"),
+        ({"labels": ("a", "b")}, [{}], [{}], "the manifest has 2 labels, the graph gives 3 logits"),
+        ({"labels": ("a",)}, [{}], [{"shape": ["N", 1]}], "has one label; a classifier tells 2 or more classes apart"),
+        ({"logits": "scores"}, [{}], [{}], "logits output 'scores' is not in the graph: ['logits', 'embedding']"),
+        ({"feature_map": "embedding"}, [{}], [{}], "the feature_map output is 'embedding' tensor(float) ['N', 3]; exp"),
         (
-            lambda: (
-                replace(COLOR_SPEC, labels=("a",)),
-                [COLOR_INPUT],
-                [COLOR_OUTPUTS[0]._replace(shape=["N", 1]), COLOR_OUTPUTS[1]],
-            ),
-            "the manifest has one label; a classifier tells 2 or more classes apart",
+            {},
+            [{"name": "data"}],
+            [{}],
+            "the manifest's input is 'image' tensor(uint8) [N, 8, 8, 3], the graph's is 'da",
         ),
-        (with_spec(logits="scores"), "logits output 'scores' is not in the graph: ['logits', 'embedding']"),
-        (with_spec(feature_map="embedding"), "output 'embedding' has shape ['N', 3]; expected 4 axes"),
-        (with_input(name="data"), "the manifest's input is 'image', the graph's is 'data'"),
-        (with_input(type="tensor(float)"), "the manifest says uint8, the graph takes tensor(float)"),
-        (with_input(shape=["N", 9, 8, 3]), "says [N, 8, 8, 3], the graph takes ['N', 9, 8, 3]"),
-        (with_input(shape=["N", 8, 8]), "the graph takes ['N', 8, 8]"),
-        (with_input(shape=[0, 8, 8, 3]), "takes 0 pictures at once"),
-        (with_logits(type="tensor(string)"), "output 'logits' is 'tensor(string)'; expected float numbers"),
-        (with_logits(shape=["N", 4]), "3 labels, the graph gives 4 logits"),
-        (with_logits(shape=["N", 3, 2, 1]), "output 'logits' has shape ['N', 3, 2, 1]; expected 2 axes"),
-        (lambda: (COLOR_SPEC, [], COLOR_OUTPUTS), "the graph takes 0 inputs"),
-        (lambda: (COLOR_SPEC, [COLOR_INPUT], []), "is not in the graph: []"),
-        (with_input(name="x\n" * 9999), "the graph's is 'x"),
-        (with_input(shape=["N\n\x1b" * 9999, 9, 9, 9]), "the graph takes ["),
-        (
-            lambda: (COLOR_SPEC, [COLOR_INPUT], [COLOR_OUTPUTS[0]._replace(name=f"o\n{i}") for i in range(9999)]),
-            "is not in the graph",
-        ),
+        ({}, [{"type": "tensor(float)"}], [{}], "tensor(uint8) [N, 8, 8, 3], the graph's is 'image' tensor(float)"),
+        ({}, [{"shape": ["N", 9, 8, 3]}], [{}], "[N, 8, 8, 3], the graph's is 'image' tensor(uint8) ['N', 9, 8, 3]"),
+        ({}, [{"shape": ["N", 8, 8]}], [{}], "the graph's is 'image' tensor(uint8) ['N', 8, 8]"),
+        ({}, [{"shape": [0, 8, 8, 3]}], [{}], "takes 0 pictures at once"),
+        ({}, [{}], [{"type": "tensor(string)"}], "output is 'logits' tensor(string) ['N', 3]; expected float numbers"),
+        ({}, [{}], [{"shape": ["N", 4]}], "3 labels, the graph gives 4 logits"),
+        ({}, [{}], [{"shape": ["N", 3, 2, 1]}], "['N', 3, 2, 1]; expected float numbers with 2 axes"),
+        ({}, [], [{}], "the graph takes 0 inputs"),
+        ({}, [{"name": "x\n" * 9999, "shape": ["N\n\x1b" * 9999, 9, 9, 9]}], [{}], "the graph's is 'x"),
+        ({}, [{}], [{"name": f"o\n{i}"} for i in range(9999)], "is not in the graph"),
     ],
 )
 def test_a_manifest_that_does_not_fit_its_graph_is_refused(
-    case: Callable[[], tuple[ModelSpec, list[Port], list[Port]]], words: str
+    changes: dict[str, Any], inputs: list[dict[str, Any]], outputs: list[dict[str, Any]], words: str
 ) -> None:
-    spec, inputs, outputs = case()
+    spec = replace(COLOR_SPEC, **changes)
     with pytest.raises(ModelError) as caught:
-        spec.check_graph(inputs, outputs, {})
+        spec.check_graph(
+            [COLOR_INPUT._replace(**each) for each in inputs],
+            [*(LOGITS._replace(**each) for each in outputs), EMBEDDING],
+            {},
+        )
     assert words in str(caught.value)
     assert len(str(caught.value)) < 400
     assert "\n" not in str(caught.value)

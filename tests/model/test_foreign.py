@@ -1,4 +1,4 @@
-"""Model files as other tools make them: with what they and the user say, the right answer; without, no guess.
+"""Model files from other tools: with their metadata and the user's options, the right answer; without, no guess.
 
 Each graph gives the mean of each channel of what it is fed, so the answer for a picture of one color is the softmax
 of `(color / 255 - mean) / std`.
@@ -14,21 +14,20 @@ from typing import Any, NamedTuple
 import numpy as np
 import onnx
 import pytest
-from conftest import COLOR_SPEC, Ran, color_graph, save_model, save_picture
+from conftest import COLOR_SPEC, Ran, save_model, save_picture
 from onnx import TensorProto, helper, numpy_helper
 
 from visiontool import Classifier
 from visiontool.errors import ModelError, UsageError
-from visiontool.model.foreign import Description, describe
+from visiontool.model.foreign import Description
 from visiontool.model.scan import scan
 from visiontool.model.spec import MAX_MANIFEST_CHARS
-from visiontool.runtime import open_model
 
 COLOR = (200, 100, 50)
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 
-def outside_graph(
+def foreign_graph(
     shape: Sequence[int | str],
     *,
     dtype: int = TensorProto.FLOAT,
@@ -52,7 +51,7 @@ def outside_graph(
     nodes += [helper.make_node("Identity", [values], [each]) for each in names]
     graph = helper.make_graph(
         nodes,
-        "outside",
+        "foreign",
         [helper.make_tensor_value_info(name, dtype, shape)],
         [helper.make_tensor_value_info(each, TensorProto.FLOAT, output_shape) for each in names],
         [helper.make_tensor("axes", TensorProto.INT64, [2], [1, 2] if channels_last else [2, 3])],
@@ -85,7 +84,7 @@ class Bench(NamedTuple):
         return self.run_("predict", picture, "-m", model, "--json", *options)
 
     def answer(self, model: Path, *options: object) -> tuple[dict[str, float], str]:
-        """The probabilities by label, and what was said on stderr."""
+        """The probabilities by label, and stderr."""
         ran = self.run(model, *options)
         assert ran.code == 0, ran.err
         row = json.loads(ran.out)
@@ -134,63 +133,49 @@ ULTRALYTICS = {
 
 
 def ultralytics_graph(shape: Sequence[int | str] = (1, 3, 8, 8)) -> onnx.ModelProto:
-    return outside_graph(shape, name="images", output="output0", last=["Softmax"], output_shape=(shape[0], 3))
-
-
-def test_an_ultralytics_classifier_answers_with_what_it_says_of_itself(bench: Bench) -> None:
-    answer, said = bench.answer(bench.model(ultralytics_graph(), ULTRALYTICS))
-    labels = ("red", "green's", 'the "blue"')
-    assert close(answer, labels, softmax_of(COLOR, (0, 0, 0), (1, 1, 1)))
-    assert "mean 0 and std 1, crop_pct 1, bilinear (Ultralytics' rule for classifiers)" in said
-    assert said.count("\n") == 2
-
-
-def test_options_come_before_what_ultralytics_says(bench: Bench) -> None:
-    model = bench.model(ultralytics_graph(), {**ULTRALYTICS, "names": "{0: 'crane', 1: 'cat', 2: 'crane'}"})
-    answer, said = bench.answer(model, *IMAGENET)
-    assert close(answer, ("crane [0]", "cat", "crane [2]"), softmax_of(COLOR, IMAGENET_MEAN, IMAGENET_STD))
-    assert "mean 0" not in said
-    assert list(bench.answer(model, "--class-names", bench.names)[0]) == list(RGB)
+    return foreign_graph(shape, name="images", output="output0", last=["Softmax"], output_shape=(shape[0], 3))
 
 
 @pytest.mark.parametrize("imgsz", ["[8, 8]", "8"])
-def test_an_ultralytics_file_of_any_size_takes_the_size_that_it_names(imgsz: str, bench: Bench) -> None:
-    graph = ultralytics_graph(("batch", 3, "height", "width"))
-    answer, _ = bench.answer(bench.model(graph, {**ULTRALYTICS, "imgsz": imgsz}))
-    assert close(answer, ("red", "green's", 'the "blue"'), softmax_of(COLOR, (0, 0, 0), (1, 1, 1)))
+def test_an_ultralytics_classifier_answers_with_its_metadata(imgsz: str, bench: Bench) -> None:
+    labels = ("red", "green's", 'the "blue"')
+    for shape in ((1, 3, 8, 8), ("batch", 3, "height", "width")):
+        answer, notes = bench.answer(bench.model(ultralytics_graph(shape), {**ULTRALYTICS, "imgsz": imgsz}))
+        assert close(answer, labels, softmax_of(COLOR, (0, 0, 0), (1, 1, 1)))
+        assert "mean 0 and std 1, crop_pct 1, bilinear (Ultralytics' rule for classifiers)" in notes
+        assert notes.count("\n") == 2
 
 
-def test_a_file_of_the_model_zoo_answers_once_all_is_said(bench: Bench) -> None:
-    graph = outside_graph((1, 3, 8, 8), name="data", output="resnetv15_dense0_fwd", output_shape=(1, 3))
-    answer, said = bench.answer(bench.model(graph), "--class-names", bench.names, *IMAGENET)
+def test_options_come_before_the_metadata_of_ultralytics(bench: Bench) -> None:
+    model = bench.model(ultralytics_graph(), {**ULTRALYTICS, "names": "{0: 'crane', 1: 'cat', 2: 'crane'}"})
+    answer, notes = bench.answer(model, *IMAGENET)
+    assert close(answer, ("crane [0]", "cat", "crane [2]"), softmax_of(COLOR, IMAGENET_MEAN, IMAGENET_STD))
+    assert "mean 0" not in notes
+    assert list(bench.answer(model, "--class-names", bench.names)[0]) == list(RGB)
+
+
+def test_a_file_of_the_model_zoo_answers_with_options(bench: Bench) -> None:
+    graph = foreign_graph((1, 3, 8, 8), name="data", output="resnetv15_dense0_fwd", output_shape=(1, 3))
+    answer, notes = bench.answer(bench.model(graph), "--class-names", bench.names, *IMAGENET)
     assert close(answer, RGB, softmax_of(COLOR, IMAGENET_MEAN, IMAGENET_STD))
-    taken = "RGB (else --spec), center (--crop-mode), crop_pct 0.875 (--crop-pct), bilinear (--interpolation)"
-    assert f"Neither it nor you said, so taken: {taken}.\n" in said
+    assumed = "RGB (else --spec), center (--crop-mode), crop_pct 0.875 (--crop-pct), bilinear (--interpolation)"
+    assert f"Neither it nor you said, so taken: {assumed}.\n" in notes
 
 
-def test_a_fixed_batch_of_one_answers_many_pictures(bench: Bench) -> None:
-    model = bench.model(outside_graph((1, 3, 8, 8), output_shape=(1, 3)))
-    colors = [(255, 0, 0), (0, 255, 0), (0, 0, 255)]
-    pictures = [save_picture(bench.folder / f"{i}.png", color) for i, color in enumerate(colors)]
-    options = ("--class-names", bench.names, "--mean", "0", "--std", "1", "--format", "jsonl")
-    ran = bench.run_("predict", *pictures, "-m", model, *options)
-    assert [json.loads(line)["predictions"][0]["label"] for line in ran.out.splitlines()] == list(RGB)
-
-
-def test_what_is_said_is_not_taken_from_conventions(bench: Bench) -> None:
-    model = bench.model(outside_graph(NCHW, last=["Softmax"]))
-    crop = ("--crop-mode", "squash", "--crop-pct", "0.9", "--interpolation", "bicubic")
+def test_options_replace_conventions(bench: Bench) -> None:
+    model = bench.model(foreign_graph(NCHW, last=["Softmax"], more_outputs=["features"]))
     description = Description(
         class_names=bench.names, mean=(0.5,), std=(0.5,), crop_pct=0.9, interpolation="bicubic", img_size=(8, 8)
     )
     classifier = Classifier.load(model, description=description, crop_mode="squash")
-    assert classifier.spec.crop_mode == "squash"
-    assert classifier.spec.interpolation == "bicubic"
-    assert (classifier.spec.crop_pct, classifier.spec.input.mean) == (0.9, (0.5,))
-    assert classifier.spec.activation == "softmax"
-    assert classifier.assumed == ("RGB (else --spec)",)
-    said = bench.answer(model, "--class-names", bench.names, "--mean", "0.5", "--std", "0.5", *crop)[1]
-    assert "so taken: RGB (else --spec).\n" in said
+    spec = classifier.spec
+    assert (spec.name, spec.crop_mode, spec.interpolation, spec.crop_pct) == ("model", "squash", "bicubic", 0.9)
+    assert (spec.input.mean, spec.activation) == ((0.5,), "softmax")
+    first = "'output', the first of 2 outputs (else --spec)"
+    assert classifier.assumed == ("RGB (else --spec)", first)
+    options = ("--crop-mode", "squash", "--crop-pct", "0.9", "--interpolation", "bicubic")
+    notes = bench.answer(model, "--class-names", bench.names, *IMAGENET, *options)[1]
+    assert f"so taken: RGB (else --spec), {first}.\n" in notes
 
 
 # Logits or probabilities: how a graph goes on behind its logits, `z`.
@@ -213,15 +198,13 @@ CONSTANTS = {
 
 def ending(*lines: str) -> onnx.ModelProto:
     """The graph that goes on with these operators, each written as "output = Operator(input, input)"."""
-    graph = outside_graph(NCHW, output="z")
+    graph = foreign_graph(NCHW, output="z")
     graph.graph.initializer.extend(numpy_helper.from_array(value, name) for name, value in CONSTANTS.items())
     graph.graph.node.extend(map(node, lines))
     graph.graph.output[0].CopyFrom(helper.make_tensor_value_info("output", TensorProto.FLOAT, ["N", "C"]))
     graph.opset_import.add(domain="local", version=1)
-    opsets = [helper.make_opsetid("", 20), helper.make_opsetid("local", 1)]
-    for name, inner in (("Softmax", "Softmax(x)"), ("Head", "local.Softmax(x)")):
-        body = [node(f"y = {inner}")]
-        graph.functions.append(helper.make_function("local", name, ["x"], ["y"], body, opsets))
+    opsets = [helper.make_opsetid("", 20)]
+    graph.functions.append(helper.make_function("local", "Head", ["x"], ["y"], [node("y = Softmax(x)")], opsets))
     return graph
 
 
@@ -236,46 +219,39 @@ def node(line: str) -> onnx.NodeProto:
 
 
 EXP = ("e = Exp(z)", "sum = ReduceSum(e, along)")
-SEEN = {  # by the scan, so that a manifest that says otherwise is refused too
+BY_SCAN = {  # so that a manifest that contradicts it is refused too
     "last": ["output = Softmax(z)"],
     "renamed": ["p = Softmax(z)", "output = Identity(p)"],
     "clipped": ["p = Softmax(z)", "output = Clip(p, zero, one)"],
     "in part": ["w = Pad(z, pads)", "p = Softmax(w)", "output = Slice(p, from, to, along)"],
     "turned": ["p = Softmax(z)", "t = Transpose(p)", "output = Transpose(t)"],
-    "percent": ["p = Softmax(z)", "output = Mul(hundred, p)"],
-    "share": ["p = Softmax(z)", "h = Mul(p, hundred)", "output = Div(h, half)"],
     "quantized": [
         "p = Softmax(z)",
         "q = QuantizeLinear(p, step, nothing)",
         "output = DequantizeLinear(q, step, nothing)",
     ],
-    "function": ["output = local.Softmax(z)"],
-    "function of a function": ["p = local.Head(z)", "output = Mul(p, hundred)"],
-    "spelled out": [*EXP, "output = Div(e, sum)"],
-    "spelled out, in percent": [*EXP, "p = Div(e, sum)", "output = Mul(p, hundred)"],
 }
-SHOWN = {  # by what comes out
-    "inverse of the sum": [*EXP, "r = Reciprocal(sum)", "output = Mul(e, r)"],
+BY_OUTPUTS = {
+    "function": ["output = local.Head(z)"],
+    "spelled out": [*EXP, "output = Div(e, sum)"],
     "exp of log": ["l = LogSoftmax(z)", "output = Exp(l)"],
     "mean of two": ["p = Softmax(z)", "s = Add(p, p)", "output = Mul(s, half)"],
     "linear": ["p = Softmax(z)", "output = MatMul(p, eye)"],
     "in a branch": ["output = If(yes)"],
     "log": ["p = Softmax(z)", "output = Log(p)"],  # logits, of the same probabilities
-    "log softmax": ["output = LogSoftmax(z)"],
     "logits": ["output = Identity(z)"],
 }
 UNKNOWN = {
-    "sum of two": ["p = Softmax(z)", "output = Add(p, p)"],
+    "percent": ["p = Softmax(z)", "output = Mul(hundred, p)"],
     "yes or no, spelled out": ["m = Neg(z)", "e = Exp(m)", "s = Add(e, one)", "output = Div(one, s)"],
-    "yes or no, in another way": ["e = Exp(z)", "s = Add(e, one)", "output = Div(e, s)"],
     "squares": ["output = Mul(z, z)"],
 }
 
 
-@pytest.mark.parametrize("kind", SEEN | SHOWN)
+@pytest.mark.parametrize("kind", BY_SCAN | BY_OUTPUTS)
 def test_probabilities_are_not_put_through_softmax_again(kind: str, bench: Bench) -> None:
-    model = bench.model(ending(*(SEEN | SHOWN)[kind]))
-    assert (scan(model).final_operators["output"] == "Softmax") == (kind in SEEN)
+    model = bench.model(ending(*(BY_SCAN | BY_OUTPUTS)[kind]))
+    assert (scan(model).final_operators["output"] == "Softmax") == (kind in BY_SCAN)
     description = Description(class_names=bench.names, mean=IMAGENET_MEAN, std=IMAGENET_STD)
     classifier = Classifier.load(model, description=description)
     (result,) = classifier.predict([np.full((8, 8, 3), COLOR, np.uint8)])
@@ -289,15 +265,15 @@ def test_probabilities_are_not_put_through_softmax_again(kind: str, bench: Bench
 def test_what_may_be_either_is_asked_for(kind: str, bench: Bench) -> None:
     model = bench.model(ending(*UNKNOWN[kind]))
     options = ("--class-names", bench.names, *IMAGENET)
-    said = bench.refusal(model, *options)
-    assert "gives numbers that are never below 0 and add up to " in said
-    assert "Say --activation none for logits, --activation softmax for probabilities" in said
+    error = bench.refusal(model, *options)
+    assert "gives numbers that are never below 0 and add up to " in error
+    assert "Say --activation none for logits, --activation softmax for probabilities" in error
     for activation in ("none", "softmax"):
         classifier = Classifier.load(
             model, description=Description(class_names=bench.names, mean=(0,), std=(1,), activation=activation)
         )
         assert classifier.spec.activation == activation
-    if kind == "sum of two":
+    if kind == "percent":
         answer, _ = bench.answer(model, *options, "--activation", "softmax")
         assert close(answer, RGB, softmax_of(COLOR, IMAGENET_MEAN, IMAGENET_STD))
 
@@ -310,9 +286,9 @@ def test_logits_that_are_never_below_0_are_known_by_the_linear_layer(bench: Benc
     assert classifier.spec.activation == "none"
 
 
-@pytest.mark.parametrize("kind", SEEN | SHOWN)
+@pytest.mark.parametrize("kind", BY_SCAN | BY_OUTPUTS)
 def test_a_manifest_that_forgets_the_softmax_of_the_graph_is_refused(kind: str, bench: Bench) -> None:
-    model = bench.model(ending(*(SEEN | SHOWN)[kind]))
+    model = bench.model(ending(*(BY_SCAN | BY_OUTPUTS)[kind]))
     given = Classifier.load(
         model, description=Description(class_names=bench.names, mean=(0.5,), std=(0.1,))
     ).spec.activation
@@ -326,7 +302,7 @@ def test_a_manifest_that_forgets_the_softmax_of_the_graph_is_refused(kind: str, 
 
 def gray_graph() -> onnx.ModelProto:
     """A graph that gives the mean of gray three times."""
-    graph = outside_graph((1, 1, 8, 8), output="mean_of_gray")
+    graph = foreign_graph((1, 1, 8, 8), output="mean_of_gray")
     graph.graph.initializer.append(numpy_helper.from_array(np.array([1, 3]), "three"))
     graph.graph.node.append(helper.make_node("Expand", ["mean_of_gray", "three"], ["output"]))
     graph.graph.output[0].CopyFrom(helper.make_tensor_value_info("output", TensorProto.FLOAT, [1, 3]))
@@ -342,7 +318,7 @@ def test_a_gray_network_gets_luma(bench: Bench) -> None:
 
 
 def test_a_uint8_network_gets_the_pixels_as_they_are(bench: Bench) -> None:
-    model = bench.model(outside_graph(("N", 8, 8, 3), dtype=TensorProto.UINT8))
+    model = bench.model(foreign_graph(("N", 8, 8, 3), dtype=TensorProto.UINT8))
     description = Description(class_names=bench.names)
     logits = Classifier.load(model, description=description).logits([np.full((8, 8, 3), COLOR, np.uint8)])
     assert logits.tolist() == [list(COLOR)]
@@ -352,15 +328,13 @@ def test_a_uint8_network_gets_the_pixels_as_they_are(bench: Bench) -> None:
 
 
 def test_a_half_precision_network_gets_half_precision_numbers(bench: Bench) -> None:
-    model = bench.model(outside_graph(NCHW, dtype=TensorProto.FLOAT16))
+    model = bench.model(foreign_graph(NCHW, dtype=TensorProto.FLOAT16))
     answer, _ = bench.answer(model, "--class-names", bench.names, "--mean", "0", "--std", "1")
     assert [answer[label] for label in RGB] == pytest.approx(softmax_of(COLOR, (0, 0, 0), (1, 1, 1)), abs=1e-3)
 
 
-def test_a_network_of_any_size_takes_the_size_that_the_user_names(bench: Bench) -> None:
-    model = bench.model(outside_graph(("N", "H", "W", 3)))
-    said = bench.refusal(model, "--class-names", bench.names, *IMAGENET)
-    assert "Add --img-size N as it was trained" in said
+def test_a_network_of_any_size_takes_the_size_of_the_user(bench: Bench) -> None:
+    model = bench.model(foreign_graph(("N", "H", "W", 3)))
     answer, _ = bench.answer(model, "--class-names", bench.names, *IMAGENET, "--img-size", "6x10")
     assert close(answer, RGB, softmax_of(COLOR, IMAGENET_MEAN, IMAGENET_STD))
     description = Description(class_names=bench.names, mean=(0,), std=(1,), img_size=(6, 10))
@@ -368,24 +342,21 @@ def test_a_network_of_any_size_takes_the_size_that_the_user_names(bench: Bench) 
 
 
 @pytest.mark.parametrize(
-    "said",
+    "options",
     [
-        {"mean": (float("nan"),)},
         {"mean": 123.7},
         {"mean": ()},
         {"std": (1.0, 1.0)},
-        {"img_size": (0, 8)},
         {"img_size": (8, 5000)},
-        {"crop_pct": 0.0},
         {"crop_pct": 1.01},
         {"interpolation": "area"},
         {"activation": "sigmoid"},
     ],
 )
-def test_a_description_from_python_is_checked_too(said: dict[str, Any], bench: Bench) -> None:
-    model = bench.model(outside_graph(("N", 3, "H", "W")))
+def test_a_description_from_python_is_checked_too(options: dict[str, Any], bench: Bench) -> None:
+    model = bench.model(foreign_graph(("N", 3, "H", "W")))
     with pytest.raises(UsageError, match=r"^--(mean|std|img-size|crop-pct|interpolation|activation)[: ]"):
-        Classifier.load(model, description=Description(**said))
+        Classifier.load(model, description=Description(**options))
 
 
 def test_what_was_assumed_for_an_export_is_said_again(make_color_model: Callable[..., Path], bench: Bench) -> None:
@@ -399,14 +370,14 @@ def test_what_was_assumed_for_an_export_is_said_again(make_color_model: Callable
 
 def giving(kind: int, more: Sequence[str] = ()) -> onnx.ModelProto:
     """A graph whose first output is of another type."""
-    graph = outside_graph(NCHW, output="z", more_outputs=more)
+    graph = foreign_graph(NCHW, output="z", more_outputs=more)
     graph.graph.node.append(helper.make_node("Cast", ["z"], ["output"], to=kind))
     graph.graph.output[0].CopyFrom(helper.make_tensor_value_info("output", kind, ["N", 3]))
     return graph
 
 
 def zipmap() -> onnx.ModelProto:
-    graph = outside_graph(NCHW, output="z")
+    graph = foreign_graph(NCHW, output="z")
     node = helper.make_node("ZipMap", ["z"], ["output"], domain="ai.onnx.ml", classlabels_strings=list(RGB))
     numbers = helper.make_tensor_type_proto(TensorProto.FLOAT, [])
     maps = helper.make_sequence_type_proto(helper.make_map_type_proto(TensorProto.STRING, numbers))
@@ -425,12 +396,12 @@ def taking(*inputs: tuple[str, int, list[int | str]]) -> onnx.ModelProto:
 
 
 def without_output() -> onnx.ModelProto:
-    graph = outside_graph(NCHW)
+    graph = foreign_graph(NCHW)
     del graph.graph.output[:]
     return graph
 
 
-PLAIN, ANY_SIZE = outside_graph(NCHW), outside_graph(("N", 3, "H", "W"))
+PLAIN, ANY_SIZE = foreign_graph(NCHW), foreign_graph(("N", 3, "H", "W"))
 IMAGE = ("x", TensorProto.FLOAT, ["N", 3, 8, 8])
 NAMED = ["--class-names", "names.txt"]
 ALL = [*NAMED, *IMAGENET]
@@ -439,47 +410,27 @@ ALL = [*NAMED, *IMAGENET]
 @pytest.mark.parametrize(
     ("graph", "options", "code", "words"),
     [
-        (
-            outside_graph(("N", 3, 8, 3)),
-            ALL,
-            4,
-            "cannot tell which axis of ['N', 3, 8, 3] is color; say it with",
-        ),
-        (outside_graph(("N", "C", "H", "W")), ALL, 4, "cannot tell which axis of ['N', 'C', 'H', 'W'] is color"),
-        (outside_graph(("N", 4, 8, 8)), ALL, 4, "cannot tell which axis of ['N', 4, 8, 8] is color"),
-        (outside_graph(("N", 3, 8, 100_000)), ALL, 4, "takes pictures of 8x100000 pixels; at most 4096 a side"),
+        (foreign_graph(("N", 3, 8, 3)), ALL, 4, "cannot tell which axis of ['N', 3, 8, 3] is color; say it with"),
+        (foreign_graph(("N", "C", "H", "W")), ALL, 4, "cannot tell which axis of ['N', 'C', 'H', 'W'] is color"),
+        (foreign_graph(("N", 3, 8, 100_000)), ALL, 4, "takes pictures of 8x100000 pixels; at most 4096 a side"),
         (taking(("x", TensorProto.FLOAT, ["N", 3])), ALL, 4, "takes 'x' tensor(float) ['N', 3]; a classifier takes"),
-        (taking(("x", TensorProto.DOUBLE, ["N", 3, 8, 8])), ALL, 4, "so float64 numbers; expected float32, float16 or"),
+        (taking(("x", TensorProto.DOUBLE, ["N", 3, 8, 8])), ALL, 4, "again with an input of float32, float16 or uint8"),
         (taking(IMAGE, ("z", TensorProto.INT64, [1])), ALL, 4, "tensor(float) ['N', 3, 8, 8]; 'z'"),
         (taking(("x\n\x1b" * 500, TensorProto.FLOAT, ["N"])), ALL, 4, r"takes 'x\n\x1bx"),
-        (taking(IMAGE), ALL, 4, "its first output has shape ['N', 3, 8, 8]; a classifier gives (N, classes)"),
-        (giving(TensorProto.DOUBLE), [], 4, "'output', is float64 (tensor(double)); expected float32 or float16"),
+        (taking(IMAGE), ALL, 4, "its first output is 'y' tensor(float) ['N', 3, 8, 8]; a classifier gives"),
+        (giving(TensorProto.DOUBLE), [], 4, "is 'output' tensor(double) ['N', 3]; a classifier gives float32 or"),
         (giving(TensorProto.STRING), [], 4, "Export it again with an output of float32 numbers, one a class"),
         (giving(TensorProto.STRING, ["loss"]), [], 4, "--spec manifest.json, as 'logits' one of: 'loss' tensor(float)"),
-        (zipmap(), [], 4, "'output', is a sequence (seq(map(string,tensor(float)))); expected float32"),
-        (
-            outside_graph((1, 1, 8, 8), output_shape=(1, 1)),
-            [],
-            4,
-            "gives one number a picture, a yes or no",
-        ),
+        (zipmap(), [], 4, "is 'output' seq(map(string,tensor(float)))"),
+        (foreign_graph((1, 1, 8, 8), output_shape=(1, 1)), [], 4, "gives one number a picture, a yes or no"),
         (without_output(), ALL, 4, "gives nothing"),
-        (outside_graph(NCHW, last=["Sigmoid"]), ALL, 4, "its answers come from Sigmoid"),
+        (foreign_graph(NCHW, last=["Sigmoid"]), ALL, 4, "its answers come from Sigmoid"),
         (gray_graph(), ALL, 2, "--mean: 3 numbers for a graph that takes 1 channels"),
-        (
-            outside_graph(NCHW, last=["Softmax"]),
-            [*ALL, "--activation", "none"],
-            2,
-            "ends in Softmax, so it gives",
-        ),
+        (foreign_graph(NCHW, last=["Softmax"]), [*ALL, "--activation", "none"], 2, "ends in Softmax, so it gives"),
         (ANY_SIZE, [], 4, "Add --class-names FILE --img-size N --mean R,G,B --std R,G,B as it was trained"),
-        (ANY_SIZE, NAMED, 4, "Add --img-size N --mean R,G,B --std R,G,B as it was trained"),
-        (ANY_SIZE, ["--img-size", "8"], 4, "Add --class-names FILE --mean R,G,B --std R,G,B as it was trained"),
-        (ANY_SIZE, ["--mean", "0"], 4, "Add --class-names FILE --img-size N --std R,G,B as it was trained"),
+        (ANY_SIZE, [*NAMED, "--mean", "0"], 4, "Add --img-size N --std R,G,B as it was trained"),
         (PLAIN, [*ALL, "--img-size", "9"], 2, "the graph takes 8x8 pixels (height x width), which --img-size contrad"),
-        (PLAIN, [*ALL, "--mean", "0.1,0.2"], 2, "--mean: 2 numbers for a graph that takes 3 channels"),
         (PLAIN, [*ALL, "--mean", "123,116,103"], 2, "--mean 123,116,103: expected 0 to 1, on the scale 0 to 1"),
-        (PLAIN, [*ALL, "--mean", "-0.5"], 2, "--mean -0.5: expected 0 to 1"),
         (PLAIN, [*ALL, "--std", "58.395"], 2, "numbers on the scale 0 to 255 must be divided by 255"),
         (PLAIN, [*ALL, "--std", "nan"], 2, "--std nan: expected 1e-06 to 10"),
         (PLAIN, ["--spec", "spec.json", "--mean", "0"], 2, "--spec says everything of a model; leave out --mean"),
@@ -501,12 +452,12 @@ def test_what_cannot_be_answered_is_refused(
     [
         *(
             ("imgsz", size, "Add --img-size N as it was trained")
-            for size in ("", "large", "[8]", "[8, 0]", "[8, 1e9]", "[true, 8]", "99999", "[" * 9999)
+            for size in ("", "[8]", "[8, 1e9]", "[true, 8]", "[" * 9999)
         ),
         ("names", "", "its 'names' cannot be read as class names; give --class-names FILE"),
         ("names", "{0: open('/etc/passwd').read()}", "its 'names' cannot be read as class names"),
         ("names", "{0: 'red', 1: 'green'}", "its metadata names 2 classes, its graph has 3; say --class-names FILE"),
-        *(("task", task, f"says task='{task}'; visiontool runs") for task in ("detect", "segment", "pose", "obb")),
+        ("task", "detect", "says task='detect'; visiontool runs"),
     ],
     ids=lambda value: value[:20],
 )
@@ -515,24 +466,9 @@ def test_metadata_of_ultralytics_that_says_nothing_of_use(key: str, value: str, 
     assert words in bench.refusal(bench.model(graph, {**ULTRALYTICS, key: value}))
 
 
-def test_what_our_own_file_says_cannot_be_said_again(color_model: Path, bench: Bench) -> None:
-    said = bench.refusal(color_model, "--mean", "0", "--class-names", bench.names, code=2)
-    assert "the file says this of itself; leave out --class-names, --mean" in said
-
-
-def test_the_first_of_several_outputs_is_taken_and_said(bench: Bench) -> None:
-    model = bench.model(outside_graph(NCHW, output="scores", more_outputs=["features"]))
-    _, said = bench.answer(model, "--class-names", bench.names, *IMAGENET)
-    assert "'scores', the first of 2 outputs (else --spec)" in said
-
-
-def test_only_what_the_user_did_not_say_is_said_to_be_taken(bench: Bench) -> None:
-    said = Description(class_names=bench.names, mean=(0.0,), std=(1.0,), crop_pct=1.0)
-    opened = open_model(bench.model(outside_graph(NCHW)), device="cpu")
-    spec, assumed = describe(opened, said, "border")
-    assert assumed == ("RGB (else --spec)", "bilinear (--interpolation)")
-    assert (spec.name, spec.crop_mode) == ("model", "border")
-    assert describe(opened, said)[1] == ("RGB (else --spec)", "center (--crop-mode)", "bilinear (--interpolation)")
+def test_options_are_refused_for_a_file_with_a_manifest(color_model: Path, bench: Bench) -> None:
+    error = bench.refusal(color_model, "--mean", "0", "--class-names", bench.names, code=2)
+    assert "the file says this of itself; leave out --class-names, --mean" in error
 
 
 # --spec manifest.json
@@ -552,7 +488,7 @@ def spec_file(folder: Path, **changes: Any) -> Path:
 
 
 def test_a_manifest_of_its_own_says_it_all(bench: Bench) -> None:
-    answer, said = bench.answer(bench.model(outside_graph(NCHW)), "--spec", spec_file(bench.folder))
+    answer, said = bench.answer(bench.model(foreign_graph(NCHW)), "--spec", spec_file(bench.folder))
     assert close(answer, RGB, softmax_of(COLOR[::-1], (0, 0, 0), (1, 1, 1)))
     assert "Neither" not in said
 
@@ -575,14 +511,9 @@ def test_a_manifest_of_its_own_that_is_wrong_is_refused_by_name(
     path = spec_file(bench.folder, **content) if isinstance(content, dict) else bench.folder / "spec.json"
     if isinstance(content, bytes):
         path.write_bytes(content)
-    said = bench.refusal(bench.model(outside_graph(NCHW)), "--spec", path)
+    said = bench.refusal(bench.model(foreign_graph(NCHW)), "--spec", path)
     assert said.startswith(f"Error: --spec {path}: ")
     assert words in said
-
-
-def test_our_own_graph_without_its_manifest_is_a_file_from_elsewhere(bench: Bench) -> None:
-    with pytest.raises(ModelError, match="comes from another tool"):
-        Classifier.load(bench.model(color_graph()))
 
 
 @pytest.mark.slow
@@ -613,10 +544,10 @@ def test_a_file_by_timm_gives_the_numbers_of_torch(use_dynamo: bool, bench: Benc
 
 
 def test_a_classifier_that_ends_in_a_convolution_gives_n_c_1_1(bench: Bench) -> None:
-    graph = outside_graph(NCHW, output="before")
+    graph = foreign_graph(NCHW, output="before")
     graph.graph.initializer.append(helper.make_tensor("four", TensorProto.INT64, [4], [-1, 3, 1, 1]))
     graph.graph.node.append(helper.make_node("Reshape", ["before", "four"], ["output"]))
     graph.graph.output[0].CopyFrom(helper.make_tensor_value_info("output", TensorProto.FLOAT, ["N", 3, 1, 1]))
     row, _ = bench.answer(bench.model(graph), "--class-names", bench.names, *IMAGENET)
-    plain, _ = bench.answer(bench.model(outside_graph(NCHW)), "--class-names", bench.names, *IMAGENET)
+    plain, _ = bench.answer(bench.model(foreign_graph(NCHW)), "--class-names", bench.names, *IMAGENET)
     assert row == plain
