@@ -144,7 +144,7 @@ def pullable(
 
     Raises:
         ModelError: no such model, folder or file.
-        UsageError: what cannot be combined, or no size.
+        UsageError: options that cannot be combined, or no size.
     """
     from visiontool.hub import catalog
 

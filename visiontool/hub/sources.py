@@ -10,7 +10,7 @@ import re
 import urllib.error
 import urllib.request
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, suppress
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -155,7 +155,7 @@ def _from_hub(repository: str, files: Sequence[str], remedy: str, offline: bool,
 def _bar(progress: Progress) -> type[Any]:
     """What huggingface_hub takes for a class of progress bars."""
 
-    class Bar:
+    class Bar(AbstractContextManager["Bar"]):
         def __init__(self, *_: object, total: int | None = None, initial: int = 0, **__: object) -> None:
             self.n, self.total = initial, total
 
@@ -163,14 +163,10 @@ def _bar(progress: Progress) -> type[Any]:
             self.n += n
             progress("download", self.n, self.total)
 
-        def close(self) -> None:
+        def close(self, *_: object) -> None:
             pass
 
-        def __enter__(self) -> "Bar":
-            return self
-
-        def __exit__(self, *_: object) -> None:
-            pass
+        __exit__ = close
 
     return Bar
 

@@ -67,7 +67,7 @@ def read(model: Path) -> ModelConfig:
             content = _without_nulls(json.loads(class_names.read_text(file, class_names.MAX_NAMES_BYTES)))
         except (ValueError, RecursionError) as error:
             raise ModelError(f"{file}: not valid JSON: {str(error)[:100]}") from None
-        fields = JsonFields(content, document=str(file))
+        fields = JsonFields(content, str(file))
         if "pretrained_cfg" in fields:
             values |= _of_timm(fields) | _named(file, content, "label_names")
         elif file.name == _PROCESSOR:
@@ -124,7 +124,7 @@ def _of_processor(file: Path, content: dict[str, Any]) -> dict[str, Any]:
     for key, is_by_short in (("size", is_short), ("crop_size", False)):
         if type(side := content.get(key)) is int:
             content[key] = {"shortest_edge": side} if is_by_short else {"height": side, "width": side}
-    processor = JsonFields(content, document=str(file))
+    processor = JsonFields(content, str(file))
     if not processor.flag("do_resize", True) or processor.flag("do_pad", False):
         _cannot(file, "does not resize pictures ('do_resize') or pads them ('do_pad')")
     values = _scaling(file, processor) | _geometry(file, processor, kind)

@@ -4,7 +4,7 @@ Ultralytics' classifiers carry `names`, `task` and `imgsz`; optimum's have files
 export and the ONNX model zoo carry nothing.
 """
 
-import json
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -284,15 +284,6 @@ def _size(
 
 def _imgsz(metadata: Mapping[str, str]) -> tuple[int, int] | None:
     """Ultralytics' size: "[H, W]" or "N"."""
-    try:
-        sides = json.loads(metadata.get("imgsz", ""))
-    except (ValueError, RecursionError):
-        return None
-    sides = [sides, sides] if isinstance(sides, int) else sides
-    if (
-        isinstance(sides, list)
-        and len(sides) == 2
-        and all(type(each) is int and 0 < each <= MAX_SIDE for each in sides)
-    ):
-        return sides[0], sides[1]
-    return None
+    match = re.fullmatch(r"\[?([0-9]{1,4})(?:, ?([0-9]{1,4}))?\]?", metadata.get("imgsz", ""))
+    size = (int(match[1]), int(match[2] or match[1])) if match else (0, 0)
+    return size if all(0 < side <= MAX_SIDE for side in size) else None

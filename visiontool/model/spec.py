@@ -6,9 +6,9 @@ length against the graph (`check_graph`).
 
 import json
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
-from typing import Any, Literal, NamedTuple, TypeVar, get_args
+from typing import Any, Literal, NamedTuple, TypeVar, cast, get_args
 
 from visiontool.errors import ModelError
 from visiontool.text import MAX_TEXT_CHARS, is_number, is_text, short_repr
@@ -244,88 +244,72 @@ class ModelSpec:
 
 
 class JsonFields:
-    """A JSON object read field by field, called `path` in messages; "" is the document itself, called `document`.
+    """A JSON object of a document, read field by field. An error names the field, what was expected and the value."""
 
-    Each error names the field, what was expected and the value.
-    """
-
-    def __init__(self, value: object, path: str = "", document: str = "manifest") -> None:
+    def __init__(self, value: object, document: str = "manifest", prefix: str = "") -> None:
         if not isinstance(value, dict):
-            what = f"{document}: {path!r}" if path else f"the {document}" if document == "manifest" else f"{document}:"
-            raise ModelError(f"{what} must be a JSON object, not {short_repr(value)}")
+            raise ModelError(f"{document}: must be a JSON object, not {short_repr(value)}")
         self._values = value
         self._document = document
-        self._prefix = f"{path}." if path else ""
+        self._prefix = prefix  # of the names of fields, in messages
 
     def __contains__(self, key: str) -> bool:
         return key in self._values
 
-    def _get(self, key: str, default: object = _REQUIRED) -> Any:
+    def _get(self, key: str, expected: str, is_valid: Callable[[Any], bool], default: object = _REQUIRED) -> Any:
         value = self._values.get(key, default)
         if value is _REQUIRED:
             raise ModelError(f"{self._document}: {self._prefix + key!r} is missing")
-        return value
-
-    def _check(self, key: str, value: Any, expected: str, is_valid: bool) -> None:
-        if not is_valid:
+        if not is_valid(value):
             raise ModelError(f"{self._document}: {self._prefix + key!r} must be {expected}, not {short_repr(value)}")
+        return value
 
     def fields(self, key: str) -> "JsonFields":
-        return JsonFields(self._get(key), self._prefix + key, self._document)
+        values = self._get(key, "a JSON object", lambda value: isinstance(value, dict))
+        return JsonFields(values, self._document, f"{self._prefix}{key}.")
 
     def text(self, key: str, default: str = _REQUIRED) -> str:
-        value: str = self._get(key, default)
-        self._check(key, value, f"text of at most {MAX_TEXT_CHARS:,} characters", is_text(value))
-        return value
+        return cast(str, self._get(key, f"text of at most {MAX_TEXT_CHARS:,} characters", is_text, default))
 
     def texts(self, key: str) -> tuple[str, ...]:
-        values = self._get(key)
-        is_valid = isinstance(values, list) and 1 <= len(values) <= MAX_CLASSES
-        self._check(key, values, f"a list of 1 to {MAX_CLASSES:,} texts", is_valid)
-        for index, value in enumerate(values):
-            if not is_text(value, 1):
-                self._check(f"{key}[{index}]", value, f"text of 1 to {MAX_TEXT_CHARS:,} characters", False)
-        return tuple(values)
+        expected = f"a list of 1 to {MAX_CLASSES:,} texts of 1 to {MAX_TEXT_CHARS:,} characters"
+        return tuple(self._get(key, expected, _are_texts))
 
     def choice(self, key: str, allowed: Sequence[T], default: T = _REQUIRED) -> T:
-        value: T = self._get(key, default)
-        is_valid = isinstance(value, str) and value in allowed
-        self._check(key, value, f"one of {', '.join(map(str, allowed))}", is_valid)
-        return value
+        return cast(
+            T, self._get(key, f"one of {', '.join(map(str, allowed))}", lambda value: value in allowed, default)
+        )
 
     def flag(self, key: str, default: bool) -> bool:
-        value: bool = self._get(key, default)
-        self._check(key, value, "true or false", isinstance(value, bool))
-        return value
+        return cast(bool, self._get(key, "true or false", lambda value: isinstance(value, bool), default))
 
     def integer(self, key: str, low: int, high: int) -> int:
-        value: int = self._get(key)
-        self._check(key, value, f"a whole number from {low} to {high}", type(value) is int and low <= value <= high)
-        return value
+        expected = f"a whole number from {low} to {high}"
+        return cast(int, self._get(key, expected, lambda value: type(value) is int and low <= value <= high))
 
     def number(self, key: str, low: float, high: float, default: float = _REQUIRED) -> float:
-        value: float = self._get(key, default)
-        self._check(key, value, f"a number from {low:g} to {high:g}", is_number(value, low, high))
-        return float(value)
+        expected = f"a number from {low:g} to {high:g}"
+        return float(self._get(key, expected, lambda value: is_number(value, low, high), default))
 
     def numbers(self, key: str, low: float, high: float, lengths: Sequence[int]) -> tuple[float, ...]:
-        values = self._get(key)
+        def is_valid(values: object) -> bool:
+            is_list = isinstance(values, list) and len(values) in lengths
+            return is_list and all(is_number(value, low, high) for value in cast(list[Any], values))
+
         expected = f"a list of {' or '.join(map(str, lengths))} numbers from {low:g} to {high:g}"
-        is_list = isinstance(values, list) and len(values) in lengths
-        self._check(key, values, expected, is_list and all(is_number(value, low, high) for value in values))
-        return tuple(map(float, values))
+        return tuple(map(float, self._get(key, expected, is_valid)))
 
     def facts(self, key: str) -> dict[str, Any]:
         """An object whose values are texts, numbers or lists of numbers: recorded facts that nothing depends on."""
-        values: dict[str, Any] = self._get(key, {})
-        self._check(key, values, f"an object of at most {_MAX_FACTS} texts and numbers", _are_facts(values))
-        return values
+        expected = f"an object of at most {_MAX_FACTS} texts and numbers"
+        return cast(dict[str, Any], self._get(key, expected, _are_facts, {}))
 
     def list_of_facts(self, key: str) -> list[dict[str, Any]]:
-        values: list[dict[str, Any]] = self._get(key, [])
-        is_valid = isinstance(values, list) and len(values) <= _MAX_FACTS and all(map(_are_facts, values))
-        self._check(key, values, f"a list of at most {_MAX_FACTS} objects of texts and numbers", is_valid)
-        return values
+        def is_valid(values: object) -> bool:
+            return isinstance(values, list) and len(values) <= _MAX_FACTS and all(map(_are_facts, values))
+
+        expected = f"a list of at most {_MAX_FACTS} objects of texts and numbers"
+        return cast(list[dict[str, Any]], self._get(key, expected, is_valid, []))
 
 
 def without_trailing_ones(shape: Sequence[int | str | None]) -> Sequence[int | str | None]:
@@ -374,6 +358,10 @@ def _check_output(by_name: Mapping[str, Port], role: str, name: str, axes: int) 
 def _differ(got: int | str | None, want: int | str) -> bool:
     """Whether an axis surely has another length; a named or unknown axis may have any, as may one that wants "any"."""
     return isinstance(got, int) and got != want
+
+
+def _are_texts(values: object) -> bool:
+    return isinstance(values, list) and 1 <= len(values) <= MAX_CLASSES and all(is_text(value, 1) for value in values)
 
 
 def _are_facts(values: object) -> bool:
