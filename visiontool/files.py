@@ -62,13 +62,9 @@ def hidden(path: Path) -> Path:
 
 
 @contextmanager
-def replacing(target: Path, unfinished: Path | None = None) -> Iterator[Path]:
-    """A path beside `target` to write to: it becomes `target` when the block ends, and is deleted where it fails.
-
-    Args:
-        unfinished: what it is called; None for `target` and ".partial".
-    """
-    unfinished = unfinished or target.with_name(target.name + ".partial")
+def replacing(target: Path) -> Iterator[Path]:
+    """A path beside `target` to write to: it becomes `target` when the block ends, and is deleted where it fails."""
+    unfinished = target.with_name(target.name + ".partial")
     try:
         yield unfinished
         unfinished.replace(target)
@@ -79,7 +75,7 @@ def replacing(target: Path, unfinished: Path | None = None) -> Iterator[Path]:
 
 def write_file(path: Path, text: str) -> None:
     """Writes a small file all at once."""
-    with replacing(path, hidden(path)) as unfinished:
+    with replacing(path) as unfinished:
         unfinished.write_text(text, encoding="utf-8", errors="surrogateescape")  # a path may be of any bytes
 
 
@@ -90,58 +86,47 @@ def locked(path: Path, waiting: Callable[[], None] | None = None) -> Iterator[No
     Args:
         waiting: called once if another process or thread holds it.
     """
-    while (descriptor := _lock(path)) is None:
+    while True:
+        with locked_if_free(path) as is_free:
+            if is_free:
+                yield
+                return
         if waiting is not None:
             waiting()
             waiting = None
         time.sleep(_LOCK_RETRY_S)
-    try:
-        yield
-    finally:
-        _release(path, descriptor)
 
 
 @contextmanager
 def locked_if_free(path: Path) -> Iterator[bool]:
     """Holds the lock file `path` for the block and gives True, or gives False at once if another holds it."""
-    descriptor = _lock(path)
-    try:
-        yield descriptor is not None
-    finally:
-        if descriptor is not None:
-            _release(path, descriptor)
-
-
-def _lock(path: Path) -> int | None:
-    """The open lock file, or None if another process or thread holds it."""
     descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
+    is_free = _lock(path, descriptor)
+    try:
+        yield is_free
+    finally:
+        if is_free:
+            with suppress(OSError):  # Windows deletes no open file: it stays, empty
+                os.unlink(path)
+        os.close(descriptor)
+
+
+def _lock(path: Path, descriptor: int) -> bool:
+    """Whether the open file is locked now for this process, and no other."""
     try:
         if sys.platform == "win32":
             msvcrt.locking(descriptor, msvcrt.LK_NBLCK, 1)
         else:
-            _flock(descriptor)
-        # The holder deletes the file: a lock on a file that is gone, or was made anew since, holds nothing.
-        if os.path.samestat(os.fstat(descriptor), os.stat(path)):
-            return descriptor
-    except (BlockingIOError, PermissionError, FileNotFoundError):
-        pass
-    os.close(descriptor)
-    return None
-
-
-def _flock(descriptor: int) -> None:
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        raise
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except (BlockingIOError, PermissionError):
+        return False
     except OSError:  # a file system without locks
         pass
-
-
-def _release(path: Path, descriptor: int) -> None:
-    with suppress(OSError):  # Windows deletes no open file: it stays, empty
-        os.unlink(path)
-    os.close(descriptor)
+    try:
+        # The holder deletes the file: a lock on a file that is gone, or was made anew since, holds nothing.
+        return os.path.samestat(os.fstat(descriptor), os.stat(path))
+    except FileNotFoundError:
+        return False
 
 
 def sha256(path: Path) -> str:

@@ -31,40 +31,25 @@ def error_of(path: Path) -> str:
 @pytest.mark.parametrize(
     ("content", "labels"),
     [
-        ("cat\ndog\n", ("cat", "dog")),
         ("cat\ndog", ("cat", "dog")),
-        ("cat\r\ndog\r\n\r\n\n", ("cat", "dog")),
-        ("\ufeffcat\ndog\n", ("cat", "dog")),
+        ("\ufeffcat\r\ndog\r\n\r\n\n", ("cat", "dog")),
         ("  guinea pig \n für 日本\n", ("guinea pig", "für 日本")),
-        ("tench, Tinca tinca\ngoldfish\n", ("tench, Tinca tinca", "goldfish")),
         ("a\u2028b\nc\x0bd\ne\x85f\n", ("a\u2028b", "c\x0bd", "e\x85f")),
-        ('["cat", "dog"]', ("cat", "dog")),
         ('\ufeff\n ["cat", "dog"]\n', ("cat", "dog")),
-        ('{"0": "cat", "1": "dog"}', ("cat", "dog")),
         ('{"1": "dog", "0": "cat"}', ("cat", "dog")),
-        ('\ufeff{"dog": 1, "cat": 0}\r\n', ("cat", "dog")),
         ("{'dog': 1, 'cat': 0}", ("cat", "dog")),
         ('{"1": 0, "0": 1}', ("1", "0")),
-        (
-            '{"model_type": "vit", "id2label": {"0": "cat", "1": "dog"}, "label2id": {"cat": 0, "dog": 1}}',
-            ("cat", "dog"),
-        ),
-        ('{"id2label": {"0": "LABEL_0", "1": "LABEL_1"}}', ("LABEL_0", "LABEL_1")),
+        ('{"model_type": "vit", "id2label": {"0": "cat", "1": "dog"}, "label2id": {"cat": 0}}', ("cat", "dog")),
         ('{"architecture": "resnet18", "label_names": ["cat", "dog"]}', ("cat", "dog")),
         ('{"0": ["c1", "cat"], "1": ["d2", "dog"]}', ("c1 cat", "d2 dog")),
         ("nc: 2\r\nnames: [cat, 'dog''s']  # classes\r\nval: x\r\n", ("cat", "dog's")),
-        ('names: ["cat", "a \\"dog\\", b"]', ("cat", 'a "dog", b')),
-        ("\ufeffnames: [\n  cat,  # a\n  'dog, big',\n]\n", ("cat", "dog, big")),
-        ("names: {0: cat, 1: dog}\n", ("cat", "dog")),
         (
             "# data\npath: ../x\nnames:\n  0: cat\n\n  # more\n  1: dog, Canis # one\nmap:\n  n1: cat\n",
             ("cat", "dog, Canis"),
         ),
         ("names:\n- cat\n- 'it''s a dog'\n- \"caf\\xe9 #1\"\n- no\n", ("cat", "it's a dog", "café #1", "no")),
-        ("names:\n  1: dog\n  0: cat\n", ("cat", "dog")),
         ("{0: 'cat', 1: \"dog's\"}", ("cat", "dog's")),
         ("crane\ncat\ncrane\n", ("crane [0]", "cat", "crane [2]")),
-        ('["crane", "crane"]', ("crane [0]", "crane [1]")),
         ("n01440764\nn01443537\n", ("n01440764", "n01443537")),
         ("n01440764 tench\ncat\n", ("n01440764 tench", "cat")),
     ],
@@ -131,23 +116,17 @@ def test_numbered_labels_are_unique_and_unique_ones_stay(labels: list[str]) -> N
     ("content", "words"),
     [
         ("", "line 1 is empty; expected one name a line"),
-        ("  \n\n", "line 1 is empty"),
         ("cat\n\ndog\n", "line 2 is empty"),
         ("cat\n" + "x" * 10_001, "line 2 is no name: 'xxxx"),
-        ("[]", "expected a JSON list of names"),
         ('["cat", 1]', "expected a JSON list of names"),
         (r'["\ud800"]', "expected a JSON list of names"),
         ('{"0": "cat", "2": "dog"}', "or an object from each number to a name"),
-        ('{"cat": 0, "dog": 0}', "or from each name to its number"),
         ('{"cat": 0, "dog": true}', "or from each name to its number"),
         ('{"0": ["n01440764", 7]}', "expected a JSON list of names"),
-        ('{"names": ' * 900 + "0" + "}" * 900, "expected a JSON list of names"),
         ("names: [cat, dog", "expected 'names:' and a list or numbered names, as in a data.yaml"),
         ("names: {0: cat, 2: dog}", "as in a data.yaml"),
         ("names: *anchor", "as in a data.yaml"),
-        ("names:\n", "as in a data.yaml"),
         ("names:\n  - cat\n  - name: dog\n", "as in a data.yaml"),
-        ("names:\n  - 'cat\n", "as in a data.yaml"),
         ("[" * 100_000, "expected a JSON list of names"),
         (b"\xff\xfec\0a\0t\0", "not UTF-8 text"),
         (b"x\n" * (MAX_NAMES_BYTES // 2) + b"y", "more than 8,388,608 bytes"),
@@ -159,8 +138,7 @@ def test_a_file_that_holds_no_names_is_refused(content: str | bytes, words: str,
     assert words in error_of(written(tmp_path, content))
 
 
-def test_a_file_that_is_not_there_and_a_folder_are_refused(tmp_path: Path) -> None:
-    assert "No such file or directory" in error_of(tmp_path / "missing.txt")
+def test_a_folder_is_refused(tmp_path: Path) -> None:
     assert "Is a directory" in error_of(tmp_path)
 
 
@@ -175,20 +153,9 @@ def test_what_python_and_json_write_is_read_back(labels: list[str]) -> None:
 @pytest.mark.parametrize(
     "text",
     [
-        "",
-        "[]",
-        "{0: cat}",
-        "{0: 'cat'",
-        "{0: 'cat', 2: 'dog'}",
-        "{'cat': 0, 'dog': 0}",
-        "{0: 'cat' 1: 'dog'}",
-        "{0: __import__('os').getcwd()}",
-        "{0: ''}",
-        "{-1: 'cat'}",
-        "{٠: 'cat'}",
-        r"{0: '\ud800'}",
+        *("", "[]", "{0: cat}", "{0: 'cat'", "{0: 'cat', 2: 'dog'}", "{0: 'cat' 1: 'dog'}", "{0: ''}", "{-1: 'cat'}"),
+        *("{0: __import__('os').getcwd()}", "{٠: 'cat'}", r"{0: '\ud800'}", "[[['cat']]]"),
         "{0: '" + "x" * MAX_NAMES_BYTES + "'}",
-        "[[['cat']]]",
     ],
     ids=lambda text: text[:20],
 )

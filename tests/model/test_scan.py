@@ -38,50 +38,26 @@ FAR = tensor(data_location=TensorProto.EXTERNAL, external_data=[ENTRY])
 SIGNS = (FAR, tensor(data_location=TensorProto.EXTERNAL), tensor(external_data=[ENTRY]))
 
 
-def hidden(where: str, far: TensorProto = FAR) -> onnx.ModelProto:
-    """The colour model with an external tensor somewhere in it."""
-    sparse, constant = onnx.SparseTensorProto, helper.make_node("Constant", [], ["c"], value=far)
-    inner = onnx.GraphProto(initializer=[far])
+@pytest.mark.parametrize("where", ["initializer", "sparse", "loop in if", "function"])
+@pytest.mark.parametrize("far", SIGNS, ids=["both", "location", "entries"])
+def test_external_data_is_refused_wherever_it_hides(where: str, far: TensorProto, tmp_path: Path) -> None:
+    constant = helper.make_node("Constant", [], ["c"], value=far)
     loop = onnx.GraphProto(node=[helper.make_node("Loop", ["n"], ["y"], body=onnx.GraphProto(node=[constant]))])
-    attribute = onnx.AttributeProto(
-        name="a", type=onnx.AttributeProto.SPARSE_TENSORS, sparse_tensors=[sparse(indices=far)]
-    )
-    part: onnx.ModelProto = {
-        "initializer": onnx.ModelProto(graph=inner),
-        "sparse values": onnx.ModelProto(graph=onnx.GraphProto(sparse_initializer=[sparse(values=far)])),
-        "sparse indices": onnx.ModelProto(graph=onnx.GraphProto(sparse_initializer=[sparse(indices=far)])),
-        "attribute": onnx.ModelProto(graph=onnx.GraphProto(node=[constant])),
-        "list": onnx.ModelProto(graph=onnx.GraphProto(node=[helper.make_node("Any", [], [], values=[far, far])])),
-        "sparse list": onnx.ModelProto(graph=onnx.GraphProto(node=[onnx.NodeProto(attribute=[attribute])])),
-        "loop in if": onnx.ModelProto(graph=onnx.GraphProto(node=[helper.make_node("If", [], [], then_branch=loop)])),
-        "graph list": onnx.ModelProto(graph=onnx.GraphProto(node=[helper.make_node("Any", [], [], graphs=[inner])])),
-        "function": onnx.ModelProto(functions=[onnx.FunctionProto(node=[constant])]),
-        "default": onnx.ModelProto(
-            functions=[onnx.FunctionProto(attribute_proto=[helper.make_attribute("a", far)])],
-        ),
-        "initialization": onnx.ModelProto(training_info=[onnx.TrainingInfoProto(initialization=inner)]),
-        "algorithm": onnx.ModelProto(training_info=[onnx.TrainingInfoProto(algorithm=inner)]),
-    }[where]
     model = color_graph()
-    model.MergeFrom(part)
-    return model
-
-
-PLACES = (
-    *("initializer", "sparse values", "sparse indices", "attribute", "list", "sparse list", "loop in if"),
-    *("graph list", "function", "default", "initialization", "algorithm"),
-)
-
-
-@pytest.mark.parametrize("where", PLACES)
-def test_external_data_is_refused_wherever_it_hides(where: str, tmp_path: Path) -> None:
+    if where == "initializer":
+        model.graph.initializer.append(far)
+    elif where == "sparse":
+        model.graph.sparse_initializer.add(indices=far)
+    elif where == "loop in if":
+        model.graph.node.append(helper.make_node("If", [], [], then_branch=loop))
+    else:
+        model.functions.append(onnx.FunctionProto(node=[constant]))
     path = tmp_path / "model.onnx"
-    for far in SIGNS:
-        path.write_bytes(hidden(where, far).SerializeToString())
-        message = refusal(path)
-        assert "the tensor 'far' is kept in another file (external data)" in message
-        assert f"visiontool export {path} --onnx -o single.onnx" in message
-        assert scan(path, external=True).external == "far"
+    path.write_bytes(model.SerializeToString())
+    message = refusal(path)
+    assert "the tensor 'far' is kept in another file (external data)" in message
+    assert f"visiontool export {path} --onnx -o single.onnx" in message
+    assert scan(path, external=True).external == "far"
 
 
 def test_the_scan_looks_into_every_message_that_can_hold_a_tensor() -> None:
@@ -174,12 +150,9 @@ def test_no_encoding_that_onnxruntime_follows_to_another_file_gets_past(
         (file_of(INLINE, varint(2**29 << 3) + b"\0"), f"(field number {2**29})"),
         (file_of(INLINE, varint(99 << 3) + b"\x80" * 10 + b"\1"), "(a number runs over its end)"),
         (file_of(INLINE, varint(99 << 3 | 1) + b"\0" * 7), "(a field runs over its end)"),
-        (file_of(INLINE, varint(99 << 3 | 5) + b"\0" * 3), "(a field runs over its end)"),
         (file_of(INLINE, varint(99 << 3 | 2) + varint(2**40)), "(a field runs over its end)"),
         (file_of(INLINE, field(7, b"")), "(it has two graphs)"),
         (HEADER, "(it has no graph)"),
-        (b"\xff", "(a number runs over its end)"),
-        (b"\x89PNG\r\n\x1a\n" + b"\0" * 100, "not an ONNX file"),
         (b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 99\n", "git lfs pull"),
         (b"\x20\0\0\0ORTM" + b"\0" * 100, "give the .onnx file"),
         (b"\x08\x01" * 3_000_000 + file_of(INLINE), "more than 2,000,000 fields"),
@@ -237,42 +210,25 @@ def test_a_split_that_miscounts_its_outputs_is_refused(
     assert message.endswith(words) if words else not message
 
 
-COUNT = varint(3 << 3) + varint(MANY)
-NAMED = field(1, b"num_outputs")
-
-
-@pytest.mark.parametrize(
-    "trick",
-    [
-        field(5, field(3, b"no number") + COUNT + NAMED) + field(4, b"Split"),
-        field(4, b"Relu") + field(4, b"Split") + field(5, NAMED + COUNT),
-        field(4, b"Split") + field(5, field(1, b"axis") + NAMED + varint(3 << 3) + varint(1) + COUNT),
-    ],
-    ids=["attribute first", "operator twice", "name and number twice"],
-)
-def test_no_encoding_hides_a_split_into_many_values(trick: bytes, tmp_path: Path) -> None:
+def test_no_encoding_hides_a_split_into_many_values(tmp_path: Path) -> None:
+    name, count = field(1, b"num_outputs"), varint(3 << 3)
+    attribute = field(5, field(1, b"axis") + name + count + varint(1) + count + varint(MANY))  # name and number twice
+    node = field(1, b"image") + field(2, b"part") + attribute + field(4, b"Relu") + field(4, b"Split")
     path = tmp_path / "model.onnx"
-    path.write_bytes(HEADER + field(7, field(1, field(1, b"image") + field(2, b"part") + trick) + PORTS))
+    path.write_bytes(HEADER + field(7, field(1, node) + PORTS))
     assert "a Split into 2,147,483,647 values that gives 1" in refusal(path)
     (read,) = onnx.ModelProto.FromString(path.read_bytes()).graph.node  # the reference parser sees it too
-    assert read.op_type == "Split"
-    assert ("num_outputs", MANY) in [(attribute.name, attribute.i) for attribute in read.attribute]
+    assert (read.op_type, read.attribute[0].name, read.attribute[0].i) == ("Split", "num_outputs", MANY)
 
 
 def test_the_metadata_is_that_which_onnxruntime_reads(tmp_path: Path) -> None:
-    metadata = {**COLOR_SPEC.to_metadata(), "": "no key", "empty": "", "für": "日本\n\x1b😀", "twice": "2"}
+    metadata = {**COLOR_SPEC.to_metadata(), "": "no key", "empty": "", "für": "日本\n\x1b😀"}
     path = save_model(color_graph(), tmp_path / "model.onnx", metadata)
-    first, second = (onnx.StringStringEntryProto(key="twice", value=value) for value in "12")
     path.write_bytes(
-        field(14, first.SerializeToString())
-        + path.read_bytes()
-        + field(14, second.SerializeToString())
-        + field(14, field(1, b"a") + field(1, b"key twice") + field(2, b"old") + field(2, b"new"))
+        path.read_bytes() + field(14, field(1, b"a") + field(1, b"twice") + field(2, b"old") + field(2, b"new"))
     )
     session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
-    found = scan(path).metadata
-    assert found == session.get_modelmeta().custom_metadata_map
-    assert found == {**metadata, "key twice": "new"}
+    assert scan(path).metadata == session.get_modelmeta().custom_metadata_map == {**metadata, "twice": "new"}
     path.write_bytes(file_of(INLINE, field(14, field(1, b"k\xff") + field(2, b"\xfe"))))
     assert scan(path) == Scan({"k\N{REPLACEMENT CHARACTER}": "\N{REPLACEMENT CHARACTER}"}, {"logits": "Div"})
 

@@ -96,10 +96,9 @@ def test_what_is_not_known_is_left_out_of_the_manifest() -> None:
     assert written["outputs"] == {"logits": "logits", "embedding": "embedding"}
 
 
-@pytest.mark.parametrize("bad", [math.nan, math.inf])
-def test_a_spec_with_a_number_that_json_lacks_is_not_written(bad: float) -> None:
+def test_a_spec_with_a_number_that_json_lacks_is_not_written() -> None:
     with pytest.raises(ValueError, match="not JSON compliant"):
-        replace(COLOR_SPEC, temperature=bad).to_json()
+        replace(COLOR_SPEC, temperature=math.nan).to_json()
 
 
 label_lists = st.lists(st.text(st.characters(exclude_categories=["Cs"]), min_size=1), min_size=1, unique=True)
@@ -152,10 +151,7 @@ def test_what_an_answer_depends_on_must_be_said(name: str) -> None:
 
 @pytest.mark.parametrize(
     "name",
-    [
-        *("input.name", "input.layout", "input.dtype", "input.color"),
-        *("activation", "temperature", "outputs.embedding"),
-    ],
+    ["input.name", "input.layout", "input.dtype", "input.color", "activation", "temperature", "outputs.embedding"],
 )
 def test_what_the_contract_fixes_may_be_left_out(name: str) -> None:
     expected = COLOR_SPEC if name != "outputs.embedding" else replace(COLOR_SPEC, embedding=None)

@@ -189,18 +189,15 @@ def folder_of(model: str, weights: Path) -> Path | None:
     from visiontool.model.class_names import are_imagenets
 
     folder = weights.parent
-    if weights_in(folder) != weights:
-        return None
     try:
         config = json.loads((folder / "config.json").read_bytes())
         cfg = config["pretrained_cfg"]
         classes = config.get("num_classes", cfg.get("num_classes"))
         is_named = "label_names" in config or are_imagenets(classes, cfg.get("tag") or "")
         entry, img_size = _in_catalog(model, None)
-        is_same = config["architecture"] == entry.architecture
+        if weights != weights_in(folder) or not is_named or config["architecture"] != entry.architecture:
+            return None
     except (OSError, ValueError, KeyError, TypeError, AttributeError, ModelError):
-        return None
-    if not (is_named and is_same):
         return None
     _refuse_options(f"{FOLDER}{folder}", img_size, None, None)
     return folder
