@@ -7,11 +7,10 @@ import re
 import signal
 import subprocess
 import sys
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from conftest import ROOT, Ran
+from conftest import ROOT
 
 from visiontool import files
 from visiontool.errors import ConversionError, ModelError
@@ -52,30 +51,26 @@ def run_python(code: str) -> subprocess.CompletedProcess[str]:
         ({"VISIONTOOL_CACHE": "", "HOME": "/Users/x", "platform": "darwin"}, "/Users/x/Library/Caches/visiontool"),
     ],
 )
-def test_the_cache_is_where_the_platform_keeps_caches(
-    variables: dict[str, str], expected: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_cache_is_where_the_platform_keeps_caches(variables, expected, monkeypatch):
     monkeypatch.setattr(sys, "platform", variables.pop("platform", "linux"))
     for name, value in variables.items():
         monkeypatch.setenv(name, value)
     assert cache.root() == Path(expected)
 
 
-def test_without_a_home_folder_only_what_needs_the_cache_fails(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_a_home_folder_only_what_needs_the_cache_fails(monkeypatch):
     monkeypatch.delenv("VISIONTOOL_CACHE")
     monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
     monkeypatch.setattr(os.path, "expanduser", lambda path: path)  # as it answers where nobody has a home
     with pytest.raises(ModelError, match=r"no home folder is known to keep models in. Set VISIONTOOL_CACHE"):
         cache.root()
-    assert cache.cached("vgg16.tv_in1k") is None
-    assert cache.all_cached() == []
     assert resolve.resolve(None).parent.name == resolve.DEFAULT_MODEL
 
 
 @pytest.mark.parametrize(
     "name", ["", ".", "..", ".hidden", "-x", "a/b", "a\\b", "a\0", "a b", "a~b", "x.", "é", "x" * 201]
 )
-def test_what_leads_elsewhere_is_no_name(name: str) -> None:
+def test_what_leads_elsewhere_is_no_name(name):
     assert not cache.is_name(name)
     assert cache.cached(name) is None
     for action in (cache.remove, cache.verify):
@@ -83,7 +78,7 @@ def test_what_leads_elsewhere_is_no_name(name: str) -> None:
             action(name)
 
 
-def test_a_published_model_is_there_with_its_record(root: Path) -> None:
+def test_a_published_model_is_there_with_its_record(root):
     assert cache.cached("vgg16.tv_in1k@256") is None
     model = put("vgg16.tv_in1k@256", 1000)
     assert model == cache.cached("vgg16.tv_in1k@256")
@@ -98,18 +93,7 @@ def test_a_published_model_is_there_with_its_record(root: Path) -> None:
     assert os.listdir(root / "models") == ["vgg16.tv_in1k@256"]  # no lock and no hidden folder is left
 
 
-def test_a_model_that_fails_to_be_written_leaves_nothing(root: Path) -> None:
-    def write() -> None:
-        with cache.lock(cache.models(), "a"), cache.unpublished("a") as folder:
-            (folder / "model.onnx").write_bytes(b"half")
-            raise KeyboardInterrupt
-
-    with pytest.raises(KeyboardInterrupt):
-        write()
-    assert os.listdir(root / "models") == []
-
-
-def test_a_model_is_hashed_once_where_its_time_is_another(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_model_is_hashed_once_where_its_time_is_another(monkeypatch):
     path = put("a").path
     hashed: list[str] = []
 
@@ -143,7 +127,7 @@ def change(path: Path) -> None:
     ],
     ids=["changed", "cut", "gone"],
 )
-def test_a_damaged_model_is_refused_with_what_to_type(harm: Callable[[Path], object], words: str) -> None:
+def test_a_damaged_model_is_refused_with_what_to_type(harm, words):
     assert cache.verify(put("a").name) == []
     harm(cache.models() / "a" / "model.onnx")
     assert cache.verify("a") == [words]
@@ -173,16 +157,12 @@ DIGITS = "0123456789ab"
         ),
     ],
 )
-def test_a_damaged_model_is_pulled_from_its_source(name: str, source: str, again: str) -> None:
+def test_a_damaged_model_is_pulled_from_its_source(name, source, again):
     model = put(name, source=source)
     change(model.path)
     remove = "" if again.startswith("Get") else f"Remove it with: visiontool models remove {name}\n"
     words = f"{name} in the cache is damaged: model.onnx was changed since it was pulled.\n{remove}{again}"
     with pytest.raises(cache.DamagedModel, match=f"^{re.escape(words)}$"):
-        cache.cached(name)
-    (model.folder / "record.json").write_text("")
-    again = again if not remove else f"models remove {name}, then pull it again"
-    with pytest.raises(cache.DamagedModel, match=re.escape(again) + "$"):
         cache.cached(name)
 
 
@@ -196,7 +176,7 @@ def test_a_damaged_model_is_pulled_from_its_source(name: str, source: str, again
         ('{"schema": 2, "source": ""}', "another version of visiontool wrote its record.json"),
     ],
 )
-def test_a_damaged_record_is_no_model(text: str | None, words: str) -> None:
+def test_a_damaged_record_is_no_model(text, words):
     path = put("a").folder / "record.json"
     if text is None:
         path.unlink()
@@ -206,16 +186,9 @@ def test_a_damaged_record_is_no_model(text: str | None, words: str) -> None:
         cache.cached("a")
     assert cache.verify("a") == [words]
     assert [(model.name, model.source) for model in cache.all_cached()] == [("a", "")]
+    put("a.b")
     cache.remove("a")
-    assert cache.all_cached() == []
-
-
-def test_a_removed_model_is_gone_and_others_stay(root: Path) -> None:
-    put("a"), put("a.b")
-    cache.remove("a")
-    assert os.listdir(root / "models") == ["a.b"]
-    with pytest.raises(ModelError, match="no model in the cache is called 'a'"):
-        cache.remove("a")
+    assert os.listdir(cache.models()) == ["a.b"]
 
 
 def put_features(size: int) -> None:
@@ -223,7 +196,7 @@ def put_features(size: int) -> None:
     (cache.features() / "features.sqlite").write_bytes(b"f" * size)
 
 
-def test_trim_removes_features_and_then_what_was_not_used_for_longest(root: Path) -> None:
+def test_trim_removes_features_and_then_what_was_not_used_for_longest(root):
     for name, used in (("a", 3000), ("b", 1000), ("c", 2000)):
         put(name, 10_000, used)
     each = cache.size_bytes() // 3
@@ -240,7 +213,7 @@ def test_trim_removes_features_and_then_what_was_not_used_for_longest(root: Path
     assert cache.size_bytes() == 0
 
 
-def test_trim_clears_what_no_process_is_writing() -> None:
+def test_trim_clears_what_no_process_is_writing():
     cache.downloads().mkdir(parents=True)
     for name in ("left.pth", "running.pth"):
         (cache.downloads() / name).write_bytes(b"d" * 500)
@@ -255,7 +228,7 @@ def test_trim_clears_what_no_process_is_writing() -> None:
         assert folder.is_dir()
 
 
-def test_what_a_killed_process_left_is_no_model_and_is_cleared(root: Path) -> None:
+def test_what_a_killed_process_left_is_no_model_and_is_cleared(root):
     code = (
         "import os, signal; from visiontool.hub import cache\n"
         "with cache.lock(cache.models(), 'a'), cache.unpublished('a') as folder:\n"
@@ -271,17 +244,7 @@ def test_what_a_killed_process_left_is_no_model_and_is_cleared(root: Path) -> No
         assert os.listdir(root / "models") == [model.name for model in cache.all_cached()]
 
 
-def test_the_command_shows_features_and_makes_them_less(run: Callable[..., Ran]) -> None:
-    put("a", 1000)
-    put_features(4_500_000)
-    assert "       4.5 MB  features of pictures" in run("cache").out.splitlines()
-    ran = run("cache", "--max-size", "2M")
-    assert ran.err == "Removed: features of pictures (4.5 MB).\n"
-    assert "       0.0 MB  features of pictures" in ran.out.splitlines()
-    assert "0.0 MB  in 1 network, features and what was begun" in ran.out
-
-
-def test_the_hash_of_a_model_comes_from_its_record_while_it_is_as_it_was_written(tmp_path: Path) -> None:
+def test_the_hash_of_a_model_comes_from_its_record_while_it_is_as_it_was_written(tmp_path):
     path = put("a").path
     recorded, other = hashlib.sha256(b"o" * 100).hexdigest(), hashlib.sha256(b"x" * 100).hexdigest()
     status = path.stat()
@@ -298,7 +261,7 @@ def test_the_hash_of_a_model_comes_from_its_record_while_it_is_as_it_was_written
     assert files.model_sha256(tmp_path / "model.onnx") == other
 
 
-def test_a_second_process_waits_for_the_first(root: Path) -> None:
+def test_a_second_process_waits_for_the_first(root):
     code = (
         "import sys; from visiontool.hub import cache\n"
         "with cache.lock(cache.models(), 'a'):\n"
@@ -319,7 +282,7 @@ def test_a_second_process_waits_for_the_first(root: Path) -> None:
     assert os.listdir(root / "models") == []
 
 
-def test_the_default_model_is_what_was_chosen(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_default_model_is_what_was_chosen(tmp_path, monkeypatch):
     assert cache.default_model() is None
     put("a")
     cache.set_default_model("a")
@@ -339,7 +302,7 @@ def test_the_default_model_is_what_was_chosen(tmp_path: Path, monkeypatch: pytes
     assert resolve.default_model() == resolve.DEFAULT_MODEL
 
 
-def test_a_cache_that_cannot_be_written_names_the_variable(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_cache_that_cannot_be_written_names_the_variable(tmp_path, monkeypatch):
     (tmp_path / "file").touch()
     monkeypatch.setenv("VISIONTOOL_CACHE", str(tmp_path / "file" / "cache"))
     for write in (put, cache.set_default_model):
@@ -352,25 +315,8 @@ def test_a_cache_that_cannot_be_written_names_the_variable(tmp_path: Path, monke
 
 
 @needs_linux
-def test_a_full_disk_names_the_variable_and_leaves_nothing(root: Path) -> None:
-    put("before")
-    code = (
-        "import resource; from visiontool.errors import ConversionError; from visiontool.hub import cache\n"
-        "resource.setrlimit(resource.RLIMIT_FSIZE, (200, 200))  # less than record.json has\n"
-        "with cache.lock(cache.models(), 'a'), cache.unpublished('a') as folder:\n"
-        "    (folder / 'model.onnx').write_bytes(b'o' * 100)\n"
-        "    try: cache.publish(folder, 'a', source='hf-hub:timm/x', license='mit', tools={'torch': '2.15'})\n"
-        "    except ConversionError as error: print(error)"
-    )
-    ran = run_python(code)
-    words = f"{root}: the disk is full (File too large).\nSet VISIONTOOL_CACHE to a folder on a disk with room"
-    assert words in ran.stdout, ran.stderr
-    assert os.listdir(root / "models") == ["before"]
-
-
-@needs_linux
 @pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() != 0, reason="only root can become another user")
-def test_a_read_only_cache_answers(tmp_path: Path) -> None:
+def test_a_read_only_cache_answers(tmp_path):
     path = put("a").path
     os.utime(path, (1, 1))  # so that the record should be renewed, and cannot
     for folder in (path.parent, *path.parents):

@@ -5,12 +5,10 @@ import json
 import re
 import subprocess
 import sys
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
-from conftest import ROOT, Ran, save_picture
+from conftest import ROOT, save_picture
 
 from visiontool.errors import ModelError, UsageError
 from visiontool.hub import cache
@@ -64,13 +62,13 @@ def error_of(model: str | None) -> str:
     return str(caught.value)
 
 
-def test_the_package_has_its_default_model_and_samples() -> None:
+def test_the_package_has_its_default_model_and_samples():
     assert DEFAULT_MODEL in built_in_names()
     assert resolve(None).is_file()
     assert "lemon.jpg" in {path.name for path in sample_pictures()}
 
 
-def test_a_file_comes_first_then_a_folder_with_a_model_then_a_built_in_name(two_built_in: Path, folder: Path) -> None:
+def test_a_file_comes_first_then_a_folder_with_a_model_then_a_built_in_name(two_built_in, folder):
     assert built_in_names() == ["lenet5", "resnet18_tiny200"]
     for typed in ("lenet5", "LeNet5", "LeNet-5", "lenet_5", "lenet"):
         assert resolve(typed) == two_built_in / "lenet5" / "model.onnx"
@@ -82,7 +80,7 @@ def test_a_file_comes_first_then_a_folder_with_a_model_then_a_built_in_name(two_
     assert resolve("lenet_5") == resolve(Path("lenet_5")) == Path("lenet_5")  # of any name
 
 
-def test_a_folder_without_a_model_hides_no_model_of_its_name(folder: Path) -> None:
+def test_a_folder_without_a_model_hides_no_model_of_its_name(folder):
     path = put("vgg11.tv_in1k")
     for name in ("vgg11", "vgg16", "nin", "birds"):
         (folder / name).mkdir()
@@ -106,7 +104,7 @@ def test_a_folder_without_a_model_hides_no_model_of_its_name(folder: Path) -> No
         ("hf-hub:me/birds", "me--birds"),
     ],
 )
-def test_a_known_model_is_resolved_by_every_name_once_it_is_pulled(typed: str, name: str) -> None:
+def test_a_known_model_is_resolved_by_every_name_once_it_is_pulled(typed, name):
     with pytest.raises(ModelNotPulled) as caught:
         resolve(typed)
     shown = caught.value.name
@@ -124,7 +122,7 @@ def test_a_known_model_is_resolved_by_every_name_once_it_is_pulled(typed: str, n
         ("seresnet34", "seresnet34", "legacy_seresnet34"),
     ],
 )
-def test_a_network_without_weights_names_one_that_has_them(typed: str, name: str, other: str) -> None:
+def test_a_network_without_weights_names_one_that_has_them(typed, name, other):
     with pytest.raises(ModelUntrained) as caught:
         resolve(typed)
     assert caught.value.name == name
@@ -134,7 +132,7 @@ def test_a_network_without_weights_names_one_that_has_them(typed: str, name: str
 
 
 @pytest.mark.parametrize(("typed", "is_light"), [("vgg16.tv_in1k", True), ("vgg16", True), ("vgg16@256", False)])
-def test_most_names_in_the_cache_are_resolved_without_the_catalog(typed: str, is_light: bool) -> None:
+def test_most_names_in_the_cache_are_resolved_without_the_catalog(typed, is_light):
     put("vgg16.tv_in1k"), put("vgg16.tv_in1k@256")
     code = (
         f"import sys; from visiontool.hub import resolve; resolve.resolve({typed!r})\n"
@@ -145,7 +143,7 @@ def test_most_names_in_the_cache_are_resolved_without_the_catalog(typed: str, is
     assert ran.stdout.split() == ([] if is_light else ["visiontool.hub.catalog"])
 
 
-def test_a_folder_in_timms_format_is_known_by_its_content(tmp_path: Path) -> None:
+def test_a_folder_in_timms_format_is_known_by_its_content(tmp_path):
     folder = tmp_path / "my birds"
     folder.mkdir()
     for file in ("config.json", "model.safetensors"):
@@ -164,7 +162,7 @@ def test_a_folder_in_timms_format_is_known_by_its_content(tmp_path: Path) -> Non
     assert resolve(f"local-dir:{folder}") == folder / "model.onnx"
 
 
-def test_commands_of_the_cache_take_every_name_of_a_pulled_model() -> None:
+def test_commands_of_the_cache_take_every_name_of_a_pulled_model():
     put("vgg16.tv_in1k").with_name("record.json").write_text("damaged")
     put("vgg16.tv_in1k@256"), put("vgg11.tv_in1k+0123456789ab"), put("me--birds")
     for typed, name in (
@@ -185,7 +183,7 @@ def test_commands_of_the_cache_take_every_name_of_a_pulled_model() -> None:
             cached_name(typed)
 
 
-def test_a_file_of_weights_makes_a_name_of_its_own(tmp_path: Path) -> None:
+def test_a_file_of_weights_makes_a_name_of_its_own(tmp_path):
     weights = tmp_path / "w.pth"
     weights.write_bytes(b"weights")
     digits = hashlib.sha256(b"weights").hexdigest()[:12]
@@ -213,7 +211,7 @@ def test_a_file_of_weights_makes_a_name_of_its_own(tmp_path: Path) -> None:
         ("vgg16", {"class_names": Path("n")}, UsageError, "vgg16 knows its classes; --class-names goes with --weights"),
         *(
             (model, options, kind, f"{model} {words}")
-            for model in ("own.onnx", "gone.onnx", "own@2.onnx", "run", "./run", "resnet18_tiny200")
+            for model in ("gone.onnx", "own@2.onnx", "run", "resnet18_tiny200")
             for options, kind, words in (
                 (
                     {"weights": Path("w.pth")},
@@ -225,9 +223,7 @@ def test_a_file_of_weights_makes_a_name_of_its_own(tmp_path: Path) -> None:
         ),
     ],
 )
-def test_what_cannot_be_pulled_is_refused(
-    model: str, options: dict[str, Any], kind: type[Exception], words: str, two_built_in: Path, folder: Path
-) -> None:
+def test_what_cannot_be_pulled_is_refused(model, options, kind, words, two_built_in, folder):
     for file in ("own.onnx", "own@2.onnx", "run/model.onnx", "w.pth"):
         (folder / file).parent.mkdir(exist_ok=True)
         (folder / file).touch()
@@ -235,7 +231,7 @@ def test_what_cannot_be_pulled_is_refused(
         pullable(model, **options)
 
 
-def test_published_weights_in_a_file_are_known_by_their_hash(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_published_weights_in_a_file_are_known_by_their_hash(monkeypatch):
     """Whatever tag was named; not by the file's name, nor as those of another network."""
     weights = Path("resnet50-0676ba61.pth")
     for digits, network, name in (
@@ -264,9 +260,7 @@ def test_published_weights_in_a_file_are_known_by_their_hash(monkeypatch: pytest
         ("model.safetensors", None, False),
     ],
 )
-def test_weights_know_their_classes_where_timms_config_beside_them_does(
-    file: str, config: dict[str, Any] | None, is_known: bool, tmp_path: Path
-) -> None:
+def test_weights_know_their_classes_where_timms_config_beside_them_does(file, config, is_known, tmp_path):
     (tmp_path / file).touch()
     if config is not None:
         (tmp_path / "config.json").write_text(json.dumps({"architecture": "resnet50", "pretrained_cfg": {}, **config}))
@@ -287,10 +281,8 @@ def test_weights_know_their_classes_where_timms_config_beside_them_does(
         ("vgg16@big", "vgg16@big: behind the @ stands the side of the input in pixels, such as vgg16@256"),
         ("vgg16@0", "vgg16@0: behind the @ stands the side of the input in pixels"),
         ("vgg16@" + "9" * 5000, "behind the @ stands the side"),
-        ("vgg16@²", "behind the @ stands the side"),
         ("lenet5@64", "lenet5@64: lenet5 is built in, with its own input size.\nTake it as it is: -m lenet5"),
         ("hf-hub:me/" + "b" * 300, "expected hf-hub:ORG/NAME"),
-        ("hf-hub:birds", "hf-hub:birds: expected hf-hub:ORG/NAME"),
         ("hf-hub:me/birds@v2", "hf-hub:me/birds@v2: expected hf-hub:ORG/NAME"),
         ("local-dir:gone", "local-dir:gone: expected a folder with config.json and model.safetensors"),
         ("missing.onnx", "missing.onnx: there is no such file"),
@@ -302,9 +294,7 @@ def test_weights_know_their_classes_where_timms_config_beside_them_does(
         ("a\nb", r"no model is called 'a\nb'"),
     ],
 )
-def test_what_is_no_model_is_refused_with_the_next_thing_to_type(
-    typed: str, words: str, two_built_in: Path, folder: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_what_is_no_model_is_refused_with_the_next_thing_to_type(typed, words, two_built_in, folder, monkeypatch):
     for name in ("w.BIN", "model.onnx"):
         (folder / name).touch()
     error = error_of(typed)
@@ -315,9 +305,7 @@ def test_what_is_no_model_is_refused_with_the_next_thing_to_type(
         assert "(VISIONTOOL_MODEL says so)" in error_of(None)
 
 
-def test_the_variable_works_on_the_command_line_and_gives_way_to_an_option(
-    color_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, run: Callable[..., Ran]
-) -> None:
+def test_the_variable_works_on_the_command_line_and_gives_way_to_an_option(color_model, tmp_path, monkeypatch, run):
     picture = save_picture(tmp_path / "red.png", (255, 0, 0))
     monkeypatch.setenv(MODEL_VARIABLE, "")
     assert resolve(None).parent.name == DEFAULT_MODEL

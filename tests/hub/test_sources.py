@@ -50,7 +50,7 @@ def downloads() -> list[str]:
     return sorted(os.listdir(cache.downloads())) if cache.downloads().exists() else []
 
 
-def test_a_hub_gives_weights_once_and_keeps_them_in_its_own_cache(hub: HubServer) -> None:
+def test_a_hub_gives_weights_once_and_keeps_them_in_its_own_cache(hub):
     hub.add_to_hub("timm/x.in1k", "model.safetensors", CONTENT)
     hub.add_to_hub("timm/x.in1k", "pytorch_model.bin", OTHER)
     steps: list[tuple[str, int, int | None]] = []
@@ -65,7 +65,7 @@ def test_a_hub_gives_weights_once_and_keeps_them_in_its_own_cache(hub: HubServer
     assert downloads() == []
 
 
-def test_a_repository_gives_both_files_or_what_torch_saved(hub: HubServer) -> None:
+def test_a_repository_gives_both_files_or_what_torch_saved(hub):
     hub.add_to_hub("timm/x.in1k", "pytorch_model.bin", OTHER)
     assert read(SOURCE) == OTHER
     hub.add_to_hub("me/birds", "config.json", b"{}")
@@ -74,7 +74,7 @@ def test_a_repository_gives_both_files_or_what_torch_saved(hub: HubServer) -> No
         assert (config.read_bytes(), weights.read_bytes()) == (b"{}", CONTENT)
 
 
-def test_a_private_repository_needs_a_token(hub: HubServer, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_private_repository_needs_a_token(hub, monkeypatch):
     hub.add_to_hub("timm/x.in1k", "model.safetensors", CONTENT)
     hub.tokens["timm/x.in1k"] = "hf_secret"
     assert error_of(SOURCE) == (
@@ -85,9 +85,7 @@ def test_a_private_repository_needs_a_token(hub: HubServer, monkeypatch: pytest.
     assert read(SOURCE) == CONTENT
 
 
-def test_an_address_gives_a_file_for_the_block_and_torchs_copy_is_used_if_its_hash_fits(
-    hub: HubServer, tmp_path: Path
-) -> None:
+def test_an_address_gives_a_file_for_the_block_and_torchs_copy_is_used_if_its_hash_fits(hub, tmp_path):
     url = hub.add_checkpoint("alexnet-owt", CONTENT)
     copy = tmp_path / "torch" / "hub" / "checkpoints" / url.rpartition("/")[2]
     copy.parent.mkdir(parents=True)
@@ -113,7 +111,7 @@ def test_an_address_gives_a_file_for_the_block_and_torchs_copy_is_used_if_its_ha
         ("no name", "expected an address that ends in the name of a file"),
     ],
 )
-def test_what_cannot_be_downloaded_names_a_way_out(hub: HubServer, tmp_path: Path, fault: str, words: str) -> None:
+def test_what_cannot_be_downloaded_names_a_way_out(hub, tmp_path, fault, words):
     url = hub.add_checkpoint("alexnet-owt", CONTENT)
     path = "/" + url.split("/", 3)[3]
     if fault == "missing":
@@ -136,9 +134,7 @@ def test_what_cannot_be_downloaded_names_a_way_out(hub: HubServer, tmp_path: Pat
 
 
 @pytest.mark.parametrize("by_variable", [False, True])
-def test_offline_is_obeyed_and_says_what_can_be_done(
-    hub: HubServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, by_variable: bool
-) -> None:
+def test_offline_is_obeyed_and_says_what_can_be_done(hub, tmp_path, monkeypatch, by_variable):
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", by_variable)
     url = hub.add_checkpoint("alexnet-owt", CONTENT)
     place = tmp_path / "torch" / "hub" / "checkpoints" / url.rpartition("/")[2]
@@ -156,6 +152,6 @@ def test_offline_is_obeyed_and_says_what_can_be_done(
     assert hub.asked == []
 
 
-def test_a_name_that_no_repository_has_is_refused() -> None:
+def test_a_name_that_no_repository_has_is_refused():
     with pytest.raises(ModelError, match=r"hf-hub:me/a\.\.b cannot be downloaded: .*\n.*-m local-dir:FOLDER"):
         sources.hub_files("me/a..b").__enter__()

@@ -54,14 +54,14 @@ def error_of(path: Path) -> str:
         ("n01440764 tench\ncat\n", ("n01440764 tench", "cat")),
     ],
 )
-def test_each_way_to_write_names_is_read(content: str, labels: tuple[str, ...], tmp_path: Path) -> None:
+def test_each_way_to_write_names_is_read(content, labels, tmp_path):
     assert read_class_names(written(tmp_path, content)) == (labels, None)
 
 
 @pytest.mark.parametrize(
     ("content", "labels"), [("- cat\n- dog\n", ("cat", "dog")), ("---\n0: cat\n1: dog", ("cat", "dog"))]
 )
-def test_a_yaml_file_may_have_nothing_but_names(content: str, labels: tuple[str, ...], tmp_path: Path) -> None:
+def test_a_yaml_file_may_have_nothing_but_names(content, labels, tmp_path):
     path = tmp_path / "names.yaml"
     path.write_text(content)
     assert read_class_names(path) == (labels, None)
@@ -76,18 +76,18 @@ def test_a_yaml_file_may_have_nothing_but_names(content: str, labels: tuple[str,
         ' "label_descriptions": {"n02012849": "crane", "n01440764": "tench, X"}}',
     ],
 )
-def test_keras_and_timm_give_ids_too(content: str, tmp_path: Path) -> None:
+def test_keras_and_timm_give_ids_too(content, tmp_path):
     assert read_class_names(written(tmp_path, content)) == (("tench", "crane"), ("n01440764", "n02012849"))
 
 
 @pytest.mark.parametrize("between", [" ", "\t", ", ", ": "])
-def test_lines_that_begin_with_wordnet_ids_give_short_labels_and_the_ids(between: str, tmp_path: Path) -> None:
+def test_lines_that_begin_with_wordnet_ids_give_short_labels_and_the_ids(between, tmp_path):
     lines = ("n01440764", "tench, Tinca tinca"), ("n01443537", "goldfish, Carassius auratus")
     path = written(tmp_path, "".join(f"{label_id}{between}{name}\n" for label_id, name in lines))
     assert read_class_names(path) == (("tench", "goldfish"), ("n01440764", "n01443537"))
 
 
-def test_labels_from_descriptions_are_told_apart() -> None:
+def test_labels_from_descriptions_are_told_apart():
     ids = ["n02012849", "n03126707", "n03710637", "n03710721", "n0", "n1"]
     texts = ["crane", "crane", "maillot", "maillot, tank suit", "same, alike", "same, alike"]
     assert from_descriptions(texts, ids) == (
@@ -98,7 +98,7 @@ def test_labels_from_descriptions_are_told_apart() -> None:
 
 
 @pytest.mark.parametrize("labels", [["a", "a", "a [0]"], ["a"] * 3 + ["a [0]", "a [1] [4]", "a [1]", "a [0] [0]"]])
-def test_numbering_never_makes_a_label_that_is_there_already(labels: list[str]) -> None:
+def test_numbering_never_makes_a_label_that_is_there_already(labels):
     unique = numbered(labels)
     assert len(set(unique)) == len(labels)
     assert all(new.startswith(old) for new, old in zip(unique, labels, strict=True))
@@ -106,7 +106,7 @@ def test_numbering_never_makes_a_label_that_is_there_already(labels: list[str]) 
 
 @settings(deadline=None)
 @given(names)
-def test_numbered_labels_are_unique_and_unique_ones_stay(labels: list[str]) -> None:
+def test_numbered_labels_are_unique_and_unique_ones_stay(labels):
     unique = numbered(labels)
     assert len(set(unique)) == len(labels)
     assert numbered(unique) == unique
@@ -134,17 +134,17 @@ def test_numbered_labels_are_unique_and_unique_ones_stay(labels: list[str]) -> N
     ],
     ids=lambda value: str(value)[:20],
 )
-def test_a_file_that_holds_no_names_is_refused(content: str | bytes, words: str, tmp_path: Path) -> None:
+def test_a_file_that_holds_no_names_is_refused(content, words, tmp_path):
     assert words in error_of(written(tmp_path, content))
 
 
-def test_a_folder_is_refused(tmp_path: Path) -> None:
+def test_a_folder_is_refused(tmp_path):
     assert "Is a directory" in error_of(tmp_path)
 
 
 @settings(deadline=None)
 @given(names)
-def test_what_python_and_json_write_is_read_back(labels: list[str]) -> None:
+def test_what_python_and_json_write_is_read_back(labels):
     by_index = dict(enumerate(labels))
     for text in (repr(by_index), json.dumps(by_index), json.dumps(labels)):
         assert parse_names(text) == tuple(labels)
@@ -159,5 +159,5 @@ def test_what_python_and_json_write_is_read_back(labels: list[str]) -> None:
     ],
     ids=lambda text: text[:20],
 )
-def test_names_that_are_no_complete_list_are_not_guessed(text: str) -> None:
+def test_names_that_are_no_complete_list_are_not_guessed(text):
     assert parse_names(text) is None

@@ -48,8 +48,8 @@ COLOR_INPUT = Port("image", "tensor(uint8)", ["N", 8, 8, 3])
 COLOR_OUTPUTS = [Port("logits", "tensor(float)", ["N", 3]), Port("embedding", "tensor(float)", ["N", 3])]
 
 
-def manifest(**changes: Any) -> dict[str, Any]:
-    """The colour model's manifest with other values; "input__size" stands for "size" in "input"."""
+def manifest(**changes: Any) -> str:
+    """The colour model's manifest with other values; "input__size" stands for "size" in "input", None deletes it."""
     values = json.loads(COLOR_SPEC.to_json())
     for name, value in changes.items():
         *groups, key = name.split("__")
@@ -57,16 +57,8 @@ def manifest(**changes: Any) -> dict[str, Any]:
         for group in groups:
             inner = inner[group]
         inner[key] = value
-    return values
-
-
-def without(name: str) -> str:
-    values = manifest()
-    *groups, key = name.split(".")
-    inner = values
-    for group in groups:
-        inner = inner[group]
-    del inner[key]
+        if value is None:
+            del inner[key]
     return json.dumps(values)
 
 
@@ -80,13 +72,13 @@ def error_of(text: str) -> str:
 
 
 @pytest.mark.parametrize("spec", [COLOR_SPEC, FULL_SPEC], ids=["colors", "full"])
-def test_a_manifest_reads_back_as_it_was_written(spec: ModelSpec) -> None:
+def test_a_manifest_reads_back_as_it_was_written(spec):
     again = ModelSpec.from_json(spec.to_json())
     assert again == spec
     assert again.to_json() == spec.to_json()
 
 
-def test_what_is_not_known_is_left_out_of_the_manifest() -> None:
+def test_what_is_not_known_is_left_out_of_the_manifest():
     assert set(json.loads(FULL_SPEC.to_json())) == {
         *("schema", "task", "name", "architecture", "labels", "label_ids", "input", "preprocessing", "outputs"),
         *("activation", "temperature", "weights", "accuracy", "tools", "parity", "assumed"),
@@ -96,7 +88,7 @@ def test_what_is_not_known_is_left_out_of_the_manifest() -> None:
     assert written["outputs"] == {"logits": "logits", "embedding": "embedding"}
 
 
-def test_a_spec_with_a_number_that_json_lacks_is_not_written() -> None:
+def test_a_spec_with_a_number_that_json_lacks_is_not_written():
     with pytest.raises(ValueError, match="not JSON compliant"):
         replace(COLOR_SPEC, temperature=math.nan).to_json()
 
@@ -106,18 +98,11 @@ label_lists = st.lists(st.text(st.characters(exclude_categories=["Cs"]), min_siz
 
 @settings(deadline=None)
 @given(label_lists)
-def test_any_labels_survive_the_manifest_and_the_names_alias(labels: list[str]) -> None:
+def test_any_labels_survive_the_manifest_and_the_names_alias(labels):
     metadata = replace(COLOR_SPEC, labels=tuple(labels)).to_metadata()
     assert ModelSpec.from_json(metadata[MANIFEST_KEY]).labels == tuple(labels)
-    assert ast.literal_eval(metadata["names"]) == dict(enumerate(labels))
-
-
-def test_metadata_has_the_keys_that_ultralytics_reads() -> None:
-    metadata = FULL_SPEC.to_metadata()
-    assert metadata["task"] == "classify"
-    assert ast.literal_eval(metadata["imgsz"]) == [48, 64]
-    assert ast.literal_eval(metadata["names"])[1] == "jack-o'-lantern"
-    assert all(type(value) is str for value in metadata.values())
+    assert ast.literal_eval(metadata["names"]) == dict(enumerate(labels))  # as Ultralytics reads it
+    assert (metadata["task"], ast.literal_eval(metadata["imgsz"])) == ("classify", [8, 8])
 
 
 @pytest.mark.parametrize(
@@ -133,29 +118,29 @@ def test_metadata_has_the_keys_that_ultralytics_reads() -> None:
     ],
     ids=lambda value: value[:20],
 )
-def test_what_is_no_manifest_at_all_is_refused(text: str, words: str) -> None:
+def test_what_is_no_manifest_at_all_is_refused(text, words):
     assert words in error_of(text)
 
 
 REQUIRED = [
-    *("schema", "task", "name", "labels", "input", "input.size", "input.mean", "input.std"),
-    *("preprocessing", "preprocessing.crop_mode", "preprocessing.crop_pct", "preprocessing.interpolation"),
-    *("outputs", "outputs.logits"),
+    *("schema", "task", "name", "labels", "input", "input__size", "input__mean", "input__std"),
+    *("preprocessing", "preprocessing__crop_mode", "preprocessing__crop_pct", "preprocessing__interpolation"),
+    *("outputs", "outputs__logits"),
 ]
 
 
 @pytest.mark.parametrize("name", REQUIRED)
-def test_what_an_answer_depends_on_must_be_said(name: str) -> None:
-    assert error_of(without(name)) == f"manifest: {name!r} is missing"
+def test_what_an_answer_depends_on_must_be_said(name):
+    assert error_of(manifest(**{name: None})) == f"manifest: {name.replace('__', '.')!r} is missing"
 
 
 @pytest.mark.parametrize(
     "name",
-    ["input.name", "input.layout", "input.dtype", "input.color", "activation", "temperature", "outputs.embedding"],
+    ["input__name", "input__layout", "input__dtype", "input__color", "activation", "temperature", "outputs__embedding"],
 )
-def test_what_the_contract_fixes_may_be_left_out(name: str) -> None:
-    expected = COLOR_SPEC if name != "outputs.embedding" else replace(COLOR_SPEC, embedding=None)
-    assert ModelSpec.from_json(without(name)) == expected
+def test_what_the_contract_fixes_may_be_left_out(name):
+    expected = COLOR_SPEC if name != "outputs__embedding" else replace(COLOR_SPEC, embedding=None)
+    assert ModelSpec.from_json(manifest(**{name: None})) == expected
 
 
 WRONG_VALUES = [
@@ -191,18 +176,18 @@ WRONG_VALUES = [
 
 
 @pytest.mark.parametrize(("name", "value", "words"), WRONG_VALUES, ids=lambda value: str(value)[:30])
-def test_a_wrong_value_is_refused_by_name(name: str, value: object, words: str) -> None:
-    assert words in error_of(json.dumps(manifest(**{name: value})))
+def test_a_wrong_value_is_refused_by_name(name, value, words):
+    assert words in error_of(manifest(**{name: value}))
 
 
-def test_a_whole_number_may_be_written_with_a_point_and_a_float_without() -> None:
-    spec = ModelSpec.from_json(json.dumps(manifest(input__size=[8.0, 8.0], temperature=2)))
+def test_a_whole_number_may_be_written_with_a_point_and_a_float_without():
+    spec = ModelSpec.from_json(manifest(input__size=[8.0, 8.0], temperature=2))
     assert spec.input.size == (8, 8)
     assert type(spec.input.size[0]) is int
     assert spec.temperature == 2.0
 
 
-def test_an_axis_without_a_number_fits_any_length() -> None:
+def test_an_axis_without_a_number_fits_any_length():
     COLOR_SPEC.check_graph(
         [Port("image", "tensor(uint8)", [None, "H", None, 3])],
         [Port("logits", "tensor(float16)", []), Port("embedding", "tensor(float)", [None, "D"])],
@@ -212,7 +197,7 @@ def test_an_axis_without_a_number_fits_any_length() -> None:
     COLOR_SPEC.check_graph([COLOR_INPUT], [COLOR_OUTPUTS[0]._replace(shape=["N", 3, 1, 1]), COLOR_OUTPUTS[1]], {})
 
 
-def test_a_softmax_that_the_manifest_does_not_tell_of_is_refused() -> None:
+def test_a_softmax_that_the_manifest_does_not_tell_of_is_refused():
     with pytest.raises(ModelError, match="ends in Softmax: say 'softmax'"):
         COLOR_SPEC.check_graph([COLOR_INPUT], COLOR_OUTPUTS, {"logits": "Softmax"})
     replace(COLOR_SPEC, activation="softmax").check_graph([COLOR_INPUT], COLOR_OUTPUTS, {"logits": "Softmax"})
@@ -247,9 +232,7 @@ LOGITS, EMBEDDING = COLOR_OUTPUTS
         ({}, [{}], [{"name": f"o\n{i}"} for i in range(9999)], "is not in the graph"),
     ],
 )
-def test_a_manifest_that_does_not_fit_its_graph_is_refused(
-    changes: dict[str, Any], inputs: list[dict[str, Any]], outputs: list[dict[str, Any]], words: str
-) -> None:
+def test_a_manifest_that_does_not_fit_its_graph_is_refused(changes, inputs, outputs, words):
     spec = replace(COLOR_SPEC, **changes)
     with pytest.raises(ModelError) as caught:
         spec.check_graph(
@@ -264,7 +247,7 @@ def test_a_manifest_that_does_not_fit_its_graph_is_refused(
 
 @settings(max_examples=200, deadline=None)
 @given(data=st.data())
-def test_a_damaged_manifest_is_read_or_refused(data: st.DataObject) -> None:
+def test_a_damaged_manifest_is_read_or_refused(data):
     text = FULL_SPEC.to_json()
     for _ in range(data.draw(st.integers(1, 4))):
         start = data.draw(st.integers(0, len(text)))
