@@ -47,22 +47,16 @@ def test_no_alias_hides_an_architecture_of_the_table():
 
 NAMES_AS_TYPED = {
     "resnet50": "resnet50.tv_in1k",  # plain cross-entropy, not timm's default a1_in1k
-    "ResNet-50": "resnet50.tv_in1k",
     " vgg 16 BN ": "vgg16_bn.tv_in1k",
     "resnet50.TV-in1k": "resnet50.tv_in1k",
     "inception_v1": "googlenet.tv_in1k",
-    "efficientnet-b0": "efficientnet_b0.ra_in1k",
-    "xception": "legacy_xception.tf_in1k",
     "regnet_y_1_6gf": "regnety_016.pycls_in1k",  # a separator between digits is no decoration
-    "regnet_y_16gf": "regnety_160.pycls_in1k",
     "squeezenet1.1": "squeezenet1_1.tv_in1k",  # a dot between digits begins no tag
     "SqueezeNet v1.0": "squeezenet1_0.tv_in1k",
     "squeezenet1.1.tv-in1k": "squeezenet1_1.tv_in1k",
     "RegNetY-1.6GF": "regnety_016.pycls_in1k",
     "mobilenet.v2": "mobilenetv2_100.ra_in1k",  # there is no mobilenet that could have a tag
     "Inception-ResNet v2": "inception_resnet_v2.tf_in1k",
-    "vgg16.": "vgg16.tv_in1k",
-    "SE-ResNet-50": "seresnet50.ra2_in1k",
     "ResNet50V2": "resnetv2_50.a1h_in1k",  # as Keras has it
     "ViT-B/16": "vit_base_patch16_224.augreg_in21k_ft_in1k",  # as its paper has it
 }
@@ -88,17 +82,14 @@ def test_other_tags_and_other_architectures_come_from_the_table():
 
 ERRORS = [
     ("resnet5O", "no model is called 'resnet5O'. Closest: resnet56, resnet50"),
-    ("resnet5O", 'Run "visiontool models" to see them all'),
     ("mobilenet_v3_smal1", "mobilenet_v3_small"),  # an alias
     ("squeezenet1.2", "Closest: squeezenet1_"),
     ("ShuffleNetV2 0.5", "Closest: shufflenet_v2_x0_5, "),  # however it is written
-    ("torchvision/resnet50", "Closest: resnet50, "),
     ("", "no model is called ''.\n"),
     ("ResNet", "resnet18, resnet34, resnet50, resnet101, resnet152, cifar_resnet20"),
     ("wide resnet", "visiontool models 'wide resnet'"),
     ("vgg1", "vgg11, vgg11_bn, vgg13, vgg13_bn, vgg16, vgg16_bn, vgg19, vgg19_bn."),
     ("vit_base", "several: vit_base_patch32_224, vit_base_patch16_224, "),  # the classics first
-    ("vit_base", " more.\n"),
     ("resnet50.v2", "resnet50 has no weights with the tag 'v2'"),  # and is not resnet50v2
     ("vgg16.v2", "vgg16 has no weights with the tag 'v2'.\nIts tags: tv_in1k."),
     ("resnet18.gluon_1k", "Closest: gluon_in1k"),
@@ -141,10 +132,8 @@ def test_the_facts_of_lenet5_and_vgg16_are_the_textbooks():
     [
         ("inception_v4", 12.28, 42.68),
         ("resnetv2_101", 7.83, 44.54),
-        ("legacy_xception", 8.4, 22.86),
         ("regnetx_002", 0.2, 2.68),
         ("tf_efficientnet_b7", 38.33, 66.35),
-        ("vit_tiny_patch16_224", 1.26, 5.72),
         ("swin_large_patch4_window7_224", 34.53, 196.53),
     ],
 )

@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import hub_server
@@ -102,34 +103,25 @@ def test_an_address_gives_a_file_for_the_block_and_torchs_copy_is_used_if_its_ha
 
 
 @pytest.mark.parametrize(
-    ("fault", "words"),
+    ("content", "cut", "words"),
     [
-        ("missing", "cannot be downloaded: the server answers 404 Not Found."),
-        ("changed", "is another file than was expected (its SHA-256 is"),
-        ("cut", "cannot be downloaded: the connection broke after 100,000 of 200,000 bytes."),
-        ("unreachable", "cannot be downloaded: <urlopen error [Errno 111] Connection refused>."),
-        ("no name", "expected an address that ends in the name of a file"),
+        (None, None, "cannot be downloaded: the server answers 404 Not Found."),
+        (OTHER, None, "is another file than was expected (its SHA-256 is"),
+        (CONTENT, 100_000, "cannot be downloaded: the connection broke after 100,000 of 200,000 bytes."),
     ],
 )
-def test_what_cannot_be_downloaded_names_a_way_out(hub, tmp_path, fault, words):
+def test_what_cannot_be_downloaded_names_a_way_out(hub, tmp_path, content, cut, words):
     url = hub.add_checkpoint("alexnet-owt", CONTENT)
-    path = "/" + url.split("/", 3)[3]
-    if fault == "missing":
-        del hub.files[path]
-    elif fault == "changed":
-        hub.files[path].content = OTHER
-    elif fault == "cut":
-        hub.files[path].cut = 100_000
-    elif fault == "unreachable":
-        url = url.replace(str(hub.port), "1")
-    else:
-        url = f"{hub.url}/"
+    served = hub.files.pop(url.removeprefix(hub.url))
+    if content is not None:
+        hub.files[url.removeprefix(hub.url)] = replace(served, content=content, cut=cut)
+    place = tmp_path / "torch" / "hub" / "checkpoints" / url.rpartition("/")[2]
     error = error_of(url)
     assert words in error
     assert error.startswith(url)
-    if fault != "no name":
-        place = tmp_path / "torch" / "hub" / "checkpoints" / url.rpartition("/")[2]
-        assert error.endswith(f"Fetch it by other means and give it with --weights FILE,\nor put it at {place}")
+    assert error.endswith(f"Fetch it by other means and give it with --weights FILE,\nor put it at {place}")
+    assert "[Errno 111] Connection refused" in error_of(url.replace(str(hub.port), "1"))
+    assert "expected an address that ends in the name of a file" in error_of(f"{hub.url}/")
     assert downloads() == []
 
 

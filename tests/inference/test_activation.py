@@ -1,15 +1,13 @@
 """Logits or probabilities: what a graph without a manifest gives, by its operators and by its outputs."""
 
 import json
-import re
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-import onnx
 import pytest
 from conftest import COLOR_SPEC, color_graph, save_model
 from onnx import TensorProto, helper, numpy_helper
+from onnx.parser import parse_node
 
 from visiontool import Classifier
 from visiontool.errors import ModelError, UsageError
@@ -31,6 +29,7 @@ CONSTANTS = {
     "to": np.array([3]),
     "along": np.array([1]),
 }
+BRANCH = "b () => (float[N, C] inner) { inner = Softmax(z) }"
 EXP = ("e = Exp(z)", "sum = ReduceSum(e, along)")
 # How a graph goes on behind its logits, `z`.
 BY_SCAN = {  # so that a manifest that contradicts it is refused too
@@ -49,7 +48,7 @@ BY_OUTPUTS = {
     "spelled out": [*EXP, "output = Div(e, sum)"],
     "mean of two": ["p = Softmax(z)", "s = Add(p, p)", "output = Mul(s, half)"],
     "linear": ["p = Softmax(z)", "output = MatMul(p, eye)"],
-    "in a branch": ["output = If(yes)"],
+    "in a branch": [f"output = If(yes) <then_branch = {BRANCH}, else_branch = {BRANCH}>"],
     "log": ["p = Softmax(z)", "output = Log(p)"],  # logits, of the same probabilities
     "logits": ["output = Identity(z)"],
 }
@@ -60,28 +59,18 @@ UNKNOWN = {
 
 
 def save(folder: Path, *lines: str) -> tuple[Path, Description]:
-    """The colour model that goes on with operators, each written as "output = Operator(input, input)"."""
+    """The colour model that goes on with operators, each as onnx.parser reads it."""
     model = color_graph()
-    model.graph.node[-1].CopyFrom(node("z = Sub(embedding, half)"))
-    model.graph.node.extend(map(node, lines))
+    model.graph.node[-1].CopyFrom(parse_node("z = Sub(embedding, half)"))
+    model.graph.node.extend(map(parse_node, lines))
     model.graph.initializer.extend(numpy_helper.from_array(value, name) for name, value in CONSTANTS.items())
     del model.graph.output[:]
     model.graph.output.append(helper.make_tensor_value_info("output", TensorProto.FLOAT, ["N", "C"]))
     model.opset_import.add(domain="local", version=1)
     opsets = [helper.make_opsetid("", 20)]
-    model.functions.append(helper.make_function("local", "Head", ["x"], ["y"], [node("y = Softmax(x)")], opsets))
+    model.functions.append(helper.make_function("local", "Head", ["x"], ["y"], [parse_node("y = Softmax(x)")], opsets))
     (folder / "names.txt").write_text("red\ngreen\nblue\n")
     return save_model(model, folder / "model.onnx"), Description(class_names=folder / "names.txt")
-
-
-def node(line: str) -> onnx.NodeProto:
-    output, domain, operator, inputs = re.fullmatch(r"(\w+) = (?:(\w+)\.)?(\w+)\((.*)\)", line).groups()  # type: ignore[union-attr]
-    attributes: dict[str, Any] = {}
-    if operator == "If":
-        value = [helper.make_tensor_value_info("inner", TensorProto.FLOAT, None)]
-        branch = helper.make_graph([node("inner = Softmax(z)")], "branch", [], value)
-        attributes = {"then_branch": branch, "else_branch": branch}
-    return helper.make_node(operator, inputs.split(", "), [output], domain=domain or "", **attributes)
 
 
 @pytest.mark.parametrize("kind", BY_SCAN | BY_OUTPUTS)

@@ -7,9 +7,9 @@ from typing import Any
 
 import numpy as np
 import onnx
+import onnx.parser
 import pytest
 from conftest import save_model, save_picture
-from onnx import TensorProto, helper
 from PIL import Image
 
 from visiontool import Classifier
@@ -26,20 +26,14 @@ LABELS = ("red", "green", "LABEL_2")
 PIXELS = np.random.default_rng(0).integers(0, 256, (37, 50, 3), np.uint8)
 
 
-def graph(shape: tuple[int | str, ...], classes: int | str = 3) -> onnx.ModelProto:
+def graph(shape: tuple[int | str, ...]) -> onnx.ModelProto:
     """A graph that gives the mean of each channel, with axes as optimum names them."""
-    nodes = [
-        helper.make_node("ReduceMean", ["pixel_values", "axes"], ["mean"], keepdims=0),
-        helper.make_node("Identity", ["mean"], ["logits"]),
-    ]
-    inside = helper.make_graph(
-        nodes,
-        "main_graph",
-        [helper.make_tensor_value_info("pixel_values", TensorProto.FLOAT, shape)],
-        [helper.make_tensor_value_info("logits", TensorProto.FLOAT, ["batch_size", classes])],
-        [helper.make_tensor("axes", TensorProto.INT64, [2], [2, 3])],
+    return onnx.parser.parse_model(
+        f"""<ir_version: 10, opset_import: ["": 20]>
+        main (float[{",".join(map(str, shape))}] pixel_values) => (float[batch_size, 3] logits)
+        <int64[2] axes = {{2, 3}}>
+        {{ logits = ReduceMean <keepdims = 0> (pixel_values, axes) }}"""
     )
-    return helper.make_model(inside, opset_imports=[helper.make_opsetid("", 20)], ir_version=10)
 
 
 SYMBOLIC = ("batch_size", "num_channels", "height", "width")
@@ -86,7 +80,6 @@ CROP = {"do_center_crop": True, "crop_size": {"height": 8, "width": 8}}
 KINDS: list[tuple[dict[str, Any], dict[str, Any]]] = [
     ({}, {"size": (8, 8), "crop": None}),
     ({"size": 8}, {"size": (8, 8), "crop": None}),  # as old ones write it
-    ({"size": {"height": 6, "width": 10}}, {"size": (6, 10), "crop": None}),
     ({"image_processor_type": "DeiTImageProcessor", "size": 10, **CROP, "resample": 3},
      {"size": (10, 10), "crop": (8, 8), "resample": 3}),
     ({"size": {"shortest_edge": 11, "longest_edge": None}, **CROP}, {"size": 11, "crop": (8, 8)}),
@@ -102,7 +95,6 @@ KINDS: list[tuple[dict[str, Any], dict[str, Any]]] = [
       "crop_size": 7}, {"size": 8, "crop": (7, 7)}),
     ({"do_rescale": False}, {"size": (8, 8), "crop": None, "factor": 1, "mean": 0.5}),
     ({"do_normalize": False}, {"size": (8, 8), "crop": None, "mean": 0, "std": 1}),
-    ({"do_normalize": False, "do_rescale": False}, {"size": (8, 8), "crop": None, "factor": 1, "mean": 0, "std": 1}),
     ({"rescale_factor": 1 / 127.5, "rescale_offset": True, "image_mean": [0.0] * 3},
      {"size": (8, 8), "crop": None, "factor": 1 / 127.5, "mean": 1}),
     ({"include_top": True}, {"size": (8, 8), "crop": None, "std": (0.0625, 0.25, 1.0)}),
@@ -188,17 +180,13 @@ def test_what_they_do_not_say_is_asked_for(make):
         (VIT, CONFIG | {"id2label": {"0": "red", "2": "blue"}}, "config.json: 'id2label' must name each class"),
         (VIT, CONFIG | {"id2label": {"0": "a", "1": "b"}}, "the config.json beside it names 2 classes"),
         (VIT, CONFIG | {"num_channels": "3"}, "'num_channels' must be a whole number from 1 to 3, not '3'"),
-        (VIT, [], "config.json: must be a JSON object, not []"),
         (VIT, b"{", "config.json: not valid JSON"),
         (None, {**TIMM, "pretrained_cfg": CFG | {"mean": [123.7]}}, "'pretrained_cfg.mean' must be a list"),
-        (None, {**TIMM, "pretrained_cfg": []}, "config.json: 'pretrained_cfg' must be a JSON object, not []"),
         (VIT | {"do_resize": False}, CONFIG, "preprocessor_config.json: does not resize pictures ('do_resize')"),
         (VIT | {"size": {"shortest_edge": 8}}, CONFIG, "pictures keep their proportions and are not cropped ('size'"),
         (VIT | {"size": {"shortest_edge": 8, "longest_edge": 9}}, CONFIG, "both 'shortest_edge' and 'longest_edge'"),
-        (VIT | {"size": {"longest_edge": 8}}, CONFIG, "'size.height' is missing"),
         (VIT | {"size": {"height": 8, "width": 1e9}}, CONFIG, "'size.width' must be a whole number from 1 to 4096"),
         (VIT | {"do_center_crop": True, "crop_size": 9}, CONFIG, "9x9 pixels ('crop_size') are cut out of 8x8"),
-        (VIT | {"resample": 6}, CONFIG, "'resample' must be a whole number from 0 to 5, not 6"),
         (VIT | {"image_mean": [123.7] * 3}, CONFIG, "come to mean 123.7, 123.7, 123.7, std 0.25, 0.5, 1 on the scale"),
         (VIT | {"rescale_offset": True}, CONFIG, "'rescale_offset' goes with the 'rescale_factor' 0.00392157"),
     ],

@@ -146,7 +146,6 @@ def test_no_encoding_that_onnxruntime_follows_to_another_file_gets_past(trick, t
         (file_of(INLINE, b"\0\0"), "(field number 0)"),
         (file_of(INLINE, varint(2**29 << 3) + b"\0"), f"(field number {2**29})"),
         (file_of(INLINE, varint(99 << 3) + b"\x80" * 10 + b"\1"), "(a number runs over its end)"),
-        (file_of(INLINE, varint(99 << 3 | 1) + b"\0" * 7), "(a field runs over its end)"),
         (file_of(INLINE, varint(99 << 3 | 2) + varint(2**40)), "(a field runs over its end)"),
         (file_of(INLINE, field(7, b"")), "(it has two graphs)"),
         (HEADER, "(it has no graph)"),
@@ -183,7 +182,6 @@ def split(count: int, outputs: int = 1) -> onnx.NodeProto:
     ("node", "words"),
     [
         (split(MANY), "(a Split into 2,147,483,647 values that gives 1)"),
-        (split(2, outputs=3), "(a Split into 2 values that gives 3)"),
         (
             onnx.NodeProto(op_type="Split", attribute=[onnx.AttributeProto(name="num_outputs", ref_attr_name="n")]),
             "(a Split whose number of outputs is not its own)",
@@ -226,14 +224,11 @@ def chain(*operators: str) -> onnx.ModelProto:
 @pytest.mark.parametrize(
     ("operators", "final"),
     [
-        ("Gemm", "Gemm"),
         ("Gemm Softmax Reshape Identity Cast Flatten Squeeze Dropout", "Softmax"),
         ("Softmax Clip Slice Transpose QuantizeLinear DequantizeLinear", "Softmax"),
         ("QLinearSoftmax DequantizeLinear", "Softmax"),
-        ("Softmax Sub", "Sub"),
         ("Exp Div", "Div"),
         ("Identity", ""),
-        ("", ""),
     ],
 )
 def test_the_final_operator_is_the_one_that_makes_the_values(operators, final, tmp_path):

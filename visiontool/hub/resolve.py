@@ -117,18 +117,22 @@ def resolve(model: str | os.PathLike[str] | None) -> Path:
         if has_separator and os.path.isdir(path):
             raise ModelError(f"{name}{origin}: the folder has no {cache.MODEL_FILE} in it")
         if has_separator or path.suffix.lower() in (".onnx", *WEIGHTS_SUFFIXES):
-            raise _no_such_file(name, origin)
+            from visiontool.hub import catalog
+
+            # Some look like paths and are names, or begin with one: "ViT-B/16", "timm/resnet50.a1_in1k", "vgg16.pth".
+            near = catalog.nearest(name)
+            raise ModelError(f"{name}{origin}: there is no such file{near and f'.{near}'}")
     if (file := _by_name(default_weights(name))) is not None:  # most names, without opening the tables of the catalog
         return file
     try:
-        wanted = pullable(name)
+        target = pullable(name)
     except ModelError as error:
         raise _unknown(name, origin, error) from None
-    if (file := _by_name(wanted.name)) is not None:
+    if (file := _by_name(target.name)) is not None:
         return file
-    if wanted.entry is not None and wanted.entry.is_untrained:
-        raise ModelUntrained(wanted.entry.name)
-    raise ModelNotPulled(wanted.name if wanted.entry is not None else name, origin)
+    if target.entry is not None and target.entry.is_untrained:
+        raise ModelUntrained(target.entry.name)
+    raise ModelNotPulled(target.name if target.entry is not None else name, origin)
 
 
 def pullable(
@@ -259,14 +263,6 @@ def _by_name(name: str) -> Path | None:
         return None
     cache.mark_used(name)
     return model.path
-
-
-def _no_such_file(name: str, origin: str) -> ModelError:
-    """Some look like paths and are names, or begin with one: "ViT-B/16", "timm/resnet50.a1_in1k", "vgg16.pth"."""
-    from visiontool.hub import catalog
-
-    near = catalog.nearest(name)
-    return ModelError(f"{name}{origin}: there is no such file{near and f'.{near}'}")
 
 
 def _unknown(name: str, origin: str, error: ModelError) -> ModelError:

@@ -8,7 +8,7 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import cast, get_args
+from typing import cast
 
 from visiontool.errors import ModelError, UsageError
 from visiontool.model import config_files
@@ -181,12 +181,6 @@ def _check(user: Description, channels: int) -> None:
         raise UsageError(f"--img-size {user.img_size}: expected 1 to {MAX_SIDE} pixels")
     if user.crop_pct is not None and not is_number(user.crop_pct, *CROP_PCT_RANGE):
         raise UsageError(f"--crop-pct {user.crop_pct}: expected {CROP_PCT_RANGE[0]:g} to {CROP_PCT_RANGE[1]:g}")
-    for option, value, allowed in (
-        ("--interpolation", user.interpolation, get_args(Interpolation)),
-        ("--activation", user.activation, get_args(Activation)),
-    ):
-        if value is not None and value not in allowed:
-            raise UsageError(f"{option} {value}: expected one of {', '.join(allowed)}")
 
 
 def _read_spec(user: Description, scan: Scan, inputs: Sequence[Port], outputs: Sequence[Port]) -> ModelSpec:
