@@ -99,33 +99,19 @@ class ModelSpec:
 
     def to_json(self) -> str:
         """The manifest as JSON: the same spec gives the same text. NaN and infinities raise ValueError."""
-        preprocessing = {
-            "exif": "upright",
-            "alpha": "white",
-            "crop_mode": self.crop_mode,
-            "crop_pct": self.crop_pct,
-            "interpolation": self.interpolation,
-            "resize": None if self.resize == "host" else self.resize,
-        }
-        outputs = {"logits": self.logits, "embedding": self.embedding, "feature_map": self.feature_map}
+        values = asdict(self)
+        preprocessing = {key: values.pop(key) for key in ("crop_mode", "crop_pct", "interpolation", "resize")}
+        outputs = {key: values.pop(key) for key in ("logits", "embedding", "feature_map")}
+        if self.resize == "host":
+            del preprocessing["resize"]
+        if self.precision == "fp32":
+            del values["precision"]
         manifest = {
             "schema": SCHEMA,
             "task": "classify",
-            "name": self.name,
-            "architecture": self.architecture,
-            "labels": self.labels,
-            "label_ids": self.label_ids,
-            "input": asdict(self.input),
-            "preprocessing": _without_empty(preprocessing),
+            **values,
+            "preprocessing": {"exif": "upright", "alpha": "white", **preprocessing},
             "outputs": _without_empty(outputs),
-            "activation": self.activation,
-            "precision": None if self.precision == "fp32" else self.precision,
-            "temperature": self.temperature,
-            "weights": dict(self.weights),
-            "accuracy": [dict(entry) for entry in self.accuracy],
-            "tools": dict(self.tools),
-            "parity": dict(self.parity),
-            "assumed": list(self.assumed),
         }
         return json.dumps(_without_empty(manifest), ensure_ascii=False, allow_nan=False)
 
@@ -205,13 +191,9 @@ class ModelSpec:
         """
         self._check_input(inputs)
         by_name = {output.name: output for output in outputs}
-        for role, name, axes in (
-            ("logits", self.logits, 2),
-            ("embedding", self.embedding, 2),
-            ("feature_map", self.feature_map, 4),
-        ):
-            if name is not None:
-                _check_output(by_name, role, name, axes)
+        for role, axes in (("logits", 2), ("embedding", 2), ("feature_map", 4)):
+            if getattr(self, role) is not None:
+                _check_output(by_name, role, getattr(self, role), axes)
         shape = by_name[self.logits].shape
         if shape and _differ(shape[1], len(self.labels)):
             raise ModelError(f"the manifest has {len(self.labels)} labels, the graph gives {shape[1]} logits")
@@ -320,7 +302,7 @@ def without_trailing_ones(shape: Sequence[int | str | None]) -> Sequence[int | s
 
 
 def _without_empty(values: Mapping[str, Any]) -> dict[str, Any]:
-    return {key: value for key, value in values.items() if value not in (None, "", {}, [])}
+    return {key: value for key, value in values.items() if value not in (None, "", (), {})}
 
 
 def _refuse_constant(name: str) -> float:
