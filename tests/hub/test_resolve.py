@@ -8,13 +8,12 @@ import sys
 from pathlib import Path
 
 import pytest
-from conftest import ROOT, save_picture
+from conftest import ROOT
 
 from visiontool.errors import ModelError, UsageError
 from visiontool.hub import cache
 from visiontool.hub import resolve as resolve_module
 from visiontool.hub.resolve import (
-    DEFAULT_MODEL,
     MODEL_VARIABLE,
     NUMBERS,
     ModelNotPulled,
@@ -24,7 +23,6 @@ from visiontool.hub.resolve import (
     folder_of,
     pullable,
     resolve,
-    sample_pictures,
 )
 
 
@@ -60,12 +58,6 @@ def error_of(model: str | None) -> str:
     with pytest.raises(ModelError) as caught:
         resolve(model)
     return str(caught.value)
-
-
-def test_the_package_has_its_default_model_and_samples():
-    assert DEFAULT_MODEL in built_in_names()
-    assert resolve(None).is_file()
-    assert "lemon.jpg" in {path.name for path in sample_pictures()}
 
 
 def test_a_file_comes_first_then_a_folder_with_a_model_then_a_built_in_name(two_built_in, folder):
@@ -298,16 +290,3 @@ def test_what_is_no_model_is_refused_with_the_next_thing_to_type(typed, words, t
     if typed and not typed.startswith(("hf-hub", "local-dir")) and "@" not in typed:
         monkeypatch.setenv(MODEL_VARIABLE, typed)
         assert "(VISIONTOOL_MODEL says so)" in error_of(None)
-
-
-def test_the_variable_works_on_the_command_line_and_gives_way_to_an_option(color_model, tmp_path, monkeypatch, run):
-    picture = save_picture(tmp_path / "red.png", (255, 0, 0))
-    monkeypatch.setenv(MODEL_VARIABLE, "")
-    assert resolve(None).parent.name == DEFAULT_MODEL
-    monkeypatch.setenv(MODEL_VARIABLE, str(color_model))
-    assert '"label": "red"' in run("predict", picture, "--json").out
-    monkeypatch.setenv(MODEL_VARIABLE, "nothing-of-that-name")
-    ran = run("predict", picture, "--json")
-    assert (ran.code, ran.out) == (4, "")
-    assert "no model is called 'nothing-of-that-name' (VISIONTOOL_MODEL says so)" in ran.err
-    assert run("predict", picture, "-m", color_model, "--json").code == 0

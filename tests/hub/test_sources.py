@@ -123,6 +123,8 @@ def test_what_cannot_be_downloaded_names_a_way_out(hub, tmp_path, content, cut, 
     assert "[Errno 111] Connection refused" in error_of(url.replace(str(hub.port), "1"))
     assert "expected an address that ends in the name of a file" in error_of(f"{hub.url}/")
     assert downloads() == []
+    with pytest.raises(ModelError, match=r"hf-hub:me/a\.\.b cannot be downloaded: .*\n.*-m local-dir:FOLDER"):
+        sources.hub_files("me/a..b").__enter__()  # a name that no repository has
 
 
 @pytest.mark.parametrize("by_variable", [False, True])
@@ -142,8 +144,3 @@ def test_offline_is_obeyed_and_says_what_can_be_done(hub, tmp_path, monkeypatch,
         assert str(caught.value) == f"{source} would be downloaded, but {reason}.\n{go} {remedy}"
     assert "would be downloaded" in error_of(url, offline=not by_variable)
     assert hub.asked == []
-
-
-def test_a_name_that_no_repository_has_is_refused():
-    with pytest.raises(ModelError, match=r"hf-hub:me/a\.\.b cannot be downloaded: .*\n.*-m local-dir:FOLDER"):
-        sources.hub_files("me/a..b").__enter__()

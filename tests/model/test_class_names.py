@@ -132,10 +132,6 @@ def test_a_file_that_holds_no_names_is_refused(content, words, tmp_path):
     assert words in error_of(written(tmp_path, content))
 
 
-def test_a_folder_is_refused(tmp_path):
-    assert "Is a directory" in error_of(tmp_path)
-
-
 @settings(deadline=None)
 @given(names)
 def test_what_python_and_json_write_is_read_back(labels):

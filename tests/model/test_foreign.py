@@ -174,17 +174,14 @@ def test_a_gray_network_gets_luma(bench):
     assert classifier.logits([picture]).tolist() == [[pytest.approx((gray / 255 - 0.25) / 0.5, abs=1e-4)] * 3]
 
 
-def test_a_uint8_network_gets_the_pixels_as_they_are(bench):
+def test_a_uint8_network_gets_the_pixels_as_they_are_and_a_float16_one_half_precision(bench):
     model = bench.model(foreign_graph(("N", 8, 8, 3), dtype="uint8"))
-    description = Description(class_names=bench.names)
-    logits = Classifier.load(model, description=description).logits([np.full((8, 8, 3), COLOR, np.uint8)])
+    logits = Classifier.load(model, description=Description(class_names=bench.names)).logits(
+        [np.full((8, 8, 3), COLOR, np.uint8)]
+    )
     assert logits.tolist() == [list(COLOR)]
-    assert "Add --class-names FILE as it was trained" in bench.refusal(model)
     error = bench.refusal(model, "--class-names", bench.names, *IMAGENET, code=2)
     assert "the graph takes uint8 pixels as they are; --mean and --std have no effect" in error
-
-
-def test_a_half_precision_network_gets_half_precision_numbers(bench):
     model = bench.model(foreign_graph(NCHW, dtype="float16"))
     answer, _ = bench.answer(model, "--class-names", bench.names, "--mean", "0", "--std", "1")
     assert [answer[label] for label in RGB] == pytest.approx(softmax_of(COLOR, (0, 0, 0), (1, 1, 1)), abs=1e-3)
