@@ -6,7 +6,7 @@
 
 CORPUS is a folder; where it is empty, small pictures of every format, or the manifests and graphs of the built-in
 models, are put there first. What else is given goes to libFuzzer. What is found is written to crash-*, and stays as a
-quick test with as few bytes as show it (tests/images/test_damage.py, tests/model/test_spec.py, test_onnx_scan.py).
+quick test with as few bytes as show it (tests/images/test_damage.py, tests/model/test_spec.py, test_scan.py).
 """
 
 import json

@@ -24,7 +24,8 @@ from timm.models import get_pretrained_cfg, list_models, model_entrypoint
 from torch.utils.flop_counter import FlopCounterMode
 
 import visiontool.pytorch.architectures  # noqa: F401  registers the project's own
-from visiontool.hub.catalog.classics import CLASSICS, COLUMNS, NAMES, papers, read
+from visiontool.hub.catalog import CLASSICS, COLUMNS, NAMES, read
+from visiontool.hub.classics import papers
 from visiontool.hub.resolve import built_in_names, weights_folder
 
 HUB = "hf-hub:timm/"

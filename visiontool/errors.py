@@ -1,14 +1,5 @@
 """What can go wrong, one family for each exit code of the command line (`cli` picks the code).
 
-    VisiontoolError
-    ├── UsageError         an argument that cannot be meant
-    ├── DataError          nothing to work on, or a dataset that cannot be used
-    │   └── PictureError   one picture that cannot be read: it becomes a row, not a stop
-    ├── ModelError         a model that is unknown, broken or not what it says
-    ├── ConversionError    a model that could not be converted or written
-    ├── GateError          a check that said no
-    └── DeviceError        a device that was asked for and cannot be used
-
 A message names the offending value, what was expected and the next thing to type, in one to three lines.
 """
 
@@ -17,7 +8,7 @@ from collections.abc import Iterable, Mapping
 
 
 class VisiontoolError(Exception):
-    """The root of everything that visiontool raises on purpose."""
+    """The root of all errors of visiontool."""
 
 
 class UsageError(VisiontoolError, ValueError):
@@ -49,8 +40,8 @@ class DeviceError(VisiontoolError):
 
 
 def first_line(error: BaseException) -> str:
-    """What an error of another library says, to be put into a message: one line of at most 300 characters, in which the
-    end is kept, where the reason often is.
+    """The message of another library's error in one line of at most 300 characters, with its end, which often has the
+    reason.
     """
     line = (str(error).strip().splitlines() or [type(error).__name__])[0]
     return line if len(line) <= 300 else f"{line[:100]} ... {line[-195:]}"
@@ -69,9 +60,9 @@ def pip(arguments: str) -> str:
     return f"pip {arguments}" if find_spec("pip") else f'python3 -m pip --python "{sys.prefix}" {arguments}'
 
 
-def closest(name: str, known: Iterable[str], shown: Mapping[str, str] | None = None) -> str:
-    """ " Closest: a, b." for the names nearest to `name`, each as `shown` writes it, or "" where none is near."""
+def closest(name: str, known: Iterable[str], labels: Mapping[str, str] | None = None) -> str:
+    """ " Closest: a, b." for the names nearest to `name`, each as `labels` writes it, or "" where none is near."""
     from difflib import get_close_matches
 
     near = get_close_matches(name, list(known), n=3, cutoff=0.6)
-    return f" Closest: {', '.join(shown[match] if shown else match for match in near)}." if near else ""
+    return f" Closest: {', '.join(labels[match] if labels else match for match in near)}." if near else ""

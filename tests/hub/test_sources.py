@@ -1,7 +1,8 @@
-"""Where weights come from: copies on this disk, a hub, an address; and what is said where none of them can be."""
+"""Where weights come from: copies on this disk, a hub, an address; and the errors where none of them can be."""
 
 import os
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import hub_server
@@ -50,14 +51,14 @@ def downloads() -> list[str]:
     return sorted(os.listdir(cache.downloads())) if cache.downloads().exists() else []
 
 
-def test_a_hub_gives_weights_once_and_keeps_them_in_its_own_cache(hub: HubServer) -> None:
+def test_a_hub_gives_weights_once_and_keeps_them_in_its_own_cache(hub):
     hub.add_to_hub("timm/x.in1k", "model.safetensors", CONTENT)
     hub.add_to_hub("timm/x.in1k", "pytorch_model.bin", OTHER)
-    told: list[tuple[str, int, int | None]] = []
-    with sources.weights_file(SOURCE, progress=lambda *step: told.append(step)) as path:
+    steps: list[tuple[str, int, int | None]] = []
+    with sources.weights_file(SOURCE, progress=lambda *step: steps.append(step)) as path:
         assert path.read_bytes() == CONTENT
         assert path.suffix == ".safetensors"
-    assert told[-1] == ("download", len(CONTENT), len(CONTENT))
+    assert steps[-1] == ("download", len(CONTENT), len(CONTENT))
     assert all(SOURCE[7:] in asked.path or "/storage/" in asked.path for asked in hub.asked)  # nothing is reported
     assert hub.asked[0].headers["user-agent"].startswith("visiontool/")
     assert read(SOURCE, offline=True) == CONTENT
@@ -65,19 +66,16 @@ def test_a_hub_gives_weights_once_and_keeps_them_in_its_own_cache(hub: HubServer
     assert downloads() == []
 
 
-def test_a_repository_without_safetensors_gives_what_torch_saved(hub: HubServer) -> None:
-    hub.add_to_hub("timm/x.in1k", "pytorch_model.bin", CONTENT)
-    assert read(SOURCE) == CONTENT
-
-
-def test_both_files_of_a_repository_come(hub: HubServer) -> None:
+def test_a_repository_gives_both_files_or_what_torch_saved(hub):
+    hub.add_to_hub("timm/x.in1k", "pytorch_model.bin", OTHER)
+    assert read(SOURCE) == OTHER
     hub.add_to_hub("me/birds", "config.json", b"{}")
     hub.add_to_hub("me/birds", "model.safetensors", CONTENT)
     with sources.hub_files("me/birds") as (config, weights):
         assert (config.read_bytes(), weights.read_bytes()) == (b"{}", CONTENT)
 
 
-def test_a_private_repository_wants_a_token(hub: HubServer, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_private_repository_needs_a_token(hub, monkeypatch):
     hub.add_to_hub("timm/x.in1k", "model.safetensors", CONTENT)
     hub.tokens["timm/x.in1k"] = "hf_secret"
     assert error_of(SOURCE) == (
@@ -88,16 +86,7 @@ def test_a_private_repository_wants_a_token(hub: HubServer, monkeypatch: pytest.
     assert read(SOURCE) == CONTENT
 
 
-def test_an_address_gives_a_file_for_the_block(hub: HubServer) -> None:
-    url = hub.add_checkpoint("alexnet-owt", CONTENT)
-    with sources.weights_file(url) as path:
-        assert path.read_bytes() == CONTENT
-        assert path.parent == cache.downloads()
-    assert downloads() == []
-    assert hub.asked[0].headers["user-agent"].startswith("visiontool/")
-
-
-def test_what_torch_got_is_used_if_its_hash_fits(hub: HubServer, tmp_path: Path) -> None:
+def test_an_address_gives_a_file_for_the_block_and_torchs_copy_is_used_if_its_hash_fits(hub, tmp_path):
     url = hub.add_checkpoint("alexnet-owt", CONTENT)
     copy = tmp_path / "torch" / "hub" / "checkpoints" / url.rpartition("/")[2]
     copy.parent.mkdir(parents=True)
@@ -105,63 +94,53 @@ def test_what_torch_got_is_used_if_its_hash_fits(hub: HubServer, tmp_path: Path)
     assert read(url, offline=True) == CONTENT
     assert hub.asked == []
     copy.write_bytes(OTHER)
-    assert read(url) == CONTENT
+    with sources.weights_file(url) as path:
+        assert path.read_bytes() == CONTENT
+        assert path.parent == cache.downloads()
+    assert hub.asked[0].headers["user-agent"].startswith("visiontool/")
+    assert downloads() == []
     assert copy.read_bytes() == OTHER  # it is not ours
 
 
 @pytest.mark.parametrize(
-    ("fault", "words"),
+    ("content", "cut", "words"),
     [
-        ("missing", "cannot be downloaded: the server answers 404 Not Found."),
-        ("changed", "is another file than was expected (its SHA-256 is"),
-        ("cut", "cannot be downloaded: the connection broke after 100,000 of 200,000 bytes."),
-        ("unreachable", "cannot be downloaded: <urlopen error [Errno 111] Connection refused>."),
-        ("no name", "expected an address that ends in the name of a file"),
+        (None, None, "cannot be downloaded: the server answers 404 Not Found."),
+        (OTHER, None, "is another file than was expected (its SHA-256 is"),
+        (CONTENT, 100_000, "cannot be downloaded: the connection broke after 100,000 of 200,000 bytes."),
     ],
 )
-def test_what_cannot_be_downloaded_is_told_with_a_way_out(
-    hub: HubServer, tmp_path: Path, fault: str, words: str
-) -> None:
+def test_what_cannot_be_downloaded_names_a_way_out(hub, tmp_path, content, cut, words):
     url = hub.add_checkpoint("alexnet-owt", CONTENT)
-    path = "/" + url.split("/", 3)[3]
-    if fault == "missing":
-        del hub.files[path]
-    elif fault == "changed":
-        hub.files[path].content = OTHER
-    elif fault == "cut":
-        hub.files[path].cut = 100_000
-    elif fault == "unreachable":
-        url = url.replace(str(hub.port), "1")
-    else:
-        url = f"{hub.url}/"
+    served = hub.files.pop(url.removeprefix(hub.url))
+    if content is not None:
+        hub.files[url.removeprefix(hub.url)] = replace(served, content=content, cut=cut)
+    place = tmp_path / "torch" / "hub" / "checkpoints" / url.rpartition("/")[2]
     error = error_of(url)
     assert words in error
     assert error.startswith(url)
-    if fault != "no name":
-        place = tmp_path / "torch" / "hub" / "checkpoints" / url.rpartition("/")[2]
-        assert error.endswith(f"Fetch it by other means and give it with --weights FILE,\nor put it at {place}")
+    assert error.endswith(f"Fetch it by other means and give it with --weights FILE,\nor put it at {place}")
+    assert "[Errno 111] Connection refused" in error_of(url.replace(str(hub.port), "1"))
+    assert "expected an address that ends in the name of a file" in error_of(f"{hub.url}/")
     assert downloads() == []
+    with pytest.raises(ModelError, match=r"hf-hub:me/a\.\.b cannot be downloaded: .*\n.*-m local-dir:FOLDER"):
+        sources.hub_files("me/a..b").__enter__()  # a name that no repository has
 
 
 @pytest.mark.parametrize("by_variable", [False, True])
-def test_offline_is_obeyed_and_says_what_can_be_done(
-    hub: HubServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, by_variable: bool
-) -> None:
+def test_offline_is_obeyed_and_says_what_can_be_done(hub, tmp_path, monkeypatch, by_variable):
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", by_variable)
     url = hub.add_checkpoint("alexnet-owt", CONTENT)
     place = tmp_path / "torch" / "hub" / "checkpoints" / url.rpartition("/")[2]
-    why = "HF_HUB_OFFLINE or TRANSFORMERS_OFFLINE is set" if by_variable else "--offline was given"
-    go = "Go online, or fetch it on another machine and give"
-    for source, rest in ((SOURCE, ""), (url, f",\nor put it at {place}")):
-        told = f"{source} would be downloaded, but {why}.\n{go} it with --weights FILE{rest}"
-        assert error_of(source, offline=not by_variable) == told
-        with pytest.raises(ModelError, match="would be downloaded"):
-            sources.check_offline(source, offline=not by_variable)
-    with pytest.raises(ModelError, match=f"{go} the folder of a copy of the repository: -m local-dir:FOLDER"):
-        sources.check_offline("hf-hub:me/birds", is_folder=True, offline=not by_variable)
+    reason = "HF_HUB_OFFLINE or TRANSFORMERS_OFFLINE is set" if by_variable else "--offline was given"
+    for source, is_folder, remedy in (
+        (SOURCE, False, "it with --weights FILE"),
+        (url, False, f"it with --weights FILE,\nor put it at {place}"),
+        ("hf-hub:me/birds", True, "the folder of a copy of the repository: -m local-dir:FOLDER"),
+    ):
+        with pytest.raises(ModelError) as caught:
+            sources.check_offline(source, is_folder=is_folder, offline=not by_variable)
+        go = "Go online, or fetch it on another machine and give"
+        assert str(caught.value) == f"{source} would be downloaded, but {reason}.\n{go} {remedy}"
+    assert "would be downloaded" in error_of(url, offline=not by_variable)
     assert hub.asked == []
-
-
-def test_a_name_that_no_repository_has_is_told() -> None:
-    with pytest.raises(ModelError, match=r"hf-hub:me/a\.\.b cannot be downloaded: .*\n.*-m local-dir:FOLDER"):
-        sources.hub_files("me/a..b").__enter__()

@@ -3,7 +3,6 @@
 import ast
 import json
 import math
-from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
@@ -21,13 +20,7 @@ FULL_SPEC = ModelSpec(
     labels=("crane (bird)", "jack-o'-lantern", 'the "best"', "für 日本 😀"),
     label_ids=("n02012849", "n03590841", "n00000001", "n00000002"),
     input=InputSpec(
-        name="pixels",
-        layout="NCHW",
-        dtype="float16",
-        color="BGR",
-        size=(48, 64),
-        mean=(0.485, 0.456, 0.406),
-        std=(0.229, 0.224, 0.225),
+        name="pixels", layout="NCHW", dtype="float16", color="BGR", size=(48, 64), mean=(0.4, 0.5, 0.6), std=(0.5,)
     ),
     crop_mode="border",
     crop_pct=0.875,
@@ -49,8 +42,8 @@ COLOR_INPUT = Port("image", "tensor(uint8)", ["N", 8, 8, 3])
 COLOR_OUTPUTS = [Port("logits", "tensor(float)", ["N", 3]), Port("embedding", "tensor(float)", ["N", 3])]
 
 
-def manifest(**changes: Any) -> dict[str, Any]:
-    """The colour model's manifest with other values; "input__size" stands for "size" in "input"."""
+def manifest(**changes: Any) -> str:
+    """The colour model's manifest with other values; "input__size" stands for "size" in "input", None deletes it."""
     values = json.loads(COLOR_SPEC.to_json())
     for name, value in changes.items():
         *groups, key = name.split("__")
@@ -58,17 +51,9 @@ def manifest(**changes: Any) -> dict[str, Any]:
         for group in groups:
             inner = inner[group]
         inner[key] = value
-    return values
-
-
-def without(name: str) -> dict[str, Any]:
-    values = manifest()
-    *groups, key = name.split(".")
-    inner = values
-    for group in groups:
-        inner = inner[group]
-    del inner[key]
-    return values
+        if value is None:
+            del inner[key]
+    return json.dumps(values)
 
 
 def error_of(text: str) -> str:
@@ -81,31 +66,25 @@ def error_of(text: str) -> str:
 
 
 @pytest.mark.parametrize("spec", [COLOR_SPEC, FULL_SPEC], ids=["colors", "full"])
-def test_a_manifest_reads_back_as_it_was_written(spec: ModelSpec) -> None:
+def test_a_manifest_reads_back_as_it_was_written(spec):
     again = ModelSpec.from_json(spec.to_json())
     assert again == spec
     assert again.to_json() == spec.to_json()
 
 
-def test_the_same_spec_gives_the_same_text_with_no_trace_of_time_or_place() -> None:
-    text = replace(FULL_SPEC).to_json()
-    assert text == FULL_SPEC.to_json()
-    assert set(json.loads(text)) == {
+def test_what_is_not_known_is_left_out_of_the_manifest():
+    assert set(json.loads(FULL_SPEC.to_json())) == {
         *("schema", "task", "name", "architecture", "labels", "label_ids", "input", "preprocessing", "outputs"),
         *("activation", "temperature", "weights", "accuracy", "tools", "parity", "assumed"),
     }
-
-
-def test_what_is_not_known_is_left_out_of_the_manifest() -> None:
     written = json.loads(COLOR_SPEC.to_json())
     assert not {"architecture", "label_ids", "weights", "accuracy", "tools", "parity"} & set(written)
     assert written["outputs"] == {"logits": "logits", "embedding": "embedding"}
 
 
-@pytest.mark.parametrize("bad", [math.nan, math.inf])
-def test_a_spec_with_a_number_that_json_lacks_is_not_written(bad: float) -> None:
+def test_a_spec_with_a_number_that_json_lacks_is_not_written():
     with pytest.raises(ValueError, match="not JSON compliant"):
-        replace(COLOR_SPEC, temperature=bad).to_json()
+        replace(COLOR_SPEC, temperature=math.nan).to_json()
 
 
 label_lists = st.lists(st.text(st.characters(exclude_categories=["Cs"]), min_size=1), min_size=1, unique=True)
@@ -113,18 +92,11 @@ label_lists = st.lists(st.text(st.characters(exclude_categories=["Cs"]), min_siz
 
 @settings(deadline=None)
 @given(label_lists)
-def test_any_labels_survive_the_manifest_and_the_names_alias(labels: list[str]) -> None:
+def test_any_labels_survive_the_manifest_and_the_names_alias(labels):
     metadata = replace(COLOR_SPEC, labels=tuple(labels)).to_metadata()
     assert ModelSpec.from_json(metadata[MANIFEST_KEY]).labels == tuple(labels)
-    assert ast.literal_eval(metadata["names"]) == dict(enumerate(labels))
-
-
-def test_metadata_has_the_keys_that_ultralytics_reads() -> None:
-    metadata = FULL_SPEC.to_metadata()
-    assert metadata["task"] == "classify"
-    assert ast.literal_eval(metadata["imgsz"]) == [48, 64]
-    assert ast.literal_eval(metadata["names"])[1] == "jack-o'-lantern"
-    assert all(type(value) is str for value in metadata.values())
+    assert ast.literal_eval(metadata["names"]) == dict(enumerate(labels))  # as Ultralytics reads it
+    assert (metadata["task"], ast.literal_eval(metadata["imgsz"])) == ("classify", [8, 8])
 
 
 @pytest.mark.parametrize(
@@ -133,94 +105,75 @@ def test_metadata_has_the_keys_that_ultralytics_reads() -> None:
         ("", "not valid JSON"),
         ('{"schema": 1', "not valid JSON"),
         ('{"schema": NaN}', "NaN is not allowed"),
-        ('{"schema": 1, "temperature": -Infinity}', "-Infinity is not allowed"),
         ("[" * 100_000, "nested too deep"),
         ('{"schema": ' + "1" * 5000 + "}", "not valid JSON"),
-        ("[]", "the manifest must be a JSON object, not []"),
+        ("[]", "manifest: must be a JSON object, not []"),
         (" " * (MAX_MANIFEST_CHARS + 1), f"at most {MAX_MANIFEST_CHARS:,}"),
     ],
     ids=lambda value: value[:20],
 )
-def test_what_is_no_manifest_at_all_is_refused(text: str, words: str) -> None:
+def test_what_is_no_manifest_at_all_is_refused(text, words):
     assert words in error_of(text)
 
 
 REQUIRED = [
-    *("schema", "task", "name", "labels", "input", "input.size", "input.mean", "input.std"),
-    *("preprocessing", "preprocessing.crop_mode", "preprocessing.crop_pct", "preprocessing.interpolation"),
-    *("outputs", "outputs.logits"),
+    *("schema", "task", "name", "labels", "input", "input__size", "input__mean", "input__std"),
+    *("preprocessing", "preprocessing__crop_mode", "preprocessing__crop_pct", "preprocessing__interpolation"),
+    *("outputs", "outputs__logits"),
 ]
 
 
 @pytest.mark.parametrize("name", REQUIRED)
-def test_what_an_answer_depends_on_must_be_said(name: str) -> None:
-    assert error_of(json.dumps(without(name))) == f"manifest: {name!r} is missing"
+def test_what_an_answer_depends_on_must_be_said(name):
+    assert error_of(manifest(**{name: None})) == f"manifest: {name.replace('__', '.')!r} is missing"
 
 
 @pytest.mark.parametrize(
     "name",
-    [
-        *("input.name", "input.layout", "input.dtype", "input.color"),
-        *("activation", "temperature", "outputs.embedding"),
-    ],
+    ["input__name", "input__layout", "input__dtype", "input__color", "activation", "temperature", "outputs__embedding"],
 )
-def test_what_the_contract_fixes_may_be_left_out(name: str) -> None:
-    expected = COLOR_SPEC if name != "outputs.embedding" else replace(COLOR_SPEC, embedding=None)
-    assert ModelSpec.from_json(json.dumps(without(name))) == expected
+def test_what_the_contract_fixes_may_be_left_out(name):
+    expected = COLOR_SPEC if name != "outputs__embedding" else replace(COLOR_SPEC, embedding=None)
+    assert ModelSpec.from_json(manifest(**{name: None})) == expected
 
 
 WRONG_VALUES = [
     ("schema", 2, "schema 2; this visiontool reads up to 1"),
-    ("schema", 0, "'schema' must be a whole number from 1"),
     ("task", "detect", "'task' must be one of classify, not 'detect'"),
-    ("name", 7, "'name' must be text"),
     ("name", "x" * 10_001, "'name' must be text of at most 10,000 characters"),
-    ("labels", "cat", "'labels' must be a list of texts, not 'cat'"),
-    ("labels", ["a"] * 100_001, "'labels' must hold 1 to 100,000 texts, not 100,001"),
-    ("labels", ["red", 1, "blue"], "'labels[1]' must be text"),
-    ("labels", ["red", "", "blue"], "'labels[1]' must be text of 1 to"),
+    ("labels", "cat", "'labels' must be a list of 1 to 100,000 texts of 1 to 10,000 characters, not 'cat'"),
+    ("labels", ["a"] * 100_001, "'labels' must be a list of 1 to 100,000 texts of 1 to 10,000 characters, not ["),
+    ("labels", ["red", "", "blue"], "'labels' must be a list of 1 to 100,000 texts of 1 to 10,000 characters, not ["),
     ("labels", ["red", "blue", "red"], "'labels' holds 'red' more than once"),
     ("label_ids", ["n1", "n2"], "'label_ids' holds 2 ids for 3 labels"),
-    ("input", [], "'input' must be a JSON object"),
-    ("input__name", 1, "'input.name' must be text"),
     ("input__dtype", "int8", "'input.dtype' must be one of uint8, float32, float16"),
     ("input__size", [8], "'input.size' must be a list of 2 numbers from 1 to 4096, not [8]"),
-    ("input__size", [8, 0], "'input.size' must be"),
     ("input__size", [8.5, 8], "'input.size' must be [height, width] in whole pixels, not [8.5, 8.0]"),
-    ("input__size", [8, 10**400], "'input.size' must be"),
     ("input__mean", [123.675, 116.28, 103.53], "'input.mean' must be a list of 1 or 3 numbers from 0 to 1"),
     ("input", json.loads(COLOR_SPEC.to_json())["input"] | {"color": "L"}, "'input.mean' must be a list of 1 numbers"),
-    ("input__std", [58.395, 57.12, 57.375], "'input.std' must be"),
-    ("preprocessing", None, "'preprocessing' must be a JSON object"),
     ("preprocessing__exif", "ignored", "'preprocessing.exif' must be one of upright"),
-    ("preprocessing__crop_mode", "middle", "'preprocessing.crop_mode' must be one of center, border, squash"),
     ("preprocessing__crop_pct", 0, "'preprocessing.crop_pct' must be a number from 0.1 to 1"),
     ("outputs", "logits", "'outputs' must be a JSON object, not 'logits'"),
-    ("outputs__logits", 1, "'outputs.logits' must be text"),
-    ("activation", "sigmoid", "'activation' must be one of none, softmax"),
-    ("temperature", 0, "'temperature' must be a number from 0.001 to 1000, not 0"),
-    ("temperature", 10**400, "'temperature' must be"),
+    ("temperature", 10**400, "'temperature' must be a number from 0.001 to 1000, not 1"),
     ("weights", {"a": {"b": 1}}, "'weights' must be an object of at most 100 texts and numbers"),
-    ("tools", {"torch": True}, "'tools' must be an object"),
     ("parity", {"x": [[1]]}, "'parity' must be an object"),
-    ("accuracy", [{}] * 101, "'accuracy' must be a list of at most 100 objects"),
-    ("accuracy", [{"top1": 1.0}, 5], "'accuracy[1]' must be an object"),
+    ("accuracy", [{"top1": 1.0}, 5], "'accuracy' must be a list of at most 100 objects"),
 ]
 
 
 @pytest.mark.parametrize(("name", "value", "words"), WRONG_VALUES, ids=lambda value: str(value)[:30])
-def test_a_wrong_value_is_refused_by_name(name: str, value: object, words: str) -> None:
-    assert words in error_of(json.dumps(manifest(**{name: value})))
+def test_a_wrong_value_is_refused_by_name(name, value, words):
+    assert words in error_of(manifest(**{name: value}))
 
 
-def test_a_whole_number_may_be_written_with_a_point_and_a_float_without() -> None:
-    spec = ModelSpec.from_json(json.dumps(manifest(input__size=[8.0, 8.0], temperature=2)))
+def test_a_whole_number_may_be_written_with_a_point_and_a_float_without():
+    spec = ModelSpec.from_json(manifest(input__size=[8.0, 8.0], temperature=2))
     assert spec.input.size == (8, 8)
     assert type(spec.input.size[0]) is int
     assert spec.temperature == 2.0
 
 
-def test_an_axis_without_a_number_fits_any_length() -> None:
+def test_an_axis_without_a_number_fits_any_length():
     COLOR_SPEC.check_graph(
         [Port("image", "tensor(uint8)", [None, "H", None, 3])],
         [Port("logits", "tensor(float16)", []), Port("embedding", "tensor(float)", [None, "D"])],
@@ -230,63 +183,45 @@ def test_an_axis_without_a_number_fits_any_length() -> None:
     COLOR_SPEC.check_graph([COLOR_INPUT], [COLOR_OUTPUTS[0]._replace(shape=["N", 3, 1, 1]), COLOR_OUTPUTS[1]], {})
 
 
-def test_a_softmax_that_the_manifest_does_not_tell_of_is_refused() -> None:
+def test_a_softmax_that_the_manifest_does_not_tell_of_is_refused():
     with pytest.raises(ModelError, match="ends in Softmax: say 'softmax'"):
         COLOR_SPEC.check_graph([COLOR_INPUT], COLOR_OUTPUTS, {"logits": "Softmax"})
     replace(COLOR_SPEC, activation="softmax").check_graph([COLOR_INPUT], COLOR_OUTPUTS, {"logits": "Softmax"})
     COLOR_SPEC.check_graph([COLOR_INPUT], COLOR_OUTPUTS, {"embedding": "Softmax"})
 
 
-def with_spec(**changes: Any) -> Callable[[], tuple[ModelSpec, list[Port], list[Port]]]:
-    return lambda: (replace(COLOR_SPEC, **changes), [COLOR_INPUT], COLOR_OUTPUTS)
-
-
-def with_input(**changes: Any) -> Callable[[], tuple[ModelSpec, list[Port], list[Port]]]:
-    return lambda: (COLOR_SPEC, [COLOR_INPUT._replace(**changes)], COLOR_OUTPUTS)
-
-
-def with_logits(**changes: Any) -> Callable[[], tuple[ModelSpec, list[Port], list[Port]]]:
-    return lambda: (COLOR_SPEC, [COLOR_INPUT], [COLOR_OUTPUTS[0]._replace(**changes), COLOR_OUTPUTS[1]])
+LOGITS, EMBEDDING = COLOR_OUTPUTS
 
 
 @pytest.mark.parametrize(
-    ("case", "words"),
+    ("changes", "inputs", "outputs", "words"),
     [
-        (with_spec(labels=("a", "b")), "the manifest has 2 labels, the graph gives 3 logits"),
+        ({"labels": ("a", "b")}, [{}], [{}], "the manifest has 2 labels, the graph gives 3 logits"),
+        ({"labels": ("a",)}, [{}], [{"shape": ["N", 1]}], "has one label; a classifier tells 2 or more classes apart"),
+        ({"feature_map": "embedding"}, [{}], [{}], "the feature_map output is 'embedding' tensor(float) ['N', 3]; exp"),
         (
-            lambda: (
-                replace(COLOR_SPEC, labels=("a",)),
-                [COLOR_INPUT],
-                [COLOR_OUTPUTS[0]._replace(shape=["N", 1]), COLOR_OUTPUTS[1]],
-            ),
-            "the manifest has one label; a classifier tells 2 or more classes apart",
+            {},
+            [{"name": "data"}],
+            [{}],
+            "the manifest's input is 'image' tensor(uint8) [N, 8, 8, 3], the graph's is 'da",
         ),
-        (with_spec(logits="scores"), "logits output 'scores' is not in the graph: ['logits', 'embedding']"),
-        (with_spec(feature_map="embedding"), "output 'embedding' has shape ['N', 3]; expected 4 axes"),
-        (with_input(name="data"), "the manifest's input is 'image', the graph's is 'data'"),
-        (with_input(type="tensor(float)"), "the manifest says uint8, the graph takes tensor(float)"),
-        (with_input(shape=["N", 9, 8, 3]), "says [N, 8, 8, 3], the graph takes ['N', 9, 8, 3]"),
-        (with_input(shape=["N", 8, 8]), "the graph takes ['N', 8, 8]"),
-        (with_input(shape=[0, 8, 8, 3]), "takes 0 pictures at once"),
-        (with_logits(type="tensor(string)"), "output 'logits' is 'tensor(string)'; expected float numbers"),
-        (with_logits(shape=["N", 4]), "3 labels, the graph gives 4 logits"),
-        (with_logits(shape=["N", 3, 2, 1]), "output 'logits' has shape ['N', 3, 2, 1]; expected 2 axes"),
-        (lambda: (COLOR_SPEC, [], COLOR_OUTPUTS), "the graph takes 0 inputs"),
-        (lambda: (COLOR_SPEC, [COLOR_INPUT], []), "is not in the graph: []"),
-        (with_input(name="x\n" * 9999), "the graph's is 'x"),
-        (with_input(shape=["N\n\x1b" * 9999, 9, 9, 9]), "the graph takes ["),
-        (
-            lambda: (COLOR_SPEC, [COLOR_INPUT], [COLOR_OUTPUTS[0]._replace(name=f"o\n{i}") for i in range(9999)]),
-            "is not in the graph",
-        ),
+        ({}, [{"type": "tensor(float)"}], [{}], "tensor(uint8) [N, 8, 8, 3], the graph's is 'image' tensor(float)"),
+        ({}, [{"shape": ["N", 9, 8, 3]}], [{}], "[N, 8, 8, 3], the graph's is 'image' tensor(uint8) ['N', 9, 8, 3]"),
+        ({}, [{"shape": [0, 8, 8, 3]}], [{}], "takes 0 pictures at once"),
+        ({}, [{}], [{"type": "tensor(string)"}], "output is 'logits' tensor(string) ['N', 3]; expected float numbers"),
+        ({}, [{}], [{"shape": ["N", 3, 2, 1]}], "['N', 3, 2, 1]; expected float numbers with 2 axes"),
+        ({}, [{"name": "x\n" * 9999, "shape": ["N\n\x1b" * 9999, 9, 9, 9]}], [{}], "the graph's is 'x"),
+        ({}, [{}], [{"name": f"o\n{i}"} for i in range(9999)], "is not in the graph"),
     ],
 )
-def test_a_manifest_that_does_not_fit_its_graph_is_refused(
-    case: Callable[[], tuple[ModelSpec, list[Port], list[Port]]], words: str
-) -> None:
-    spec, inputs, outputs = case()
+def test_a_manifest_that_does_not_fit_its_graph_is_refused(changes, inputs, outputs, words):
+    spec = replace(COLOR_SPEC, **changes)
     with pytest.raises(ModelError) as caught:
-        spec.check_graph(inputs, outputs, {})
+        spec.check_graph(
+            [COLOR_INPUT._replace(**each) for each in inputs],
+            [*(LOGITS._replace(**each) for each in outputs), EMBEDDING],
+            {},
+        )
     assert words in str(caught.value)
     assert len(str(caught.value)) < 400
     assert "\n" not in str(caught.value)
@@ -294,7 +229,7 @@ def test_a_manifest_that_does_not_fit_its_graph_is_refused(
 
 @settings(max_examples=200, deadline=None)
 @given(data=st.data())
-def test_a_damaged_manifest_is_read_or_refused(data: st.DataObject) -> None:
+def test_a_damaged_manifest_is_read_or_refused(data):
     text = FULL_SPEC.to_json()
     for _ in range(data.draw(st.integers(1, 4))):
         start = data.draw(st.integers(0, len(text)))

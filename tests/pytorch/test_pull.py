@@ -20,7 +20,7 @@ from hub_server import HubServer
 
 from visiontool import Classifier, ConversionError, ModelError, ModelSpec
 from visiontool.hub import cache, catalog, resolve
-from visiontool.hub.naming import pullable
+from visiontool.hub.resolve import pullable
 from visiontool.model import class_names
 from visiontool.pytorch.pull import pull
 

@@ -94,7 +94,7 @@ def _load(
 
     is_outside = [MANIFEST_KEY not in scan(path).metadata for path in paths]
     if said is not None and not any(is_outside):
-        raise UsageError(f"both files say this of themselves; leave out {', '.join(said.said())}")
+        raise UsageError(f"both files say this of themselves; leave out {', '.join(said.options())}")
     models = []
     for path, (device, provider), outside in zip(paths, places, is_outside, strict=True):
         description = said if outside else None

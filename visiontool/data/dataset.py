@@ -28,8 +28,7 @@ from visiontool.data.splits import (
     write_splits,
 )
 from visiontool.errors import DataError, UsageError
-from visiontool.model.fields import is_text
-from visiontool.text import listed, some
+from visiontool.text import is_text, listed, some
 
 __all__ = [
     "VAL_IS_DRAWN",

@@ -13,8 +13,8 @@ from onnx import TensorProto, external_data_helper, helper
 
 from visiontool.errors import ModelError, first_line
 from visiontool.graph import edit
-from visiontool.model.fields import shown
 from visiontool.model.scan import MAX_FILE_BYTES, scan_bytes
+from visiontool.text import short_repr
 
 _PACKED = {  # numbers in a byte
     TensorProto.UINT4: 2,
@@ -38,13 +38,13 @@ def merged(path: Path) -> bytes:
         if tensor.data_location != TensorProto.EXTERNAL and not tensor.external_data:
             continue
         entries = {entry.key: entry.value for entry in tensor.external_data}
-        what = f"{path}: the tensor {shown(tensor.name)}, kept in {shown(entries.get('location'))},"
+        what = f"{path}: the tensor {short_repr(tensor.name)}, kept in {short_repr(entries.get('location'))},"
         size = _size_bytes(tensor)
         if size is None or tensor.data_location != TensorProto.EXTERNAL:
             raise ModelError(f"{what} is of a type or shape that cannot be kept so, or says that it is in the file too")
         if entries.get("length", str(size)) != str(size):
             raise ModelError(
-                f"{what} has a length of {shown(entries['length'])}; its type and shape have {size:,} bytes"
+                f"{what} has a length of {short_repr(entries['length'])}; its type and shape have {size:,} bytes"
             )
         total += size
         if total > MAX_FILE_BYTES:

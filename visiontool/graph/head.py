@@ -12,8 +12,8 @@ from visiontool.errors import ConversionError, ModelError
 from visiontool.files import replacing
 from visiontool.graph import edit
 from visiontool.inference.classifier import Classifier
-from visiontool.model.fields import shown
 from visiontool.model.spec import MANIFEST_KEY, ModelSpec
+from visiontool.text import short_repr
 
 
 def with_head(
@@ -77,10 +77,14 @@ def _embedding(graph: onnx.GraphProto, spec: ModelSpec) -> onnx.ValueInfoProto:
     outputs: dict[str, onnx.ValueInfoProto] = {output.name: output for output in graph.output}
     for role, name in (("embedding", spec.embedding), ("feature_map", spec.feature_map)):
         if name is not None and name not in outputs:
-            raise ModelError(f"the manifest's {role} output {shown(name)} is not in the graph: {shown([*outputs])}")
+            raise ModelError(
+                f"the manifest's {role} output {short_repr(name)} is not in the graph: {short_repr([*outputs])}"
+            )
     embedding = outputs[spec.embedding or ""]
     if embedding.type.tensor_type.elem_type != TensorProto.FLOAT:
-        raise ModelError(f"the embedding {shown(embedding.name)} is not float32; give the file before it was reduced")
+        raise ModelError(
+            f"the embedding {short_repr(embedding.name)} is not float32; give the file before it was reduced"
+        )
     return embedding
 
 
@@ -93,7 +97,9 @@ def _check_shapes(
     width = axes[1].dim_value if len(axes) == 2 else None
     if width != weight.shape[1]:
         shape = [axis.dim_value or axis.dim_param for axis in axes]
-        raise ModelError(f"the head takes an embedding of shape (N, {weight.shape[1]}), the file gives {shown(shape)}")
+        raise ModelError(
+            f"the head takes an embedding of shape (N, {weight.shape[1]}), the file gives {short_repr(shape)}"
+        )
     if len(spec.labels) != len(weight):
         raise ModelError(f"the head gives {len(weight)} logits for {len(spec.labels)} labels")
 

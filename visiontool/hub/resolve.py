@@ -1,16 +1,38 @@
-"""From what `--model` says to a model file on this disk."""
+"""From a `--model` value to a model file on this disk. What a model that can be pulled is called in the cache:
 
+    vgg16.tv_in1k                  a name of the catalog
+    vgg16.tv_in1k@256              the same with another input size
+    vgg16.tv_in1k+0123456789ab     the same with its published weights from a file, by the first digits of its SHA-256
+    vgg16+0123456789ab             with other weights; "+89abcdef0123" follows where class names or a tag were given
+    ORG--NAME                      a repository of a hub
+    FOLDER+0123456789ab            a folder, by the digest of its files
+
+The catalog completes a bare "vgg16". It and the class names are imported where they are needed, since predicting with a
+model that is on this disk comes through here too.
+"""
+
+import json
 import os
+import re
 from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple, NoReturn
 
-from visiontool.errors import ModelError, closest
+from visiontool.errors import ModelError, UsageError, closest
 from visiontool.hub import cache
+from visiontool.hub.classics import default_weights
+
+if TYPE_CHECKING:
+    from visiontool.hub.catalog import Entry
+    from visiontool.model.class_names import ClassNames
 
 DEFAULT_MODEL = "resnet18_tiny200"
 MODEL_VARIABLE = "VISIONTOOL_MODEL"
 HUB, FOLDER = "hf-hub:", "local-dir:"  # as timm writes them, before ORG/NAME and the path of a folder
 WEIGHTS_FILES = ("model.safetensors", "pytorch_model.bin")  # of a folder in timm's format, the better first
 WEIGHTS_SUFFIXES = (".safetensors", ".pth", ".pt", ".ckpt", ".bin", ".tar")  # of files of torch's weights
+NUMBERS: "ClassNames" = ((), None)
+_DIGITS = 12
+_MAX_SIDE = 99_999
 
 
 class ModelNotPulled(ModelError):
@@ -25,7 +47,11 @@ class ModelUntrained(ModelError):
     """A network without published weights; `name` is the catalog's."""
 
     def __init__(self, name: str) -> None:
-        other = _sibling_with_weights(name)
+        from visiontool.hub import catalog
+
+        # A network of the same name with more around it may have weights: "tf_efficientnet_b6".
+        names = (entry.architecture for entry in catalog.entries() if not entry.is_untrained)
+        other = next((other for other in names if f"_{name}_" in f"_{other}_"), "")
         first = f"{other} has weights: visiontool models pull {other}\nOr give" if other else "Give"
         super().__init__(
             f"{name} has no published weights.\n{first} a folder of your own in timm's format: -m {FOLDER}FOLDER"
@@ -33,8 +59,17 @@ class ModelUntrained(ModelError):
         self.name = name
 
 
+class Pullable(NamedTuple):
+    """A model that can be pulled."""
+
+    name: str  # in the cache
+    entry: "Entry | None"  # None for what the catalog does not know
+    img_size: int | None  # side of the input in pixels, None for the network's own
+    class_names: "ClassNames | None" = None  # of weights that are not the published ones; NUMBERS where unknown
+
+
 def weights_folder() -> Path:
-    """The folder of the built-in models: in the package when installed, beside it in a checkout."""
+    """The folder of the built-in models."""
     return _shipped("weights")
 
 
@@ -49,28 +84,21 @@ def built_in_names() -> list[str]:
 
 
 def default_model() -> str:
-    """The model that answers where none is named: VISIONTOOL_MODEL's, else the user's choice, else the built-in one.
-
-    Raises:
-        ModelError: the file of the user's choice is damaged.
-    """
+    """The model that answers where none is named: VISIONTOOL_MODEL's, else the user's choice, else the built-in one."""
     return _default()[0]
 
 
 def resolve(model: str | os.PathLike[str] | None) -> Path:
-    """The .onnx file that `model` means: a path, a folder with a model.onnx in it, a built-in or a pulled model.
+    """The .onnx file of `model`: a path, a folder with a model.onnx in it, a built-in or a pulled model, in this order.
 
-    In this order; a pulled model is meant by its name in the cache, and by every name that the catalog has for it.
-    None means `default_model`.
+    A pulled model has its name in the cache, and every name that the catalog has for it. None is `default_model`.
 
     Raises:
         ModelNotPulled: the model is known, but not in the cache.
         ModelUntrained: it has no published weights, and is not built in.
         ModelError: there is no such model; the message gives the nearest names. Or what is in the cache is damaged.
     """
-    origin = ""
-    if model is None:
-        model, origin = _default()
+    model, origin = _default() if model is None else (model, "")
     name, path = os.fspath(model), Path(model)
     if os.path.isfile(path):
         if path.suffix.lower() in WEIGHTS_SUFFIXES:
@@ -82,18 +110,132 @@ def resolve(model: str | os.PathLike[str] | None) -> Path:
     folder = Path(name.removeprefix(FOLDER))
     if name and os.path.isfile(folder / cache.MODEL_FILE):
         return folder / cache.MODEL_FILE
-    built_in = built_in_names()
-    if name in built_in:
-        return weights_folder() / name / cache.MODEL_FILE
-    if (pulled := _pulled(name)) is not None:
-        return pulled
+    if (file := _by_name(name)) is not None:
+        return file
     if not name.startswith((HUB, FOLDER)):
         has_separator = "/" in name or os.sep in name
         if has_separator and os.path.isdir(path):
-            raise _empty_folder(name, origin)
+            raise ModelError(f"{name}{origin}: the folder has no {cache.MODEL_FILE} in it")
         if has_separator or path.suffix.lower() in (".onnx", *WEIGHTS_SUFFIXES):
-            raise _no_such_file(name, origin)
-    return _resolve_pullable(name, origin, built_in)
+            from visiontool.hub import catalog
+
+            # Some look like paths and are names, or begin with one: "ViT-B/16", "timm/resnet50.a1_in1k", "vgg16.pth".
+            near = catalog.nearest(name)
+            raise ModelError(f"{name}{origin}: there is no such file{near and f'.{near}'}")
+    if (file := _by_name(default_weights(name))) is not None:  # most names, without opening the tables of the catalog
+        return file
+    try:
+        target = pullable(name)
+    except ModelError as error:
+        raise _unknown(name, origin, error) from None
+    if (file := _by_name(target.name)) is not None:
+        return file
+    if target.entry is not None and target.entry.is_untrained:
+        raise ModelUntrained(target.entry.name)
+    raise ModelNotPulled(target.name if target.entry is not None else name, origin)
+
+
+def pullable(
+    model: str, *, img_size: int | None = None, weights: Path | None = None, class_names: Path | None = None
+) -> Pullable:
+    """What `model` is called in the cache.
+
+    Args:
+        model: a name of the catalog, with "@256" behind it for another input size; "hf-hub:ORG/NAME"; "local-dir:DIR".
+        img_size: side of the input in pixels.
+        weights: a file of weights instead of the published ones.
+        class_names: the names of their classes, where `weights` are others than the published ones.
+
+    Raises:
+        ModelError: no such model, folder or file.
+        UsageError: options that cannot be combined, or no size.
+    """
+    from visiontool.hub import catalog
+
+    if img_size is not None and not 0 < img_size <= _MAX_SIDE:
+        raise UsageError(f"{img_size} pixels: expected 1 to {_MAX_SIDE:,} as the side of the input")
+    if model.startswith((HUB, FOLDER)):
+        entry = _published_on_hub(model) if model.startswith(HUB) else None
+        if entry is None:
+            _refuse_options(model, img_size, weights, class_names)
+            name = _name_on_hub(model) if model.startswith(HUB) else _name_of_folder(Path(model.removeprefix(FOLDER)))
+            return Pullable(name, None, None)
+    else:
+        try:
+            entry, img_size = _in_catalog(model, img_size)
+        except ModelError:
+            _refuse_complete(model, weights)
+            raise
+    name, names = entry.name, None
+    if weights is not None:
+        sha256 = _sha256(weights)
+        entry, names = _identify(entry, weights, sha256, class_names)
+        name = f"{entry.name if names is None else entry.architecture}+{sha256[:_DIGITS]}"
+        is_default = catalog.find(entry.architecture).name == entry.name
+        tag = "" if is_default else entry.tag  # which decides how pictures are resized and cropped
+        if names is not None and (tag or names != NUMBERS):
+            name += "+" + _digest("\0".join((tag, *names[0], *(names[1] or ()))))
+    elif class_names is not None:
+        raise UsageError(f"{model} knows its classes; --class-names goes with --weights FILE. Leave it out.")
+    if img_size is None or entry.input_size[1:] == (img_size, img_size):
+        return Pullable(name, entry, None, names)
+    if weights is None and entry.name in built_in_names():
+        _refuse_size_of_built_in(entry.name, img_size)
+    return Pullable(f"{name}@{img_size}", entry, img_size, names)
+
+
+def folder_of(model: str, weights: Path) -> Path | None:
+    """The folder in timm's format that a file of weights is of, where its config.json names the classes of `model`.
+
+    Raises:
+        UsageError: `model` has an input size in its name, and the folder one of its own.
+    """
+    from visiontool.model.class_names import are_imagenets
+
+    folder = weights.parent
+    try:
+        config = json.loads((folder / "config.json").read_bytes())
+        cfg = config["pretrained_cfg"]
+        classes = config.get("num_classes", cfg.get("num_classes"))
+        is_named = "label_names" in config or are_imagenets(classes, cfg.get("tag") or "")
+        entry, img_size = _in_catalog(model, None)
+        if weights != weights_in(folder) or not is_named or config["architecture"] != entry.architecture:
+            return None
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, ModelError):
+        return None
+    _refuse_options(f"{FOLDER}{folder}", img_size, None, None)
+    return folder
+
+
+def weights_in(folder: Path) -> Path:
+    """The file of weights of a folder in timm's format, which may not be there."""
+    files = [folder / name for name in WEIGHTS_FILES]
+    return next(filter(os.path.isfile, files), files[0])
+
+
+def cached_name(name: str) -> str:
+    """What the model `name` is called in the cache; it may be damaged there.
+
+    Args:
+        name: its name in the cache, or what `pullable` takes.
+
+    Raises:
+        ModelError: it is not in the cache (the message has the nearest names there).
+    """
+    known = [model.name for model in cache.all_cached()]
+    if name in known:
+        return name
+    try:
+        full = pullable(name).name
+    except ModelError:
+        full = name
+    if full in known:
+        return full
+    if full in built_in_names():
+        raise ModelError(f"{name} is built in, not pulled.\nWhat was pulled: visiontool models --cached")
+    alike = [other for other in known if other.startswith(full)]
+    near = f" There is: {', '.join(alike[:3])}." if alike else closest(full, known)
+    raise ModelError(f"{name!r} is not on this machine.{near}\nWhat is: visiontool models --cached")
 
 
 def _shipped(name: str) -> Path:
@@ -104,7 +246,7 @@ def _shipped(name: str) -> Path:
 
 
 def _default() -> tuple[str, str]:
-    """The default model, and who says so, for messages."""
+    """The default model, and where it was chosen, for messages."""
     if chosen := os.environ.get(MODEL_VARIABLE):
         return chosen, f" ({MODEL_VARIABLE} says so)"
     if chosen := cache.default_model():
@@ -112,50 +254,125 @@ def _default() -> tuple[str, str]:
     return DEFAULT_MODEL, ""
 
 
-def _pulled(name: str) -> Path | None:
-    found = cache.cached(name)
-    if found is None:
+def _by_name(name: str) -> Path | None:
+    """The file of a built-in model, or of one in the cache by its name there."""
+    built_in = weights_folder() / name / cache.MODEL_FILE
+    if cache.is_name(name) and os.path.isfile(built_in):
+        return built_in
+    if (model := cache.cached(name)) is None:
         return None
     cache.mark_used(name)
-    return found.path
+    return model.path
 
 
-def _empty_folder(name: str, origin: str) -> ModelError:
-    return ModelError(f"{name}{origin}: the folder has no {cache.MODEL_FILE} in it")
+def _unknown(name: str, origin: str, error: ModelError) -> ModelError:
+    if name and os.path.isdir(name):
+        return ModelError(f"{name}{origin}: the folder has no {cache.MODEL_FILE} in it")
+    built_in = built_in_names()
+    near = f"\nBuilt-in models: {', '.join(built_in)}." if closest(name, built_in) else ""
+    return ModelError(str(error).replace(repr(name), f"{name!r}{origin}", 1) + near)
 
 
-def _no_such_file(name: str, origin: str) -> ModelError:
-    """Some look like paths and are names, or begin with one: "ViT-B/16", "timm/resnet50.a1_in1k", "vgg16.pth"."""
+def _identify(
+    entry: "Entry", weights: Path, sha256: str, class_names: Path | None
+) -> "tuple[Entry, ClassNames | None]":
+    """The entry for a file of weights of `entry`'s architecture, and class names unless it is published weights.
+
+    Only the published weights are known by their hash; the user names the classes of others.
+    """
+    from visiontool.hub import catalog
+    from visiontool.model.class_names import are_imagenets, read_class_names
+
+    known = catalog.published(entry.architecture, sha256)
+    if known is None or not are_imagenets(known.classes, known.tag):
+        return entry, NUMBERS if class_names is None else read_class_names(class_names)
+    if class_names is not None:
+        raise UsageError(f"{weights} is {known.name}, whose classes are known.\nLeave --class-names out.")
+    return known, None
+
+
+def _in_catalog(model: str, img_size: int | None) -> "tuple[Entry, int | None]":
+    """The entry for "NAME" or "NAME@256", and the side of the input."""
     from visiontool.hub import catalog
 
-    near = catalog.nearest(name)
-    return ModelError(f"{name}{origin}: there is no such file{near and f'.{near}'}")
+    model, at, side = model.partition("@")
+    if at:
+        if not re.fullmatch("[0-9]{1,5}", side) or int(side) == 0:
+            raise ModelError(
+                f"{model}@{side}: behind the @ stands the side of the input in pixels, such as {model}@256"
+            )
+        if img_size not in (None, int(side)):
+            raise UsageError(f"{model}@{side} and an input size of {img_size} contradict each other")
+        img_size = int(side)
+        if model in built_in_names():
+            _refuse_size_of_built_in(model, img_size)
+    return catalog.find(model), img_size
 
 
-def _sibling_with_weights(architecture: str) -> str:
-    """A network of the same name with more around it ("tf_efficientnet_b6") that has weights, or ""."""
+def _published_on_hub(model: str) -> "Entry | None":
+    """The entry of the catalog whose weights lie at "hf-hub:ORG/NAME", or None."""
     from visiontool.hub import catalog
 
-    names = (entry.architecture for entry in catalog.entries() if not entry.is_untrained)
-    return next((name for name in names if f"_{architecture}_" in f"_{name}_"), "")
+    end = model.rpartition("/")[2]  # several entries may have one source
+    return next((entry for entry in catalog.entries() if entry.source == model and entry.name == end), None)
 
 
-def _resolve_pullable(name: str, origin: str, built_in: list[str]) -> Path:
-    from visiontool.hub.naming import pullable
+def _name_on_hub(model: str) -> str:
+    organization, _, repository = model.removeprefix(HUB).partition("/")
+    name = f"{organization}--{repository}"
+    if not (organization and repository and "@" not in name and cache.is_name(name)):
+        raise ModelError(f"{model}: expected {HUB}ORG/NAME, such as {HUB}timm/resnet18.a1_in1k")
+    return name
 
+
+def _name_of_folder(folder: Path) -> str:
+    """The folder's own name, and the digest of its files."""
+    files = [folder / "config.json", weights_in(folder)]
+    if not all(map(os.path.isfile, files)):
+        raise ModelError(
+            f"{FOLDER}{folder}: expected a folder with config.json and model.safetensors, as timm writes it"
+        )
+    own = re.sub(r"[^A-Za-z0-9._-]", "_", folder.resolve().name).lstrip(".-")[:100]
+    return f"{own or 'folder'}+{_digest(''.join(map(_sha256, files)))}"
+
+
+def _refuse_complete(model: str, weights: Path | None) -> None:
+    """Raises for what has its weights in it, and needs no pulling: a model file, a run folder, a built-in model."""
+    suffix = Path(model).suffix.lower()
+    is_built_in = model in built_in_names()
+    is_file = suffix == ".onnx" or (os.path.isfile(model) and suffix not in WEIGHTS_SUFFIXES)
+    if not (is_built_in or is_file or (model and os.path.isfile(Path(model, cache.MODEL_FILE)))):
+        return
+    if weights is not None:
+        raise UsageError(
+            f"{model} has its weights in it already. Leave --weights out,\n"
+            f"or name the network that the weights are of: -m NAME --weights {weights}"
+        )
+    what = "is built in" if is_built_in else "is a model file or a folder with one, and no name of a network"
+    raise ModelError(f"{model} {what}: there is nothing to pull.\nUse it as it is: -m {model}")
+
+
+def _refuse_size_of_built_in(name: str, img_size: int) -> NoReturn:
+    raise ModelError(f"{name}@{img_size}: {name} is built in, with its own input size.\nTake it as it is: -m {name}")
+
+
+def _refuse_options(model: str, img_size: int | None, weights: Path | None, class_names: Path | None) -> None:
+    if class_names is not None:
+        raise UsageError(f"{model} names its classes itself. Leave --class-names out.")
+    if img_size is not None or weights is not None:
+        raise UsageError(
+            f"{model} has its own weights and input size; others go with a name of the list (visiontool models)."
+        )
+
+
+def _digest(text: str) -> str:
+    import hashlib  # here, since it costs a start
+
+    return hashlib.sha256(text.encode()).hexdigest()[:_DIGITS]
+
+
+def _sha256(path: Path) -> str:
     try:
-        wanted = pullable(name)
-    except ModelError as error:
-        if name and os.path.isdir(name):
-            raise _empty_folder(name, origin) from None
-        text = str(error).replace(repr(name), f"{name!r}{origin}", 1)
-        near = f"\nBuilt-in models: {', '.join(built_in)}." if closest(name, built_in) else ""
-        raise ModelError(f"{text}{near}") from None
-    entry = wanted.entry
-    if wanted.name in built_in:  # typed in another way, as "LeNet-5"
-        return weights_folder() / wanted.name / cache.MODEL_FILE
-    if (pulled := _pulled(wanted.name)) is not None:
-        return pulled
-    if entry is not None and entry.is_untrained:
-        raise ModelUntrained(entry.name)
-    raise ModelNotPulled(wanted.name if entry is not None else name, origin)
+        return cache.sha256(path)
+    except OSError as error:
+        raise ModelError(f"{path}: cannot be read: {error.strerror}") from None

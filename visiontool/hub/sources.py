@@ -10,10 +10,9 @@ import re
 import urllib.error
 import urllib.request
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, suppress
 from functools import partial
 from pathlib import Path
-from types import TracebackType
 from typing import Any
 
 from visiontool._version import __version__
@@ -23,7 +22,6 @@ from visiontool.hub.resolve import HUB, WEIGHTS_FILES
 from visiontool.progress import Progress, silent
 
 OURS = "downloaded--"  # before the name of a file that is deleted after use
-_CONFIG = "config.json"
 _GIVE_WEIGHTS = "give it with --weights FILE"
 _GIVE_FOLDER = "give the folder of a copy of the repository: -m local-dir:FOLDER"
 # torch.hub: the first digits of the SHA-256 stand in the file's name.
@@ -34,13 +32,12 @@ _CHUNK_BYTES = 2**18
 
 @contextmanager
 def weights_file(source: str, *, offline: bool = False, progress: Progress = silent) -> Iterator[Path]:
-    """The file of weights that `source` names, for the block. What is downloaded from an address is deleted then.
+    """The file of weights at `source`, for the block. What is downloaded from an address is deleted then.
 
     Args:
         source: "hf-hub:ORG/NAME", or an address.
         offline: take only what is on this disk.
-        progress: called with "download", the bytes so far and those of the whole file, None where the server does not
-            say; with "wait" if another process is downloading it.
+        progress: called with "download" and bytes; with "wait" if another process is downloading the file.
 
     Raises:
         ModelError: it cannot be downloaded, or may not be; the message says what else can be done.
@@ -49,22 +46,18 @@ def weights_file(source: str, *, offline: bool = False, progress: Progress = sil
     if source.startswith(HUB):
         yield _from_hub(source.removeprefix(HUB), WEIGHTS_FILES, _GIVE_WEIGHTS, offline, progress)
         return
-    place = _torch_place(source)
-    digits = _sha256_of(source)
-    if place.is_file() and cache.sha256(place).startswith(digits):
-        yield place
+    torchs = _path_in_torch_hub(source)
+    digits = match[1] if (match := _SHA256_IN_NAME.search(source)) else ""
+    if torchs.is_file() and cache.sha256(torchs).startswith(digits):
+        yield torchs
         return
-    if why := _why_offline(offline):
-        raise _refused(source, why, _GIVE_WEIGHTS, place)
-    target = cache.downloads() / (OURS + place.name)
+    if reason := _reason_offline(offline):
+        raise _refused(source, reason, f"{_GIVE_WEIGHTS},\nor put it at {torchs}")
+    target = cache.downloads() / (OURS + torchs.name)
     with cache.lock(target.parent, target.name, partial(progress, "wait", 0, None)):
         try:
-            try:
-                download(source, target, digits, progress)
-            except ModelError as error:
-                raise ModelError(
-                    f"{error}\nFetch it by other means and {_GIVE_WEIGHTS},\nor put it at {place}"
-                ) from None
+            remedy = f"Fetch it by other means and {_GIVE_WEIGHTS},\nor put it at {torchs}"
+            _download(source, target, digits, remedy, progress)
             yield target
         finally:
             with suppress(OSError):
@@ -75,37 +68,24 @@ def weights_file(source: str, *, offline: bool = False, progress: Progress = sil
 def hub_files(repository: str, *, offline: bool = False, progress: Progress = silent) -> Iterator[tuple[Path, Path]]:
     """config.json and model.safetensors of a repository ORG/NAME of the hub, as `weights_file`."""
     yield (
-        _from_hub(repository, [_CONFIG], _GIVE_FOLDER, offline, silent),
+        _from_hub(repository, ["config.json"], _GIVE_FOLDER, offline, silent),
         _from_hub(repository, WEIGHTS_FILES[:1], _GIVE_FOLDER, offline, progress),
     )
 
 
 def check_offline(source: str, *, is_folder: bool = False, offline: bool = False) -> None:
-    """Nothing where the network may be used, or what `source` names is on this disk.
+    """Raises ModelError where the network may not be used and `source` is not on this disk.
 
     Args:
         is_folder: `hub_files` is to give it, not `weights_file`.
-
-    Raises:
-        ModelError: it would have to be downloaded.
     """
-    if not _why_offline(offline):
-        return
-    found = hub_files(source.removeprefix(HUB), offline=True) if is_folder else weights_file(source, offline=True)
-    with found:
-        pass
+    if _reason_offline(offline):
+        with hub_files(source.removeprefix(HUB), offline=True) if is_folder else weights_file(source, offline=True):
+            pass
 
 
-def download(url: str, target: Path, sha256: str, progress: Progress = silent) -> None:
-    """Downloads `url` to `target`; what failed may leave a part of it.
-
-    Args:
-        sha256: the digest that the file must have, or its first digits.
-
-    Raises:
-        ModelError: the server has no such file, cannot be reached, or sends another file than was expected.
-        ConversionError: the disk is full or cannot be written.
-    """
+def _download(url: str, target: Path, sha256: str, remedy: str, progress: Progress) -> None:
+    """Downloads `url`, whose SHA-256 begins with `sha256`, to `target`."""
     request = urllib.request.Request(url, headers={"User-Agent": f"visiontool/{__version__}"})
     done = 0
     try:
@@ -117,15 +97,20 @@ def download(url: str, target: Path, sha256: str, progress: Progress = silent) -
                 progress("download", done, total)
     except urllib.error.HTTPError as error:
         error.close()
-        raise ModelError(f"{url} cannot be downloaded: the server answers {error.code} {error.reason}.") from None
+        reason = f"the server answers {error.code} {error.reason}"
     except (OSError, http.client.HTTPException, ValueError) as error:
         if isinstance(error, OSError) and error.errno in cache.FULL:
             raise cache.cannot_write(error) from None
-        raise ModelError(f"{url} cannot be downloaded: {first_line(error)}.") from None
-    if total is not None and done < total:
-        raise ModelError(f"{url} cannot be downloaded: the connection broke after {done:,} of {total:,} bytes.")
-    if not (got := cache.sha256(target)).startswith(sha256):
-        raise ModelError(f"{url} is another file than was expected (its SHA-256 is {got[:12]}..., not {sha256}...).")
+        reason = first_line(error)
+    else:
+        is_cut = total is not None and done < total
+        reason = f"the connection broke after {done:,} of {total:,} bytes" if is_cut else ""
+    if reason:
+        raise ModelError(f"{url} cannot be downloaded: {reason}.\n{remedy}")
+    if not (digits := cache.sha256(target)).startswith(sha256):
+        raise ModelError(
+            f"{url} is another file than was expected (its SHA-256 is {digits[:12]}..., not {sha256}...).\n{remedy}"
+        )
 
 
 def _from_hub(repository: str, files: Sequence[str], remedy: str, offline: bool, progress: Progress) -> Path:
@@ -135,7 +120,7 @@ def _from_hub(repository: str, files: Sequence[str], remedy: str, offline: bool,
     except ValueError as error:  # it reads numbers from its variables
         raise UsageError(f"a variable of the Hugging Face hub has no number: {error}") from None
     constants.HF_HUB_DISABLE_TELEMETRY = True  # else it first asks the hub which tools may have started this process
-    why = _why_offline(offline)
+    offline_reason = _reason_offline(offline)
     reason = ""
     for file in files:
         try:
@@ -145,7 +130,7 @@ def _from_hub(repository: str, files: Sequence[str], remedy: str, offline: bool,
                     file,
                     library_name="visiontool",
                     library_version=__version__,
-                    local_files_only=bool(why),
+                    local_files_only=bool(offline_reason),
                     tqdm_class=_bar(progress),
                 )
             )
@@ -162,15 +147,15 @@ def _from_hub(repository: str, files: Sequence[str], remedy: str, offline: bool,
             reason = first_line(error)
         except Exception as error:  # of the libraries below it, and for names that no repository has
             reason = first_line(error)
-    if why:
-        raise _refused(f"{HUB}{repository}", why, remedy)
+    if offline_reason:
+        raise _refused(f"{HUB}{repository}", offline_reason, remedy)
     raise ModelError(f"{HUB}{repository} cannot be downloaded: {reason}.\nFetch it by other means and {remedy}.")
 
 
 def _bar(progress: Progress) -> type[Any]:
     """What huggingface_hub takes for a class of progress bars."""
 
-    class Bar:
+    class Bar(AbstractContextManager["Bar"]):
         def __init__(self, *_: object, total: int | None = None, initial: int = 0, **__: object) -> None:
             self.n, self.total = initial, total
 
@@ -178,21 +163,15 @@ def _bar(progress: Progress) -> type[Any]:
             self.n += n
             progress("download", self.n, self.total)
 
-        def close(self) -> None:
+        def close(self, *_: object) -> None:
             pass
 
-        def __enter__(self) -> "Bar":
-            return self
-
-        def __exit__(
-            self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-        ) -> None:
-            pass
+        __exit__ = close
 
     return Bar
 
 
-def _why_offline(offline: bool) -> str:
+def _reason_offline(offline: bool) -> str:
     """Why the network may not be used; "" where it may."""
     from huggingface_hub import constants
 
@@ -201,14 +180,13 @@ def _why_offline(offline: bool) -> str:
     return "--offline was given" if offline else ""
 
 
-def _refused(source: str, why: str, remedy: str, place: Path | None = None) -> ModelError:
-    put = f",\nor put it at {place}" if place else ""
+def _refused(source: str, reason: str, remedy: str) -> ModelError:
     return ModelError(
-        f"{source} would be downloaded, but {why}.\nGo online, or fetch it on another machine and {remedy}{put}"
+        f"{source} would be downloaded, but {reason}.\nGo online, or fetch it on another machine and {remedy}"
     )
 
 
-def _torch_place(url: str) -> Path:
+def _path_in_torch_hub(url: str) -> Path:
     """Where torch.hub keeps the file of an address.
 
     Source: torch.hub, `get_dir` and `load_state_dict_from_url`.
@@ -218,8 +196,3 @@ def _torch_place(url: str) -> Path:
         raise ModelError(f"{url}: expected an address that ends in the name of a file")
     home = os.environ.get("TORCH_HOME") or os.path.join(os.environ.get("XDG_CACHE_HOME") or "~/.cache", "torch")
     return Path(os.path.expanduser(home), "hub", "checkpoints", name)
-
-
-def _sha256_of(url: str) -> str:
-    found = _SHA256_IN_NAME.search(url)
-    return found[1] if found else ""

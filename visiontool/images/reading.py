@@ -6,7 +6,7 @@ import stat
 from typing import TYPE_CHECKING
 
 from visiontool.errors import PictureError
-from visiontool.model.fields import shown
+from visiontool.text import short_repr
 
 if TYPE_CHECKING:
     from visiontool.images.decode import Limits
@@ -63,6 +63,6 @@ def check_size(size: int, limits: "Limits") -> None:
 
 def _not_there(path: str | os.PathLike[str]) -> str:
     try:
-        return f"is a link to a file that is not there: {shown(os.readlink(path))}"
+        return f"is a link to a file that is not there: {short_repr(os.readlink(path))}"
     except (OSError, ValueError, AttributeError):  # no link
         return "no such file"

@@ -1,9 +1,12 @@
-"""Whether a graph of another tool gives logits or probabilities: by its operators, and by what comes out of it."""
+"""Whether a graph of another tool gives logits or probabilities: by its operators and by its outputs."""
+
+from dataclasses import replace
 
 import numpy as np
 
 from visiontool.errors import ModelError, UsageError
 from visiontool.inference.network import Network
+from visiontool.model.foreign import Description
 from visiontool.model.spec import Activation, ModelSpec
 from visiontool.runtime import OpenModel
 
@@ -12,36 +15,43 @@ _LINEAR = {"Gemm", "QGemm", "MatMul", "Conv", "GlobalAveragePool", "AveragePool"
 _MAX_OFF_ONE = 0.05  # of the sum of probabilities, which may have been rounded to 8 bits
 
 
-def activation_of(opened: OpenModel, spec: ModelSpec, said: Activation | None) -> Activation:
-    """What the graph gives, which the user says, its operators tell, or test pictures show; it is never guessed.
+def with_activation(opened: OpenModel, spec: ModelSpec, description: Description | None) -> ModelSpec:
+    """`spec`, of a file without a manifest, with the activation that the user gives, or its operators or outputs tell.
 
     Raises:
-        ModelError: none of them tells, or it is a yes or no for each class.
-        UsageError: what the user says contradicts the graph.
+        ModelError: none of them tells, it is a yes or no for each class, or the manifest of --spec contradicts the
+            outputs.
+        UsageError: --activation contradicts the operators.
     """
     path, last = opened.path, opened.scan.final_operators.get(spec.logits, "")
-    if said == "none" and last == "Softmax":
-        raise UsageError(f"--activation none: {path} ends in Softmax, so it gives probabilities; leave it out")
-    if said is not None:
-        return said
+    if description is not None and description.spec is not None:
+        activation, outputs = _test(opened, spec)
+        if activation not in (None, spec.activation):
+            raise ModelError(
+                f"--spec {description.spec}: 'activation' is {spec.activation!r}, "
+                f"but the graph gives {outputs}: say {activation!r}"
+            )
+        return spec
+    if description is not None and description.activation is not None:
+        if description.activation == "none" and last == "Softmax":
+            raise UsageError(f"--activation none: {path} ends in Softmax, so it gives probabilities; leave it out")
+        return spec
     if last == "Sigmoid":
         raise ModelError(
             f"{path}: its answers come from Sigmoid, a yes or no for each class; visiontool expects one class a "
             "picture.\nIf each picture has just one class nevertheless, say --activation softmax."
         )
-    if last == "Softmax":
-        return "softmax"
-    given, seen = what_comes_out(opened, spec)
-    if given is None and last not in _LINEAR:
+    activation, outputs = ("softmax", "") if last == "Softmax" else _test(opened, spec)
+    if activation is None and last not in _LINEAR:
         raise ModelError(
-            f"{path}: gives {seen}, which tells neither logits nor probabilities.\n"
+            f"{path}: gives {outputs}, which tells neither logits nor probabilities.\n"
             "Say --activation none for logits, --activation softmax for probabilities on any scale."
         )
-    return given or "none"
+    return replace(spec, activation=activation or "none")
 
 
-def what_comes_out(opened: OpenModel, spec: ModelSpec) -> tuple[Activation | None, str]:
-    """Whether logits or probabilities come out for a few pictures, None where they do not tell; and what was seen."""
+def _test(opened: OpenModel, spec: ModelSpec) -> tuple[Activation | None, str]:
+    """The activation by the outputs for a few pictures, None where they do not tell; and a description of them."""
     network = Network(opened, spec, threads=0)
     shape = (*spec.input.size, 3)
     noise = np.random.default_rng(0).integers(0, 256, shape, np.uint8)

@@ -120,11 +120,13 @@ class Classifier:
         path, manifest = opened.path, opened.scan.metadata.get(MANIFEST_KEY)
         assumed: tuple[str, ...] = ()
         if manifest is None:
+            from visiontool.inference.activation import with_activation
             from visiontool.model.foreign import describe
 
-            spec, assumed = describe(opened, description, crop_mode)
-        elif description is not None and (said := description.said()):
-            raise UsageError(f"{path}: the file says this of itself; leave out {', '.join(said)}")
+            spec, assumed = describe(path, opened.scan, opened.inputs, opened.outputs, description, crop_mode)
+            spec = with_activation(opened, spec, description)
+        elif description is not None and (options := description.options()):
+            raise UsageError(f"{path}: the file says this of itself; leave out {', '.join(options)}")
         try:
             if manifest is not None:
                 spec = ModelSpec.from_json(manifest)

@@ -7,25 +7,27 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from visiontool.errors import ModelError
-from visiontool.model.fields import MAX_CLASSES, is_text, shown
+from visiontool.model.spec import MAX_CLASSES
+from visiontool.text import is_text, short_repr
 
-# Labels, and WordNet ids where they are known.
 ClassNames = tuple[tuple[str, ...], tuple[str, ...] | None]
+"""Labels, and WordNet ids where they are known."""
 
 MAX_NAMES_BYTES = 8 * 2**20
-
 # The subsets of ImageNet that timm names the classes of (`timm.data.infer_imagenet_subset`), known without timm.
 _IMAGENETS = {1000, 11221, 11821, 21841, 21842, 21843}
-
 # ImageNet's two cranes have no second synonym that tells them apart.
 _SENSES = {"n02012849": "bird", "n03126707": "machine"}
+_YAML_NAMES = re.compile(r"^names[ \t]*:", re.MULTILINE)
+_NAMES_KEYS = ("id2label", "label_names", "names")
+_QUOTED = r"""'(?:[^'\\]++|\\.)*+'|"(?:[^"\\]++|\\.)*+\""""
+_ITEM = rf"(?:[0-9]{{1,9}}\s*:\s*(?:{_QUOTED})|(?:{_QUOTED})\s*:\s*[0-9]{{1,9}})\s*"
+_DICT_REPR = re.compile(rf"\s*\{{\s*(?:{_ITEM},\s*){{0,{MAX_CLASSES - 1}}}+(?:{_ITEM})?\}}\s*", re.DOTALL)
 
 
 def from_descriptions(descriptions: Sequence[str], label_ids: Sequence[str] | None = None) -> tuple[str, ...]:
-    """Short labels from descriptions such as "goldfish, Carassius auratus".
-
-    The first synonym is the label; where classes share it, the second synonym stands behind it in parentheses:
-    "maillot (tank suit)".
+    """Short labels from descriptions such as "goldfish, Carassius auratus": the first synonym, and where classes share
+    it, the second in parentheses: "maillot (tank suit)".
     """
     synonyms = [[part.strip() for part in text.split(",") if part.strip()] or [text] for text in descriptions]
     shared = Counter(parts[0] for parts in synonyms)
@@ -49,17 +51,17 @@ def are_imagenets(classes: int, tag: str) -> bool:
 
 
 def numbered(labels: Sequence[str]) -> tuple[str, ...]:
-    """The same labels, with the class's number behind each that occurs more than once: "crane [134]"."""
-    while max((counts := Counter(labels)).values(), default=1) > 1:  # again where that made a label that was there
+    """The labels, with the class's number behind each that occurs more than once: "crane [134]"."""
+    while max((counts := Counter(labels)).values(), default=1) > 1:  # again, since the result may be there already
         labels = [f"{label} [{index}]" if counts[label] > 1 else label for index, label in enumerate(labels)]
     return tuple(labels)
 
 
-def read_said(option: str, path: Path, max_bytes: int) -> str:
-    """The text of a file that a user named by `option`, or that lies beside one ("").
+def read_text(path: Path, max_bytes: int, option: str = "") -> str:
+    """The text of a file; raises ModelError where it cannot be read, is longer than `max_bytes`, or is no UTF-8.
 
-    Raises:
-        ModelError: the file cannot be read, is longer than `max_bytes`, or is no UTF-8 text.
+    Args:
+        option: that the user named the file by, for messages.
     """
     try:
         with open(path, "rb") as file:
@@ -74,8 +76,8 @@ def read_said(option: str, path: Path, max_bytes: int) -> str:
         raise ModelError(f"{option} {path}: not UTF-8 text".lstrip()) from None
 
 
-def read_class_names(path: Path) -> tuple[tuple[str, ...], tuple[str, ...] | None]:
-    """Labels, and WordNet ids where every line begins with one, from a user's file.
+def read_class_names(path: Path) -> ClassNames:
+    """Labels, and WordNet ids where every name begins with one, from a user's file.
 
     The file is text with a name a line in the order of the classes, JSON as `names_of` takes it, or YAML: `names` of a
     data.yaml, or a list or numbered names alone.
@@ -83,24 +85,22 @@ def read_class_names(path: Path) -> tuple[tuple[str, ...], tuple[str, ...] | Non
     Raises:
         ModelError: the file cannot be read, is too large, or holds something else.
     """
-    text = read_said("--class-names", path, MAX_NAMES_BYTES)
+    text = read_text(path, MAX_NAMES_BYTES, "--class-names")
     is_yaml = path.suffix.lower() in (".yaml", ".yml") or _YAML_NAMES.search(text) is not None
     if text.lstrip().startswith(("[", "{")) or is_yaml:
         names = parse_names(text) or (_parse_yaml(text) if is_yaml else None)
         if names is None:
-            expected = (
-                "'names:' and a list or numbered names, as in a data.yaml"
-                if is_yaml
-                else "a JSON list of names, or an object from each number to a name or from each name to its number"
-            )
+            expected = "a JSON list of names, or an object from each number to a name or from each name to its number"
+            if is_yaml:
+                expected = "'names:' and a list or numbered names, as in a data.yaml"
             raise ModelError(f"--class-names {path}: expected {expected}")
     else:
         names = _read_lines(path, text)
     return with_ids(names)
 
 
-def with_ids(names: Sequence[str]) -> tuple[tuple[str, ...], tuple[str, ...] | None]:
-    """Labels from names as they are written, and WordNet ids where each name begins with one."""
+def with_ids(names: Sequence[str]) -> ClassNames:
+    """Labels, and WordNet ids where each name begins with one."""
     synsets = [re.fullmatch(r"(n[0-9]{8})[\s,:]+(.+)", name) for name in names]
     if all(synsets):
         ids = tuple(match[1] for match in synsets if match)
@@ -116,15 +116,13 @@ def _read_lines(path: Path, text: str) -> tuple[str, ...]:
         if not name:
             raise ModelError(f"--class-names {path}: line {number} is empty; expected one name a line")
         if not is_text(name):
-            raise ModelError(f"--class-names {path}: line {number} is no name: {shown(name)}")
+            raise ModelError(f"--class-names {path}: line {number} is no name: {short_repr(name)}")
     return tuple(names)
 
 
 def parse_names(text: str) -> tuple[str, ...] | None:
-    """Names from another tool's text: JSON, or the `repr` of a dict of int to str (Ultralytics) or str to int (Keras).
-
-    Returns:
-        The names by index, or None where the text is neither, or an index is missing.
+    """The names by index in another tool's text: JSON, or the `repr` of a dict of int to str (Ultralytics) or str to
+    int (Keras). None where the text is neither, or an index is missing.
     """
     if len(text) > MAX_NAMES_BYTES:
         return None
@@ -138,15 +136,15 @@ def names_of(value: object) -> tuple[str, ...] | None:
     """The names by index, or None where `value` holds none or not all.
 
     Args:
-        value: A list of names or of [id, name]; an object with either for each number (Keras's imagenet_class_index) or
+        value: a list of names or of [id, name]; an object with either for each number (Keras's imagenet_class_index) or
             the number for each name (Keras's class_indices); or an object that has one of these as `id2label` (Hugging
             Face's config.json), `label_names` (timm's) or `names`.
     """
     if isinstance(value, dict):
-        said = value.get("label_descriptions")  # timm's `label_names` are WordNet ids then
+        descriptions = value.get("label_descriptions")  # timm's `label_names` are WordNet ids then
         value = next((value[key] for key in _NAMES_KEYS if isinstance(value.get(key), dict | list)), value)
-        if isinstance(said, dict) and isinstance(value, list):
-            value = [[name, said.get(name)] if isinstance(name, str) else name for name in value]
+        if isinstance(descriptions, dict) and isinstance(value, list):
+            value = [[name, descriptions.get(name)] if isinstance(name, str) else name for name in value]
     if isinstance(value, dict):
         count = len(value)
         if all(type(index) is int for index in value.values()):
@@ -162,13 +160,6 @@ def names_of(value: object) -> tuple[str, ...] | None:
     return tuple(" ".join(parts) for parts in names)
 
 
-_YAML_NAMES = re.compile(r"^names[ \t]*:", re.MULTILINE)
-_NAMES_KEYS = ("id2label", "label_names", "names")
-_QUOTED = r"""'(?:[^'\\]++|\\.)*+'|"(?:[^"\\]++|\\.)*+\""""
-_ITEM = rf"(?:[0-9]{{1,9}}\s*:\s*(?:{_QUOTED})|(?:{_QUOTED})\s*:\s*[0-9]{{1,9}})\s*"
-_DICT_REPR = re.compile(rf"\s*\{{\s*(?:{_ITEM},\s*){{0,{MAX_CLASSES - 1}}}+(?:{_ITEM})?\}}\s*", re.DOTALL)
-
-
 def _parse_dict_repr(text: str) -> dict[str, object] | None:
     """Reads "{0: 'a', 1: 'b'}" or "{'a': 0, 'b': 1}", and nothing that is nested or longer, which might end Python."""
     import ast
@@ -178,10 +169,10 @@ def _parse_dict_repr(text: str) -> dict[str, object] | None:
         return None
     try:
         with warnings.catch_warnings(action="ignore"):  # of escapes that Python does not know
-            found = ast.literal_eval(text.strip())
+            names = ast.literal_eval(text.strip())
     except (ValueError, SyntaxError):
         return None
-    return {str(key): value for key, value in found.items()}
+    return {str(key): value for key, value in names.items()}
 
 
 def _parse_yaml(text: str) -> tuple[str, ...] | None:

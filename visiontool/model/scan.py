@@ -1,4 +1,4 @@
-"""A look at an .onnx file from outside, before anything that could act on it: a scan of its protobuf.
+"""A scan of the protobuf of an .onnx file, before anything that could act on it.
 
 It needs neither the `onnx` package nor a session, and reads no tensor, so a file of any size takes milliseconds.
 onnxruntime would follow a tensor's reference to another file, and takes all memory or ends the process where a Split
@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from visiontool.errors import ModelError
-from visiontool.model.fields import shown
+from visiontool.text import short_repr
 
 MAX_FILE_BYTES = 2**31 - 1  # protobuf's own limit
 MAX_FIELDS = 2_000_000  # a second or two, and some 100 MB; large networks have some 100,000
@@ -33,27 +33,23 @@ _INSIDE: dict[str, dict[int, str]] = {
     "Training": {1: "Graph", 2: "Graph"},
     "Function": {7: "Node", 11: "Attribute"},
 }
-_MODEL_GRAPH, _MODEL_METADATA, _MODEL_FUNCTION = 7, 14, 25
+_MODEL_GRAPH, _MODEL_METADATA = 7, 14
 _GRAPH_NODE, _GRAPH_OUTPUT = 1, 12
-_FUNCTION_NAME, _FUNCTION_INPUT, _FUNCTION_OUTPUT, _FUNCTION_NODE, _FUNCTION_DOMAIN = 1, 4, 5, 7, 10
-_NODE_INPUT, _NODE_OUTPUT, _NODE_OPERATOR, _NODE_ATTRIBUTE, _NODE_DOMAIN = 1, 2, 4, 5, 7
+_NODE_INPUT, _NODE_OUTPUT, _NODE_OPERATOR, _NODE_ATTRIBUTE = 1, 2, 4, 5
 _ATTRIBUTE_NAME, _ATTRIBUTE_INTEGER, _ATTRIBUTE_REFERENCE = 1, 3, 21
 _TENSOR_NAME, _TENSOR_EXTERNAL_DATA, _TENSOR_DATA_LOCATION = 8, 13, 14
-# What keeps probabilities what they are, if of fewer classes or on another scale; the second with constants only.
-_PASSES_ON = {
+_PASS_ON = {  # probabilities stay probabilities, if of fewer classes
     *("Identity", "Flatten", "Reshape", "Squeeze", "Unsqueeze", "Expand", "Transpose", "Cast", "CastLike", "Dropout"),
     *("QuantizeLinear", "DequantizeLinear", "Relu", "Clip", "Slice", "Gather", "Split"),
 }
-_PASSES_ON_WITH_CONSTANTS = {"Add", "Mul", "Div", "Max", "Min"}
-_MAX_OUTPUTS = 100  # whose operators are looked for
-_MAX_CALLS = 100  # of functions that are looked into, since two may call each other
+_MAX_OUTPUTS = 10  # whose operators are looked for
 
 
 class Scan(NamedTuple):
-    """What the scan found."""
+    """The result of a scan."""
 
     metadata: dict[str, str]
-    final_operators: dict[str, str]  # for each output of the graph the operator that makes it, "" where it is unknown
+    final_operators: dict[str, str]  # for each output of the graph the operator behind it, "" where it is unknown
     external: str | None = None  # the name of a tensor that lies in another file
 
 
@@ -61,8 +57,8 @@ def scan(path: Path, *, external: bool = False) -> Scan:
     """Scans the .onnx file at `path`.
 
     Args:
-        external: lets tensors lie in other files. For `export.external` alone, which looks where these are: onnxruntime
-            would follow them, so such a file must not be opened as it is.
+        external: allows tensors in other files. For `export.external_data` alone, which checks where they are:
+            onnxruntime would follow them, so such a file must not be opened as it is.
 
     Raises:
         ModelError: the file cannot be read, is no ONNX file, is too large, keeps tensors in other files, or has a
@@ -76,42 +72,34 @@ def scan(path: Path, *, external: bool = False) -> Scan:
             if size > MAX_FILE_BYTES:
                 raise ModelError(f"{path}: {size:,} bytes; a model file has at most {MAX_FILE_BYTES:,}")
             with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
-                return _scan(data, path, external=external)
+                return scan_bytes(data, path, external=external)
     except OSError as error:
         raise ModelError(f"{path}: cannot be read: {error.strerror}") from None
 
 
-def scan_bytes(data: bytes, path: Path) -> Scan:
-    """Scans what is to be written to an .onnx file, as `scan` does; `path` is for messages.
-
-    Raises:
-        ModelError: as `scan`.
-    """
-    return _scan(data, path, external=False)
-
-
-def _scan(data: mmap.mmap | bytes, path: Path, *, external: bool) -> Scan:
+def scan_bytes(data: mmap.mmap | bytes, path: Path, *, external: bool = False) -> Scan:
+    """Scans the content of an .onnx file, as `scan` does; `path` is for messages."""
     if data[:19] == b"version https://git":
         raise ModelError(f"{path}: only a pointer of Git LFS to the model file; fetch it with: git lfs pull")
     if data[4:8] == b"ORTM" or path.suffix.lower() == ".ort":
         raise ModelError(f"{path}: onnxruntime's own format; give the .onnx file that it was made from")
     try:
-        found = _read_model(_Protobuf(data), len(data))
+        result = _read_model(_Protobuf(data), len(data))
     except _MalformedError as error:
         raise ModelError(f"{path}: not an ONNX file, or a damaged one ({error})") from None
-    if found.external is not None and not external:
+    if result.external is not None and not external:
         raise ModelError(
-            f"{path}: the tensor {shown(found.external)} is kept in another file (external data); "
+            f"{path}: the tensor {short_repr(result.external)} is kept in another file (external data); "
             f"one file is expected.\nMake one of it with: visiontool export {path} --onnx -o single.onnx"
         )
-    return found
+    return result
 
 
 class _MalformedError(Exception):
     """The bytes are no protobuf of this kind."""
 
 
-_Place = tuple[int, int]  # of the bytes of a text, of a message or of anything else
+_Place = tuple[int, int]  # start and end of the bytes of a text, a message or anything else
 _Message = dict[int, list[int | _Place]]  # by field number
 
 
@@ -188,9 +176,11 @@ def _read_model(data: _Protobuf, size: int) -> Scan:
         raise _MalformedError("it has two graphs" if graphs else "it has no graph")
     metadata = {data.text(entry, 1): data.text(entry, 2) for entry in data.messages(model, _MODEL_METADATA)}
     external = _external_tensor(data, size)
-    makers = _Makers(data, graphs[0], data.messages(model, _MODEL_FUNCTION))
+    nodes = [value for value in graphs[0].get(_GRAPH_NODE, ()) if isinstance(value, tuple)]
     outputs = [data.text(output, 1) for output in data.messages(graphs[0], _GRAPH_OUTPUT)]
-    return Scan(metadata, {output: makers.operator_behind(output) for output in outputs[:_MAX_OUTPUTS]}, external)
+    return Scan(
+        metadata, {output: _operator_behind(data, nodes, output) for output in outputs[:_MAX_OUTPUTS]}, external
+    )
 
 
 def _external_tensor(data: _Protobuf, size: int) -> str | None:
@@ -229,67 +219,13 @@ def _check_split(data: _Protobuf, node: _Message) -> None:
                     raise _MalformedError(f"a Split into {count:,} values that gives {outputs:,}")
 
 
-class _Makers:
-    """The nodes that make the values of a graph, read from the last one on, and only as far as they are asked for."""
-
-    def __init__(self, data: _Protobuf, graph: _Message, functions: list[_Message]) -> None:
-        self._data = data
-        self._unread = [("", node) for node in graph.get(_GRAPH_NODE, ())]  # and what its values' names begin with
-        self._functions = {self._called(each, _FUNCTION_NAME, _FUNCTION_DOMAIN): each for each in functions}
-        self._calls = 0
-        self._makers: dict[str, tuple[str, list[str]]] = {}  # value -> (operator, its inputs)
-
-    def operator_behind(self, value: str) -> str:
-        """The operator that makes `value`, seen through those that only pass it on; "" where it is unknown."""
-        seen = set()
-        while value not in seen:
-            seen.add(value)
-            operator, inputs = self._maker(value)
-            if operator in _PASSES_ON_WITH_CONSTANTS:
-                varying = [each for each in inputs if not self._is_constant(each)]
-                if operator == "Div" and len(varying) == 2:  # a softmax may be spelled out
-                    (powers, _), (total, summed) = map(self._maker, varying)
-                    if powers == "Exp" and total == "ReduceSum" and summed[:1] == varying[:1]:
-                        return "Softmax"
-                if len(varying) != 1 or (operator == "Div" and varying != inputs[:1]):
-                    return operator
-                inputs = varying
-            elif operator not in _PASSES_ON:
+def _operator_behind(data: _Protobuf, nodes: list[_Place], value: str) -> str:
+    """The operator that makes `value`, seen through those that only pass it on; "" where it is unknown."""
+    for place in reversed(nodes):
+        node = data.message(*place)
+        if value in data.texts(node, _NODE_OUTPUT):
+            operator = data.text(node, _NODE_OPERATOR).removeprefix("QLinear")  # onnxruntime's: QLinearSoftmax
+            if operator not in _PASS_ON:
                 return operator
-            value = inputs[0] if inputs else ""
-        return ""
-
-    def _is_constant(self, value: str) -> bool:
-        operator, inputs = self._maker(value)
-        if operator in _PASSES_ON and inputs:  # it may be quantized
-            operator, _ = self._maker(inputs[0])
-        return operator in ("", "Constant")
-
-    def _maker(self, value: str) -> tuple[str, list[str]]:
-        while value not in self._makers and self._unread:
-            prefix, node = self._unread.pop()
-            if isinstance(node, tuple):
-                self._read(prefix, self._data.message(*node))
-        return self._makers.get(value, ("", []))
-
-    def _read(self, prefix: str, node: _Message) -> None:
-        inputs, outputs = self._names(prefix, node, _NODE_INPUT), self._names(prefix, node, _NODE_OUTPUT)
-        function = self._functions.get(self._called(node, _NODE_OPERATOR, _NODE_DOMAIN))
-        if function is None or self._calls == _MAX_CALLS:
-            operator = self._data.text(node, _NODE_OPERATOR).removeprefix("QLinear")  # onnxruntime's: QLinearSoftmax
-            makers = [(output, (operator, inputs)) for output in outputs]
-        else:
-            self._calls += 1
-            inside = f"{self._calls}:"
-            self._unread += [(inside, each) for each in function.get(_FUNCTION_NODE, ())]
-            taken, given = (self._names(inside, function, number) for number in (_FUNCTION_INPUT, _FUNCTION_OUTPUT))
-            pairs = [*zip(taken, inputs, strict=False), *zip(outputs, given, strict=False)]
-            makers = [(to, ("Identity", [value])) for to, value in pairs]
-        for value, maker in makers:
-            self._makers.setdefault(value, maker)
-
-    def _called(self, message: _Message, name: int, domain: int) -> tuple[str, str]:
-        return self._data.text(message, name), self._data.text(message, domain)
-
-    def _names(self, prefix: str, message: _Message, number: int) -> list[str]:
-        return [f"{prefix}{name}" if name else "" for name in self._data.texts(message, number)]
+            value = next(iter(data.texts(node, _NODE_INPUT)), "")
+    return ""

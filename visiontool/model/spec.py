@@ -1,28 +1,30 @@
-"""The manifest of a model file: what an .onnx file says of itself (docs/model-file.md).
+"""The manifest of a model file (docs/model-file.md): JSON under one metadata key of the file.
 
-It travels as JSON under one metadata key of the file, so labels and preprocessing can never be lost or mixed
-up. Reading treats it as hostile: sizes are limited, only `json.loads` parses it, every type is checked here and
-every length against the graph (`check_graph`).
+Reading treats it as hostile: sizes are limited, only `json.loads` parses it, every type is checked here, and every
+length against the graph (`check_graph`).
 """
 
 import json
 from collections import Counter
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Any, Literal, NamedTuple, cast, get_args
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Any, Literal, NamedTuple, TypeVar, cast, get_args
 
 from visiontool.errors import ModelError
-from visiontool.model.fields import Fields, shown
+from visiontool.text import MAX_TEXT_CHARS, is_number, is_text, short_repr
 
 MANIFEST_KEY = "visiontool.manifest"
 SCHEMA = 1
 
 MAX_MANIFEST_CHARS = 8 * 2**20
+MAX_CLASSES = 100_000
 MAX_SIDE = 4096  # pixels
 MAX_FIXED_BATCH = 4096
 MEAN_RANGE = (0.0, 1.0)
 CROP_PCT_RANGE = (0.1, 1.0)
 STD_RANGE = (1e-6, 10.0)  # 10 refuses numbers on the scale 0 to 255
+_MAX_FACTS = 100
+_REQUIRED: Any = object()
 
 CropMode = Literal["center", "border", "squash"]
 Interpolation = Literal["nearest", "bilinear", "bicubic", "lanczos", "box", "hamming"]
@@ -32,6 +34,8 @@ Color = Literal["RGB", "BGR", "L"]
 Activation = Literal["none", "softmax"]
 Precision = Literal["fp32", "fp16", "int8"]
 Resize = Literal["host", "graph"]
+FLOATS = ("tensor(float)", "tensor(float16)")  # onnxruntime's types that are read as float32
+T = TypeVar("T")
 
 
 class Port(NamedTuple):
@@ -40,6 +44,10 @@ class Port(NamedTuple):
     name: str
     type: str  # as onnxruntime writes it: "tensor(uint8)"
     shape: Sequence[int | str | None]  # a name or None for an axis of any length
+
+    def __str__(self) -> str:
+        """As messages show it: short, on one line."""
+        return f"{short_repr(self.name)} {self.type[:60]} {short_repr(list(self.shape))}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -50,13 +58,13 @@ class InputSpec:
     `(pixels / 255 - mean) / std`.
     """
 
-    size: tuple[int, int]  # (H, W) in pixels
-    mean: tuple[float, ...]  # one number a channel, on the scale 0 to 1
-    std: tuple[float, ...]
     name: str = "image"
     layout: Layout = "NHWC"
     dtype: DType = "uint8"
     color: Color = "RGB"
+    size: tuple[int, int]  # (H, W) in pixels
+    mean: tuple[float, ...]  # one number a channel, on the scale 0 to 1
+    std: tuple[float, ...]
 
     @property
     def channels(self) -> int:
@@ -66,7 +74,7 @@ class InputSpec:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ModelSpec:
-    """What a model file says of itself; `labels` are in the order of the logits and unique."""
+    """The manifest of a model file; `labels` are in the order of the logits and unique."""
 
     name: str
     labels: tuple[str, ...]
@@ -80,55 +88,32 @@ class ModelSpec:
     embedding: str | None = None
     feature_map: str | None = None
     activation: Activation = "none"  # "softmax" where the graph gives probabilities already
-    precision: Precision = "fp32"  # of the weights and of what is computed; what comes out is float32 in any
+    precision: Precision = "fp32"  # of weights and arithmetic; the outputs are float32 in any
     resize: Resize = "host"  # "graph": it takes upright pictures of any size, and resizes and crops them itself
     temperature: float = 1.0
     weights: Mapping[str, Any] = field(default_factory=dict)  # source, sha256, license
     accuracy: tuple[Mapping[str, Any], ...] = ()  # dataset, pictures, top1, top5
     tools: Mapping[str, Any] = field(default_factory=dict)  # versions that wrote the graph
     parity: Mapping[str, Any] = field(default_factory=dict)  # the gate that the graph passed when it was written
-    assumed: tuple[str, ...] = ()  # what of the above nobody said of another tool's file, when it was exported
+    assumed: tuple[str, ...] = ()  # of a file from another tool: conventions that were assumed when it was exported
 
     def to_json(self) -> str:
         """The manifest as JSON: the same spec gives the same text. NaN and infinities raise ValueError."""
-        preprocessing = {
-            "exif": "upright",
-            "alpha": "white",
-            "crop_mode": self.crop_mode,
-            "crop_pct": self.crop_pct,
-            "interpolation": self.interpolation,
-            **({} if self.resize == "host" else {"resize": self.resize}),
-        }
-        outputs = {"logits": self.logits, "embedding": self.embedding, "feature_map": self.feature_map}
+        values = asdict(self)
+        preprocessing = {key: values.pop(key) for key in ("crop_mode", "crop_pct", "interpolation", "resize")}
+        outputs = {key: values.pop(key) for key in ("logits", "embedding", "feature_map")}
+        if self.resize == "host":
+            del preprocessing["resize"]
+        if self.precision == "fp32":
+            del values["precision"]
         manifest = {
             "schema": SCHEMA,
             "task": "classify",
-            "name": self.name,
-            "architecture": self.architecture,
-            "labels": self.labels,
-            "label_ids": self.label_ids,
-            "input": {
-                "name": self.input.name,
-                "layout": self.input.layout,
-                "dtype": self.input.dtype,
-                "color": self.input.color,
-                "size": self.input.size,
-                "mean": self.input.mean,
-                "std": self.input.std,
-            },
-            "preprocessing": preprocessing,
-            "outputs": {key: name for key, name in outputs.items() if name is not None},
-            "activation": self.activation,
-            "precision": None if self.precision == "fp32" else self.precision,
-            "temperature": self.temperature,
-            "weights": dict(self.weights),
-            "accuracy": [dict(entry) for entry in self.accuracy],
-            "tools": dict(self.tools),
-            "parity": dict(self.parity),
-            "assumed": list(self.assumed),
+            **values,
+            "preprocessing": {"exif": "upright", "alpha": "white", **preprocessing},
+            "outputs": _without_empty(outputs),
         }
-        kept = {key: value for key, value in manifest.items() if value not in (None, "", {}, [])}
-        return json.dumps(kept, ensure_ascii=False, allow_nan=False)
+        return json.dumps(_without_empty(manifest), ensure_ascii=False, allow_nan=False)
 
     def to_metadata(self) -> dict[str, str]:
         """The metadata of the file: the manifest, and the keys that other readers know.
@@ -154,60 +139,61 @@ class ModelSpec:
         if len(text) > MAX_MANIFEST_CHARS:
             raise ModelError(f"the manifest has {len(text):,} characters; at most {MAX_MANIFEST_CHARS:,} are read")
         try:
-            value = json.loads(text, parse_constant=_no_constant)
+            value = json.loads(text, parse_constant=_refuse_constant)
         except RecursionError:
             raise ModelError("the manifest is not valid JSON: it is nested too deep") from None
         except ValueError as error:
             raise ModelError(f"the manifest is not valid JSON: {error}") from None
-        top = Fields(value)
+        top = JsonFields(value)
         schema = top.integer("schema", 1, 2**31)
         if schema > SCHEMA:
             raise ModelError(
                 f"the manifest has schema {schema}; this visiontool reads up to {SCHEMA}: update visiontool"
             )
         top.choice("task", ("classify",))
-        labels = top.texts("labels")
+        preprocessing, outputs = top.fields("preprocessing"), top.fields("outputs")
+        preprocessing.choice("exif", ("upright",), "upright")
+        preprocessing.choice("alpha", ("white",), "white")
         spec = cls(
             name=top.text("name"),
             architecture=top.text("architecture", ""),
-            labels=labels,
+            labels=top.texts("labels"),
             label_ids=top.texts("label_ids") if "label_ids" in top else None,
             input=_read_input(top.fields("input")),
-            activation=cast(Activation, top.choice("activation", get_args(Activation), "none")),
-            precision=cast(Precision, top.choice("precision", get_args(Precision), "fp32")),
+            crop_mode=preprocessing.choice("crop_mode", get_args(CropMode)),
+            crop_pct=preprocessing.number("crop_pct", *CROP_PCT_RANGE),
+            interpolation=preprocessing.choice("interpolation", get_args(Interpolation)),
+            resize=preprocessing.choice("resize", get_args(Resize), "host"),
+            logits=outputs.text("logits"),
+            embedding=outputs.text("embedding") if "embedding" in outputs else None,
+            feature_map=outputs.text("feature_map") if "feature_map" in outputs else None,
+            activation=top.choice("activation", get_args(Activation), "none"),
+            precision=top.choice("precision", get_args(Precision), "fp32"),
             temperature=top.number("temperature", 1e-3, 1e3, 1.0),
             weights=top.facts("weights"),
             accuracy=tuple(top.list_of_facts("accuracy")),
             tools=top.facts("tools"),
             parity=top.facts("parity"),
             assumed=top.texts("assumed") if "assumed" in top else (),
-            **_read_preprocessing(top.fields("preprocessing")),
-            **_read_outputs(top.fields("outputs")),
         )
-        if len(set(labels)) != len(labels):
-            twice = next(label for label, count in Counter(labels).items() if count > 1)
-            raise ModelError(f"manifest: 'labels' holds {shown(twice)} more than once; labels must be unique")
-        if spec.label_ids is not None and len(spec.label_ids) != len(labels):
-            raise ModelError(f"manifest: 'label_ids' holds {len(spec.label_ids)} ids for {len(labels)} labels")
+        if len(set(spec.labels)) != len(spec.labels):
+            twice = next(label for label, count in Counter(spec.labels).items() if count > 1)
+            raise ModelError(f"manifest: 'labels' holds {short_repr(twice)} more than once; labels must be unique")
+        if spec.label_ids is not None and len(spec.label_ids) != len(spec.labels):
+            raise ModelError(f"manifest: 'label_ids' holds {len(spec.label_ids)} ids for {len(spec.labels)} labels")
         return spec
 
     def check_graph(self, inputs: Sequence[Port], outputs: Sequence[Port], final_operators: Mapping[str, str]) -> None:
-        """Checks the manifest against the graph it came with.
-
-        Args:
-            inputs, outputs: the graph's, as `runtime.open_model` gives them.
-            final_operators: the operator behind each output, as `onnx_scan.scan` gives them.
+        """Checks the manifest against its graph, of which `runtime.open_model` gives the ports, `scan` the operators.
 
         Raises:
-            ModelError: a tensor is missing, or of another type or shape than the manifest says.
+            ModelError: a tensor is missing, or of another type or shape than in the manifest.
         """
         self._check_input(inputs)
         by_name = {output.name: output for output in outputs}
-        _check_output(by_name, "logits", self.logits, 2)
-        if self.embedding is not None:
-            _check_output(by_name, "embedding", self.embedding, 2)
-        if self.feature_map is not None:
-            _check_output(by_name, "feature_map", self.feature_map, 4)
+        for role, axes in (("logits", 2), ("embedding", 2), ("feature_map", 4)):
+            if getattr(self, role) is not None:
+                _check_output(by_name, role, getattr(self, role), axes)
         shape = by_name[self.logits].shape
         if shape and _differ(shape[1], len(self.labels)):
             raise ModelError(f"the manifest has {len(self.labels)} labels, the graph gives {shape[1]} logits")
@@ -220,20 +206,17 @@ class ModelSpec:
         if len(inputs) != 1:
             raise ModelError(f"the graph takes {len(inputs)} inputs; a classifier takes one batch of pictures")
         port, spec = inputs[0], self.input
-        if port.name != spec.name:
-            raise ModelError(f"the manifest's input is {shown(spec.name)}, the graph's is {shown(port.name)}")
-        expected_type = {"uint8": "tensor(uint8)", "float32": "tensor(float)", "float16": "tensor(float16)"}[spec.dtype]
-        if port.type != expected_type:
-            raise ModelError(f"input {shown(port.name)}: the manifest says {spec.dtype}, the graph takes {port.type}")
         takes = (spec.layout, spec.dtype, spec.color)
         if self.resize == "graph" and takes != ("NHWC", "uint8", "RGB"):
             raise ModelError(f"a graph that resizes pictures itself takes NHWC uint8 RGB, not {' '.join(takes)}")
-        height, width = spec.size if self.resize == "host" else ("any", "any")
-        picture = (height, width, spec.channels) if spec.layout == "NHWC" else (spec.channels, height, width)
-        if len(port.shape) != 4 or any(_differ(got, want) for got, want in zip(port.shape[1:], picture, strict=True)):
+        sides = spec.size if self.resize == "host" else ("any", "any")
+        picture = (*sides, spec.channels) if spec.layout == "NHWC" else (spec.channels, *sides)
+        tensor = {"uint8": "tensor(uint8)", "float32": "tensor(float)", "float16": "tensor(float16)"}[spec.dtype]
+        fits = len(port.shape) == 4 and not any(map(_differ, port.shape[1:], picture))
+        if (port.name, port.type) != (spec.name, tensor) or not fits:
             raise ModelError(
-                f"input {shown(port.name)}: the manifest says [N, {', '.join(map(str, picture))}], "
-                f"the graph takes {shown(list(port.shape))}"
+                f"the manifest's input is {short_repr(spec.name)} {tensor} [N, {', '.join(map(str, picture))}], "
+                f"the graph's is {port}"
             )
         batch = port.shape[0]
         if isinstance(batch, int) and not 1 <= batch <= MAX_FIXED_BATCH:
@@ -242,15 +225,73 @@ class ModelSpec:
             )
 
 
-def _check_output(by_name: Mapping[str, Port], role: str, name: str, rank: int) -> None:
-    if name not in by_name:
-        raise ModelError(f"the manifest's {role} output {shown(name)} is not in the graph: {shown([*by_name])}")
-    output = by_name[name]
-    if output.type not in ("tensor(float)", "tensor(float16)"):
-        raise ModelError(f"output {shown(name)} is {shown(output.type)}; expected float numbers")
-    shape = without_trailing_ones(output.shape) if rank == 2 else output.shape
-    if shape and len(shape) != rank:
-        raise ModelError(f"output {shown(name)} has shape {shown(list(output.shape))}; expected {rank} axes")
+class JsonFields:
+    """A JSON object of a document, read field by field. An error names the field, what was expected and the value."""
+
+    def __init__(self, value: object, document: str = "manifest", prefix: str = "") -> None:
+        if not isinstance(value, dict):
+            raise ModelError(f"{document}: must be a JSON object, not {short_repr(value)}")
+        self._values = value
+        self._document = document
+        self._prefix = prefix  # of the names of fields, in messages
+
+    def __contains__(self, key: str) -> bool:
+        return key in self._values
+
+    def _get(self, key: str, expected: str, is_valid: Callable[[Any], bool], default: object = _REQUIRED) -> Any:
+        value = self._values.get(key, default)
+        if value is _REQUIRED:
+            raise ModelError(f"{self._document}: {self._prefix + key!r} is missing")
+        if not is_valid(value):
+            raise ModelError(f"{self._document}: {self._prefix + key!r} must be {expected}, not {short_repr(value)}")
+        return value
+
+    def fields(self, key: str) -> "JsonFields":
+        values = self._get(key, "a JSON object", lambda value: isinstance(value, dict))
+        return JsonFields(values, self._document, f"{self._prefix}{key}.")
+
+    def text(self, key: str, default: str = _REQUIRED) -> str:
+        return cast(str, self._get(key, f"text of at most {MAX_TEXT_CHARS:,} characters", is_text, default))
+
+    def texts(self, key: str) -> tuple[str, ...]:
+        expected = f"a list of 1 to {MAX_CLASSES:,} texts of 1 to {MAX_TEXT_CHARS:,} characters"
+        return tuple(self._get(key, expected, _are_texts))
+
+    def choice(self, key: str, allowed: Sequence[T], default: T = _REQUIRED) -> T:
+        return cast(
+            T, self._get(key, f"one of {', '.join(map(str, allowed))}", lambda value: value in allowed, default)
+        )
+
+    def flag(self, key: str, default: bool) -> bool:
+        return cast(bool, self._get(key, "true or false", lambda value: isinstance(value, bool), default))
+
+    def integer(self, key: str, low: int, high: int) -> int:
+        expected = f"a whole number from {low} to {high}"
+        return cast(int, self._get(key, expected, lambda value: type(value) is int and low <= value <= high))
+
+    def number(self, key: str, low: float, high: float, default: float = _REQUIRED) -> float:
+        expected = f"a number from {low:g} to {high:g}"
+        return float(self._get(key, expected, lambda value: is_number(value, low, high), default))
+
+    def numbers(self, key: str, low: float, high: float, lengths: Sequence[int]) -> tuple[float, ...]:
+        def is_valid(values: object) -> bool:
+            is_list = isinstance(values, list) and len(values) in lengths
+            return is_list and all(is_number(value, low, high) for value in cast(list[Any], values))
+
+        expected = f"a list of {' or '.join(map(str, lengths))} numbers from {low:g} to {high:g}"
+        return tuple(map(float, self._get(key, expected, is_valid)))
+
+    def facts(self, key: str) -> dict[str, Any]:
+        """An object whose values are texts, numbers or lists of numbers: recorded facts that nothing depends on."""
+        expected = f"an object of at most {_MAX_FACTS} texts and numbers"
+        return cast(dict[str, Any], self._get(key, expected, _are_facts, {}))
+
+    def list_of_facts(self, key: str) -> list[dict[str, Any]]:
+        def is_valid(values: object) -> bool:
+            return isinstance(values, list) and len(values) <= _MAX_FACTS and all(map(_are_facts, values))
+
+        expected = f"a list of at most {_MAX_FACTS} objects of texts and numbers"
+        return cast(list[dict[str, Any]], self._get(key, expected, is_valid, []))
 
 
 def without_trailing_ones(shape: Sequence[int | str | None]) -> Sequence[int | str | None]:
@@ -260,43 +301,60 @@ def without_trailing_ones(shape: Sequence[int | str | None]) -> Sequence[int | s
     return shape
 
 
-def _differ(got: int | str | None, want: int | str) -> bool:
-    """Whether an axis surely has another length; a named or unknown axis may have any, and "any" wants such a one."""
-    return isinstance(got, int) and got != want
+def _without_empty(values: Mapping[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in values.items() if value not in (None, "", (), {})}
 
 
-def _read_input(fields: Fields) -> InputSpec:
-    color = cast(Color, fields.choice("color", get_args(Color), "RGB"))
+def _refuse_constant(name: str) -> float:
+    raise ValueError(f"{name} is not allowed")
+
+
+def _read_input(fields: JsonFields) -> InputSpec:
+    color = fields.choice("color", get_args(Color), "RGB")
     lengths = (1,) if color == "L" else (1, 3)
-    size = fields.numbers("size", 1, MAX_SIDE, (2,))
-    if any(side != int(side) for side in size):
-        raise ModelError(f"manifest: 'input.size' must be [height, width] in whole pixels, not {shown(list(size))}")
+    height, width = fields.numbers("size", 1, MAX_SIDE, (2,))
+    if not (height.is_integer() and width.is_integer()):
+        raise ModelError(f"manifest: 'input.size' must be [height, width] in whole pixels, not {[height, width]}")
     return InputSpec(
         name=fields.text("name", "image"),
-        layout=cast(Layout, fields.choice("layout", get_args(Layout), "NHWC")),
-        dtype=cast(DType, fields.choice("dtype", get_args(DType), "uint8")),
+        layout=fields.choice("layout", get_args(Layout), "NHWC"),
+        dtype=fields.choice("dtype", get_args(DType), "uint8"),
         color=color,
-        size=(int(size[0]), int(size[1])),
+        size=(int(height), int(width)),
         mean=fields.numbers("mean", *MEAN_RANGE, lengths),
         std=fields.numbers("std", *STD_RANGE, lengths),
     )
 
 
-def _read_preprocessing(fields: Fields) -> dict[str, Any]:
-    fields.choice("exif", ("upright",), "upright")
-    fields.choice("alpha", ("white",), "white")
-    return {
-        "crop_mode": fields.choice("crop_mode", get_args(CropMode)),
-        "crop_pct": fields.number("crop_pct", *CROP_PCT_RANGE),
-        "interpolation": fields.choice("interpolation", get_args(Interpolation)),
-        "resize": fields.choice("resize", get_args(Resize), "host"),
-    }
+def _check_output(by_name: Mapping[str, Port], role: str, name: str, axes: int) -> None:
+    if name not in by_name:
+        raise ModelError(
+            f"the manifest's {role} output {short_repr(name)} is not in the graph: {short_repr([*by_name])}"
+        )
+    output = by_name[name]
+    shape = without_trailing_ones(output.shape) if axes == 2 else output.shape
+    if output.type not in FLOATS or (shape and len(shape) != axes):
+        raise ModelError(f"the {role} output is {output}; expected float numbers with {axes} axes")
 
 
-def _read_outputs(fields: Fields) -> dict[str, Any]:
-    names = {role: fields.text(role) for role in ("embedding", "feature_map") if role in fields}
-    return {"logits": fields.text("logits"), **names}
+def _differ(got: int | str | None, want: int | str) -> bool:
+    """Whether an axis surely has another length; a named or unknown axis may have any, as may one that wants "any"."""
+    return isinstance(got, int) and got != want
 
 
-def _no_constant(name: str) -> float:
-    raise ValueError(f"{name} is not allowed")
+def _are_texts(values: object) -> bool:
+    return isinstance(values, list) and 1 <= len(values) <= MAX_CLASSES and all(is_text(value, 1) for value in values)
+
+
+def _are_facts(values: object) -> bool:
+    return (
+        isinstance(values, dict)
+        and len(values) <= _MAX_FACTS
+        and all(is_text(name) and _is_fact(value) for name, value in values.items())
+    )
+
+
+def _is_fact(value: object) -> bool:
+    if isinstance(value, list):
+        return len(value) <= _MAX_FACTS and all(is_number(item, -1e12, 1e12) for item in value)
+    return is_text(value) or is_number(value, -1e12, 1e12)

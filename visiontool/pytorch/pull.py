@@ -15,7 +15,7 @@ from visiontool.errors import ConversionError, ModelError, missing_extra
 from visiontool.hub import cache, catalog, resolve
 from visiontool.hub.cache import Cached
 from visiontool.hub.catalog import Entry
-from visiontool.hub.naming import NUMBERS, Pullable, folder_of, pullable, weights_in
+from visiontool.hub.resolve import NUMBERS, Pullable, folder_of, pullable, weights_in
 from visiontool.model import class_names as labels
 from visiontool.model.scan import MAX_FILE_BYTES
 from visiontool.model.spec import ModelSpec

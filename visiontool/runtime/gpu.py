@@ -17,8 +17,8 @@ import numpy as np
 import onnxruntime
 from numpy.typing import NDArray
 
+from visiontool import files
 from visiontool.errors import DeviceError, ModelError, UsageError
-from visiontool.hub import cache
 from visiontool.model.spec import Port
 from visiontool.runtime import cannot_run, create_session, nvidia, ports
 
@@ -109,7 +109,7 @@ def engine_key(path: Path, number: int, profile: tuple[str, str] | None) -> str:
     """
     found = nvidia.gpus()[number]
     try:
-        model = cache.model_sha256(path)
+        model = files.model_sha256(path)
     except OSError as error:
         raise ModelError(f"{path}: {error.strerror}") from None
     said = [
@@ -132,7 +132,7 @@ def engine_folder(key: str) -> Path:
         ConversionError: the cache cannot be written.
         DeviceError: others may write to it.
     """
-    folder = cache.root() / "tensorrt" / key
+    folder = files.cache_root() / "tensorrt" / key
     try:
         for place in (folder.parent, folder):
             place.mkdir(mode=_PRIVATE, parents=True, exist_ok=True)
@@ -143,7 +143,7 @@ def engine_folder(key: str) -> Path:
                     f"Remove it, or make it yours alone: chmod 700 {place}"
                 )
     except OSError as error:
-        raise cache.cannot_write(error) from None
+        raise files.cannot_write(error) from None
     return folder
 
 

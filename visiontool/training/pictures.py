@@ -12,8 +12,8 @@ from visiontool.data.samples import split_called
 from visiontool.errors import DataError, first_line
 from visiontool.hub import resolve
 from visiontool.hub.cache import MODEL_FILE
-from visiontool.model.fields import shown
 from visiontool.model.spec import ModelSpec
+from visiontool.text import short_repr
 from visiontool.training import settings
 from visiontool.training.finetune import SPLITS_FILE
 
@@ -107,6 +107,6 @@ def _of_data(spec: ModelSpec, on: Path) -> Pictures:
     paths = tuple(sample.path for sample in samples)
     if data.label_ids is None:
         other = next(label for label in data.labels if label not in known and label not in spec.labels)
-        return Pictures(paths, None, f"{origin} ({shown(other)} is no class of {spec.name}, so no accuracy)")
+        return Pictures(paths, None, f"{origin} ({short_repr(other)} is no class of {spec.name}, so no accuracy)")
     class_ids = {name: class_id for class_id, name in enumerate(spec.labels)}
     return Pictures(paths, tuple(class_ids[data.labels[sample.class_id]] for sample in samples), origin)

@@ -61,7 +61,7 @@ def pull(
     needs the extra [train]; what was pulled needs neither it nor a network. Prints the path of each model file.
     """
     from visiontool.cli.pull import pull_shown
-    from visiontool.hub.naming import pullable
+    from visiontool.hub.resolve import pullable
 
     if weights is not None and len(names) > 1:
         raise click.UsageError("--weights FILE is about one network; name one")
@@ -80,7 +80,7 @@ def pull(
 def remove(names: tuple[str, ...]) -> int:
     """Remove networks from this machine."""
     from visiontool.hub import cache
-    from visiontool.hub.naming import cached_name
+    from visiontool.hub.resolve import cached_name
 
     # Before anything is removed: a name mistyped among others removes nothing.
     for name in (found := [cached_name(name) for name in names]):
@@ -135,7 +135,7 @@ def verify(names: tuple[str, ...]) -> int:
     Those of the networks named, or all.
     """
     from visiontool.hub import cache
-    from visiontool.hub.naming import cached_name
+    from visiontool.hub.resolve import cached_name
 
     kept = {model.name: model for model in cache.all_cached()}
     damaged = 0

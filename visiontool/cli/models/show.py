@@ -80,7 +80,7 @@ def _find(model: str) -> _Shown:
     from visiontool.graph import cost
     from visiontool.graph.cost.stored import stored
     from visiontool.hub import resolve
-    from visiontool.hub.naming import pullable
+    from visiontool.hub.resolve import pullable
 
     try:
         path = resolve.resolve(model)

@@ -19,7 +19,7 @@ from visiontool.cli.output.rows import Encoder, FinishedRow, Lines
 from visiontool.cli.output.target import RESUMABLE, Format, Rows, partial_of, telling
 from visiontool.cli.text import say
 from visiontool.errors import DataError, UsageError
-from visiontool.locks import locked_if_free
+from visiontool.files import locked_if_free
 
 _LONGEST_LINE = 2**26
 

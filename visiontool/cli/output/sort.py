@@ -25,7 +25,7 @@ from click.core import ParameterSource
 from visiontool.cli import exit_codes
 from visiontool.cli.text import Sample, printable, say
 from visiontool.errors import DataError, PictureError, UsageError, VisiontoolError
-from visiontool.locks import locked_if_free
+from visiontool.files import locked_if_free
 
 JOURNAL, LOCK, PARTIAL = ".visiontool-sort.jsonl", ".visiontool-sort.lock", ".visiontool-sort.partial"
 UNKNOWN, ERROR = "_unknown", "_error"

@@ -3,8 +3,8 @@
 from collections.abc import Sequence
 from itertools import zip_longest
 
-from visiontool.model.fields import shown
 from visiontool.model.spec import ModelSpec
+from visiontool.text import short_repr
 
 
 def differences(a: ModelSpec, b: ModelSpec) -> list[str]:
@@ -52,7 +52,7 @@ def _first(what: str, a: Sequence[str], b: Sequence[str]) -> list[str]:
     if not differing:
         return []
     first = differing[0]
-    one, other = (shown(names[first]) if first < len(names) else "none" for names in (a, b))
+    one, other = (short_repr(names[first]) if first < len(names) else "none" for names in (a, b))
     more = f"; {len(differing):,} differ" if len(differing) > 1 else ""
     return [f"{what} {first} is {one} in A, {other} in B{more}"]
 

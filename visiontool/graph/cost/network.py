@@ -11,9 +11,9 @@ from onnx import AttributeProto
 from visiontool.errors import ModelError
 from visiontool.graph import edit
 from visiontool.graph.cost.shapes import Shape, Shapes, constant_of
-from visiontool.model.fields import shown
 from visiontool.model.scan import Scan
 from visiontool.model.spec import MANIFEST_KEY, ModelSpec
+from visiontool.text import short_repr
 
 MAX_NODES = 50_000  # a few seconds; large classifiers have some 5,000
 _CHANNELS = (1, 3)
@@ -91,7 +91,7 @@ def read(path: Path, size: tuple[int, int] | None) -> Network:
             shapes.add_constant(tensor, name)
         varying = _follow(nodes, picture.name, shapes)
         if logits not in varying:
-            raise ModelError(f"the graph is broken: the output {shown(logits)} does not depend on the picture")
+            raise ModelError(f"the graph is broken: the output {short_repr(logits)} does not depend on the picture")
     except ModelError as error:
         raise ModelError(f"{path}: {error}") from None
     constants |= {node.output[0]: tensor for node in nodes if (tensor := constant_of(node)) is not None}
@@ -151,7 +151,9 @@ def _logits(graph: onnx.GraphProto, found: Scan) -> str:
         return outputs[0]
     logits = ModelSpec.from_json(found.metadata[MANIFEST_KEY]).logits
     if logits not in outputs:
-        raise ModelError(f"the manifest's logits output {shown(logits)} is not in the graph: {shown(outputs)}")
+        raise ModelError(
+            f"the manifest's logits output {short_repr(logits)} is not in the graph: {short_repr(outputs)}"
+        )
     return logits
 
 
@@ -180,10 +182,10 @@ def _follow(nodes: Sequence[onnx.NodeProto], picture: str, shapes: Shapes) -> fr
     for node in nodes:
         for name in filter(None, node.input):
             if name not in shapes:
-                raise ModelError(f"the graph is broken: {shown(name)} is used before anything makes it")
+                raise ModelError(f"the graph is broken: {short_repr(name)} is used before anything makes it")
         for name in filter(None, node.output):
             if name in shapes:
-                raise ModelError(f"the graph is broken: {shown(name)} is made twice")
+                raise ModelError(f"the graph is broken: {short_repr(name)} is made twice")
         shapes.add_outputs(node)
         if not varying.isdisjoint(_numbers_taken(node)):
             varying.update(filter(None, node.output))

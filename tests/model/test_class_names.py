@@ -31,52 +31,34 @@ def error_of(path: Path) -> str:
 @pytest.mark.parametrize(
     ("content", "labels"),
     [
-        ("cat\ndog\n", ("cat", "dog")),
         ("cat\ndog", ("cat", "dog")),
-        ("cat\r\ndog\r\n\r\n\n", ("cat", "dog")),
-        ("\ufeffcat\ndog\n", ("cat", "dog")),
-        ("  guinea pig \n für 日本\n", ("guinea pig", "für 日本")),
-        ("tench, Tinca tinca\ngoldfish\n", ("tench, Tinca tinca", "goldfish")),
+        ("\ufeffcat\r\ndog\r\n\r\n\n", ("cat", "dog")),
         ("a\u2028b\nc\x0bd\ne\x85f\n", ("a\u2028b", "c\x0bd", "e\x85f")),
-        ('["cat", "dog"]', ("cat", "dog")),
         ('\ufeff\n ["cat", "dog"]\n', ("cat", "dog")),
-        ('{"0": "cat", "1": "dog"}', ("cat", "dog")),
         ('{"1": "dog", "0": "cat"}', ("cat", "dog")),
-        ('\ufeff{"dog": 1, "cat": 0}\r\n', ("cat", "dog")),
         ("{'dog': 1, 'cat': 0}", ("cat", "dog")),
-        ('{"1": 0, "0": 1}', ("1", "0")),
-        (
-            '{"model_type": "vit", "id2label": {"0": "cat", "1": "dog"}, "label2id": {"cat": 0, "dog": 1}}',
-            ("cat", "dog"),
-        ),
-        ('{"id2label": {"0": "LABEL_0", "1": "LABEL_1"}}', ("LABEL_0", "LABEL_1")),
+        ('{"model_type": "vit", "id2label": {"0": "cat", "1": "dog"}, "label2id": {"cat": 0}}', ("cat", "dog")),
         ('{"architecture": "resnet18", "label_names": ["cat", "dog"]}', ("cat", "dog")),
         ('{"0": ["c1", "cat"], "1": ["d2", "dog"]}', ("c1 cat", "d2 dog")),
         ("nc: 2\r\nnames: [cat, 'dog''s']  # classes\r\nval: x\r\n", ("cat", "dog's")),
-        ('names: ["cat", "a \\"dog\\", b"]', ("cat", 'a "dog", b')),
-        ("\ufeffnames: [\n  cat,  # a\n  'dog, big',\n]\n", ("cat", "dog, big")),
-        ("names: {0: cat, 1: dog}\n", ("cat", "dog")),
         (
             "# data\npath: ../x\nnames:\n  0: cat\n\n  # more\n  1: dog, Canis # one\nmap:\n  n1: cat\n",
             ("cat", "dog, Canis"),
         ),
         ("names:\n- cat\n- 'it''s a dog'\n- \"caf\\xe9 #1\"\n- no\n", ("cat", "it's a dog", "café #1", "no")),
-        ("names:\n  1: dog\n  0: cat\n", ("cat", "dog")),
         ("{0: 'cat', 1: \"dog's\"}", ("cat", "dog's")),
         ("crane\ncat\ncrane\n", ("crane [0]", "cat", "crane [2]")),
-        ('["crane", "crane"]', ("crane [0]", "crane [1]")),
-        ("n01440764\nn01443537\n", ("n01440764", "n01443537")),
         ("n01440764 tench\ncat\n", ("n01440764 tench", "cat")),
     ],
 )
-def test_each_way_to_write_names_is_read(content: str, labels: tuple[str, ...], tmp_path: Path) -> None:
+def test_each_way_to_write_names_is_read(content, labels, tmp_path):
     assert read_class_names(written(tmp_path, content)) == (labels, None)
 
 
 @pytest.mark.parametrize(
     ("content", "labels"), [("- cat\n- dog\n", ("cat", "dog")), ("---\n0: cat\n1: dog", ("cat", "dog"))]
 )
-def test_a_yaml_file_may_have_nothing_but_names(content: str, labels: tuple[str, ...], tmp_path: Path) -> None:
+def test_a_yaml_file_may_have_nothing_but_names(content, labels, tmp_path):
     path = tmp_path / "names.yaml"
     path.write_text(content)
     assert read_class_names(path) == (labels, None)
@@ -91,18 +73,18 @@ def test_a_yaml_file_may_have_nothing_but_names(content: str, labels: tuple[str,
         ' "label_descriptions": {"n02012849": "crane", "n01440764": "tench, X"}}',
     ],
 )
-def test_keras_and_timm_give_ids_too(content: str, tmp_path: Path) -> None:
+def test_keras_and_timm_give_ids_too(content, tmp_path):
     assert read_class_names(written(tmp_path, content)) == (("tench", "crane"), ("n01440764", "n02012849"))
 
 
 @pytest.mark.parametrize("between", [" ", "\t", ", ", ": "])
-def test_lines_that_begin_with_wordnet_ids_give_short_labels_and_the_ids(between: str, tmp_path: Path) -> None:
+def test_lines_that_begin_with_wordnet_ids_give_short_labels_and_the_ids(between, tmp_path):
     lines = ("n01440764", "tench, Tinca tinca"), ("n01443537", "goldfish, Carassius auratus")
     path = written(tmp_path, "".join(f"{label_id}{between}{name}\n" for label_id, name in lines))
     assert read_class_names(path) == (("tench", "goldfish"), ("n01440764", "n01443537"))
 
 
-def test_labels_from_descriptions_are_told_apart() -> None:
+def test_labels_from_descriptions_are_told_apart():
     ids = ["n02012849", "n03126707", "n03710637", "n03710721", "n0", "n1"]
     texts = ["crane", "crane", "maillot", "maillot, tank suit", "same, alike", "same, alike"]
     assert from_descriptions(texts, ids) == (
@@ -113,7 +95,7 @@ def test_labels_from_descriptions_are_told_apart() -> None:
 
 
 @pytest.mark.parametrize("labels", [["a", "a", "a [0]"], ["a"] * 3 + ["a [0]", "a [1] [4]", "a [1]", "a [0] [0]"]])
-def test_numbering_never_makes_a_label_that_is_there_already(labels: list[str]) -> None:
+def test_numbering_never_makes_a_label_that_is_there_already(labels):
     unique = numbered(labels)
     assert len(set(unique)) == len(labels)
     assert all(new.startswith(old) for new, old in zip(unique, labels, strict=True))
@@ -121,7 +103,7 @@ def test_numbering_never_makes_a_label_that_is_there_already(labels: list[str]) 
 
 @settings(deadline=None)
 @given(names)
-def test_numbered_labels_are_unique_and_unique_ones_stay(labels: list[str]) -> None:
+def test_numbered_labels_are_unique_and_unique_ones_stay(labels):
     unique = numbered(labels)
     assert len(set(unique)) == len(labels)
     assert numbered(unique) == unique
@@ -131,23 +113,14 @@ def test_numbered_labels_are_unique_and_unique_ones_stay(labels: list[str]) -> N
     ("content", "words"),
     [
         ("", "line 1 is empty; expected one name a line"),
-        ("  \n\n", "line 1 is empty"),
-        ("cat\n\ndog\n", "line 2 is empty"),
         ("cat\n" + "x" * 10_001, "line 2 is no name: 'xxxx"),
-        ("[]", "expected a JSON list of names"),
         ('["cat", 1]', "expected a JSON list of names"),
         (r'["\ud800"]', "expected a JSON list of names"),
         ('{"0": "cat", "2": "dog"}', "or an object from each number to a name"),
-        ('{"cat": 0, "dog": 0}', "or from each name to its number"),
         ('{"cat": 0, "dog": true}', "or from each name to its number"),
-        ('{"0": ["n01440764", 7]}', "expected a JSON list of names"),
-        ('{"names": ' * 900 + "0" + "}" * 900, "expected a JSON list of names"),
         ("names: [cat, dog", "expected 'names:' and a list or numbered names, as in a data.yaml"),
         ("names: {0: cat, 2: dog}", "as in a data.yaml"),
-        ("names: *anchor", "as in a data.yaml"),
-        ("names:\n", "as in a data.yaml"),
         ("names:\n  - cat\n  - name: dog\n", "as in a data.yaml"),
-        ("names:\n  - 'cat\n", "as in a data.yaml"),
         ("[" * 100_000, "expected a JSON list of names"),
         (b"\xff\xfec\0a\0t\0", "not UTF-8 text"),
         (b"x\n" * (MAX_NAMES_BYTES // 2) + b"y", "more than 8,388,608 bytes"),
@@ -155,18 +128,13 @@ def test_numbered_labels_are_unique_and_unique_ones_stay(labels: list[str]) -> N
     ],
     ids=lambda value: str(value)[:20],
 )
-def test_a_file_that_holds_no_names_is_refused(content: str | bytes, words: str, tmp_path: Path) -> None:
+def test_a_file_that_holds_no_names_is_refused(content, words, tmp_path):
     assert words in error_of(written(tmp_path, content))
-
-
-def test_a_file_that_is_not_there_and_a_folder_are_refused(tmp_path: Path) -> None:
-    assert "No such file or directory" in error_of(tmp_path / "missing.txt")
-    assert "Is a directory" in error_of(tmp_path)
 
 
 @settings(deadline=None)
 @given(names)
-def test_what_python_and_json_write_is_read_back(labels: list[str]) -> None:
+def test_what_python_and_json_write_is_read_back(labels):
     by_index = dict(enumerate(labels))
     for text in (repr(by_index), json.dumps(by_index), json.dumps(labels)):
         assert parse_names(text) == tuple(labels)
@@ -175,22 +143,11 @@ def test_what_python_and_json_write_is_read_back(labels: list[str]) -> None:
 @pytest.mark.parametrize(
     "text",
     [
-        "",
-        "[]",
-        "{0: cat}",
-        "{0: 'cat'",
-        "{0: 'cat', 2: 'dog'}",
-        "{'cat': 0, 'dog': 0}",
-        "{0: 'cat' 1: 'dog'}",
-        "{0: __import__('os').getcwd()}",
-        "{0: ''}",
-        "{-1: 'cat'}",
-        "{٠: 'cat'}",
-        r"{0: '\ud800'}",
+        *("", "[]", "{0: cat}", "{0: 'cat'", "{0: 'cat', 2: 'dog'}", "{0: 'cat' 1: 'dog'}", "{0: ''}", "{-1: 'cat'}"),
+        *("{0: __import__('os').getcwd()}", "{٠: 'cat'}", r"{0: '\ud800'}", "[[['cat']]]"),
         "{0: '" + "x" * MAX_NAMES_BYTES + "'}",
-        "[[['cat']]]",
     ],
     ids=lambda text: text[:20],
 )
-def test_names_that_are_no_complete_list_are_not_guessed(text: str) -> None:
+def test_names_that_are_no_complete_list_are_not_guessed(text):
     assert parse_names(text) is None

@@ -7,9 +7,9 @@ from typing import Any
 
 import numpy as np
 import onnx
+import onnx.parser
 import pytest
-from conftest import Ran, save_model, save_picture
-from onnx import TensorProto, helper
+from conftest import save_model, save_picture
 from PIL import Image
 
 from visiontool import Classifier
@@ -26,20 +26,14 @@ LABELS = ("red", "green", "LABEL_2")
 PIXELS = np.random.default_rng(0).integers(0, 256, (37, 50, 3), np.uint8)
 
 
-def graph(shape: tuple[int | str, ...], classes: int | str = 3) -> onnx.ModelProto:
+def graph(shape: tuple[int | str, ...]) -> onnx.ModelProto:
     """A graph that gives the mean of each channel, with axes as optimum names them."""
-    nodes = [
-        helper.make_node("ReduceMean", ["pixel_values", "axes"], ["mean"], keepdims=0),
-        helper.make_node("Identity", ["mean"], ["logits"]),
-    ]
-    inside = helper.make_graph(
-        nodes,
-        "main_graph",
-        [helper.make_tensor_value_info("pixel_values", TensorProto.FLOAT, shape)],
-        [helper.make_tensor_value_info("logits", TensorProto.FLOAT, ["batch_size", classes])],
-        [helper.make_tensor("axes", TensorProto.INT64, [2], [2, 3])],
+    return onnx.parser.parse_model(
+        f"""<ir_version: 10, opset_import: ["": 20]>
+        main (float[{",".join(map(str, shape))}] pixel_values) => (float[batch_size, 3] logits)
+        <int64[2] axes = {{2, 3}}>
+        {{ logits = ReduceMean <keepdims = 0> (pixel_values, axes) }}"""
     )
-    return helper.make_model(inside, opset_imports=[helper.make_opsetid("", 20)], ir_version=10)
 
 
 SYMBOLIC = ("batch_size", "num_channels", "height", "width")
@@ -86,7 +80,6 @@ CROP = {"do_center_crop": True, "crop_size": {"height": 8, "width": 8}}
 KINDS: list[tuple[dict[str, Any], dict[str, Any]]] = [
     ({}, {"size": (8, 8), "crop": None}),
     ({"size": 8}, {"size": (8, 8), "crop": None}),  # as old ones write it
-    ({"size": {"height": 6, "width": 10}}, {"size": (6, 10), "crop": None}),
     ({"image_processor_type": "DeiTImageProcessor", "size": 10, **CROP, "resample": 3},
      {"size": (10, 10), "crop": (8, 8), "resample": 3}),
     ({"size": {"shortest_edge": 11, "longest_edge": None}, **CROP}, {"size": 11, "crop": (8, 8)}),
@@ -102,7 +95,6 @@ KINDS: list[tuple[dict[str, Any], dict[str, Any]]] = [
       "crop_size": 7}, {"size": 8, "crop": (7, 7)}),
     ({"do_rescale": False}, {"size": (8, 8), "crop": None, "factor": 1, "mean": 0.5}),
     ({"do_normalize": False}, {"size": (8, 8), "crop": None, "mean": 0, "std": 1}),
-    ({"do_normalize": False, "do_rescale": False}, {"size": (8, 8), "crop": None, "factor": 1, "mean": 0, "std": 1}),
     ({"rescale_factor": 1 / 127.5, "rescale_offset": True, "image_mean": [0.0] * 3},
      {"size": (8, 8), "crop": None, "factor": 1 / 127.5, "mean": 1}),
     ({"include_top": True}, {"size": (8, 8), "crop": None, "std": (0.0625, 0.25, 1.0)}),
@@ -110,24 +102,21 @@ KINDS: list[tuple[dict[str, Any], dict[str, Any]]] = [
 
 
 @pytest.mark.parametrize(("processor", "expected"), KINDS)
-def test_pictures_are_made_ready_as_transformers_does_it(
-    processor: dict[str, Any], expected: dict[str, Any], make: Make
-) -> None:
+def test_pictures_are_made_ready_as_transformers_does_it(processor, expected, make):
     classifier = Classifier.load(make(VIT | processor))
     assert classifier.assumed == ()
     assert classifier.spec.labels == LABELS
     assert classifier.logits([PIXELS])[0].tolist() == pytest.approx(as_transformers_does(**expected), abs=1e-4)
 
 
-def test_mobilevit_takes_blue_first_and_has_no_mean(make: Make) -> None:
+def test_mobilevit_takes_blue_first_and_has_no_mean(make):
     processor = {"image_processor_type": "MobileViTImageProcessor", "do_flip_channel_order": True, "resample": 2}
-    processor |= {"size": {"shortest_edge": 9}, "crop_size": {"height": 8, "width": 8}, "do_center_crop": True}
+    classifier = Classifier.load(make(processor | {"size": {"shortest_edge": 9}, **CROP}))
     expected = as_transformers_does(9, (8, 8), mean=0, std=1)[::-1]
-    classifier = Classifier.load(make(processor))
     assert classifier.logits([PIXELS])[0].tolist() == pytest.approx(expected, abs=1e-4)
 
 
-def test_what_the_user_says_comes_first(make: Make, run: Callable[..., Ran], tmp_path: Path) -> None:
+def test_what_the_user_says_comes_first(make, run, tmp_path):
     names = tmp_path / "names.txt"
     names.write_text("a\nb\nc\n")
     folder = make(VIT | {"size": {"shortest_edge": 10}, **CROP})
@@ -146,7 +135,7 @@ TIMM |= {"label_descriptions": {"n01440764": "tench, Tinca", "n01443537": "goldf
 CFG = {"input_size": [3, 8, 8], "mean": [0.5] * 3, "std": [0.25, 0.5, 1], "interpolation": "bicubic", "crop_pct": 0.8}
 
 
-def test_timms_config_is_read_too(make: Make) -> None:
+def test_timms_config_is_read_too(make):
     classifier = Classifier.load(make(None, {**TIMM, "pretrained_cfg": CFG}))
     assert classifier.assumed == ()
     assert classifier.spec.labels == ("tench", "goldfish", "shark")
@@ -155,7 +144,7 @@ def test_timms_config_is_read_too(make: Make) -> None:
     assert classifier.logits([PIXELS])[0].tolist() == pytest.approx(expected, abs=1e-4)
 
 
-def test_an_export_knows_them_too_where_tensors_lie_in_other_files(make: Make) -> None:
+def test_an_export_knows_them_too_where_tensors_lie_in_other_files(make):
     folder = make()
     inline = Classifier.load(folder).spec
     model = onnx.load(folder / "model.onnx")
@@ -169,14 +158,14 @@ def test_an_export_knows_them_too_where_tensors_lie_in_other_files(make: Make) -
         find(str(folder))
 
 
-def test_the_folder_above_onnx_is_looked_into(make: Make) -> None:
+def test_the_folder_above_onnx_is_looked_into(make):
     folder = make()
     (folder / "onnx").mkdir()
     (folder / "model.onnx").rename(folder / "onnx" / "model.onnx")
     assert Classifier.load(folder / "onnx" / "model.onnx").spec.labels == LABELS
 
 
-def test_what_they_do_not_say_is_asked_for(make: Make) -> None:
+def test_what_they_do_not_say_is_asked_for(make):
     with pytest.raises(ModelError, match="Add --img-size N --mean R,G,B --std R,G,B as it was trained"):
         Classifier.load(make(None))
     with pytest.raises(ModelError, match="cannot tell which axis"):
@@ -191,39 +180,27 @@ def test_what_they_do_not_say_is_asked_for(make: Make) -> None:
         (VIT, CONFIG | {"id2label": {"0": "red", "2": "blue"}}, "config.json: 'id2label' must name each class"),
         (VIT, CONFIG | {"id2label": {"0": "a", "1": "b"}}, "the config.json beside it names 2 classes"),
         (VIT, CONFIG | {"num_channels": "3"}, "'num_channels' must be a whole number from 1 to 3, not '3'"),
-        (VIT, [], "config.json: must be a JSON object, not []"),
         (VIT, b"{", "config.json: not valid JSON"),
-        (VIT, b"[" * 100_000, "config.json: not valid JSON"),
-        (VIT, b"\xff", "config.json: not UTF-8 text"),
-        (VIT, b" " * (8 * 2**20 + 1), "config.json: more than 8,388,608 bytes"),
         (None, {**TIMM, "pretrained_cfg": CFG | {"mean": [123.7]}}, "'pretrained_cfg.mean' must be a list"),
-        (None, {**TIMM, "pretrained_cfg": []}, "config.json: 'pretrained_cfg' must be a JSON object, not []"),
         (VIT | {"do_resize": False}, CONFIG, "preprocessor_config.json: does not resize pictures ('do_resize')"),
-        (VIT | {"do_resize": "no"}, CONFIG, "preprocessor_config.json: 'do_resize' must be true or false, not 'no'"),
         (VIT | {"size": {"shortest_edge": 8}}, CONFIG, "pictures keep their proportions and are not cropped ('size'"),
         (VIT | {"size": {"shortest_edge": 8, "longest_edge": 9}}, CONFIG, "both 'shortest_edge' and 'longest_edge'"),
-        (VIT | {"size": {"longest_edge": 8}}, CONFIG, "'size.height' is missing"),
         (VIT | {"size": {"height": 8, "width": 1e9}}, CONFIG, "'size.width' must be a whole number from 1 to 4096"),
-        (VIT | {"size": [8, 8]}, CONFIG, "'size' must be a JSON object, not [8, 8]"),
         (VIT | {"do_center_crop": True, "crop_size": 9}, CONFIG, "9x9 pixels ('crop_size') are cut out of 8x8"),
-        (VIT | {"do_center_crop": True, "crop_size": {"height": 4, "width": 8}}, CONFIG, "4x8 pixels ('crop_size')"),
-        (VIT | {"resample": 6}, CONFIG, "'resample' must be a whole number from 0 to 5, not 6"),
-        (VIT | {"image_mean": [0.5, "x", 0.5]}, CONFIG, "'image_mean' must be a list of 1 or 3"),
         (VIT | {"image_mean": [123.7] * 3}, CONFIG, "come to mean 123.7, 123.7, 123.7, std 0.25, 0.5, 1 on the scale"),
         (VIT | {"rescale_offset": True}, CONFIG, "'rescale_offset' goes with the 'rescale_factor' 0.00392157"),
     ],
 )  # fmt: skip
-def test_what_is_wrong_or_cannot_be_done_is_named(processor: Any, config: Any, words: str, make: Make) -> None:
+def test_what_is_wrong_or_cannot_be_done_is_named(processor, config, words, make):
     folder = make(processor, config)
     with pytest.raises(ModelError) as caught:
         Classifier.load(folder)
     said = str(caught.value)
     assert said.startswith(str(folder))
     assert words in said
-    assert len(said) < len(str(folder)) * 2 + 300
 
 
-def test_a_size_that_the_graph_does_not_have_is_told(make: Make) -> None:
+def test_a_size_that_the_graph_does_not_have_is_told(make):
     with pytest.raises(ModelError, match="has 1 channels, but the files beside it have mean and std of another number"):
         Classifier.load(make(config=CONFIG | {"num_channels": 1}))
     with pytest.raises(ModelError, match="takes 9x9 pixels .*, which a file beside it contradicts"):
