@@ -16,7 +16,7 @@ from visiontool.data.prepare import Recipe, prepare
 from visiontool.images import transforms
 from visiontool.images.augment import LEVELS, Augment, View, _Box, _colored, _moved, render, render_all, sheet, views
 from visiontool.images.decode import Limits
-from visiontool.images.fingerprint import look_at
+from visiontool.images.fingerprint import fingerprint_of
 
 FILL = (7, 77, 177)
 EACH = {"mirror": True, "crop": 0.5, "rotate": 20.0, "shift": 0.2, "zoom": 0.3, "brightness": 0.4, "contrast": 0.4,
@@ -331,7 +331,7 @@ def test_a_picture_has_its_views_and_its_look(tmp_path):
     assert (after.look.width, after.look.height) == (200, 150)  # decoded at an eighth: its views come from that
     with Image.open(tmp_path / "a.jpg") as image:
         image.draft(None, (128, 128))
-        assert after.look == look_at(image)
+        assert after.look == fingerprint_of(image)
         np.testing.assert_array_equal(
             after.pixels[2], render(image, with_views.views[2], after.look.pixels, fit_options())
         )

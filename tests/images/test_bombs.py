@@ -14,7 +14,7 @@ from oddities import bitmap, bmp, broken_pictures, good_pictures
 from pictures import RED, corners, encoded, error_of, exif, outcome_of, pixels, saved, written
 from PIL import Image
 
-from visiontool.images import limits as bombs
+from visiontool.images import formats as bombs
 from visiontool.images.decode import Limits, Picture, open_image
 
 # Limits

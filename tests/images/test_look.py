@@ -10,7 +10,7 @@ from PIL import Image, ImageChops, ImageOps
 
 from visiontool.data.discover import find_images
 from visiontool.images.decode import open_image
-from visiontool.images.fingerprint import Look, look_at, same
+from visiontool.images.fingerprint import Fingerprint, fingerprint_of, same
 
 
 def photo(seed: int, size: tuple[int, int] = (120, 90)) -> Image.Image:
@@ -34,14 +34,14 @@ def scaled(image: Image.Image, size: tuple[int, int]) -> Image.Image:
 def test_a_look_tells_size_pixels_and_gray_levels():
     image = Image.new("RGB", (32, 48), (100, 100, 100))
     image.paste((200, 200, 200), (16, 0, 32, 48))
-    look = look_at(image)
+    look = fingerprint_of(image)
     assert (look.width, look.height) == (32, 48)
     assert len(look.pixels) == 32
     rows = np.frombuffer(look.thumbnail, np.uint8).reshape(16, 16)
     assert rows[:, 0].tolist() == [100] * 16
     assert rows[:, 15].tolist() == [200] * 16
-    assert look == look_at(image.copy())
-    assert look_at(Image.new("RGB", (9, 9), (10, 20, 30))).color == bytes((10, 20, 30))
+    assert look == fingerprint_of(image.copy())
+    assert fingerprint_of(Image.new("RGB", (9, 9), (10, 20, 30))).color == bytes((10, 20, 30))
 
 
 def test_the_same_thing_in_another_color_is_another_picture():
@@ -51,8 +51,10 @@ def test_the_same_thing_in_another_color_is_another_picture():
     for tint in ((100, 0, 0), (0, 0, 100), (0, 100, 0)):
         layer = Image.new("RGB", image.size, tint)
         dyed.append(ImageChops.add(Image.merge("RGB", (gray, gray, gray)), layer))
-    assert same([look_at(one) for one in dyed]) == [0, 1, 2]
-    assert same([look_at(as_jpeg(ImageOps.mirror(one), 60)) for one in dyed[:1]] + [look_at(dyed[0])]) == [0, 0]
+    assert same([fingerprint_of(one) for one in dyed]) == [0, 1, 2]
+    assert same(
+        [fingerprint_of(as_jpeg(ImageOps.mirror(one), 60)) for one in dyed[:1]] + [fingerprint_of(dyed[0])]
+    ) == [0, 0]
 
 
 def test_the_digest_is_of_all_pixels_and_of_the_size():
@@ -60,8 +62,8 @@ def test_the_digest_is_of_all_pixels_and_of_the_size():
     changed = image.copy()
     changed.putpixel((119, 89), (0, 0, 1))
     wide, high = Image.new("RGB", (4, 2)), Image.new("RGB", (2, 4))
-    assert look_at(image).pixels != look_at(changed).pixels
-    assert look_at(wide).pixels != look_at(high).pixels
+    assert fingerprint_of(image).pixels != fingerprint_of(changed).pixels
+    assert fingerprint_of(wide).pixels != fingerprint_of(high).pixels
 
 
 @pytest.mark.parametrize(
@@ -78,12 +80,12 @@ def test_the_digest_is_of_all_pixels_and_of_the_size():
 )
 def test_a_copy_is_found_among_other_pictures(copy):
     images = [photo(seed) for seed in range(30)]
-    groups = same([look_at(image) for image in [*images, *map(copy, images)]])
+    groups = same([fingerprint_of(image) for image in [*images, *map(copy, images)]])
     assert groups == [*range(30), *range(30)]
 
 
 def test_turned_upside_down_it_is_another_picture():
-    assert same([look_at(photo(1)), look_at(ImageOps.flip(photo(1)))]) == [0, 1]
+    assert same([fingerprint_of(photo(1)), fingerprint_of(ImageOps.flip(photo(1)))]) == [0, 1]
     assert same([]) == []
 
 
@@ -92,7 +94,7 @@ def test_flat_pictures_are_the_same_only_where_their_pixels_are():
     plain = [Image.new("RGB", (64, 64), (level,) * 3) for level in (100, 101, 102, 100)]
     speck = plain[0].copy()
     speck.putpixel((5, 5), (90, 90, 90))
-    assert same([look_at(image) for image in [*plain, speck]]) == [0, 1, 2, 0, 4]
+    assert same([fingerprint_of(image) for image in [*plain, speck]]) == [0, 1, 2, 0, 4]
 
 
 def digits(count: int, side: int = 28) -> list[Image.Image]:
@@ -110,7 +112,7 @@ def digits(count: int, side: int = 28) -> list[Image.Image]:
 
 
 def test_different_strokes_do_not_become_one_group():
-    groups = Counter(same([look_at(image) for image in digits(1000)]))
+    groups = Counter(same([fingerprint_of(image) for image in digits(1000)]))
     assert max(groups.values()) <= 3
     assert len(groups) > 980
 
@@ -120,7 +122,7 @@ def test_more_than_fifty_that_all_look_the_same_are_told_by_their_pixels():
     scene = np.asarray(photo(1), np.int16)
     rng = np.random.default_rng(0)
     frames = [
-        look_at(Image.fromarray(np.clip(scene + rng.integers(-3, 4, scene.shape), 0, 255).astype(np.uint8)))
+        fingerprint_of(Image.fromarray(np.clip(scene + rng.integers(-3, 4, scene.shape), 0, 255).astype(np.uint8)))
         for _ in range(51)
     ]
     assert same(frames) == list(range(51))
@@ -133,9 +135,9 @@ def test_a_hundred_thousand_take_seconds_and_not_each_with_each():
     rng = np.random.default_rng(0)
     thumbnails = np.kron(rng.integers(0, 256, (100_000, 4, 4)).astype(np.float32), np.ones((4, 4), np.float32))
     thumbnails = np.clip(thumbnails + rng.normal(0, 12, thumbnails.shape), 0, 255).astype(np.uint8)
-    looks = [Look(1, 1, str(number), thumbnail.tobytes(), b"abc") for number, thumbnail in enumerate(thumbnails)]
+    looks = [Fingerprint(1, 1, str(number), thumbnail.tobytes(), b"abc") for number, thumbnail in enumerate(thumbnails)]
     mirrored = [
-        Look(1, 1, f"{number} mirrored", thumbnails[number, :, ::-1].tobytes(), b"abc") for number in range(100)
+        Fingerprint(1, 1, f"{number} mirrored", thumbnails[number, :, ::-1].tobytes(), b"abc") for number in range(100)
     ]
     start = time.process_time()
     assert same([*looks, *mirrored]) == [*range(100_000), *range(100)]
@@ -145,7 +147,7 @@ def test_a_hundred_thousand_take_seconds_and_not_each_with_each():
 @pytest.mark.real
 def test_real_photographs_are_all_different_and_their_copies_are_found(shared):
     images = [open_image(file).image for file in find_images([str(shared / "data" / "photos")])]
-    looks = [look_at(image) for image in images]
-    copies = [look_at(as_jpeg(ImageOps.mirror(image), 60)) for image in images]
+    looks = [fingerprint_of(image) for image in images]
+    copies = [fingerprint_of(as_jpeg(ImageOps.mirror(image), 60)) for image in images]
     assert len(images) >= 100
     assert same([*looks, *copies]) == [*range(len(images)), *range(len(images))]

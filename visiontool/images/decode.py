@@ -1,13 +1,11 @@
 """The only code that opens picture files: any picture that can be trusted becomes upright 8-bit RGB.
 
-Every byte of a file is taken for hostile: what a file is, is told by its first bytes and not by its name
-(`kinds`); only formats that are listed are ever handed to a decoder; size and pixels are limited before anything is
-decoded (`bombs`); and whatever a decoder raises becomes a `PictureError` in words. What a decoder may cost beyond that
-is limited by the processes of `pipeline`. All of it may be called from many threads at once.
+Every byte of a file is taken for hostile: only the formats that `formats` lists are ever handed to a decoder; bytes and
+pixels are limited before anything is decoded; and whatever a decoder raises becomes a `PictureError` in words. What a
+decoder may cost beyond that is limited by the processes of `data.loader`. May be called from many threads at once.
 """
 
 import os
-import threading
 from collections.abc import Callable
 from functools import partial
 from importlib import import_module
@@ -29,10 +27,16 @@ from visiontool.images.color import (
     tiff_tag,
     to_rgb,
 )
-from visiontool.images.formats import plugin_for
-from visiontool.images.limits import check_decoder, check_pixels, check_scans, check_webp
-from visiontool.images.reading import check_size, read
-from visiontool.images.repair import JPEG_END, NO_END, mended
+from visiontool.images.formats import (
+    check_bytes,
+    check_decoder,
+    check_pixels,
+    check_scans,
+    check_webp,
+    plugin_for,
+    read,
+)
+from visiontool.images.metadata import JPEG_END, NO_END, TiffHeader, repair
 
 OnTruncated = Literal["fail", "fill"]
 
@@ -84,7 +88,6 @@ _TURNS = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
-_pillow_limit_lock = threading.Lock()
 
 
 def open_image(
@@ -111,7 +114,10 @@ def open_image(
         raise UsageError(
             f"a picture is a path, bytes, a BytesIO, a Pillow picture or an array, not {type(source).__name__}"
         )
-    _raise_pillow_limit(limits.max_pixels)
+    # Pillow's own limit warns or raises deep inside some decoders, and warnings cannot be silenced for one call. So it
+    # is raised to ours; never lowered or switched off, so that a program that uses Pillow beside us stays protected.
+    if Image.MAX_IMAGE_PIXELS is not None:
+        Image.MAX_IMAGE_PIXELS = max(Image.MAX_IMAGE_PIXELS, limits.max_pixels)
     try:
         if isinstance(source, np.ndarray):
             return _from_array(source, limits)
@@ -124,9 +130,9 @@ def open_image(
             return Picture(source.copy(), picture.notes) if picture.image is source else picture
         if isinstance(source, bytes | BytesIO):
             data = source if isinstance(source, bytes) else source.getvalue()
-            check_size(len(data), limits)
+            check_bytes(len(data), limits.max_bytes)
         else:
-            data = read(source, limits)
+            data = read(source, limits.max_bytes)
         return _from_file(data, resize_to, limits, plain_only)
     except PictureError:
         raise
@@ -148,16 +154,6 @@ def _one_line(error: Exception) -> str:
     return "".join(char if char.isprintable() else "?" for char in words)
 
 
-def _raise_pillow_limit(max_pixels: int) -> None:
-    # Pillow has a limit of its own, checked deep inside some decoders, and it warns or raises above it, also for
-    # pictures that `Limits` allows. That cannot be silenced per call: warning filters belong to the whole process and
-    # its other threads. So its limit is raised to ours where it is lower. It is never lowered and never switched off:
-    # a program that uses Pillow beside us stays protected.
-    with _pillow_limit_lock:
-        if Image.MAX_IMAGE_PIXELS is not None:
-            Image.MAX_IMAGE_PIXELS = max(Image.MAX_IMAGE_PIXELS, max_pixels)
-
-
 def _from_file(data: bytes, resize_to: int | None, limits: Limits, plain_only: bool) -> Picture:
     whole = data.lstrip(_IN_FRONT)
     plugin = plugin_for(whole or data)
@@ -173,7 +169,7 @@ def _from_file(data: bytes, resize_to: int | None, limits: Limits, plain_only: b
         if plugin == "Jpeg":
             picture = _cut_jpeg(whole, error, read_as, limits)
         else:
-            picture = _mended(plugin, whole, error, read_as)
+            picture = _repaired(plugin, whole, error, read_as)
     return Picture(picture.image, notes + picture.notes)
 
 
@@ -196,23 +192,26 @@ def _decoded(plugin: str, data: bytes, resize_to: int | None, limits: Limits) ->
     if plugin in ("Png", "Tiff"):
         image, notes = deep_colors(image, partial(_opened, plugin, data, limits))
     elif plugin == "Jpeg2K" and image.mode != "I;16":
-        image, notes = deep_colors(image, is_deep=_jpeg_2000_bits(data) == 16)
+        bits = (data[data.find(b"\xff\x4f\xff\x51") + 42] & 127) + 1
+        image, notes = deep_colors(image, is_deep=bits == 16)
     if plugin == "Png" and b"IEND" not in data[-12:] and b"IEND" not in data:
         notes = (NO_END, *notes)
     picture = _upright_rgb(image, notes, _declares_alpha(opened, data))
     return Picture(picture.image, picture.notes + _more_frames(plugin, opened))
 
 
-def _mended(plugin: str, data: bytes, error: Exception, read_as: Callable[[bytes], Picture]) -> Picture:
+def _repaired(plugin: str, data: bytes, error: Exception, read_as: Callable[[bytes], Picture]) -> Picture:
     """The picture of a file that gave `error` for the sake of its metadata or its end; else raises that."""
     try:
-        again, note = mended(plugin, data)
-        picture = read_as(again)
+        data_again, note = repair(plugin, data)
+        picture = read_as(data_again)
     except PictureError:
         raise
     except Exception:
         if plugin == "Tiff":
-            _refuse_tiff(data, str(error))
+            header = TiffHeader(data)
+            if str(error) in (*_TIFF_UNSUPPORTED, str(header.compression)):
+                raise PictureError(f"TIFF of a kind that is not read ({header}): convert it to PNG first") from None
         raise error from None
     return Picture(picture.image, (note, *picture.notes))
 
@@ -256,7 +255,7 @@ def _cut_jpeg(data: bytes, error: Exception, read_as: Callable[[bytes], Picture]
     return Picture(picture.image, (note, *picture.notes))
 
 
-def _opened(plugin: str, data: bytes, limits: Limits) -> Image.Image:
+def _opened(plugin: str, data: bytes, limits: Limits) -> Any:
     """The picture with its header read and nothing decoded yet."""
     # The plugins are called directly: Image.open would import plugins that are not needed, and warn about big pictures.
     # A phone's MPO, two JPEGs in one file, is read as its first one.
@@ -271,34 +270,16 @@ def _opened(plugin: str, data: bytes, limits: Limits) -> Image.Image:
     if plugin == "Ico":
         return _biggest_icon(module.IcoFile(file), file, limits)
     if plugin == "Tiff":
-        return _opened_tiff(module.TiffImageFile, data, limits)
-    image: Image.Image = getattr(module, f"{plugin}ImageFile")(file)
-    return image
+        header = TiffHeader(data)
+        header.check(limits.max_pixels)
+        if (turned := header.with_zero_as_black()) is not None:
+            image = module.TiffImageFile(BytesIO(turned))
+            image.tag_v2[TIFF_PHOTOMETRIC] = 0
+            return image
+    return getattr(module, f"{plugin}ImageFile")(file)
 
 
-def _opened_tiff(plugin: Callable[[BytesIO], Any], data: bytes, limits: Limits) -> Image.Image:
-    from visiontool.images.tiff_header import TiffHeader
-
-    header = TiffHeader(data)
-    header.check(limits.max_pixels)
-    turned = header.with_zero_as_black()
-    opened = plugin(BytesIO(turned or data))
-    if turned is not None:
-        opened.tag_v2[TIFF_PHOTOMETRIC] = 0
-    image: Image.Image = opened
-    return image
-
-
-def _refuse_tiff(data: bytes, reason: str) -> None:
-    """Says what kind of TIFF it is, where `reason` is that Pillow does not know it."""
-    from visiontool.images.tiff_header import TiffHeader
-
-    header = TiffHeader(data)
-    if reason in (*_TIFF_UNSUPPORTED, str(header.compression)):
-        raise PictureError(f"TIFF of a kind that is not read ({header}): convert it to PNG first")
-
-
-def _biggest_icon(icon: Any, file: BytesIO, limits: Limits) -> Image.Image:
+def _biggest_icon(icon: Any, file: BytesIO, limits: Limits) -> Any:
     """The first picture of a Pillow IcoFile, which would decode it before its size could be asked."""
     from PIL import BmpImagePlugin, PngImagePlugin
 
@@ -311,8 +292,7 @@ def _biggest_icon(icon: Any, file: BytesIO, limits: Limits) -> Image.Image:
         width, height = inside.size
         check_pixels((width, height // 2), limits.max_pixels)  # Below the picture stands a mask.
         check_decoder(inside, data)
-    image: Image.Image = icon.frame(0)
-    return image
+    return icon.frame(0)
 
 
 def _put_transparency_right(image: Image.Image, data: bytes) -> None:
@@ -322,10 +302,6 @@ def _put_transparency_right(image: Image.Image, data: bytes) -> None:
         image.info["transparency"] = transparent * 255 // (2**bits - 1)
     elif bits == 16 and isinstance(transparent, tuple):
         image.info["transparency"] = tuple(value >> 8 for value in transparent)
-
-
-def _jpeg_2000_bits(data: bytes) -> int:
-    return (data[data.find(b"\xff\x4f\xff\x51") + 42] & 127) + 1
 
 
 def _declares_alpha(image: Image.Image, data: bytes = b"") -> bool:

@@ -1,4 +1,4 @@
-"""What is kept of a picture to know it again: the same pixels, or another file of the same view, mirrored or not."""
+"""Fingerprints of pictures, to find duplicates: the same pixels, or another file of the same view, mirrored or not."""
 
 import hashlib
 from collections.abc import Sequence
@@ -28,8 +28,8 @@ _CHUNK = 16384
 _Number = TypeVar("_Number", np.uint8, np.intp)
 
 
-class Look(NamedTuple):
-    """What a picture looks like, in some 300 bytes.
+class Fingerprint(NamedTuple):
+    """A picture in some 300 bytes.
 
     Attributes:
         width: Pixels of the upright picture as it was opened; a JPEG may have been opened smaller than it is.
@@ -46,17 +46,17 @@ class Look(NamedTuple):
     color: bytes
 
 
-def look_at(image: Image.Image) -> Look:
-    """The look of an upright RGB picture."""
+def fingerprint_of(image: Image.Image) -> Fingerprint:
+    """The fingerprint of an upright RGB picture."""
     digest = hashlib.blake2b(b"%d x %d\n" % image.size, digest_size=16)
     digest.update(image.tobytes())
     # Pillow's BOX takes whole pixels only, and would give the mirrored picture another thumbnail.
     thumbnail = image.convert("L").resize((_SIDE, _SIDE), Image.Resampling.BILINEAR)
     color = image.resize((1, 1), Image.Resampling.BOX)
-    return Look(image.width, image.height, digest.hexdigest(), thumbnail.tobytes(), color.tobytes())
+    return Fingerprint(image.width, image.height, digest.hexdigest(), thumbnail.tobytes(), color.tobytes())
 
 
-def same(looks: Sequence[Look]) -> list[int]:
+def same(fingerprints: Sequence[Fingerprint]) -> list[int]:
     """The number of each picture's group of same pictures: the smallest index in the group.
 
     Pictures are the same where their pixels are, or where their thumbnails agree up to brightness, contrast and
@@ -64,10 +64,10 @@ def same(looks: Sequence[Look]) -> list[int]:
     pictures, and for those that would make a group of more than 50 whose pixels differ.
     """
     first: dict[str, int] = {}
-    groups = [first.setdefault(look.pixels, index) for index, look in enumerate(looks)]
+    groups = [first.setdefault(one.pixels, index) for index, one in enumerate(fingerprints)]
     different = np.fromiter(first.values(), np.intp, len(first))
-    thumbnails = np.frombuffer(b"".join(looks[index].thumbnail for index in different), np.uint8)
-    colors = np.frombuffer(b"".join(looks[index].color for index in different), np.uint8).reshape(-1, 3)
+    thumbnails = np.frombuffer(b"".join(fingerprints[index].thumbnail for index in different), np.uint8)
+    colors = np.frombuffer(b"".join(fingerprints[index].color for index in different), np.uint8).reshape(-1, 3)
     tints = colors[:, ::2].astype(np.int16) - colors[:, 1:2]  # red and blue, both less green
     leaders = different[_leaders(thumbnails.reshape(-1, _SIDE, _SIDE), tints)]
     number = dict(zip(different.tolist(), leaders.tolist(), strict=True))

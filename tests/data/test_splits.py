@@ -82,13 +82,6 @@ def test_what_the_user_said_stays_and_the_rest_is_train():
     assert dataset.split(data) == ("val", "test", "train", "train", "val", "", "train")
 
 
-def test_what_belongs_to_a_picture_of_train_is_train():
-    data = changed(made(10, 10), split=lambda sample: "train" if sample.name == "0/0" else None)
-    same = [0 if index < 6 else index for index in range(20)]
-    for seed in range(5):
-        assert dataset.split(data, same, val_share=0.5, seed=seed)[:6] == ("train",) * 6
-
-
 def test_a_class_that_cannot_be_in_val_stays_in_train_and_is_named():
     data = changed(made(5, 3, 1, 2), group=lambda sample: "g" if sample.class_id == 3 else None)
     splits = dataset.split(data, [0, 1, 2, 3, 4, 5, 5, 5, 8, 9, 10])
