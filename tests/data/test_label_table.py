@@ -100,13 +100,13 @@ def test_all_faults_are_told_at_once(read):
         "b/2.jpg,cat,val\n"
     )
     assert found.faults == (
-        "1 picture has several labels, which is not supported yet: a/3.jpg",
-        "1 picture stands there twice, with different labels: a/1.jpg (cat, dog)",
+        "1 picture has several labels (unsupported): a/3.jpg",
+        "1 picture is there twice, with different labels: a/1.jpg (cat, dog)",
         "1 picture is in two splits: a/2.jpg",
-        "1 path is not there (--on-bad skip leaves out its line): gone.jpg",
+        "1 path is not there (--on-bad skip leaves it out): gone.jpg",
         "2 lines have no path or no label: line 8, line 9",
         "1 line has more columns than the first: line 11",
-        "1 split is unknown (expected train, val, test or nothing): holdout",
+        "1 split is not train, val, test or nothing: holdout",
     )
     assert dict(found.ignored) == {"repeated lines": 1}
 

@@ -22,7 +22,6 @@ GONE = (
 _STDIN = "-"
 _LIST_EXTENSIONS = (".txt", ".csv", ".tsv")
 _MAX_PATH_BYTES = 65536  # more than any system takes
-_MAX_LISTS_NAMED = 5
 _ADDRESS = re.compile(r"([a-z][a-z0-9+.-]+)://.", re.IGNORECASE)
 _LIST_HELP = (
     "A list is a text file with one path a line, named @FILE or NAME.txt, or a table NAME.csv; - reads stdin.\n"
@@ -44,15 +43,13 @@ def find_images(
 ) -> Iterator[str]:
     """The path of each picture that `paths` mean, lazily and each real file once, in the order given.
 
-    A file is yielded whatever its name, and also when it does not exist: the one who opens it says so. A folder yields
-    its pictures in natural order, then those of its sub-folders and of the folders that links lead to
-    (`folders.walk`). A folder that cannot be read is yielded itself, so that opening it says why. `-` is a list of
-    paths on stdin, `@FILE`, `NAME.txt` and `NAME.csv` are lists in files; what they name is taken as it stands, files
-    and folders, but no globs and no lists. Anything else with `*`, `?`, `[` or `**` in it is a glob, whose matches are
-    files and folders too. What exists is meant before a glob or `@FILE`. `~` is left to the shell.
+    A file is yielded whatever its name, and a folder that cannot be read, or what does not exist, itself: opening it
+    says why. A folder yields its pictures as `folders.walk` gives them. `-` is a list of paths on stdin, `@FILE`,
+    `NAME.txt` and `NAME.csv` are lists in files, whose entries are files and folders, but no globs and no lists.
+    Anything else with `*`, `?`, `[` or `**` in it is a glob. What exists is meant before a glob or `@FILE`.
 
-    What is held in memory is a hash for each picture, in about 100 bytes, the paths of folders, the matches of a glob
-    and the lines of a CSV file. Two of a million pictures are taken for one with a chance of one in 37 million.
+    In memory are a hash for each picture, in about 100 bytes, the matches of a glob and the lines of a CSV file.
+    Two of a million pictures are taken for one with a chance of one in 37 million.
 
     Args:
         recursive: Whether to go into the sub-folders of a folder.
@@ -193,9 +190,7 @@ def _check_lists(files: Sequence[str]) -> None:
         elif file != _STDIN and not os.access(file, os.R_OK):
             faults.append(f"{file} (Permission denied)")
     if faults:
-        more = f" and {len(faults) - _MAX_LISTS_NAMED:,} more" if len(faults) > _MAX_LISTS_NAMED else ""
-        named = ", ".join(faults[:_MAX_LISTS_NAMED])
-        raise DataError(f"no list of paths can be read from {named}{more}\n{hint(files) or _LIST_HELP}")
+        raise DataError(f"no list of paths can be read from {', '.join(faults)}\n{hint(files) or _LIST_HELP}")
 
 
 def read_list(file: str) -> Iterator[str]:
@@ -213,7 +208,7 @@ def read_list(file: str) -> Iterator[str]:
         column = header.index("path")
         for path in filter(str.strip, (fields[column] for _, fields in lines)):
             spellings = (path, path.strip(), path.strip().replace("\\", "/"))
-            places = (os.path.join(place, each) for each in spellings for place in ("", os.path.dirname(file)))
+            places = (os.path.join(folder, each) for each in spellings for folder in ("", os.path.dirname(file)))
             yield next(filter(os.path.lexists, places), path)
         return
     try:
@@ -222,21 +217,14 @@ def read_list(file: str) -> Iterator[str]:
         else:
             with open(file, "rb") as stream:
                 yield from paths_in(stream, file)
-    except UnicodeDecodeError:  # on Windows, where names are text
-        raise DataError(f"the list {file} is not UTF-8\nSave it as UTF-8 text.") from None
     except OSError as error:
         raise DataError(f"the list {file} cannot be read on: {error.strerror}\n{_LIST_HELP}") from None
 
 
 def paths_in(stream: BinaryIO, name: str) -> Iterator[str]:
-    """The paths in a list, lazily and in constant memory: each is given as soon as it has arrived.
+    """The paths in a list, each as soon as it has arrived, without empty ones and a byte order mark of UTF-8.
 
-    The list is separated by NULs if one has arrived together with the end of the first path, else by the ends of
-    lines. Empty paths and a byte order mark of UTF-8 are left out. The last needs no separator.
-
-    Args:
-        stream: A buffered one: its `read1` gives what is there and waits only while there is nothing.
-        name: The list in messages.
+    They are separated by NULs if one has arrived together with the end of the first path, else by the ends of lines.
     """
     rest = separator = b""
     while block := stream.read1(_MAX_PATH_BYTES):  # type: ignore[attr-defined]

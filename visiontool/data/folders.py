@@ -18,11 +18,9 @@ PICTURE_EXTENSIONS = frozenset((
 ))  # fmt: skip
 # What often lies beside pictures, and need not be opened to be told from them.
 _OTHER_EXTENSIONS = frozenset((
-    ".txt", ".csv", ".tsv", ".json", ".jsonl", ".xml", ".yaml", ".yml", ".toml", ".ini", ".cfg", ".md", ".rst", ".log",
-    ".html", ".htm", ".css", ".js", ".py", ".pyc", ".ipynb", ".sh", ".bat", ".c", ".cpp", ".h", ".pdf", ".doc", ".docx",
-    ".xls", ".xlsx", ".ppt", ".pptx", ".zip", ".tar", ".gz", ".tgz", ".bz2", ".xz", ".7z", ".rar", ".mp4", ".mov",
-    ".avi", ".mkv", ".webm", ".mp3", ".wav", ".npy", ".npz", ".pt", ".pth", ".onnx", ".safetensors", ".pkl", ".h5",
-    ".hdf5", ".parquet", ".db", ".sqlite", ".lock", ".mat", ".xmp", ".aae",
+    ".txt", ".csv", ".tsv", ".json", ".jsonl", ".xml", ".yaml", ".yml", ".md", ".log", ".html", ".css", ".js", ".py",
+    ".ipynb", ".pdf", ".zip", ".tar", ".gz", ".7z", ".rar", ".mp4", ".mov", ".avi", ".mkv", ".npy", ".npz", ".pt",
+    ".pth", ".onnx", ".safetensors", ".pkl", ".h5", ".parquet", ".db", ".sqlite", ".mat", ".xmp",
 ))  # fmt: skip
 # What they hold as a TIFF file is a thumbnail.
 _RAW_EXTENSIONS = frozenset((
@@ -41,14 +39,12 @@ OnPass = Callable[[str, str], None]
 
 
 class Folder(NamedTuple):
-    """A folder and the pictures in it."""
+    """A folder and the names of the pictures in it, in natural order: None where it cannot be read."""
 
     path: str
     real: str
     pictures: list[str] | None
-    """Their names in natural order; None where the folder cannot be read."""
     links: set[str]
-    """Those names that are links."""
 
 
 def walk(
@@ -56,10 +52,8 @@ def walk(
 ) -> Iterator[Folder]:
     """`top` and the folders below it, each real folder once: in natural order, and those that links lead to at the end.
 
-    Hidden and junk folders are left out. What has no picture's extension, but begins like a picture, is one.
-
-    Args:
-        exclude: The real path of a folder that is not walked into.
+    Hidden and junk folders are left out, and `exclude`, a real path. What has no picture's extension, but begins like a
+    picture, is one.
     """
     walked = set[str]()
     folders, linked = [top], deque[str]()
@@ -157,10 +151,8 @@ def read_class_folders(data: Path) -> RawDataset:
         elif names and split == "test":
             raw.ignored[_UNLABELED] += len(names)
         elif names:
-            where = f"in {on_one_line(folder)}/" if folder else "in DATA itself"
-            raw.faults.append(
-                listed(names, f"picture lies {where}, with no label", f"pictures lie {where}, with no label")
-            )
+            where = f"in {on_one_line(folder) + '/' if folder else 'DATA itself'}, with no label"
+            raw.faults.append(listed(names, f"picture lies {where}", f"pictures lie {where}"))
         if label:
             paths = [f"{folder}/{name}" for name in names]
             raw.pictures += [LabeledPath(os.path.join(data, path), path, label, split, None) for path in paths]
@@ -188,9 +180,8 @@ def _pictures_by_folder(data: Path, raw: RawDataset) -> dict[str, list[str]]:
             raw.faults.append(f"the folder {on_one_line(name or str(data))} cannot be read")
         folders[name] = folder.pictures or []
     if unsupported:
-        raw.notes.append(
-            listed(unsupported, "file is of a kind that cannot be read", "files are of kinds that cannot be read")
-        )
+        kinds = "of a kind that cannot be read"
+        raw.notes.append(listed(unsupported, f"file is {kinds}", f"files are {kinds}"))
     if not any(folders.values()):
         ignored = ", ".join(f"{count:,} {kind}" for kind, count in raw.ignored.items())
         raise DataError(

@@ -23,25 +23,19 @@ _OTHER_LABEL_COLUMNS = re.compile(r"(class|category)([\s_-]*name)?|label[\s_-]*n
 
 # The words for one and for more of each kind.
 _FAULTS = {
-    "several labels": (
-        "picture has several labels, which is not supported yet",
-        "pictures have several labels, which is not supported yet",
-    ),
+    "several labels": ("picture has several labels (unsupported)", "pictures have several labels (unsupported)"),
     "another label": (
-        "picture stands there twice, with different labels",
-        "pictures stand there twice, with different labels",
+        "picture is there twice, with different labels",
+        "pictures are there twice, with different labels",
     ),
     "another split": ("picture is in two splits", "pictures are in two splits"),
     "missing": (
-        "path is not there (--on-bad skip leaves out its line)",
-        "paths are not there (--on-bad skip leaves out their lines)",
+        "path is not there (--on-bad skip leaves it out)",
+        "paths are not there (--on-bad skip leaves them out)",
     ),
     "incomplete": ("line has no path or no label", "lines have no path or no label"),
     "too long": ("line has more columns than the first", "lines have more columns than the first"),
-    "unknown split": (
-        "split is unknown (expected train, val, test or nothing)",
-        "splits are unknown (expected train, val, test or nothing)",
-    ),
+    "unknown split": ("split is not train, val, test or nothing", "splits are not train, val, test or nothing"),
 }
 
 
@@ -119,9 +113,8 @@ def read_label_table(file: Path, data: Path, *, skip_missing: bool = False) -> R
 def read_csv(file: Path, help: str, *, strip: bool = False) -> tuple[list[str], list[tuple[int, list[str]]]]:
     """The names of the columns in lower case, and the fields of each line that is not empty, with its number.
 
-    The column of paths is called "path", whatever the file calls it. A line that is shorter than the first is filled up
-    with empty fields. The text is UTF-8, or UTF-16 with a byte order mark; what is no UTF-8 is read as `os.fsdecode`
-    does. The delimiter is a comma, a semicolon or a tab.
+    The column of paths is called "path", whatever the file calls it; a line that is shorter than the first is filled up
+    with empty fields. UTF-8, or UTF-16 with a byte order mark; the delimiter is a comma, a semicolon or a tab.
 
     Args:
         help: The last line of errors.

@@ -10,14 +10,9 @@ from visiontool.errors import DataError
 from visiontool.text import listed, on_one_line
 
 _SPLITS = {
-    "train": "train",
-    "training": "train",
-    "val": "val",
-    "valid": "val",
-    "validation": "val",
-    "dev": "val",
-    "test": "test",
-    "testing": "test",
+    **dict.fromkeys(("train", "training"), "train"),
+    **dict.fromkeys(("val", "valid", "validation", "dev"), "val"),
+    **dict.fromkeys(("test", "testing"), "test"),
 }
 _MAX_FAULTS = 20
 _MAX_UNREADABLE = 10
@@ -99,18 +94,13 @@ class Dataset:
         if empty:
             faults.append(listed(empty, "class has no picture", "classes have no picture"))
         if not_in_train:
-            faults.append(
-                listed(not_in_train, "class of val or test is not in train", "classes of val or test are not in train")
-            )
+            kind = "of val or test"
+            faults.append(listed(not_in_train, f"class {kind} is not in train", f"classes {kind} are not in train"))
         return tuple(faults)
 
 
 class Unusable(DataError):
-    """A dataset that cannot be learned from; the message names up to 20 of its faults.
-
-    Attributes:
-        faults: All of them, one line each.
-    """
+    """A dataset that cannot be learned from; the message names up to 20 of its `faults`, one line each."""
 
     def __init__(self, root: Path, faults: Sequence[str], remedy: str) -> None:
         lines = [f"  - {fault}" for fault in faults[:_MAX_FAULTS]]
@@ -121,14 +111,7 @@ class Unusable(DataError):
 
 
 def check(dataset: Dataset, unreadable: Mapping[str, str] | None = None) -> None:
-    """Passes a dataset that can be learned from.
-
-    Args:
-        unreadable: The name of each sample that cannot be read, and why.
-
-    Raises:
-        Unusable: it has faults, or something is unreadable.
-    """
+    """Raises `Unusable` for a dataset with faults, or where something is `unreadable`: names of samples, and why."""
     unread = [f"{on_one_line(name)}: {' '.join(reason.split())}" for name, reason in (unreadable or {}).items()]
     if len(unread) > _MAX_UNREADABLE:
         unread[_MAX_UNREADABLE - 1 :] = [f"{len(unread) - _MAX_UNREADABLE + 1:,} more pictures that cannot be read"]

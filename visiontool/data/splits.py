@@ -156,11 +156,7 @@ def folds(
 
 
 def unfolded(dataset: Dataset, indices: NDArray[np.intp], fold_of: NDArray[np.intp]) -> list[str]:
-    """The classes that are in no fold, in one line; empty where all are in some.
-
-    Args:
-        indices: Of the samples that `fold_of` is about.
-    """
+    """The classes of the samples at `indices` that are in no fold, in one line; empty where all are in some."""
     class_ids = np.array([dataset.samples[index].class_id for index in indices.tolist()])
     lacking = [dataset.labels[class_id] for class_id in np.setdiff1d(class_ids, class_ids[fold_of >= 0]).tolist()]
     fault = f"in no fold, {_TOO_FEW} (copies count once)"
@@ -203,7 +199,7 @@ def read_splits(file: Path, dataset: Dataset) -> tuple[str, ...]:
     lacking = [] if unknown else [name for name in names if name not in split_of]
     surplus = [name for name in split_of if name not in names]
     faults = [
-        listed(wrong, one, many)
+        f"  - {listed(wrong, one, many)}"
         for wrong, one, many in (
             (unknown, "split is not train, val or test", "splits are not train, val or test"),
             (repeated, "picture is in two splits", "pictures are in two splits"),
@@ -213,8 +209,7 @@ def read_splits(file: Path, dataset: Dataset) -> tuple[str, ...]:
         if wrong
     ]
     if faults:
-        lines_of_faults = "\n".join(f"  - {fault}" for fault in faults)
-        raise DataError(f"{file} does not fit {dataset.root}:\n{lines_of_faults}\n{_HELP}")
+        raise DataError("\n".join([f"{file} does not fit {dataset.root}:", *faults, _HELP]))
     return tuple(split_of[sample.name] for sample in dataset.samples)
 
 
@@ -242,8 +237,7 @@ class _Classes:
 
 
 def _is_val_drawn(dataset: Dataset) -> bool:
-    splits = {sample.split for sample in dataset.samples}
-    return None in splits and "val" not in splits
+    return {None, "val"} & {sample.split for sample in dataset.samples} == {None}
 
 
 def _draw_val(classes: _Classes, share: float, in_train: set[int]) -> set[int]:
@@ -253,12 +247,10 @@ def _draw_val(classes: _Classes, share: float, in_train: set[int]) -> set[int]:
     target = {class_id: min(max(1, round(share * total)), most[class_id]) for class_id, total in classes.totals.items()}
     counts = dict.fromkeys(classes.totals, 0)
 
-    def leaves_some(group: int) -> bool:
-        """Whether something of each of its classes is left for training without it."""
+    def leaves_some(group: int) -> bool:  # of each of its classes, for training
         return all(counts[each] + number <= most[each] for each, number in classes.of_group[group].items())
 
-    def gain(group: int) -> int:
-        """By how many pictures the classes come nearer to their targets with it."""
+    def gain(group: int) -> int:  # in pictures that the classes come nearer to their targets
         return sum(
             abs(target[each] - counts[each]) - abs(target[each] - counts[each] - number)
             for each, number in classes.of_group[group].items()

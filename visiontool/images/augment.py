@@ -90,7 +90,7 @@ class View(NamedTuple):
 
     @property
     def is_plain(self) -> bool:
-        """Whether this is what predict sees."""
+        """Whether this is the picture as predict takes it."""
         return self.number == 0
 
     @property
@@ -130,9 +130,9 @@ def render(image: Image.Image, view: View, name: str, fit_options: dict[str, Any
     """One view of a picture at the size of the graph's input: (H, W, 3), uint8, RGB.
 
     Args:
-        image: Mode "RGB", upright, as `images.open_image` gives it for the plain view. It is not changed. A big JPEG
-            was then decoded at a part of its size, but to no less than twice what the plain view needs: a crop that
-            keeps a quarter of the area is enlarged by a sixth at most.
+        image: Mode "RGB", upright, as `decode.open_image` gives it for the plain view. It is not changed. A big JPEG
+            was then decoded to no less than twice what the plain view needs: a crop that keeps a quarter of the area is
+            enlarged by a sixth at most.
         name: What tells this picture from others, `Fingerprint.pixels`.
         fit_options: What `transforms.fit` takes beside the picture (`transforms.fit_options`).
 
@@ -209,11 +209,7 @@ def _shrink(box: _Box, fit_options: dict[str, Any]) -> float:
 
 
 def _random_box(size: tuple[int, int], around: float, least: float, draw: Random) -> _Box:
-    """A box inside a picture of `size` (width, height).
-
-    Args:
-        around: The proportion width / height that the box's is drawn around, from 3/4 to 4/3 of it.
-        least: The smallest share of the area.
+    """A box of at least the share `least` of a picture of `size` (width, height), with 3/4 to 4/3 of `around` as ratio.
 
     Source: torchvision.transforms.v2.RandomResizedCrop, whose `around` is 1.
     """
@@ -246,10 +242,7 @@ def _moved(
     resample: Image.Resampling,
     fill: tuple[int, int, int],
 ) -> Image.Image:
-    """What the box shows of a picture that was turned, resized and shifted: `fill` only where the picture ends.
-
-    Args:
-        image: The picture, `factor` times smaller than the one that `box` is of.
+    """What the box shows of a picture, `factor` times smaller than the box's, after it is turned, resized and shifted.
 
     Source: torchvision.transforms.v2.RandomAffine.
     """

@@ -9,7 +9,6 @@ to go by: floats of 0 to 1 keep that range, and the rest is stretched from its l
 import math
 import sys
 from collections.abc import Callable, Iterator
-from functools import lru_cache
 from io import BytesIO
 from typing import Any
 
@@ -64,15 +63,9 @@ def to_rgb(image: Image.Image, alpha_is_declared: bool = True) -> tuple[Image.Im
 
 def to_8_bits(values: NDArray[Any], white: int) -> NDArray[np.uint8]:
     """Whole numbers of 8 or 16 bits, scaled so that `white` becomes 255."""
-    scaled: NDArray[np.uint8] = _eight_bit_table(white)[values]
+    table = (np.arange(2**16).clip(max=white) * 255 + white // 2) // white
+    scaled: NDArray[np.uint8] = table.astype(np.uint8)[values]
     return scaled
-
-
-@lru_cache(maxsize=4)  # A file may say any white.
-def _eight_bit_table(white: int) -> NDArray[np.uint8]:
-    values = np.arange(2**16).clip(max=white)
-    table: NDArray[np.uint8] = ((values * 255 + white // 2) // white).astype(np.uint8)
-    return table
 
 
 def from_16_bits(values: NDArray[Any]) -> tuple[NDArray[np.uint8], Notes]:
@@ -173,8 +166,7 @@ def deep_colors(
     """Colors of 16 bits, of which Pillow keeps the upper 8; where those say little, the lower 8 are read as well.
 
     Args:
-        image: A picture of which nothing is decoded yet.
-        again: Opens the same file once more; None where there is none.
+        image: Not decoded yet; `again` opens the same file once more.
         is_deep: Whether it has 16 bits, where neither its decoder's name for the pixels nor a TIFF tag says so.
     """
     raw, tiff_bits = _raw_mode(image), tiff_tag(image, _TIFF_BITS)
@@ -216,7 +208,7 @@ def deep_ppm(image: Any, data: bytes) -> tuple[Image.Image, Notes]:
 
 
 def _raw_mode(image: Image.Image) -> str:
-    """Pillow's name for what a file that is not decoded yet holds; "" where there is none."""
+    """Pillow's name for the pixels of a file that is not decoded yet; "" where there is none."""
     tiles = getattr(image, "tile", None) or [("", None, 0, "")]
     return str(tiles[0][3] if isinstance(tiles[0][3], str) else tiles[0][3][0])
 

@@ -55,12 +55,10 @@ class NotPlainError(PictureError):
 
 
 class Picture(NamedTuple):
-    """A picture that was read."""
+    """A picture in mode "RGB", upright, fully decoded; with notes for the user, such as "16-bit: scaled to 8 bits"."""
 
     image: Image.Image
-    """Mode "RGB", 8 bit, upright, fully decoded."""
     notes: tuple[str, ...] = ()
-    """What was done to it that the user should know, such as "16-bit: scaled to 8 bits"."""
 
 
 ImageSource = str | os.PathLike[str] | bytes | BytesIO | Image.Image | NDArray[Any]
@@ -166,10 +164,8 @@ def _from_file(data: bytes, resize_to: int | None, limits: Limits, plain_only: b
     except (PictureError, MemoryError, Image.DecompressionBombError, Image.DecompressionBombWarning):
         raise
     except Exception as error:
-        if plugin == "Jpeg":
-            picture = _cut_jpeg(whole, error, read_as, limits)
-        else:
-            picture = _repaired(plugin, whole, error, read_as)
+        is_jpeg = plugin == "Jpeg"
+        picture = _cut_jpeg(whole, error, read_as, limits) if is_jpeg else _repaired(plugin, whole, error, read_as)
     return Picture(picture.image, notes + picture.notes)
 
 
@@ -188,7 +184,12 @@ def _decoded(plugin: str, data: bytes, resize_to: int | None, limits: Limits) ->
     if plugin == "Ppm":
         image, notes = deep_ppm(image, data)
     elif plugin == "Png":
-        _put_transparency_right(image, data)
+        # Pillow makes 8 bits of the colors, and not of the one that is transparent.
+        bits, transparent = data[24], image.info.get("transparency")
+        if bits in (2, 4) and image.mode == "L" and isinstance(transparent, int):
+            image.info["transparency"] = transparent * 255 // (2**bits - 1)
+        elif bits == 16 and isinstance(transparent, tuple):
+            image.info["transparency"] = tuple(value >> 8 for value in transparent)
     if plugin in ("Png", "Tiff"):
         image, notes = deep_colors(image, partial(_opened, plugin, data, limits))
     elif plugin == "Jpeg2K" and image.mode != "I;16":
@@ -217,11 +218,9 @@ def _repaired(plugin: str, data: bytes, error: Exception, read_as: Callable[[byt
 
 
 def _cut_jpeg(data: bytes, error: Exception, read_as: Callable[[bytes], Picture], limits: Limits) -> Picture:
-    """The picture of a JPEG that gave `error` because it has no end.
-
-    Its decoder makes gray of what is missing and does not tell. So other bits are put there as well: pixels that
-    depend on them are missing.
-    """
+    """The picture of a JPEG that gave `error` because it has no end."""
+    # Its decoder makes gray of what is missing, without an error. So other bits are put there as well: pixels that
+    # depend on them are missing.
     if "truncated" not in str(error):
         raise error
     data = data.rstrip(b"\xff")
@@ -293,15 +292,6 @@ def _biggest_icon(icon: Any, file: BytesIO, limits: Limits) -> Any:
         check_pixels((width, height // 2), limits.max_pixels)  # Below the picture stands a mask.
         check_decoder(inside, data)
     return icon.frame(0)
-
-
-def _put_transparency_right(image: Image.Image, data: bytes) -> None:
-    """Of a PNG that has not 8 bits: Pillow makes them of its colors, and not of the one that is transparent."""
-    bits, transparent = data[24], image.info.get("transparency")
-    if bits in (2, 4) and image.mode == "L" and isinstance(transparent, int):
-        image.info["transparency"] = transparent * 255 // (2**bits - 1)
-    elif bits == 16 and isinstance(transparent, tuple):
-        image.info["transparency"] = tuple(value >> 8 for value in transparent)
 
 
 def _declares_alpha(image: Image.Image, data: bytes = b"") -> bool:

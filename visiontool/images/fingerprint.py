@@ -32,8 +32,7 @@ class Fingerprint(NamedTuple):
     """A picture in some 300 bytes.
 
     Attributes:
-        width: Pixels of the upright picture as it was opened; a JPEG may have been opened smaller than it is.
-        height: As `width`.
+        width, height: Of the upright picture as it was opened; a JPEG may have been opened smaller than it is.
         pixels: Hexadecimal digest of the size and of all RGB values.
         thumbnail: 16 x 16 gray levels, row by row.
         color: Mean red, green and blue, 0 to 255.

@@ -4,8 +4,7 @@ Files are repaired only after a decoder refused them as they are.
 """
 
 import zlib
-from collections.abc import Iterator
-from typing import Literal, NamedTuple
+from typing import Literal
 
 from visiontool.errors import PictureError
 
@@ -32,10 +31,7 @@ _PREVIEW = 1
 
 
 def repair(plugin: str, data: bytes) -> tuple[bytes, str]:
-    """The file without what neither its pixels nor the way up depend on, and with an end; and what to note of it.
-
-    Unchanged for formats of which that is not known.
-    """
+    """The file without what neither its pixels nor the way up depend on, and with an end; and a note about it."""
     if plugin == "Jpeg2K":  # whose decoder tells whether any bits are missing
         return data.rstrip(b"\xff") + JPEG_END, NO_END
     if plugin == "Png":
@@ -77,87 +73,70 @@ def _webp(data: bytes) -> bytes:
     return b"RIFF" + (len(body) + 4).to_bytes(4, "little") + b"WEBP" + body
 
 
-class _Entry(NamedTuple):
-    tag: int
-    type: int
-    place: int  # of the first value
-
-
 class TiffHeader:
     """The tags of the first picture of a TIFF file."""
 
     def __init__(self, data: bytes) -> None:
         self._data = data
         self._order: Literal["little", "big"] = "little" if data[:2] == b"II" else "big"
-        self._big = 43 in (data[2], data[3])
-        self._start = self._number(8, 8) if self._big else self._number(4, 4)
-        self._entries = list(self._directory(self._start))
+        is_big = 43 in (data[2], data[3])
+        self._width = width = 8 if is_big else 4
+        directory = self._number(8, 8) if is_big else self._number(4, 4)
+        size, count_bytes = (20, 8) if is_big else (12, 2)
+        first = directory + count_bytes
+        end = min(first + self._number(directory, count_bytes) * size, len(data))
+        self._entries = range(first, end, size)
+        # The type of each tag and where its first value is. Pillow leaves out tags of unknown types or with values
+        # outside of the file.
+        self._tags: dict[int, tuple[int, int]] = {}
+        for entry in self._entries:
+            tag, kind, count = self._number(entry, 2), self._number(entry + 2, 2), self._number(entry + 4, width)
+            size, place = count * _TYPE_BYTES.get(kind, 0), entry + 4 + width
+            if size > width:
+                place = self._number(place, width)
+            if 0 < size <= len(data) - place:
+                self._tags.setdefault(tag, (kind, place))
 
     def check(self, max_pixels: int) -> None:
-        """Refuses files whose first picture only stands for another.
-
-        Raises:
-            PictureError: Tiles above `max_pixels`, or the raw file of a camera.
-        """
-        width, height = self._first(_TILE_WIDTH), self._first(_TILE_HEIGHT)
+        """Refuses files whose first picture only stands for another, and tiles above `max_pixels`."""
+        width, height = self._value(_TILE_WIDTH), self._value(_TILE_HEIGHT)
         if width * height > max_pixels:
             raise PictureError(f"tiles of {width}x{height} pixels, the limit is {max_pixels:,} (--max-pixels)")
-        if self._data[8:10] == b"CR" or (self._first(_SUBFILE_TYPE, 0) & _PREVIEW and self._first(_SUB_PICTURES, 0)):
+        if self._data[8:10] == b"CR" or (self._value(_SUBFILE_TYPE, 0) & _PREVIEW and self._value(_SUB_PICTURES, 0)):
             raise PictureError("is a camera's raw file, which is not read: convert it to JPEG or PNG first")
 
     def __str__(self) -> str:
         """ "3 x 32-bit float, compression 8": what the pixels are."""
-        number = {1: "integer", 2: "signed integer", 3: "float"}.get(self._first(_SAMPLE_FORMAT), "unknown number")
-        return f"{self._first(_SAMPLES)} x {self._first(_BITS)}-bit {number}, compression {self.compression}"
+        number = {1: "integer", 2: "signed integer", 3: "float"}.get(self._value(_SAMPLE_FORMAT), "unknown number")
+        return f"{self._value(_SAMPLES)} x {self._value(_BITS)}-bit {number}, compression {self.compression}"
 
     @property
     def compression(self) -> int:
         """TIFF's number for it; 1 is none."""
-        return self._first(_COMPRESSION)
+        return self._value(_COMPRESSION)
 
     def with_zero_as_black(self) -> bytes | None:
-        """The file with WhiteIsZero said the other way round where Pillow does not heed it, above 8 bits; else None."""
-        white_is_zero = next((entry for entry in self._entries if entry.tag == _PHOTOMETRIC), None)
-        if white_is_zero is None or self._value(white_is_zero) != 0 or self._first(_BITS) <= 8:
+        """The file with WhiteIsZero turned round where Pillow does not heed it, above 8 bits; else None."""
+        if self._value(_PHOTOMETRIC) != 0 or self._value(_BITS) <= 8:
             return None
-        size = _TYPE_BYTES[white_is_zero.type]
-        place = white_is_zero.place
+        kind, place = self._tags[_PHOTOMETRIC]
+        size = _TYPE_BYTES[kind]
         return self._data[:place] + (1).to_bytes(size, self._order) + self._data[place + size :]
 
     def without_metadata(self) -> bytes:
         """The file with each tag that no pixel depends on made one byte, which is 0."""
-        width = 8 if self._big else 4
-        one_byte = (1).to_bytes(2, self._order) + (1).to_bytes(width, self._order) + bytes(width)
+        one_byte = (1).to_bytes(2, self._order) + (1).to_bytes(self._width, self._order) + bytes(self._width)
         data = bytearray(self._data)
-        for start in self._places(self._start):
-            if self._number(start, 2) not in _OF_PIXELS:
-                data[start + 2 : start + 2 + len(one_byte)] = one_byte
+        for entry in self._entries:
+            if self._number(entry, 2) not in _OF_PIXELS:
+                data[entry + 2 : entry + 2 + len(one_byte)] = one_byte
         return bytes(data)
 
-    def _directory(self, place: int) -> Iterator[_Entry]:
-        """The tags at `place` but those that Pillow leaves out, of unknown types or with values outside of the file."""
-        width = 8 if self._big else 4
-        for start in self._places(place):
-            tag, kind, values = self._number(start, 2), self._number(start + 2, 2), self._number(start + 4, width)
-            size = values * _TYPE_BYTES.get(kind, 0)
-            first = start + 4 + width
-            if size > width:
-                first = self._number(first, width)
-            if 0 < size <= len(self._data) - first:
-                yield _Entry(tag, kind, first)
-
-    def _places(self, place: int) -> range:
-        """Where each tag of the directory at `place` begins."""
-        size = 20 if self._big else 12
-        count = self._number(place, 8 if self._big else 2)
-        place += 8 if self._big else 2
-        return range(place, min(place + count * size, len(self._data)), size)
-
-    def _first(self, tag: int, default: int = 1) -> int:
-        return next((self._value(entry) for entry in self._entries if entry.tag == tag), default)
-
-    def _value(self, entry: _Entry) -> int:
-        return self._number(entry.place, _TYPE_BYTES[entry.type]) if entry.type in _WHOLE_NUMBERS else 0
+    def _value(self, tag: int, default: int = 1) -> int:
+        if tag not in self._tags:
+            return default
+        kind, place = self._tags[tag]
+        return self._number(place, _TYPE_BYTES[kind]) if kind in _WHOLE_NUMBERS else 0
 
     def _number(self, place: int, size: int) -> int:
         return int.from_bytes(self._data[place : place + size], self._order)

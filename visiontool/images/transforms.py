@@ -39,18 +39,15 @@ def fit(
         size: (H, W) of the result in pixels.
         crop_mode: "center" covers `size` and cuts off what sticks out; "border" shows the whole picture and fills
             the rest with `fill`; "squash" shows the whole picture and does not keep its proportions.
-        crop_pct: The share of each resized edge that the crop keeps, above 0. With 1.0, "border" and "squash" cut
-            nothing off.
-        interpolation: One of `INTERPOLATIONS`.
+        crop_pct: The share of each resized edge that the crop keeps, above 0.
         fill: The color of the border, 0..255; timm takes round(255 * mean) of each channel.
 
     Raises:
         UsageError: An unknown crop mode or interpolation.
         PictureError: A picture so elongated that "center" would resize it to more than 100 million pixels.
 
-    Source: gives the same bytes as timm.data.transforms_factory.transforms_imagenet_eval(normalize=False) and, inside
-        it, torchvision's resize and center_crop. One difference: timm fails where an edge would be rounded to
-        0 pixels (a 1 x 500 picture with a border); here that edge gets 1 pixel.
+    Source: gives the same bytes as timm.data.transforms_factory.transforms_imagenet_eval(normalize=False). One
+        difference: timm fails where an edge would be rounded to 0 pixels; here that edge gets 1 pixel.
     """
     if interpolation not in INTERPOLATIONS:
         raise UsageError(f"interpolation {interpolation!r} is unknown: it is one of {', '.join(INTERPOLATIONS)}")
@@ -65,14 +62,7 @@ def fit(
 
 
 def whole(image: Image.Image, options: Mapping[str, Any]) -> NDArray[np.uint8]:
-    """All pixels of the picture, (h, w, 3), for a graph that resizes it itself.
-
-    Args:
-        options: What `fit` takes beside the picture; whatever it refuses for its size is refused here too.
-
-    Raises:
-        PictureError: As `fit`.
-    """
+    """All pixels of the picture, (h, w, 3), for a graph that resizes it itself; refused where `fit` refuses it."""
     _checked_size(image, options["size"], options["crop_mode"], options["crop_pct"])
     return np.asarray(image)
 
@@ -138,11 +128,7 @@ def scaled_size(size: tuple[int, int], crop_pct: float) -> tuple[int, int]:
 
 
 def _checked_size(image: Image.Image, size: tuple[int, int], crop_mode: CropMode, crop_pct: float) -> tuple[int, int]:
-    """The (height, width) that the picture is resized to.
-
-    Raises:
-        UsageError, PictureError: As `fit`.
-    """
+    """The (height, width) that the picture is resized to; not above the limit."""
     height, width = _resized((image.height, image.width), scaled_size(size, crop_pct), crop_mode)
     if width * height > _MAX_RESIZED_PIXELS:
         raise PictureError(
