@@ -158,16 +158,6 @@ def test_all_faults_are_told_at_once_and_many_of_a_kind_in_one_line(data):
     assert caught.value.faults == (*read.faults, "a/1.jpg: truncated or damaged")
 
 
-def test_test_without_labels_is_ignored_and_counted(data):
-    read = dataset.read(data(*two_each("train/a", "train/b", "test")))
-    assert dict(read.ignored) == {"test pictures without a label": 2}
-    assert {sample.split for sample in read.samples} == {None}
-    unreadable = {f"a/{number}.jpg": "no picture" for number in range(40)}
-    with pytest.raises(dataset.Unusable) as caught:
-        dataset.check(read, unreadable)
-    assert caught.value.faults[8:] == ("a/8.jpg: no picture", "31 more pictures that cannot be read")
-
-
 def test_without_leaves_out_samples_and_finds_the_faults_anew(data):
     read = dataset.read(data(*two_each("a", "b")))
     left = dataset.without(read, {"b/1.jpg", "b/2.jpg"})

@@ -5,8 +5,6 @@ import os
 import shutil
 import subprocess
 import sys
-import tracemalloc
-from itertools import islice
 from pathlib import Path
 
 import pytest
@@ -167,19 +165,6 @@ def test_a_folder_that_cannot_be_read_is_given_itself(folder, monkeypatch):
     assert find("d/closed") == ["d/closed"]
 
 
-def test_folders_are_read_one_at_a_time(folder, monkeypatch):
-    make("d/a.png", "d/b.png", "d/e/c.png", "f/g.png")
-    read: list[str] = []
-    scandir = os.scandir
-    monkeypatch.setattr(os, "scandir", lambda path: read.append(path) or scandir(path))
-    pictures = find_images(["d", "f"])
-    assert read == []
-    assert list(islice(pictures, 2)) == ["d/a.png", "d/b.png"]
-    assert read == ["d"]
-    assert list(pictures) == ["d/e/c.png", "f/g.png"]
-    assert read == ["d", "d/e", "f"]
-
-
 def test_a_folder_is_left_out_of_what_is_walked(folder):
     make("d/a.png", "d/out/b.png", "d/out/deep/c.png", "d/out-2/e.png", "f/g.png")
     others = ["d/a.png", "d/out-2/e.png"]
@@ -220,15 +205,6 @@ def test_a_list_names_files_and_folders_as_they_stand(folder):
     write_list("list", *entries, end=b"\0")
     assert find("@list") == expected
     assert find("@list", recursive=False) == [path for path in expected if path != "d/e/b.png"]
-
-
-def test_what_is_called_like_a_list_is_meant_before_one(folder):
-    make("@a.jpg", "@d/b.png", "@*.png")
-    write_list("a.jpg", "from the list")
-    write_list("@list.txt", "from the list")
-    for typed, expected in (("@a.jpg", "@a.jpg"), ("@d", "@d/b.png"), ("@*.png", "@*.png"), ("./@a.jpg", "./@a.jpg")):
-        assert find(typed) == [expected]
-    assert find("@list.txt") == ["from the list"]
 
 
 @pytest.mark.parametrize("typed", ["@d/table.csv", "d/TABLE.tsv"])
@@ -363,20 +339,6 @@ def test_a_slow_writer_is_served_at_once(folder, separator):
 
 
 # Counts and costs
-
-
-@pytest.mark.slow
-def test_names_of_a_folder_and_hashes_are_all_that_is_held(folder):
-    count = 20_000
-    make(*(f"{name}/IMG_{number:06d}.jpg" for name in ("d", "d/e") for number in range(count // 2)))
-    write_list("list", *(f"some/folder/IMG_{number:06d}.jpg" for number in range(count)))
-    for typed, most in (("@list", 170 * count), ("d", 170 * count + 300 * count // 2)):
-        find(typed)  # what is imported and cached by it is not meant
-        tracemalloc.start()
-        for _ in find_images([typed]):
-            pass
-        assert tracemalloc.get_traced_memory()[1] < most
-        tracemalloc.stop()
 
 
 def test_the_count_is_that_of_what_is_found_and_has_duplicates_in_it(folder):

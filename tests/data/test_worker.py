@@ -101,12 +101,6 @@ def test_a_worker_answers_what_this_process_would(tmp_path, recipe):
             assert theirs.decode_s > 0
 
 
-def test_a_library_may_print_warn_and_read(folder, monkeypatch):
-    monkeypatch.setenv("PYTHONWARNINGS", "error")
-    (answer,) = answers_of(["print.png"])
-    assert answer.pixels[0, 0].tolist() == [255, 0, 0]
-
-
 # Few pictures: the plain ones are opened here
 
 
@@ -150,15 +144,6 @@ def test_a_picture_that_kills_costs_one_answer(folder):
     assert [answer.error for answer in answers] == [errors.get(name) for name in names]
     assert [answer.path for answer in answers] == [f"{name}.png" for name in names]
     assert nothing_is_left()
-
-
-def test_a_picture_that_hangs_here_is_left_behind_and_the_next_are_opened_in_a_process(folder):
-    first, hung, *others = answers_of(["pid", "slower", "pid", "red.png"], isolate=False, timeout=0.5)
-    assert first.error == str(os.getpid())
-    assert hung.error == "took longer than 0.5 s to open (--timeout)"
-    assert 0.5 <= hung.decode_s < 1.5
-    assert others[0].error not in (first.error, None)
-    assert others[1].error is None
 
 
 def test_a_process_that_is_killed_between_two_pictures_costs_nothing(folder):
@@ -245,12 +230,3 @@ def test_no_process_outlives_its_parent(busy, end):
     while is_alive(pid):
         assert time.monotonic() < until
         time.sleep(0.01)
-
-
-def test_an_early_close_ends_processes_in_the_middle_of_a_picture(folder):
-    answers = answers_of(["pid", "hang", "hang", "red.png"], timeout=None, workers=2)
-    next(answers)
-    start = time.monotonic()
-    answers.close()
-    assert time.monotonic() - start < 1
-    assert nothing_is_left()

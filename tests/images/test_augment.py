@@ -63,13 +63,6 @@ def test_views_together_are_the_views_one_by_one():
 # Random views can be drawn again, and differ
 
 
-def test_numbers_seeds_and_pictures_of_another_name_have_views_of_their_own():
-    image, options = noise(90, 60), fit_options()
-    cases = [(number, seed, name) for number in (2, 3, 12) for seed in (0, 1, -1, 2**70) for name in ("a", "b", "")]
-    different = {render(image, View(number, ALL, seed), name, options).tobytes() for number, seed, name in cases}
-    assert len(different) == len(cases)
-
-
 @pytest.mark.parametrize("name", EACH)
 def test_each_value_alone_changes_views_and_each_view_in_another_way(name):
     pixels = drawn(Augment(**{name: EACH[name]}), 12)
@@ -205,13 +198,6 @@ def test_with_the_same_numbers_torchvision_gives_the_same_bytes():
 # The parts of a picture, and its size
 
 
-def test_where_no_box_fits_the_middle_is_taken():
-    # Of a 20 x 600 picture at least 90 % cannot be had at 3 to 4: the middle 20 x 27 pixels are left.
-    for view in drawn(Augment(crop=0.9), 5, ramps(20, 600)):
-        assert view[..., 1].min() == pytest.approx(255 * 287 / 600, abs=2)
-        assert view[..., 1].max() == pytest.approx(255 * 313 / 600, abs=2)
-
-
 @pytest.mark.parametrize(
     ("crop_mode", "factor"),
     # Fitted, the picture is 750 / 64 = 11.7 or, with a border, 1000 / 64 = 15.6 times smaller: half of that before.
@@ -250,16 +236,6 @@ def test_pictures_of_any_size_have_views(crop_mode, size):
 
 
 # What may be asked for
-
-
-def test_views_are_the_plain_one_the_mirror_and_random_ones():
-    assert [view.key() for view in views(1, Augment(), 0)] == ["plain"]
-    four = views(4, LEVELS["medium"], 0)
-    assert [view.number for view in four] == [0, 1, 2, 3]
-    assert [view.is_plain for view in four] == [True, False, False, False]
-    assert [view.is_mirror for view in four] == [False, True, False, False]
-    assert not any(view.is_mirror for view in views(4, RANDOM_ONLY, 0))
-    assert views(3, LEVELS["medium"], 0) == four[:3]
 
 
 @pytest.mark.parametrize(

@@ -173,14 +173,6 @@ def test_lower_bytes_that_cannot_be_had_are_noted():
     assert open_image(patched(data, b"\xff\x4f\xff\x51", b"\x0f\1\1" * 3, 38)).notes == SCALED_16
 
 
-def test_a_pillow_picture_that_was_opened_by_name_has_them(tmp_path):
-    path = written(tmp_path, "a.png", png(6, 4, deep_rows(*[RAMP * 4095] * 3), bits=16))
-    with Image.open(path) as lazy:
-        picture = open_image(lazy)
-    assert picture.notes == taken(12)
-    assert pixels(picture) == pixels(open_image(path))
-
-
 @pytest.mark.parametrize("order", "<>")
 def test_planes_of_16_bits_are_not_mixed_up(tmp_path, order):
     planes = [np.full((2, 2), value, f"{order}u2").tobytes() for value in (60000, 30000, 5)]
@@ -307,11 +299,6 @@ def test_one_value_everywhere_is_black(mode):
 
 def test_no_number_at_all_is_no_picture():
     assert error_of(Image.new("F", (2, 2), float("nan"))) == "32-bit float without one pixel that is a number"
-
-
-def test_a_portable_float_map_is_read(tmp_path):
-    picture = open_image(written(tmp_path, "a.pfm", b"Pf\n1 2\n-1.0\n" + struct.pack("<2f", 1, 0)))
-    assert pixels(picture) == [[(0, 0, 0)], [WHITE]]  # its rows go upwards
 
 
 def test_bands_of_a_big_picture_are_put_together(monkeypatch):

@@ -2,7 +2,6 @@
 
 import io
 import time
-from collections import Counter
 
 import numpy as np
 import pytest
@@ -31,16 +30,16 @@ def scaled(image: Image.Image, size: tuple[int, int]) -> Image.Image:
     return image.resize(size, Image.Resampling.BICUBIC)
 
 
-def test_a_look_tells_size_pixels_and_gray_levels():
+def test_a_fingerprint_has_size_pixels_and_gray_levels():
     image = Image.new("RGB", (32, 48), (100, 100, 100))
     image.paste((200, 200, 200), (16, 0, 32, 48))
-    look = fingerprint_of(image)
-    assert (look.width, look.height) == (32, 48)
-    assert len(look.pixels) == 32
-    rows = np.frombuffer(look.thumbnail, np.uint8).reshape(16, 16)
+    one = fingerprint_of(image)
+    assert (one.width, one.height) == (32, 48)
+    assert len(one.pixels) == 32
+    rows = np.frombuffer(one.thumbnail, np.uint8).reshape(16, 16)
     assert rows[:, 0].tolist() == [100] * 16
     assert rows[:, 15].tolist() == [200] * 16
-    assert look == fingerprint_of(image.copy())
+    assert one == fingerprint_of(image.copy())
     assert fingerprint_of(Image.new("RGB", (9, 9), (10, 20, 30))).color == bytes((10, 20, 30))
 
 
@@ -75,34 +74,6 @@ def test_a_copy_is_found_among_other_pictures(copy):
     assert groups == [*range(30), *range(30)]
 
 
-def test_flat_pictures_are_the_same_only_where_their_pixels_are():
-    # Two gray levels apart and with one speck: no thumbnail tells them apart.
-    plain = [Image.new("RGB", (64, 64), (level,) * 3) for level in (100, 101, 102, 100)]
-    speck = plain[0].copy()
-    speck.putpixel((5, 5), (90, 90, 90))
-    assert same([fingerprint_of(image) for image in [*plain, speck]]) == [0, 1, 2, 0, 4]
-
-
-def digits(count: int, side: int = 28) -> list[Image.Image]:
-    """Two strokes of one width each, white on black, as little as handwritten digits are."""
-    rng = np.random.default_rng(0)
-    rows, columns = np.indices((side, side)) - side / 2 + 0.5
-    images = []
-    for _ in range(count):
-        gray = np.zeros((side, side))
-        for middle, slope in zip(rng.uniform(-6, 6, 2), rng.uniform(-0.7, 0.7, 2), strict=True):
-            stroke = np.clip(2.5 - np.abs(columns - middle - slope * rows), 0, 1) * (np.abs(rows) < 10)
-            gray = np.maximum(gray, stroke)
-        images.append(Image.fromarray((gray * 255).astype(np.uint8)).convert("RGB"))
-    return images
-
-
-def test_different_strokes_do_not_become_one_group():
-    groups = Counter(same([fingerprint_of(image) for image in digits(1000)]))
-    assert max(groups.values()) <= 3
-    assert len(groups) > 980
-
-
 def test_more_than_fifty_that_all_look_the_same_are_told_by_their_pixels():
     """As with a camera that never moves, where whole classes would be one group."""
     scene = np.asarray(photo(1), np.int16)
@@ -121,19 +92,21 @@ def test_a_hundred_thousand_take_seconds_and_not_each_with_each():
     rng = np.random.default_rng(0)
     thumbnails = np.kron(rng.integers(0, 256, (100_000, 4, 4)).astype(np.float32), np.ones((4, 4), np.float32))
     thumbnails = np.clip(thumbnails + rng.normal(0, 12, thumbnails.shape), 0, 255).astype(np.uint8)
-    looks = [Fingerprint(1, 1, str(number), thumbnail.tobytes(), b"abc") for number, thumbnail in enumerate(thumbnails)]
+    fingerprints = [
+        Fingerprint(1, 1, str(number), thumbnail.tobytes(), b"abc") for number, thumbnail in enumerate(thumbnails)
+    ]
     mirrored = [
         Fingerprint(1, 1, f"{number} mirrored", thumbnails[number, :, ::-1].tobytes(), b"abc") for number in range(100)
     ]
     start = time.process_time()
-    assert same([*looks, *mirrored]) == [*range(100_000), *range(100)]
+    assert same([*fingerprints, *mirrored]) == [*range(100_000), *range(100)]
     assert time.process_time() - start < 60
 
 
 @pytest.mark.real
 def test_real_photographs_are_all_different_and_their_copies_are_found(shared):
     images = [open_image(file).image for file in find_images([str(shared / "data" / "photos")])]
-    looks = [fingerprint_of(image) for image in images]
+    fingerprints = [fingerprint_of(image) for image in images]
     copies = [fingerprint_of(as_jpeg(ImageOps.mirror(image), 60)) for image in images]
     assert len(images) >= 100
-    assert same([*looks, *copies]) == [*range(len(images)), *range(len(images))]
+    assert same([*fingerprints, *copies]) == [*range(len(images)), *range(len(images))]

@@ -116,13 +116,6 @@ def test_where_nothing_is_said_0_is_black(tmp_path, bits, data):
 CMYK_RED = Image.new("CMYK", (8, 8), (0, 255, 255, 0))
 
 
-@pytest.mark.parametrize("name", ["a.tif", "a.jpg"])
-def test_cmyk_without_a_profile_is_converted_with_a_note(tmp_path, name):
-    picture = open_image(saved(tmp_path, name, CMYK_RED))
-    assert np.abs(np.asarray(picture.image, int) - RED).max() <= 3
-    assert picture.notes == ("CMYK without a color profile: colors are approximate",)
-
-
 def gray_cmyk_profile() -> bytes:
     """An ICC profile that says that without black ink any mixture looks like Lab (50, 0, 0), and with it black."""
     identity = struct.pack(">9i", *(65536 * (place % 4 == 0) for place in range(9)))

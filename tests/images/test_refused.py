@@ -34,17 +34,11 @@ FILL = Limits(on_truncated="fill")
         (b"\x00\x00\x00\x18ftypmp42\0\0\0\0mp42isom" + bytes(50), NO_PICTURE),
         (b"<" * 10**7 + b"<svg/>", NO_PICTURE),  # only the beginning is searched
         (b"%!PS-Adobe-3.0 EPSF-3.0\n", PROGRAM.format("PostScript (EPS)")),
-        (b"\x04%!PS\n", PROGRAM.format("PostScript (EPS)")),
         (DOS_EPS, PROGRAM.format("PostScript (EPS)")),
         (b"%PDF-1.7\n", PROGRAM.format("PDF")),
-        (b"\r\n%PDF-1.7\n", PROGRAM.format("PDF")),
         (b"<svg/>", PROGRAM.format("SVG")),
-        (b"<svg\nwidth='1'>", PROGRAM.format("SVG")),
         (SVG, PROGRAM.format("SVG")),
-        (b"\xef\xbb\xbf \n\t" + SVG, PROGRAM.format("SVG")),
         (SVG.decode().encode("utf-16"), PROGRAM.format("SVG")),
-        (SVG.decode().encode("utf-16-be"), PROGRAM.format("SVG")),
-        (b"<!-- made by hand -->\n" + SVG, PROGRAM.format("SVG")),
         (b"<!DOCTYPE svg PUBLIC '-//W3C//DTD SVG 1.1//EN' 'x'>\n<svg:svg xmlns:svg='x'/>", PROGRAM.format("SVG")),
         (b"\xd7\xcd\xc6\x9a" + bytes(18), PROGRAM.format("WMF")),
         (b"\1\0\0\0" + bytes(36) + b" EMF\0\0\1\0", PROGRAM.format("EMF")),
@@ -140,13 +134,6 @@ def test_a_jpeg_that_is_cut_off_is_refused_or_filled_with_gray(mode, resize_to):
     assert np.ptp(seen[: middle - len(seen) // 8]) <= 1
 
 
-def test_a_progressive_jpeg_that_is_cut_off_is_coarse_below():
-    data = encoded(Image.radial_gradient("L").resize((400, 400)), "JPEG", progressive=True, quality=95)
-    picture = open_image(data[: len(data) * 2 // 3], limits=Limits(on_truncated="fill"))
-    assert picture.notes[0] == "truncated: a coarser picture is there, the rest is gray"
-    assert np.abs(np.asarray(picture.image, int) - np.asarray(open_image(data).image)).mean() < 8
-
-
 @pytest.mark.parametrize("mode", ["L", "RGB", "CMYK"])
 @pytest.mark.parametrize("options", [{}, {"quality": 95}, {"restart_marker_blocks": 2}])
 def test_a_jpeg_that_lacks_pixels_is_not_taken_for_whole(mode, options):
@@ -236,13 +223,6 @@ def damages(draw: st.DrawFn) -> bytes:
 @given(data=damages())
 def test_a_damaged_picture_is_read_or_refused(data: bytes, tmp_path: Path) -> None:
     check(tmp_path, data)
-
-
-@pytest.mark.filterwarnings("ignore::UserWarning:PIL")
-def test_every_beginning_of_every_picture_is_read_or_refused(tmp_path: Path) -> None:
-    for data in plain_pictures().values():
-        for end in range(1, len(data), max(1, len(data) // 40)):
-            check(tmp_path, data[:end])
 
 
 @pytest.mark.filterwarnings("ignore::UserWarning:PIL")
