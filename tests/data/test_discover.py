@@ -222,7 +222,7 @@ def test_the_paths_of_a_table_count_from_the_working_folder_else_from_its_own(fo
     ("typed", "error", "words"),
     [
         ("good.txt - @none b.txt @d", DataError,
-         r"from none \(No .*\), b.txt \(No .*\), d \(a folder; type it without @\)\nA list is a text file"),
+         r"from none \(no such file\), b.txt \(no such file\), d \(a folder; type it without @\)\nA list is a"),
         ("@", DataError, "no list of paths can be read from"),
         ("- -", UsageError, '"-" is given 2 times, but stdin can be read only once'),
         ("- @-", UsageError, "stdin can be read only once"),

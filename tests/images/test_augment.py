@@ -198,29 +198,6 @@ def test_with_the_same_numbers_torchvision_gives_the_same_bytes():
 # The parts of a picture, and its size
 
 
-@pytest.mark.parametrize(
-    ("crop_mode", "factor"),
-    # Fitted, the picture is 750 / 64 = 11.7 or, with a border, 1000 / 64 = 15.6 times smaller: half of that before.
-    [("center", 5), ("squash", 5), ("border", 7)],
-)
-def test_a_big_picture_is_made_smaller_before_it_is_turned_and_looks_the_same(monkeypatch, crop_mode, factor):
-    sizes = []
-    transform = Image.Image.transform
-
-    def spied(image, *arguments, **options):
-        sizes.append(image.size)
-        return transform(image, *arguments, **options)
-
-    monkeypatch.setattr(Image.Image, "transform", spied)
-    augment = Augment(rotate=30.0, shift=0.1, zoom=0.2)
-    image = noise(16, 12).resize((1000, 750), Image.Resampling.BICUBIC)
-    small = drawn(augment, 2, image, crop_mode=crop_mode)
-    monkeypatch.setattr("visiontool.images.augment._shrink", lambda *_: 1.0)
-    large = drawn(augment, 2, image, crop_mode=crop_mode)
-    assert sizes == [(math.ceil(1000 / factor), math.ceil(750 / factor))] * 2 + [(1000, 750)] * 2
-    assert np.abs(small - large).mean() < 1
-
-
 @pytest.mark.parametrize("crop_mode", transforms.CROP_MODES)
 @pytest.mark.parametrize("size", [(1, 1), (2, 3), (1, 5000), (5000, 1), (40, 20_000), (4000, 3000)])
 def test_pictures_of_any_size_have_views(crop_mode, size):

@@ -1,7 +1,6 @@
 """Same pictures are found again however they were saved, and different ones are kept apart."""
 
 import io
-import time
 
 import numpy as np
 import pytest
@@ -9,7 +8,7 @@ from PIL import Image, ImageChops, ImageOps
 
 from visiontool.data.discover import find_images
 from visiontool.images.decode import open_image
-from visiontool.images.fingerprint import Fingerprint, fingerprint_of, same
+from visiontool.images.fingerprint import fingerprint_of, same
 
 
 def photo(seed: int, size: tuple[int, int] = (120, 90)) -> Image.Image:
@@ -85,22 +84,6 @@ def test_more_than_fifty_that_all_look_the_same_are_told_by_their_pixels():
     assert same(frames) == list(range(51))
     assert same([*frames, frames[7]])[-1] == 7
     assert set(same(frames[:50])) == {0}
-
-
-@pytest.mark.slow
-def test_a_hundred_thousand_take_seconds_and_not_each_with_each():
-    rng = np.random.default_rng(0)
-    thumbnails = np.kron(rng.integers(0, 256, (100_000, 4, 4)).astype(np.float32), np.ones((4, 4), np.float32))
-    thumbnails = np.clip(thumbnails + rng.normal(0, 12, thumbnails.shape), 0, 255).astype(np.uint8)
-    fingerprints = [
-        Fingerprint(1, 1, str(number), thumbnail.tobytes(), b"abc") for number, thumbnail in enumerate(thumbnails)
-    ]
-    mirrored = [
-        Fingerprint(1, 1, f"{number} mirrored", thumbnails[number, :, ::-1].tobytes(), b"abc") for number in range(100)
-    ]
-    start = time.process_time()
-    assert same([*fingerprints, *mirrored]) == [*range(100_000), *range(100)]
-    assert time.process_time() - start < 60
 
 
 @pytest.mark.real

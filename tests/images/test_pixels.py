@@ -41,12 +41,6 @@ def test_every_mode_becomes_rgb_over_white(image, options, expected):
     assert pixels(open_image(encoded(image, **{"format": "PNG", **options}))) == [expected]
 
 
-@pytest.mark.parametrize("mode", ["La", "RGBa", "PA"])
-def test_rare_alpha_modes_are_put_over_white(mode):
-    source = Image.new("LA" if mode == "La" else "RGBA", (1, 1), (0, 51) if mode == "La" else (0, 0, 0, 51))
-    assert only_pixel(open_image(source.convert(mode))) == (204, 204, 204)
-
-
 @pytest.mark.parametrize(("bits", "packed"), [(1, 0b01000000), (2, 0b00011011), (4, 0b00000001)])
 def test_gray_of_few_bits_is_transparent_where_the_png_says_so(tmp_path, bits, packed):
     data = png(2, 1, bytes((0, packed)), chunk(b"tRNS", struct.pack(">H", 0)), bits=bits, color=0)

@@ -40,12 +40,6 @@ def test_center_cuts_off_what_sticks_out():
     assert red_of(fit(columns(0, 10, 20, 30, 40, height=2), (2, 2))) == [[20, 30]] * 2
 
 
-def test_center_resizes_the_short_side():
-    # Twice as big: the box filter repeats each pixel, and the middle of 0 0 10 10 20 20 30 30 is kept.
-    pixels = fit(columns(0, 10, 20, 30, height=2), (4, 4), interpolation="box")
-    assert red_of(pixels) == [[10, 10, 20, 20]] * 4
-
-
 def test_border_fills_what_the_picture_leaves_free():
     pixels = fit(columns(7, 7, 7, 7, height=1), (4, 4), crop_mode="border", fill=(1, 2, 3))
     assert pixels[1].tolist() == [[7, 7, 7]] * 4

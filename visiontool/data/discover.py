@@ -5,7 +5,6 @@ import glob
 import os
 import re
 import shlex
-import stat
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
@@ -54,12 +53,11 @@ def find_images(
     Args:
         recursive: Whether to go into the sub-folders of a folder.
         on_empty: Called with each path, of `paths` or from a list, that turned out to hold no picture at all.
-        on_pass: Called with what is left out.
         exclude: A folder whose pictures are left out wherever a folder is walked or a glob matches.
 
     Raises:
-        UsageError: stdin is named twice, or is closed; raised before anything is yielded.
-        DataError: a list that cannot be opened, before anything is yielded; one that breaks off or is none, later.
+        UsageError: stdin is named twice, or is closed.
+        DataError: a list cannot be opened, before anything is yielded; it breaks off or is none, later.
     """
     paths = list(paths)
     _check_lists([file for path in paths if (file := _list_of(path)) is not None])
@@ -180,15 +178,10 @@ def _check_lists(files: Sequence[str]) -> None:
         raise UsageError('"-" reads a list of paths from stdin, which is closed\nPipe one into it, or name @FILE.')
     faults = []
     for file in files:
-        try:
-            mode = 0 if file == _STDIN else os.stat(file).st_mode
-        except OSError as error:
-            faults.append(f"{file} ({error.strerror})")
-            continue
-        if stat.S_ISDIR(mode):
+        if os.path.isdir(file):
             faults.append(f"{file} (a folder; type it without @)")
         elif file != _STDIN and not os.access(file, os.R_OK):
-            faults.append(f"{file} (Permission denied)")
+            faults.append(f"{file} ({'no permission' if os.path.exists(file) else 'no such file'})")
     if faults:
         raise DataError(f"no list of paths can be read from {', '.join(faults)}\n{hint(files) or _LIST_HELP}")
 
@@ -261,21 +254,19 @@ def is_gone() -> bool:
 
 def hint(paths: Iterable[str]) -> str | None:
     """What is wrong with the first of `paths` that is no path, and what to type; None where none is."""
-    return next(filter(None, map(_hint, paths)), None)
-
-
-def _hint(path: str) -> str | None:
-    if os.path.lexists(path):
-        return None
-    if not os.path.isabs(path) and is_gone():
-        return GONE
-    if path[:5].lower() == "file:":
-        name = re.sub(r"^//(localhost)?(?=/)", "", unquote(path[5:]))
-        return f"{path} is the address of a file; type its path: {shlex.quote(name)}"
-    if address := _ADDRESS.match(path):
-        is_web = address[1].lower() in ("http", "https", "ftp", "ftps")
-        how = f"download it first: curl -O {shlex.quote(path)}" if is_web else f"copy it to this machine first: {path}"
-        return f"Files are read, and nothing is downloaded; {how}"
-    if (expanded := os.path.expandvars(os.path.expanduser(path))) != path:
-        return f"The shell did not expand {path} (in quotes it does not); type: {shlex.quote(expanded)}"
+    for path in paths:
+        if os.path.lexists(path):
+            continue
+        if not os.path.isabs(path) and is_gone():
+            return GONE
+        if path[:5].lower() == "file:":
+            name = re.sub(r"^//(localhost)?(?=/)", "", unquote(path[5:]))
+            return f"{path} is the address of a file; type its path: {shlex.quote(name)}"
+        if address := _ADDRESS.match(path):
+            how = f"copy it to this machine first: {path}"
+            if address[1].lower() in ("http", "https", "ftp", "ftps"):
+                how = f"download it first: curl -O {shlex.quote(path)}"
+            return f"Files are read, and nothing is downloaded; {how}"
+        if (expanded := os.path.expandvars(os.path.expanduser(path))) != path:
+            return f"The shell did not expand {path} (in quotes it does not); type: {shlex.quote(expanded)}"
     return None

@@ -42,8 +42,7 @@ _FAULTS = {
 def read_label_table(file: Path, data: Path, *, skip_missing: bool = False) -> RawDataset:
     """The pictures that `file` names: paths start at `data`, or where nothing is there, at the folder of `file`.
 
-    Args:
-        skip_missing: Paths that are not there are a note and no fault.
+    With `skip_missing`, paths that are not there are a note and no fault.
     """
     header, lines = read_csv(file, _HELP, strip=True)
     label_columns = [index for index, name in enumerate(header) if _LABEL_COLUMN.fullmatch(name)]
@@ -117,11 +116,8 @@ def read_csv(file: Path, help: str, *, strip: bool = False) -> tuple[list[str], 
     with empty fields. UTF-8, or UTF-16 with a byte order mark; the delimiter is a comma, a semicolon or a tab.
 
     Args:
-        help: The last line of errors.
+        help: The last line of the DataError for what cannot be read, is no CSV, or has no column of paths, or several.
         strip: Leaves out spaces ahead of a field, also of a quoted one.
-
-    Raises:
-        DataError: the file cannot be read, is no CSV, or has no column of paths, or several.
     """
     try:
         raw = file.read_bytes()  # at once: it may be a pipe

@@ -23,7 +23,6 @@ class Sample(NamedTuple):
 
     Attributes:
         name: Its path from DATA on, with "/"; from the root on where it is not in DATA.
-        class_id: Index of its label.
         split: "train", "val", "test" as the user gave it, "" where it is left out, None where no split is given.
         group: Samples of one group stay on one side of a split.
     """

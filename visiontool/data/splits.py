@@ -45,11 +45,7 @@ def split(
 
 
 def unjudged(dataset: Dataset, splits: Sequence[str]) -> list[str]:
-    """The classes that val lacks, and those that test lacks where there is one, a line each.
-
-    Raises:
-        Unusable: val has no picture.
-    """
+    """The classes that val lacks, and those that test lacks where there is one, a line each; never all of val."""
     class_ids: dict[str, set[int]] = defaultdict(set)
     for sample, split in zip(dataset.samples, splits, strict=True):
         class_ids[split].add(sample.class_id)
@@ -167,10 +163,7 @@ def unfolded(dataset: Dataset, indices: NDArray[np.intp], fold_of: NDArray[np.in
 
 
 def write_splits(file: Path, dataset: Dataset, splits: Sequence[str]) -> None:
-    """Writes the split of each sample, "" for what is left out; `read_splits` gives the same again.
-
-    Names that are no UTF-8 are written as the bytes that they are.
-    """
+    """Writes the split of each sample, "" for what is left out, as `read_splits` reads it; names as their bytes."""
     with_groups = any(sample.group is not None for sample in dataset.samples)
     with open(file, "w", encoding="utf-8", errors="surrogateescape", newline="") as stream:
         writer = csv.writer(stream)
@@ -214,19 +207,13 @@ def read_splits(file: Path, dataset: Dataset) -> tuple[str, ...]:
 
 
 class _Classes:
-    """Which classes each group holds, and the groups of each class.
-
-    Attributes:
-        of_group: How many pictures of each class a group holds.
-        totals: The pictures of each class.
-        rare_first: The groups of each class in an order drawn by the seed; the class with the fewest groups first.
-    """
+    """Which classes each group holds, and the groups of each class in a drawn order, rare classes first."""
 
     def __init__(self, class_ids: Iterable[int], groups: Iterable[int], seed: int) -> None:
-        self.of_group: dict[int, Counter[int]] = defaultdict(Counter)
+        self.of_group: dict[int, Counter[int]] = defaultdict(Counter)  # pictures of each class in a group
         for class_id, group in zip(class_ids, groups, strict=True):
             self.of_group[group][class_id] += 1
-        self.totals: Counter[int] = Counter()
+        self.totals: Counter[int] = Counter()  # pictures of each class
         groups_of_class: dict[int, list[int]] = defaultdict(list)
         names = list(self.of_group)
         for index in np.random.default_rng(seed).permutation(len(names)).tolist():

@@ -33,8 +33,6 @@ class Worker:
         memory: bytes of address space that it may take. Its libraries compute in one thread then, since each thread of
             theirs takes some.
 
-    Raises:
-        VisiontoolError: it does not start.
     """
 
     def __init__(self, function: Callable[..., Any], memory: int | None = None) -> None:
@@ -59,11 +57,7 @@ class Worker:
         self._work = memory, function
 
     def start(self) -> None:
-        """Waits until it is ready.
-
-        Raises:
-            VisiontoolError: it ended before.
-        """
+        """Waits until it is ready; a VisiontoolError where it ended before."""
         try:
             self.call(*self._work)
         except EndedError as ended:
@@ -72,11 +66,7 @@ class Worker:
             ) from None
 
     def call(self, *arguments: Any) -> Any:
-        """What the function gives for `arguments`.
-
-        Raises:
-            EndedError: the process ended before it answered.
-        """
+        """What the function gives for `arguments`; an EndedError where the process ended before."""
         assert self._process.stdin is not None
         assert self._process.stdout is not None
         try:

@@ -42,9 +42,6 @@ _BACKGROUND, _INK, _FAINT_INK = (255, 255, 255), (0, 0, 0), (110, 110, 110)
 class Augment:
     """The ranges that random views are drawn from; all are off by default.
 
-    Raises:
-        UsageError: A value is out of its range.
-
     Source: torchvision.transforms.v2: RandomHorizontalFlip, RandomResizedCrop, RandomAffine, ColorJitter.
     """
 
@@ -109,11 +106,7 @@ class View(NamedTuple):
 
 
 def views(count: int, augment: Augment, seed: int) -> tuple[View, ...]:
-    """The first `count` views: the plain one, its mirror where `augment` says so, then random ones.
-
-    Raises:
-        UsageError: `count` is below 1, or so many views would not differ.
-    """
+    """The first `count` views, which must differ: the plain one, with `augment.mirror` its mirror, then random ones."""
     if count < 1:
         raise UsageError(f"{count} views of each picture: expected at least 1, the picture as it is")
     if count > 1 and augment == Augment():
@@ -134,10 +127,7 @@ def render(image: Image.Image, view: View, name: str, fit_options: dict[str, Any
             was then decoded to no less than twice what the plain view needs: a crop that keeps a quarter of the area is
             enlarged by a sixth at most.
         name: What tells this picture from others, `Fingerprint.pixels`.
-        fit_options: What `transforms.fit` takes beside the picture (`transforms.fit_options`).
-
-    Raises:
-        PictureError: Too elongated (`transforms.fit`).
+        fit_options: Of `transforms.fit_options`.
     """
     if view.is_plain:
         return transforms.fit(image, **fit_options)

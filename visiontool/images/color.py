@@ -35,17 +35,13 @@ Notes = tuple[str, ...]
 
 
 def to_rgb(image: Image.Image, alpha_is_declared: bool = True) -> tuple[Image.Image, Notes]:
-    """The picture in mode "RGB" and what to note about it; `image` itself where it is RGB already.
-
-    Raises:
-        PictureError: It has no pixel that is a number.
-    """
+    """The picture in mode "RGB" and what to note about it; `image` itself where it is RGB already."""
     mode = image.mode
     notes: Notes = ()
     is_deep = mode.startswith("I;16") or mode in ("I", "F")
     zero = tiff_tag(image, TIFF_PHOTOMETRIC)  # (0,) where that is white
-    is_said = zero != () or not hasattr(image, "tag_v2") or tiff_tag(image, _TIFF_COMPRESSION) in _FAX
-    if not is_said and (is_deep or mode in ("1", "L")):
+    is_declared = zero != () or not hasattr(image, "tag_v2") or tiff_tag(image, _TIFF_COMPRESSION) in _FAX
+    if not is_declared and (is_deep or mode in ("1", "L")):
         notes = ("does not say whether 0 is black or white: taken for black",)
         if not is_deep:  # Pillow takes it for white.
             image = image.convert("L").point(list(range(255, -1, -1)))
@@ -82,10 +78,10 @@ def _depth(greatest: float) -> int:
     return next(bits for bits in _DEPTHS if greatest < 2**bits)
 
 
-def _declared_greatest(image: Image.Image) -> int:
-    """What a TIFF says that no value is above; 0 where it says nothing that its 16 bits do not say."""
-    said = tiff_tag(image, _TIFF_MAX_SAMPLE)
-    return max((value for value in said if isinstance(value, int) and value < 2**16 - 1), default=0)
+def _declared_max(image: Image.Image) -> int:
+    """MaxSampleValue of a TIFF; 0 where it is just that of its 16 bits."""
+    values = tiff_tag(image, _TIFF_MAX_SAMPLE)
+    return max((value for value in values if isinstance(value, int) and value < 2**16 - 1), default=0)
 
 
 def _depth_note(what: str, bits: int) -> str:
@@ -108,7 +104,7 @@ def _from_deep(image: Image.Image, white_is_zero: bool) -> tuple[Image.Image, No
     elif image.mode == "F" and low >= 0 and high <= 1:
         black, white, note = 0.0, 1.0, f"{what}: scaled from 0..1 to 8 bits"
     elif is_whole and low >= 0 and high < 2**16:
-        bits = _depth(max(high, _declared_greatest(image)))
+        bits = _depth(max(high, _declared_max(image)))
         black, white, note = 0.0, 2.0**bits - 1, _depth_note(what, bits)
         if white_is_zero and bits == 16:  # Then those that need few bits stand at the other end.
             bits = _depth(white - low)
@@ -181,7 +177,7 @@ def deep_colors(
     image.load()
     bits = 16
     if image.mode != "CMYK":
-        bits = max(_depth_of_upper(*image.split()[:3]), _depth(_declared_greatest(image)))
+        bits = max(_depth_of_upper(*image.split()[:3]), _depth(_declared_max(image)))
     if bits < 16 and (again is None or raw.startswith("RGBa")):
         return image, (_LOST,)
     if bits < 16 and again is not None:

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from functools import partial
 from importlib import import_module
 from io import BytesIO
-from typing import Any, Literal, NamedTuple, cast
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -121,9 +121,7 @@ def open_image(
             return _from_array(source, limits)
         if isinstance(source, Image.Image):
             check_pixels(source.size, limits.max_pixels)
-            # What Pillow opened by its name can be opened once more.
-            name, opener = getattr(source, "filename", "") if source.tell() == 0 else "", cast(Any, type(source))
-            image, notes = deep_colors(source, partial(opener, name) if name else None)
+            image, notes = deep_colors(source)
             picture = _upright_rgb(image, notes, _declares_alpha(source))
             return Picture(source.copy(), picture.notes) if picture.image is source else picture
         if isinstance(source, bytes | BytesIO):
@@ -295,7 +293,7 @@ def _biggest_icon(icon: Any, file: BytesIO, limits: Limits) -> Any:
 
 
 def _declares_alpha(image: Image.Image, data: bytes = b"") -> bool:
-    """Whether a picture, of a file or of a caller, says of its fourth channel that it is alpha."""
+    """Whether a picture, of a file or of a caller, declares its fourth channel to be alpha."""
     if image.format == "TIFF":
         return tiff_tag(image, TIFF_EXTRA_SAMPLES)[:1] in ((1,), (2,))
     if image.format == "BMP" and data:

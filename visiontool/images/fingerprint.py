@@ -2,7 +2,7 @@
 
 import hashlib
 from collections.abc import Sequence
-from typing import NamedTuple, TypeVar
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,8 +24,6 @@ _MAX_COPIES = 50
 _NEIGHBORS = 8
 _COEFFICIENTS = 16
 _CHUNK = 16384
-
-_Number = TypeVar("_Number", np.uint8, np.intp)
 
 
 class Fingerprint(NamedTuple):
@@ -83,16 +81,14 @@ def _leaders(thumbnails: NDArray[np.uint8], tints: NDArray[np.int16]) -> NDArray
     if len(varied) < 2:
         return leaders
     # Equal ones are taken together at once: in a tree, very many equal points take time without end.
-    numbers: dict[bytes, int] = {}
     ways = _one_way_round(thumbnails[varied])
-    names = (way.tobytes() + tint.tobytes() for way, tint in zip(ways, tints[varied], strict=True))
-    kind = np.array([numbers.setdefault(name, len(numbers)) for name in names], np.intp)
-    first = np.unique(kind, return_index=True)[1]  # one of each kind
+    rows = np.concatenate([ways.reshape(len(ways), -1), tints[varied]], axis=1)
+    _, first, kind = np.unique(rows, axis=0, return_index=True, return_inverse=True)
     pairs = _alike(ways[first])
     near = np.abs(tints[varied][first][pairs[:, 0]] - tints[varied][first][pairs[:, 1]]).max(axis=1, initial=0)
     one, other = pairs[near <= _MAX_TINT].T
     links = coo_array((np.ones(len(one), np.bool_), (one, other)), shape=(len(first), len(first)))
-    groups = connected_components(links, directed=False)[1][kind]
+    groups = connected_components(links, directed=False)[1][kind.ravel()]
     few = np.bincount(groups)[groups] <= _MAX_COPIES
     _, leader, group = np.unique(groups[few], return_index=True, return_inverse=True)
     leaders[varied[few]] = varied[few][leader][group]
@@ -127,7 +123,7 @@ def _alike(thumbnails: NDArray[np.uint8]) -> NDArray[np.intp]:
     return pairs[np.concatenate(agree)]
 
 
-def _low_frequencies(thumbnails: NDArray[np.uint8]) -> NDArray[np.float32]:
+def _low_frequencies(thumbnails: NDArray[np.uint8]) -> Any:
     """The lowest coefficients (N, 16) of the cosine transform, where a mirrored thumbnail has the same."""
     from scipy.fft import dctn
 
@@ -135,15 +131,14 @@ def _low_frequencies(thumbnails: NDArray[np.uint8]) -> NDArray[np.float32]:
     spectrum[:, :, 1::2] = np.abs(spectrum[:, :, 1::2])
     rows, columns = np.indices((_SIDE, _SIDE))
     lowest = np.argsort((rows**2 + columns**2).ravel(), kind="stable")[1 : _COEFFICIENTS + 1]  # 0 is the mean
-    low: NDArray[np.float32] = spectrum.reshape(len(spectrum), -1)[:, lowest]
-    return low
+    return spectrum.reshape(len(spectrum), -1)[:, lowest]
 
 
-def _distances(ones: NDArray[np.uint8], others: NDArray[np.uint8]) -> NDArray[np.float32]:
+def _distances(ones: NDArray[np.uint8], others: NDArray[np.uint8]) -> NDArray[Any]:
     """The root of the mean squared difference of each two standard thumbnails, one of them mirrored if that is less."""
     one, other = _standard(ones), _standard(others)
     squares = [((one - way) ** 2).mean(axis=(1, 2)) for way in (other, other[:, :, ::-1])]
-    nearer: NDArray[np.float32] = np.sqrt(np.minimum(*squares))
+    nearer: NDArray[Any] = np.sqrt(np.minimum(*squares))
     return nearer
 
 
@@ -155,6 +150,6 @@ def _standard(thumbnails: NDArray[np.uint8]) -> NDArray[np.float32]:
     return gray
 
 
-def _chunks(rows: NDArray[_Number]) -> list[NDArray[_Number]]:
+def _chunks(rows: NDArray[Any]) -> list[NDArray[Any]]:
     """`rows` in parts that bound what computing with them takes; one empty part where there are none."""
     return [rows[start : start + _CHUNK] for start in range(0, max(1, len(rows)), _CHUNK)]

@@ -63,11 +63,7 @@ _SCAN = b"\xff\xda"
 
 
 def read(path: str | os.PathLike[str], max_bytes: int) -> bytes:
-    """What the file at `path` holds.
-
-    Raises:
-        PictureError: it cannot be read, is empty or above `max_bytes`.
-    """
+    """What the file at `path` holds; a PictureError where it cannot be read, is empty or above `max_bytes`."""
     try:
         status = os.stat(path)
         if stat.S_ISDIR(status.st_mode):
@@ -97,11 +93,7 @@ def check_bytes(size: int, max_bytes: int) -> None:
 
 
 def plugin_for(data: bytes) -> str:
-    """The name of the plugin that reads this file: Pillow's, or "Heif".
-
-    Raises:
-        PictureError: No plugin that is allowed does.
-    """
+    """The name of the plugin that reads this file: Pillow's, or "Heif"; a PictureError names what is not read."""
     if data[4:8] == b"ftyp":
         box = data[8 : int.from_bytes(data[:4])]
         brands = {box[place : place + 4] for place in range(0, min(len(box), 256), 4)}

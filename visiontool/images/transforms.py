@@ -68,10 +68,7 @@ def whole(image: Image.Image, options: Mapping[str, Any]) -> NDArray[np.uint8]:
 
 
 def resize_to(size: tuple[int, int], crop_pct: float, crop_mode: CropMode) -> int:
-    """The most pixels that the short side of any picture has after `fit` resized it, before the crop.
-
-    `images.open_image(resize_to=...)` takes it: a JPEG may be decoded smaller only as long as this is at most half.
-    """
+    """The most pixels that the short side of a picture has after `fit` resized it, for `open_image(resize_to=...)`."""
     scaled = scaled_size(size, crop_pct)
     return min(scaled) if crop_mode == "border" else max(scaled)
 
@@ -89,13 +86,8 @@ def fit_to_spec(image: Image.Image, spec: ModelSpec) -> NDArray[np.uint8]:
 
 def fit_options(spec: ModelSpec) -> dict[str, Any]:
     """What `fit` takes beside the picture, as a model wants it."""
-    return {
-        "size": spec.input.size,
-        "crop_mode": spec.crop_mode,
-        "crop_pct": spec.crop_pct,
-        "interpolation": spec.interpolation,
-        "fill": fill_color(spec),
-    }
+    same = {"crop_mode": spec.crop_mode, "crop_pct": spec.crop_pct, "interpolation": spec.interpolation}
+    return {"size": spec.input.size, **same, "fill": fill_color(spec)}
 
 
 def fill_color(spec: ModelSpec) -> tuple[int, ...]:
@@ -104,10 +96,9 @@ def fill_color(spec: ModelSpec) -> tuple[int, ...]:
 
 
 def to_tensor(pixels: NDArray[np.uint8], spec: InputSpec) -> NDArray[Any]:
-    """Fitted pixels (N, H, W, 3) as the tensor that a graph takes.
+    """Fitted pixels (N, H, W, 3) as the tensor that a graph takes: themselves for a model file of our own.
 
-    Of a model file of our own that is `pixels` itself; a graph from another tool may want another layout, another
-    order of colors, gray, or floats that are scaled to 0..1 and normalised here.
+    A graph from another tool may take another layout or order of colors, gray, or floats that are normalised here.
     """
     values: NDArray[Any] = pixels
     if spec.color == "BGR":
@@ -128,7 +119,6 @@ def scaled_size(size: tuple[int, int], crop_pct: float) -> tuple[int, int]:
 
 
 def _checked_size(image: Image.Image, size: tuple[int, int], crop_mode: CropMode, crop_pct: float) -> tuple[int, int]:
-    """The (height, width) that the picture is resized to; not above the limit."""
     height, width = _resized((image.height, image.width), scaled_size(size, crop_pct), crop_mode)
     if width * height > _MAX_RESIZED_PIXELS:
         raise PictureError(
