@@ -1,7 +1,4 @@
-"""One folder of everything odd that a folder of pictures may hold, and the bytes of good and broken pictures.
-
-Broken pictures are small and fail soon.
-"""
+"""One folder of everything odd that a folder of pictures may hold, and the bytes of good and broken pictures."""
 
 import os
 import struct

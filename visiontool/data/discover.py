@@ -159,7 +159,7 @@ def _glob(pattern: str, exclude: str | None) -> list[str]:
 
 def _pictures_at(root: str, is_deep: bool, exclude: str | None, on_pass: OnPass) -> Iterator[tuple[str, str]]:
     if not os.path.isdir(root):
-        yield root, os.path.realpath(root)
+        yield root, root if "\0" in root else os.path.realpath(root)  # with a NUL no path, as opening it says
         return
     for folder in walk(root, recursive=is_deep, exclude=exclude, on_pass=on_pass):
         if folder.pictures is None:

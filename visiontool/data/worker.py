@@ -117,25 +117,20 @@ def serve() -> None:
 
         ctypes.CDLL(None).prctl(1, signal.SIGKILL, 0, 0, 0)  # PR_SET_PDEATHSIG, prctl(2)
     memory, function = pickle.load(requests)
-    _limit_memory(memory)
+    with contextlib.suppress(ImportError):  # Windows
+        import resource
+
+        for limit, value in ((resource.RLIMIT_CORE, 0), (resource.RLIMIT_AS, memory)):
+            soft = resource.getrlimit(limit)[0]
+            if value is not None and (soft == resource.RLIM_INFINITY or value < soft):
+                with contextlib.suppress(ValueError, OSError):  # macOS refuses some
+                    resource.setrlimit(limit, (value, value))
+    # Where the machine's memory ends all the same, this process is killed and not its parent.
+    with contextlib.suppress(OSError), open("/proc/self/oom_score_adj", "w") as file:
+        file.write("1000")
     answer = None
     with contextlib.suppress(EOFError, BrokenPipeError):
         while True:
             pickle.dump(answer, answers)
             answers.flush()
             answer = function(*pickle.load(requests))
-
-
-def _limit_memory(size: int | None) -> None:
-    """More memory than `size` is an error in this process, and other processes are not hurt."""
-    with contextlib.suppress(ImportError):  # Windows
-        import resource
-
-        for limit, value in ((resource.RLIMIT_CORE, 0), (resource.RLIMIT_AS, size)):
-            soft = resource.getrlimit(limit)[0]
-            if value is not None and (soft == resource.RLIM_INFINITY or value < soft):
-                with contextlib.suppress(ValueError, OSError):  # macOS refuses some
-                    resource.setrlimit(limit, (value, value))
-    # Where the machine's memory ends all the same, this process is killed and not the run.
-    with contextlib.suppress(OSError), open("/proc/self/oom_score_adj", "w") as file:
-        file.write("1000")

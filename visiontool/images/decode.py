@@ -5,6 +5,7 @@ pixels are limited before anything is decoded; and whatever a decoder raises bec
 decoder may cost beyond that is limited by the processes of `data.loader`. May be called from many threads at once.
 """
 
+import contextlib
 import os
 from collections.abc import Callable
 from functools import partial
@@ -308,24 +309,19 @@ def _upright_rgb(source: Image.Image, notes: Notes, alpha_is_declared: bool) -> 
     source.load()
     image, more = to_rgb(source, alpha_is_declared)
     # After load: Pillow turns TIFF pictures upright itself there, and takes their orientation away.
-    turn, exif = _turn(source)
+    size = max(len(source.info.get(key) or ()) for key in _EXIF_KEYS)
+    exif: Any = {}
+    turn = None
+    with contextlib.suppress(Exception):  # Broken EXIF costs the orientation, not the picture.
+        exif = source.getexif() if size <= _MAX_EXIF_BYTES else {}
+        turn = _TURNS.get(exif.get(_ORIENTATION))
     if turn is not None:
         image = image.transpose(turn)
+    if size > _EMPTY_EXIF_BYTES and not exif:
+        more += ("damaged or oversized EXIF: taken for upright",)
     if image is not source:
         image.info.clear()  # What was applied must not be applied again by whoever gets this picture.
-    return Picture(image, (*notes, *more, *exif))
-
-
-def _turn(image: Image.Image) -> tuple[Image.Transpose | None, Notes]:
-    """The turn that makes the picture upright, and what to note where that is not known."""
-    size = max(len(image.info.get(key) or ()) for key in _EXIF_KEYS)
-    exif: Any = {}
-    try:
-        exif = image.getexif() if size <= _MAX_EXIF_BYTES else {}
-        turn = _TURNS.get(exif.get(_ORIENTATION))
-    except Exception:  # Broken EXIF costs the orientation, not the picture.
-        turn = None
-    return turn, (("damaged or oversized EXIF: taken for upright",) if size > _EMPTY_EXIF_BYTES and not exif else ())
+    return Picture(image, notes + more)
 
 
 def _more_frames(plugin: str, image: Image.Image) -> tuple[str, ...]:

@@ -35,7 +35,7 @@ def fit(
     """The picture at the size of the graph's input: (H, W, 3), uint8, RGB.
 
     Args:
-        image: Mode "RGB", upright, as `images.open_image` gives it. It is not changed.
+        image: Mode "RGB", upright, as `decode.open_image` gives it. It is not changed.
         size: (H, W) of the result in pixels.
         crop_mode: "center" covers `size` and cuts off what sticks out; "border" shows the whole picture and fills
             the rest with `fill`; "squash" shows the whole picture and does not keep its proportions.
