@@ -1,14 +1,14 @@
 """Pixels of any mode become 8-bit RGB, by declared rules; what the user should know of it becomes a note.
 
-What more than 8 bits mean is seldom said: cameras, microscopes and X-rays put numbers of 10, 12 or 14 bits into 16. One
-rule holds for whole numbers from 0 to 65,535 in 16 or 32 bits, whole or float, gray or colored: white is what the file
-declares; else the greatest number of the fewest bits that devices give and that hold all values. All else has no bits
-to go by: floats of 0 to 1 keep that range, and the rest is stretched from its least to its greatest value.
+What more than 8 bits mean is seldom declared: cameras, microscopes and X-rays put numbers of 10, 12 or 14 bits into
+16. One rule holds for whole numbers from 0 to 65,535 in 16 or 32 bits, whole or float, gray or colored: white is what
+the file declares; else the greatest number of the fewest bits that devices give and that hold all values. All else has
+no bits to go by: floats of 0 to 1 keep that range, and the rest is stretched from its least to its greatest value.
 """
 
 import math
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from io import BytesIO
 from typing import Any
 
@@ -29,7 +29,7 @@ _BAND_PIXELS = 2**17
 _DEPTHS = (8, 10, 12, 14, 16)
 _TIFF_BITS, _TIFF_COMPRESSION, _TIFF_MAX_SAMPLE, _TIFF_SAMPLE_FORMAT = 258, 259, 281, 339
 TIFF_PHOTOMETRIC, TIFF_EXTRA_SAMPLES = 262, 338
-_FAX = ((2,), (3,), (4,))  # compressions whose white is 0 where nothing is said
+_FAX = ((2,), (3,), (4,))  # compressions whose white is 0 where nothing is declared
 
 Notes = tuple[str, ...]
 
@@ -96,9 +96,14 @@ def _from_deep(image: Image.Image, white_is_zero: bool) -> tuple[Image.Image, No
     what = f"{16 if tiff_bits == (16,) else 32}-bit {'float' if image.mode == 'F' else 'integer'}"
     if image.mode.startswith("I;16") or image.format == "PPM":  # whose 16 bits Pillow calls "I"
         what = "16-bit"
-    low, high, is_whole = _range(image, unsigned)
-    if low > high:
+    values: NDArray[Any] = np.asarray(image)
+    values = values.view(np.uint32) if unsigned else values
+    is_number = np.isfinite(values)
+    numbers = values if is_number.all() else values[is_number]
+    if not numbers.size:
         raise PictureError(f"{what} without one pixel that is a number")
+    low, high = float(numbers.min()), float(numbers.max())
+    is_whole = numbers.dtype.kind != "f" or bool((np.rint(numbers) == numbers).all())
     if tiff_bits == (12,):
         black, white, note = 0.0, 4095.0, SCALED.format(bits=12)
     elif image.mode == "F" and low >= 0 and high <= 1:
@@ -119,36 +124,17 @@ def _from_deep(image: Image.Image, white_is_zero: bool) -> tuple[Image.Image, No
         black, white = white, black
     transparent = image.info.get("transparency")
     gray = np.empty((image.height, image.width), np.uint8)
-    for rows, values in _bands(image, unsigned):
-        shares = values.astype(np.float64)
+    step = max(1, _BAND_PIXELS // image.width)
+    for top in range(0, image.height, step):  # a few rows at a time: 8 bytes a pixel would be much for a huge picture
+        rows = slice(top, top + step)
+        shares = values[rows].astype(np.float64)
         shares -= black
         shares *= 255 / (white - black)
         shares[~np.isfinite(shares)] = 0
         gray[rows] = np.rint(shares, out=shares)
         if isinstance(transparent, int):  # the one transparent gray of a PNG
-            gray[rows][values == transparent] = 255
+            gray[rows][values[rows] == transparent] = 255
     return Image.fromarray(gray).convert("RGB"), (note,)
-
-
-def _range(image: Image.Image, unsigned: bool) -> tuple[float, float, bool]:
-    """The least and the greatest number, and whether all are whole."""
-    low, high, is_whole = float("inf"), float("-inf"), True
-    for _, values in _bands(image, unsigned):
-        finite = np.isfinite(values)
-        numbers = values if finite.all() else values[finite]
-        if numbers.size:
-            low, high = min(low, float(numbers.min())), max(high, float(numbers.max()))
-            is_whole = is_whole and (numbers.dtype.kind != "f" or bool((np.rint(numbers) == numbers).all()))
-    return low, high, is_whole
-
-
-def _bands(image: Image.Image, unsigned: bool = False) -> Iterator[tuple[slice, NDArray[Any]]]:
-    """The pixels a few rows at a time, so that no second copy of a huge picture is made."""
-    height = max(1, _BAND_PIXELS // image.width)
-    for top in range(0, image.height, height):
-        rows = slice(top, min(top + height, image.height))
-        values = np.asarray(image.crop((0, rows.start, image.width, rows.stop)))
-        yield rows, values.view(np.uint32) if unsigned else values
 
 
 def tiff_tag(image: Image.Image, tag: int) -> tuple[Any, ...]:

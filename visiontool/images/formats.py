@@ -1,7 +1,6 @@
-"""Files of pictures before a decoder sees them: read, told by their first bytes and not by their name, and refused
-where they would cost far more than their picture is worth.
+"""Picture files before a decoder: read, recognized by their first bytes, and refused where they would cost too much.
 
-What only a walk through a file could tell is left to whoever opens it: the time and the memory that it may take.
+What only a walk through the file would show is left to the limits of time and memory of a worker.
 """
 
 import os

@@ -146,10 +146,10 @@ def _resized(picture: tuple[int, int], scaled: tuple[int, int], crop_mode: CropM
     return max(1, round(picture[0] / ratio)), max(1, round(picture[1] / ratio))
 
 
-def _overlap(length: int, wanted: int) -> tuple[slice, slice]:
-    """Along one edge, centered: which pixels to take of `length`, and where they go in `wanted`."""
-    if wanted > length:
-        start = (wanted - length) // 2
+def _overlap(length: int, target: int) -> tuple[slice, slice]:
+    """Along one edge, centered: which pixels to take of `length`, and where they go in `target`."""
+    if target > length:
+        start = (target - length) // 2
         return slice(0, length), slice(start, start + length)
-    start = round((length - wanted) / 2)
-    return slice(start, start + wanted), slice(0, wanted)
+    start = round((length - target) / 2)
+    return slice(start, start + target), slice(0, target)
