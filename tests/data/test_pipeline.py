@@ -19,7 +19,7 @@ from visiontool.data.loader import Opening, StageTimes, batches, cores, prepared
 from visiontool.data.prepare import Prepared, Recipe
 from visiontool.images.augment import LEVELS, render_all, views
 from visiontool.images.decode import Limits
-from visiontool.images.fingerprint import look_at
+from visiontool.images.fingerprint import fingerprint_of
 
 RECIPE = Recipe({"size": (8, 8)}, 8, Limits())
 
@@ -102,7 +102,7 @@ def test_views_come_out_in_order_from_files_and_from_objects(tmp_path):
     assert [answer.path for answer in from_files] == list(map(str, files))
     for one, other, image in zip(from_files, from_objects, images, strict=True):
         np.testing.assert_array_equal(one.pixels, other.pixels)
-        assert one.look == other.look == look_at(image)
+        assert one.look == other.look == fingerprint_of(image)
         np.testing.assert_array_equal(one.pixels, render_all(image, recipe.views, one.look.pixels, recipe.fit_options))
 
 

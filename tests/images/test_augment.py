@@ -1,22 +1,16 @@
 """Views of pictures: what predict sees and its mirror bit for bit, and random ones that can be drawn again."""
 
 import math
-import subprocess
-import sys
 from dataclasses import fields, replace
-from hashlib import blake2b
 
 import numpy as np
 import pytest
-from conftest import BLUE, COLOR_SPEC, GREEN, RED
+from conftest import BLUE, GREEN, RED
 from PIL import Image
 
 from visiontool import UsageError
-from visiontool.data.prepare import Recipe, prepare
 from visiontool.images import transforms
 from visiontool.images.augment import LEVELS, Augment, View, _Box, _colored, _moved, render, render_all, sheet, views
-from visiontool.images.decode import Limits
-from visiontool.images.fingerprint import look_at
 
 FILL = (7, 77, 177)
 EACH = {"mirror": True, "crop": 0.5, "rotate": 20.0, "shift": 0.2, "zoom": 0.3, "brightness": 0.4, "contrast": 0.4,
@@ -67,29 +61,6 @@ def test_views_together_are_the_views_one_by_one():
 
 
 # Random views can be drawn again, and differ
-
-
-AGAIN = """
-from hashlib import blake2b
-from test_augment import ALL, fit_options, noise, views
-from visiontool.images.augment import render_all
-print(blake2b(render_all(noise(90, 60), views(6, ALL, 3), "a", fit_options()).tobytes()).hexdigest())
-"""
-
-
-def test_another_process_draws_the_same_views():
-    pixels = render_all(noise(90, 60), views(6, ALL, 3), "a", fit_options())
-    path = [entry for entry in sys.path if entry]
-    code = f"import sys; sys.path[:] = {path!r}\n{AGAIN}"
-    ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert ran.stdout.strip() == blake2b(pixels.tobytes()).hexdigest()
-
-
-def test_numbers_seeds_and_pictures_of_another_name_have_views_of_their_own():
-    image, options = noise(90, 60), fit_options()
-    cases = [(number, seed, name) for number in (2, 3, 12) for seed in (0, 1, -1, 2**70) for name in ("a", "b", "")]
-    different = {render(image, View(number, ALL, seed), name, options).tobytes() for number, seed, name in cases}
-    assert len(different) == len(cases)
 
 
 @pytest.mark.parametrize("name", EACH)
@@ -227,41 +198,6 @@ def test_with_the_same_numbers_torchvision_gives_the_same_bytes():
 # The parts of a picture, and its size
 
 
-def test_a_turned_crop_shows_what_stands_beside_it_in_the_picture():
-    seen = drawn(Augment(crop=0.01, rotate=45.0), 40, Image.new("RGB", (300, 300), (255, 255, 255)))
-    assert sum((view == 255).all() for view in seen) >= 8
-
-
-def test_where_no_box_fits_the_middle_is_taken():
-    # Of a 20 x 600 picture at least 90 % cannot be had at 3 to 4: the middle 20 x 27 pixels are left.
-    for view in drawn(Augment(crop=0.9), 5, ramps(20, 600)):
-        assert view[..., 1].min() == pytest.approx(255 * 287 / 600, abs=2)
-        assert view[..., 1].max() == pytest.approx(255 * 313 / 600, abs=2)
-
-
-@pytest.mark.parametrize(
-    ("crop_mode", "factor"),
-    # Fitted, the picture is 750 / 64 = 11.7 or, with a border, 1000 / 64 = 15.6 times smaller: half of that before.
-    [("center", 5), ("squash", 5), ("border", 7)],
-)
-def test_a_big_picture_is_made_smaller_before_it_is_turned_and_looks_the_same(monkeypatch, crop_mode, factor):
-    sizes = []
-    transform = Image.Image.transform
-
-    def spied(image, *arguments, **options):
-        sizes.append(image.size)
-        return transform(image, *arguments, **options)
-
-    monkeypatch.setattr(Image.Image, "transform", spied)
-    augment = Augment(rotate=30.0, shift=0.1, zoom=0.2)
-    image = noise(16, 12).resize((1000, 750), Image.Resampling.BICUBIC)
-    small = drawn(augment, 2, image, crop_mode=crop_mode)
-    monkeypatch.setattr("visiontool.images.augment._shrink", lambda *_: 1.0)
-    large = drawn(augment, 2, image, crop_mode=crop_mode)
-    assert sizes == [(math.ceil(1000 / factor), math.ceil(750 / factor))] * 2 + [(1000, 750)] * 2
-    assert np.abs(small - large).mean() < 1
-
-
 @pytest.mark.parametrize("crop_mode", transforms.CROP_MODES)
 @pytest.mark.parametrize("size", [(1, 1), (2, 3), (1, 5000), (5000, 1), (40, 20_000), (4000, 3000)])
 def test_pictures_of_any_size_have_views(crop_mode, size):
@@ -277,16 +213,6 @@ def test_pictures_of_any_size_have_views(crop_mode, size):
 
 
 # What may be asked for
-
-
-def test_views_are_the_plain_one_the_mirror_and_random_ones():
-    assert [view.key() for view in views(1, Augment(), 0)] == ["plain"]
-    four = views(4, LEVELS["medium"], 0)
-    assert [view.number for view in four] == [0, 1, 2, 3]
-    assert [view.is_plain for view in four] == [True, False, False, False]
-    assert [view.is_mirror for view in four] == [False, True, False, False]
-    assert not any(view.is_mirror for view in views(4, RANDOM_ONLY, 0))
-    assert views(3, LEVELS["medium"], 0) == four[:3]
 
 
 @pytest.mark.parametrize(
@@ -319,42 +245,6 @@ def test_what_cannot_be_meant_is_refused(make, words):
 # On the way to the network
 
 
-def test_a_picture_has_its_views_and_its_look(tmp_path):
-    Image.effect_noise((1600, 1200), 90).convert("RGB").save(tmp_path / "a.jpg")
-    plain = Recipe.of(COLOR_SPEC, Limits())._replace(fit_options=fit_options(), resize_to=64)
-    with_views = plain._replace(views=views(3, ALL, 0))
-    before, after = prepare(tmp_path / "a.jpg", plain), prepare(tmp_path / "a.jpg", with_views)
-    assert (before.pixels.shape, before.look) == ((64, 64, 3), None)
-    assert after.pixels.shape == (3, 64, 64, 3)
-    np.testing.assert_array_equal(after.pixels[0], before.pixels)
-    np.testing.assert_array_equal(after.pixels[1], before.pixels[:, ::-1])
-    assert (after.look.width, after.look.height) == (200, 150)  # decoded at an eighth: its views come from that
-    with Image.open(tmp_path / "a.jpg") as image:
-        image.draft(None, (128, 128))
-        assert after.look == look_at(image)
-        np.testing.assert_array_equal(
-            after.pixels[2], render(image, with_views.views[2], after.look.pixels, fit_options())
-        )
-    assert before.fit_s > 0
-    assert Recipe.of(COLOR_SPEC, Limits(), with_views.views).views == with_views.views
-
-
-def test_a_picture_without_one_of_its_views_is_an_error(tmp_path, monkeypatch):
-    Image.new("RGB", (1, 30_000)).save(tmp_path / "long.png")
-    Image.new("RGB", (9, 9)).save(tmp_path / "a.png")
-    recipe = Recipe(fit_options(), 64, Limits(), views(3, ALL, 0))
-    answer = prepare(tmp_path / "long.png", recipe)
-    assert "too elongated" in answer.error
-    assert (answer.pixels, answer.look) == (None, None)
-
-    def fails(*_):
-        raise MemoryError
-
-    monkeypatch.setattr("visiontool.images.augment._colored", fails)
-    answer = prepare(tmp_path / "a.png", recipe)
-    assert (answer.error, answer.pixels, answer.look) == ("not enough memory to resize it", None, None)
-
-
 # The sheet
 
 
@@ -372,16 +262,3 @@ def test_a_sheet_has_a_row_for_each_picture_and_a_column_for_each_view():
         assert (pixels[top - 20 : top] < 128).any()  # its caption, in black
     assert (pixels[8:28, 8:168] < 200).any()
     assert (pixels[8:28, 176:] < 200).any()
-
-
-@pytest.mark.parametrize("text", ["x" * 9999, "two\nlines\0\x1b[31m", "\udcff\u202e", " ", "\u0301" * 999, "猫"])
-def test_captions_may_be_any_text_and_stay_in_their_places(text):
-    pixels = np.asarray(sheet([(text, [one_color(RED, (32, 64))] * 2)] * 2, [text, text]))
-    plain = np.asarray(sheet([("", [one_color(RED, (32, 64))] * 2)] * 2, ["", ""]))
-    differs = (pixels != plain).any(axis=-1)
-    assert not differs[48:208].any()  # nothing is written over pictures
-    assert not differs[236:].any()
-    assert not differs[:28, 168:174].any()  # headings keep apart
-    assert not differs[:, -8:].any()
-    rows, columns = (np.flatnonzero((plain == RED).all(axis=-1)[:208].any(axis=axis)) for axis in (1, 0))
-    assert (rows[0], rows[-1], columns[0]) == (48 + 40, 48 + 119, 8)  # proportions are kept

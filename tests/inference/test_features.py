@@ -18,7 +18,7 @@ from visiontool.errors import UsageError
 from visiontool.hub import cache
 from visiontool.images.augment import LEVELS, Augment, views
 from visiontool.images.decode import Limits
-from visiontool.images.fingerprint import look_at
+from visiontool.images.fingerprint import fingerprint_of
 from visiontool.inference import embeddings
 from visiontool.inference.embedding_cache import Store, file
 from visiontool.inference.embeddings import extract
@@ -68,7 +68,7 @@ def test_the_embedding_of_a_color_is_the_color_in_every_view(colors, pictures, s
     np.testing.assert_array_equal(seen.embeddings, expected)
     assert (seen.errors, seen.computed, seen.notes) == ({}, 12, ())
     assert sum(sizes) == 12
-    assert seen.looks == [look_at(Image.open(path)) for path in pictures]
+    assert seen.looks == [fingerprint_of(Image.open(path)) for path in pictures]
 
 
 def test_the_first_view_is_what_embed_gives_bit_for_bit(tmp_path):
@@ -235,7 +235,7 @@ def test_more_pictures_than_a_few_are_opened_in_processes_with_the_same_answers(
     monkeypatch.setattr(embeddings, "prepared", spied)
     seen = extract(colors, paths, TWO, workers=2)
     np.testing.assert_allclose(seen.embeddings[:, :, 0] * 255, np.arange(66)[:, None].repeat(2, 1), rtol=1e-6)
-    assert seen.looks[7] == look_at(Image.open(paths[7]))
+    assert seen.looks[7] == fingerprint_of(Image.open(paths[7]))
     assert extract(colors, [*paths, str(folder / "2.png")], TWO).computed == 2
     assert opened == [True, False]
 

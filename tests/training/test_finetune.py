@@ -235,7 +235,7 @@ def test_labels_from_a_csv(run, data, at_home, color_model):
     ]
     (data / "cold" / "labels.csv").write_text("\n".join(map(",".join, rows)))
     typed = ("finetune", data / "cold", "--labels", data / "cold" / "labels.csv", "-m", color_model)
-    assert "1 path is not there (--on-bad skip leaves out its line): gone.png" in run(*typed).err
+    assert "1 path is not there (--on-bad skip leaves it out): gone.png" in run(*typed).err
     ran = run(*typed, "--on-bad", "skip")
     assert ran.code == 0, ran.err
     assert "Left out of labels.csv: 1 path is not there: gone.png" in ran.err

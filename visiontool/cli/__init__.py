@@ -91,7 +91,7 @@ def run(arguments: list[str] | None = None) -> int:
     except BrokenPipeError:  # whoever read the output has enough
         return exit_codes.FAILED
     except VisiontoolError as error:
-        from visiontool.data.hints import GONE, is_gone
+        from visiontool.data.discover import GONE, is_gone
 
         say(f"Error: {error}" + (f"\n{GONE}" if is_gone() else ""))
         return exit_codes.of(error)
@@ -99,7 +99,7 @@ def run(arguments: list[str] | None = None) -> int:
         if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EBADF):  # full; closed (__main__.py)
             say(f"Error: the output cannot be written: {error.strerror}")
             return exit_codes.FAILED
-        from visiontool.data.hints import GONE, is_gone
+        from visiontool.data.discover import GONE, is_gone
 
         if isinstance(error, FileNotFoundError) and is_gone():
             say(f"Error: {GONE[0].lower()}{GONE[1:]}")

@@ -142,8 +142,7 @@ class _Inputs:
         Raises:
             DataError: there are none, and not `or_none`.
         """
-        from visiontool.data.discover import find_images, is_fed
-        from visiontool.data.hints import hint, is_gone
+        from visiontool.data.discover import find_images, hint, is_fed, is_gone
         from visiontool.data.loader import FEW
 
         relative = [path for path in self.paths if path != "-" and not os.path.isabs(path.removeprefix("@"))]
@@ -173,7 +172,7 @@ class _Inputs:
 
     def hint(self) -> str | None:
         """What somebody may have meant by those that held no picture."""
-        from visiontool.data.hints import hint
+        from visiontool.data.discover import hint
 
         return hint(self._empty.some)
 
@@ -243,7 +242,7 @@ def _predict(
 ) -> "tuple[Progress, str | None]":
     """Gives what was counted, and the first hint that there is for a path that failed."""
     from visiontool.cli.progress import Progress, Stop, only_ours_on_stderr
-    from visiontool.data.hints import hint
+    from visiontool.data.discover import hint
 
     if rows.finished and not args.quiet:
         say(f"Going on: {len(rows.finished):,} rows are there already.")

@@ -15,7 +15,7 @@ from visiontool.model.spec import ModelSpec
 
 if TYPE_CHECKING:
     from visiontool.images.augment import View
-    from visiontool.images.fingerprint import Look
+    from visiontool.images.fingerprint import Fingerprint
 
 
 class Recipe(NamedTuple):
@@ -55,7 +55,7 @@ class Prepared(NamedTuple):
     notes: tuple[str, ...] = ()
     decode_s: float = 0.0
     fit_s: float = 0.0
-    look: "Look | None" = None
+    look: "Fingerprint | None" = None
     """Of a picture that was read, where the recipe has views."""
 
 
@@ -86,10 +86,10 @@ def prepare(source: ImageSource, recipe: Recipe, *, plain_only: bool = False) ->
     return Prepared(path, pixels, None, picture.notes, opened - start, time.perf_counter() - opened, look)
 
 
-def _views_of(image: Image.Image, recipe: Recipe) -> "tuple[NDArray[np.uint8], Look]":
+def _views_of(image: Image.Image, recipe: Recipe) -> "tuple[NDArray[np.uint8], Fingerprint]":
     # Imported here, since predict needs neither.
     from visiontool.images.augment import render_all
-    from visiontool.images.fingerprint import look_at
+    from visiontool.images.fingerprint import fingerprint_of
 
-    look = look_at(image)
+    look = fingerprint_of(image)
     return render_all(image, recipe.views, look.pixels, recipe.fit_options), look

@@ -1,4 +1,4 @@
-"""What a dataset is: its classes and samples, what makes it unfit to learn from, and what it is read from."""
+"""What a dataset is: its classes and samples, and what makes it unfit to learn from."""
 
 from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
@@ -6,29 +6,25 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import NamedTuple
 
+from visiontool.errors import DataError
 from visiontool.text import listed, on_one_line
 
 _SPLITS = {
-    "train": "train",
-    "training": "train",
-    "val": "val",
-    "valid": "val",
-    "validation": "val",
-    "dev": "val",
-    "test": "test",
-    "testing": "test",
+    **dict.fromkeys(("train", "training"), "train"),
+    **dict.fromkeys(("val", "valid", "validation", "dev"), "val"),
+    **dict.fromkeys(("test", "testing"), "test"),
 }
+_MAX_FAULTS = 20
+_MAX_UNREADABLE = 10
 
 
 class Sample(NamedTuple):
     """One picture of a class.
 
     Attributes:
-        path: To open it.
         name: Its path from DATA on, with "/"; from the root on where it is not in DATA.
-        class_id: Index of its label.
-        split: "train", "val", "test" as the user said, "" where it is left out, None where nobody said.
-        group: What must stay on one side of a split has the same.
+        split: "train", "val", "test" as the user gave it, "" where it is left out, None where no split is given.
+        group: Samples of one group stay on one side of a split.
     """
 
     path: str
@@ -36,6 +32,27 @@ class Sample(NamedTuple):
     class_id: int
     split: str | None
     group: str | None
+
+
+class LabeledPath(NamedTuple):
+    """A sample before its label has a number."""
+
+    path: str
+    name: str
+    label: str
+    split: str | None
+    group: str | None
+
+
+@dataclass
+class RawDataset:
+    """What folders or a table hold; the labels, in no order, are also those of classes without a picture."""
+
+    pictures: list[LabeledPath] = field(default_factory=list)
+    labels: dict[str, None] = field(default_factory=dict)
+    ignored: Counter[str] = field(default_factory=Counter)
+    faults: list[str] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
 
 
 @dataclass(frozen=True)
@@ -46,7 +63,7 @@ class Dataset:
         labels: In natural order, 2 before 10.
         label_ids: The id of each label where the model knows them all.
         ignored: How much was left out, by kind: {"hidden": 2, "not pictures": 1}.
-        misread: The faults that were found while reading.
+        misread: The faults of the folders or the table.
         notes: What is worth saying and no fault, one line each.
     """
 
@@ -60,63 +77,53 @@ class Dataset:
 
     @property
     def faults(self) -> tuple[str, ...]:
-        """All that makes it unfit to learn from, one line each: what was misread, and what its samples lack."""
-        return (*self.misread, *_lacking(self.labels, self.samples))
+        """All that makes it unfit to learn from, one line each."""
+        faults = list(self.misread)
+        splits: list[set[str | None]] = [set() for _ in self.labels]
+        for sample in self.samples:
+            if sample.split != "":
+                splits[sample.class_id].add(sample.split)
+        empty = [label for label, has in zip(self.labels, splits, strict=True) if not has]
+        not_in_train = [
+            label for label, has in zip(self.labels, splits, strict=True) if has and not has & {None, "train"}
+        ]
+        if len(self.labels) < 2:
+            labels = f"only one: {on_one_line(self.labels[0])}" if self.labels else "none"
+            faults.append(f"expected at least 2 classes, found {labels}")
+        if empty:
+            faults.append(listed(empty, "class has no picture", "classes have no picture"))
+        if not_in_train:
+            kind = "of val or test"
+            faults.append(listed(not_in_train, f"class {kind} is not in train", f"classes {kind} are not in train"))
+        return tuple(faults)
 
 
-class Row(NamedTuple):
-    """One picture and what its folder or its line says of it."""
+class Unusable(DataError):
+    """A dataset that cannot be learned from; the message names up to 20 of its `faults`, one line each."""
 
-    path: str
-    name: str
-    label: str
-    split: str | None
-    group: str | None
+    def __init__(self, root: Path, faults: Sequence[str], remedy: str) -> None:
+        lines = [f"  - {fault}" for fault in faults[:_MAX_FAULTS]]
+        if len(faults) > _MAX_FAULTS:
+            lines.append(f"  and {len(faults) - _MAX_FAULTS:,} more")
+        super().__init__("\n".join([f"{root} cannot be learned from:", *lines, remedy]))
+        self.faults = tuple(faults)
 
 
-@dataclass
-class Found:
-    """What was found; the labels, in no order, are also those of classes without a picture."""
-
-    rows: list[Row] = field(default_factory=list)
-    labels: dict[str, None] = field(default_factory=dict)
-    ignored: Counter[str] = field(default_factory=Counter)
-    faults: list[str] = field(default_factory=list)
-    notes: list[str] = field(default_factory=list)
+def check(dataset: Dataset, unreadable: Mapping[str, str] | None = None) -> None:
+    """Raises `Unusable` for a dataset with faults, or where something is `unreadable`: names of samples, and why."""
+    unread = [f"{on_one_line(name)}: {' '.join(reason.split())}" for name, reason in (unreadable or {}).items()]
+    if len(unread) > _MAX_UNREADABLE:
+        unread[_MAX_UNREADABLE - 1 :] = [f"{len(unread) - _MAX_UNREADABLE + 1:,} more pictures that cannot be read"]
+    if faults := [*dataset.faults, *unread]:
+        skip = "; --on-bad skip leaves out pictures that cannot be read" if unread else ""
+        raise Unusable(dataset.root, faults, f"Put the data right and run it again{skip}.")
 
 
 def split_called(name: str) -> str | None:
-    """The split that `name` means, whatever its case: "train", "val", "test" or None."""
+    """The split of this name, whatever its case: "train", "val", "test" or None."""
     return _SPLITS.get(name.casefold())
 
 
 def without(dataset: Dataset, names: Collection[str]) -> Dataset:
     """The dataset without the samples of these names; a class may lack pictures now."""
     return replace(dataset, samples=tuple(sample for sample in dataset.samples if sample.name not in names))
-
-
-def is_val_drawn(samples: Sequence[Sample]) -> bool:
-    """Whether val is to be drawn from the samples that have no split: the user gave no val."""
-    splits = {sample.split for sample in samples}
-    return None in splits and "val" not in splits
-
-
-def _lacking(labels: Sequence[str], samples: Sequence[Sample]) -> list[str]:
-    splits: list[set[str | None]] = [set() for _ in labels]
-    for sample in samples:
-        splits[sample.class_id].add(sample.split)
-    nothing = [label for label, has in zip(labels, splits, strict=True) if not has - {""}]
-    not_in_train = [
-        label for label, has in zip(labels, splits, strict=True) if has - {""} and not has & {None, "train"}
-    ]
-    faults = []
-    if len(labels) < 2:
-        found = f"only one: {on_one_line(labels[0])}" if labels else "none"
-        faults.append(f"expected at least 2 classes, found {found}")
-    if nothing:
-        faults.append(listed(nothing, "class has no picture", "classes have no picture"))
-    if not_in_train:
-        faults.append(
-            listed(not_in_train, "class of val or test is not in train", "classes of val or test are not in train")
-        )
-    return faults

@@ -1,4 +1,4 @@
-"""A process that does work which may hang, crash or want too much memory, so that this costs one answer and no run.
+"""A process for work that may hang, crash or take too much memory, so that this costs one answer and no more.
 
 It is `python -c ...`, neither a fork (this process has threads) nor multiprocessing (which would run the caller's
 script again), and has no share in this one's interpreter lock. Both send each other pickles over pipes.
@@ -33,43 +33,31 @@ class Worker:
         memory: bytes of address space that it may take. Its libraries compute in one thread then, since each thread of
             theirs takes some.
 
-    Raises:
-        VisiontoolError: it does not start.
     """
 
     def __init__(self, function: Callable[..., Any], memory: int | None = None) -> None:
-        # Of an application that has a Python inside, `sys.executable` may be itself: it would start once more.
-        if not sys.executable or getattr(sys, "frozen", False):
-            raise VisiontoolError(
-                f"no process can be started: sys.executable, {sys.executable!r}, is no Python of its own.\n"
-                "Pictures that are given as bytes, not as paths, need no process."
-            )
         path = [entry for entry in sys.path if isinstance(entry, str)]  # imports pass over anything else, too
         one_thread = {"OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"}
-        # Ctrl-C in the terminal is for the run, which ends its workers itself.
-        alone: dict[str, Any] = {"process_group": 0}
+        # Ctrl-C in the terminal is for this process, which ends its workers itself.
+        group: dict[str, Any] = {"process_group": 0}
         if sys.platform == "win32":
-            alone = {"creationflags": subprocess.CREATE_NEW_PROCESS_GROUP}
+            group = {"creationflags": subprocess.CREATE_NEW_PROCESS_GROUP}
         try:
             self._process: subprocess.Popen[bytes] = subprocess.Popen(
-                [sys.executable, "-c", _START.format(path=path)],
+                [sys.executable or "", "-c", _START.format(path=path)],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 # libtiff and others write there what an error says better.
                 stderr=None if "VISIONTOOL_DEBUG" in os.environ else subprocess.DEVNULL,
                 env={**os.environ, **(one_thread if memory is not None else {})},
-                **alone,
+                **group,
             )
         except OSError as error:
             raise VisiontoolError(f"no process could be started: {error}\nOpen fewer pictures at once: -j 1.") from None
         self._work = memory, function
 
     def start(self) -> None:
-        """Waits until it is ready.
-
-        Raises:
-            VisiontoolError: it ended before.
-        """
+        """Waits until it is ready; a VisiontoolError where it ended before."""
         try:
             self.call(*self._work)
         except EndedError as ended:
@@ -78,20 +66,20 @@ class Worker:
             ) from None
 
     def call(self, *arguments: Any) -> Any:
-        """What the function gives for `arguments`.
-
-        Raises:
-            EndedError: the process ended before it answered.
-        """
-        requests, answers = self._process.stdin, self._process.stdout
-        assert requests is not None
-        assert answers is not None
+        """What the function gives for `arguments`; an EndedError where the process ended before."""
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
         try:
-            pickle.dump(arguments, requests)
-            requests.flush()
-            return pickle.load(answers)
+            pickle.dump(arguments, self._process.stdin)
+            self._process.stdin.flush()
+            return pickle.load(self._process.stdout)
         except (OSError, EOFError, pickle.UnpicklingError):
-            raise EndedError(_why_ended(self.close(_DYING_S))) from None
+            code = self.close(_DYING_S)
+        if sys.platform == "win32" or code is None or code >= 0:
+            raise EndedError(f"ended with exit status {code}")
+        if code == -signal.SIGKILL:
+            raise EndedError("was killed; perhaps it wanted too much memory")
+        raise EndedError(f"crashed ({signal.Signals(-code).name})")
 
     def is_alive(self) -> bool:
         """Whether it has not ended."""
@@ -116,16 +104,6 @@ class Worker:
         return self._process.returncode
 
 
-def _why_ended(code: int | None) -> str:
-    if sys.platform == "win32" or code is None or code >= 0:
-        return f"ended with exit status {code}"
-    if code == -signal.SIGKILL:
-        return "was killed; perhaps it wanted too much memory"
-    with contextlib.suppress(ValueError):  # a number without a name
-        return f"crashed ({signal.Signals(-code).name})"
-    return f"crashed (signal {-code})"
-
-
 def serve() -> None:
     """The process: answers each call that its stdin brings, until stdin ends."""
     requests = os.fdopen(os.dup(0), "rb")
@@ -134,35 +112,25 @@ def serve() -> None:
     os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
     os.dup2(2, 1)  # so that a library that prints does not print into an answer
     warnings.simplefilter("ignore")  # which PYTHONWARNINGS may have made errors
-    _die_with_parent()
+    if sys.platform == "linux":  # dies with its parent, also in the middle of a call; elsewhere after the call
+        import ctypes
+
+        ctypes.CDLL(None).prctl(1, signal.SIGKILL, 0, 0, 0)  # PR_SET_PDEATHSIG, prctl(2)
     memory, function = pickle.load(requests)
-    _limit_memory(memory)
+    with contextlib.suppress(ImportError):  # Windows
+        import resource
+
+        for limit, value in ((resource.RLIMIT_CORE, 0), (resource.RLIMIT_AS, memory)):
+            soft = resource.getrlimit(limit)[0]
+            if value is not None and (soft == resource.RLIM_INFINITY or value < soft):
+                with contextlib.suppress(ValueError, OSError):  # macOS refuses some
+                    resource.setrlimit(limit, (value, value))
+    # Where the machine's memory ends all the same, this process is killed and not its parent.
+    with contextlib.suppress(OSError), open("/proc/self/oom_score_adj", "w") as file:
+        file.write("1000")
     answer = None
     with contextlib.suppress(EOFError, BrokenPipeError):
         while True:
             pickle.dump(answer, answers)
             answers.flush()
             answer = function(*pickle.load(requests))
-
-
-def _die_with_parent() -> None:
-    """Has this process killed when its parent dies, also in the middle of a call. Elsewhere it ends after the call."""
-    if sys.platform == "linux":
-        import ctypes
-
-        ctypes.CDLL(None).prctl(1, signal.SIGKILL, 0, 0, 0)  # PR_SET_PDEATHSIG, prctl(2)
-
-
-def _limit_memory(size: int | None) -> None:
-    """Takes care that what wants more memory than `size` gets an error, and that others are not hurt."""
-    with contextlib.suppress(ImportError):  # Windows
-        import resource
-
-        for limit, value in ((resource.RLIMIT_CORE, 0), (resource.RLIMIT_AS, size)):
-            soft = resource.getrlimit(limit)[0]
-            if value is not None and (soft == resource.RLIM_INFINITY or value < soft):
-                with contextlib.suppress(ValueError, OSError):  # macOS refuses some
-                    resource.setrlimit(limit, (value, value))
-    # Where the machine's memory ends all the same, this process is killed and not the run.
-    with contextlib.suppress(OSError), open("/proc/self/oom_score_adj", "w") as file:
-        file.write("1000")

@@ -5,7 +5,7 @@ the picture alone: the same view of the same picture is the same in any order, p
 """
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from hashlib import blake2b
 from random import Random
@@ -41,9 +41,6 @@ _BACKGROUND, _INK, _FAINT_INK = (255, 255, 255), (0, 0, 0), (110, 110, 110)
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Augment:
     """The ranges that random views are drawn from; all are off by default.
-
-    Raises:
-        UsageError: A value is out of its range.
 
     Source: torchvision.transforms.v2: RandomHorizontalFlip, RandomResizedCrop, RandomAffine, ColorJitter.
     """
@@ -90,7 +87,7 @@ class View(NamedTuple):
 
     @property
     def is_plain(self) -> bool:
-        """Whether this is what predict sees."""
+        """Whether this is the picture as predict takes it."""
         return self.number == 0
 
     @property
@@ -109,11 +106,7 @@ class View(NamedTuple):
 
 
 def views(count: int, augment: Augment, seed: int) -> tuple[View, ...]:
-    """The first `count` views: the plain one, its mirror where `augment` says so, then random ones.
-
-    Raises:
-        UsageError: `count` is below 1, or so many views would not differ.
-    """
+    """The first `count` views, which must differ: the plain one, with `augment.mirror` its mirror, then random ones."""
     if count < 1:
         raise UsageError(f"{count} views of each picture: expected at least 1, the picture as it is")
     if count > 1 and augment == Augment():
@@ -130,14 +123,11 @@ def render(image: Image.Image, view: View, name: str, fit_options: dict[str, Any
     """One view of a picture at the size of the graph's input: (H, W, 3), uint8, RGB.
 
     Args:
-        image: Mode "RGB", upright, as `images.open_image` gives it for the plain view. It is not changed. A big JPEG
-            was then decoded at a part of its size, but to no less than twice what the plain view needs: a crop that
-            keeps a quarter of the area is enlarged by a sixth at most.
-        name: What tells this picture from others, `Look.pixels`.
-        fit_options: What `preprocess.fit` takes beside the picture (`preprocess.fit_options`).
-
-    Raises:
-        PictureError: Too elongated (`preprocess.fit`).
+        image: Mode "RGB", upright, as `decode.open_image` gives it for the plain view. It is not changed. A big JPEG
+            was then decoded to no less than twice what the plain view needs: a crop that keeps a quarter of the area is
+            enlarged by a sixth at most.
+        name: What tells this picture from others, `Fingerprint.pixels`.
+        fit_options: Of `transforms.fit_options`.
     """
     if view.is_plain:
         return transforms.fit(image, **fit_options)
@@ -202,18 +192,14 @@ def _part(
 
 
 def _shrink(box: _Box, fit_options: dict[str, Any]) -> float:
-    """How many times smaller `preprocess.fit` will make the box, along the edge where it shrinks least."""
+    """How many times smaller `transforms.fit` will make the box, along the edge where it shrinks least."""
     height, width = transforms.scaled_size(fit_options["size"], fit_options["crop_pct"])
     ratios = (box.width / width, box.height / height)
     return max(ratios) if fit_options["crop_mode"] == "border" else min(ratios)
 
 
 def _random_box(size: tuple[int, int], around: float, least: float, draw: Random) -> _Box:
-    """A box inside a picture of `size` (width, height).
-
-    Args:
-        around: The proportion width / height that the box's is drawn around, from 3/4 to 4/3 of it.
-        least: The smallest share of the area.
+    """A box of at least the share `least` of a picture of `size` (width, height), with 3/4 to 4/3 of `around` as ratio.
 
     Source: torchvision.transforms.v2.RandomResizedCrop, whose `around` is 1.
     """
@@ -246,10 +232,7 @@ def _moved(
     resample: Image.Resampling,
     fill: tuple[int, int, int],
 ) -> Image.Image:
-    """What the box shows of a picture that was turned, resized and shifted: `fill` only where the picture ends.
-
-    Args:
-        image: The picture, `factor` times smaller than the one that `box` is of.
+    """What the box shows of a picture, `factor` times smaller than the box's, after it is turned, resized and shifted.
 
     Source: torchvision.transforms.v2.RandomAffine.
     """
@@ -282,13 +265,13 @@ def _colored(pixels: NDArray[np.uint8], augment: Augment, draw: Random) -> NDArr
 
 
 def sheet(pictures: Sequence[tuple[str, Sequence[NDArray[np.uint8]]]], headings: Sequence[str]) -> Image.Image:
-    """A picture that shows the views of some pictures: a row for each picture, a column for each view.
+    """A picture of the views of some pictures: a row for each picture, a column for each view.
 
     Args:
         pictures: The caption of each picture, any text, and its views: (H, W, 3), uint8, RGB.
         headings: One for each column.
     """
-    from PIL import ImageDraw, ImageFont
+    from PIL import ImageDraw, ImageFont, ImageOps
 
     font = ImageFont.load_default(_FONT_SIZE)
     columns = [_GAP + number * (_CELL + _GAP) for number in range(len(headings))]
@@ -297,8 +280,14 @@ def sheet(pictures: Sequence[tuple[str, Sequence[NDArray[np.uint8]]]], headings:
     result = Image.new("RGB", (width, _GAP + _LINE + len(pictures) * row_height), _BACKGROUND)
     draw = ImageDraw.Draw(result)
 
-    def write(text: str, left: int, top: int, most: int, ink: tuple[int, int, int]) -> None:
-        draw.text((left, top), _shortened(text, font.getlength, most), ink, font)
+    def write(text: str, left: int, top: int, max_width: int, ink: tuple[int, int, int]) -> None:
+        text = "".join(char if char.isprintable() else "?" for char in text)
+        if font.getlength(text) > max_width:
+            text = text[-max_width:]
+            while font.getlength(f"...{text}") > max_width:
+                text = text[1:]
+            text = f"...{text}"
+        draw.text((left, top), text, ink, font)
 
     for heading, left in zip(headings, columns, strict=True):
         write(heading, left, _GAP, _CELL, _FAINT_INK)
@@ -306,27 +295,8 @@ def sheet(pictures: Sequence[tuple[str, Sequence[NDArray[np.uint8]]]], headings:
         top = _GAP + _LINE + number * row_height
         write(caption, _GAP, top, width - 2 * _GAP, _INK)
         for view, left in zip(pixels, columns, strict=True):
-            cell = _cell(view)
-            result.paste(cell, (left + (_CELL - cell.width) // 2, top + _LINE + (_CELL - cell.height) // 2))
+            # Of a tiny view each pixel stays to be seen.
+            method = Image.Resampling.NEAREST if max(view.shape) < _CELL else Image.Resampling.LANCZOS
+            cell = ImageOps.pad(Image.fromarray(view), (_CELL, _CELL), method, _BACKGROUND)
+            result.paste(cell, (left, top + _LINE))
     return result
-
-
-def _cell(pixels: NDArray[np.uint8]) -> Image.Image:
-    """A view at the size of a cell; of a tiny one each pixel stays to be seen."""
-    image = Image.fromarray(pixels)
-    scale = _CELL / max(image.size)
-    size = (max(1, round(image.width * scale)), max(1, round(image.height * scale)))
-    return image.resize(size, Image.Resampling.NEAREST if scale > 1 else Image.Resampling.LANCZOS)
-
-
-def _shortened(text: str, length: Callable[[str], float], most: int) -> str:
-    """`text` on one line, its middle left out where it is longer than `most` pixels."""
-    text = "".join(char if char.isprintable() else "?" for char in text)
-    if len(text) <= most and length(text) <= most:
-        return text
-    # No character is narrower than a pixel, so that text of any length costs a bounded number of tries.
-    for kept in range(min(len(text), most) // 2, 0, -1):
-        shorter = f"{text[:kept]}...{text[-kept:]}"
-        if length(shorter) <= most:
-            return shorter
-    return "..."

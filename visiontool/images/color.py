@@ -1,15 +1,14 @@
 """Pixels of any mode become 8-bit RGB, by declared rules; what the user should know of it becomes a note.
 
-What more than 8 bits mean is seldom said: cameras, microscopes and X-rays put numbers of 10, 12 or 14 bits into 16. One
-rule holds for whole numbers from 0 to 65,535 in 16 or 32 bits, whole or float, gray or colored: white is what the file
-declares; else the greatest number of the fewest bits that devices give and that hold all values. All else has no bits
-to go by: floats of 0 to 1 keep that range, and the rest is stretched from its least to its greatest value.
+What more than 8 bits mean is seldom declared: cameras, microscopes and X-rays put numbers of 10, 12 or 14 bits into
+16. One rule holds for whole numbers from 0 to 65,535 in 16 or 32 bits, whole or float, gray or colored: white is what
+the file declares; else the greatest number of the fewest bits that devices give and that hold all values. All else has
+no bits to go by: floats of 0 to 1 keep that range, and the rest is stretched from its least to its greatest value.
 """
 
 import math
 import sys
-from collections.abc import Callable, Iterator
-from functools import lru_cache
+from collections.abc import Callable
 from io import BytesIO
 from typing import Any
 
@@ -30,23 +29,19 @@ _BAND_PIXELS = 2**17
 _DEPTHS = (8, 10, 12, 14, 16)
 _TIFF_BITS, _TIFF_COMPRESSION, _TIFF_MAX_SAMPLE, _TIFF_SAMPLE_FORMAT = 258, 259, 281, 339
 TIFF_PHOTOMETRIC, TIFF_EXTRA_SAMPLES = 262, 338
-_FAX = ((2,), (3,), (4,))  # compressions whose white is 0 where nothing is said
+_FAX = ((2,), (3,), (4,))  # compressions whose white is 0 where nothing is declared
 
 Notes = tuple[str, ...]
 
 
 def to_rgb(image: Image.Image, alpha_is_declared: bool = True) -> tuple[Image.Image, Notes]:
-    """The picture in mode "RGB" and what to note about it; `image` itself where it is RGB already.
-
-    Raises:
-        PictureError: It has no pixel that is a number.
-    """
+    """The picture in mode "RGB" and what to note about it; `image` itself where it is RGB already."""
     mode = image.mode
     notes: Notes = ()
     is_deep = mode.startswith("I;16") or mode in ("I", "F")
     zero = tiff_tag(image, TIFF_PHOTOMETRIC)  # (0,) where that is white
-    is_said = zero != () or not hasattr(image, "tag_v2") or tiff_tag(image, _TIFF_COMPRESSION) in _FAX
-    if not is_said and (is_deep or mode in ("1", "L")):
+    is_declared = zero != () or not hasattr(image, "tag_v2") or tiff_tag(image, _TIFF_COMPRESSION) in _FAX
+    if not is_declared and (is_deep or mode in ("1", "L")):
         notes = ("does not say whether 0 is black or white: taken for black",)
         if not is_deep:  # Pillow takes it for white.
             image = image.convert("L").point(list(range(255, -1, -1)))
@@ -64,15 +59,9 @@ def to_rgb(image: Image.Image, alpha_is_declared: bool = True) -> tuple[Image.Im
 
 def to_8_bits(values: NDArray[Any], white: int) -> NDArray[np.uint8]:
     """Whole numbers of 8 or 16 bits, scaled so that `white` becomes 255."""
-    scaled: NDArray[np.uint8] = _eight_bit_table(white)[values]
+    table = (np.arange(2**16).clip(max=white) * 255 + white // 2) // white
+    scaled: NDArray[np.uint8] = table.astype(np.uint8)[values]
     return scaled
-
-
-@lru_cache(maxsize=4)  # A file may say any white.
-def _eight_bit_table(white: int) -> NDArray[np.uint8]:
-    values = np.arange(2**16).clip(max=white)
-    table: NDArray[np.uint8] = ((values * 255 + white // 2) // white).astype(np.uint8)
-    return table
 
 
 def from_16_bits(values: NDArray[Any]) -> tuple[NDArray[np.uint8], Notes]:
@@ -89,10 +78,10 @@ def _depth(greatest: float) -> int:
     return next(bits for bits in _DEPTHS if greatest < 2**bits)
 
 
-def _declared_greatest(image: Image.Image) -> int:
-    """What a TIFF says that no value is above; 0 where it says nothing that its 16 bits do not say."""
-    said = tiff_tag(image, _TIFF_MAX_SAMPLE)
-    return max((value for value in said if isinstance(value, int) and value < 2**16 - 1), default=0)
+def _declared_max(image: Image.Image) -> int:
+    """MaxSampleValue of a TIFF; 0 where it is just that of its 16 bits."""
+    values = tiff_tag(image, _TIFF_MAX_SAMPLE)
+    return max((value for value in values if isinstance(value, int) and value < 2**16 - 1), default=0)
 
 
 def _depth_note(what: str, bits: int) -> str:
@@ -107,15 +96,20 @@ def _from_deep(image: Image.Image, white_is_zero: bool) -> tuple[Image.Image, No
     what = f"{16 if tiff_bits == (16,) else 32}-bit {'float' if image.mode == 'F' else 'integer'}"
     if image.mode.startswith("I;16") or image.format == "PPM":  # whose 16 bits Pillow calls "I"
         what = "16-bit"
-    low, high, is_whole = _range(image, unsigned)
-    if low > high:
+    values: NDArray[Any] = np.asarray(image)
+    values = values.view(np.uint32) if unsigned else values
+    is_number = np.isfinite(values)
+    numbers = values if is_number.all() else values[is_number]
+    if not numbers.size:
         raise PictureError(f"{what} without one pixel that is a number")
+    low, high = float(numbers.min()), float(numbers.max())
+    is_whole = numbers.dtype.kind != "f" or bool((np.rint(numbers) == numbers).all())
     if tiff_bits == (12,):
         black, white, note = 0.0, 4095.0, SCALED.format(bits=12)
     elif image.mode == "F" and low >= 0 and high <= 1:
         black, white, note = 0.0, 1.0, f"{what}: scaled from 0..1 to 8 bits"
     elif is_whole and low >= 0 and high < 2**16:
-        bits = _depth(max(high, _declared_greatest(image)))
+        bits = _depth(max(high, _declared_max(image)))
         black, white, note = 0.0, 2.0**bits - 1, _depth_note(what, bits)
         if white_is_zero and bits == 16:  # Then those that need few bits stand at the other end.
             bits = _depth(white - low)
@@ -130,36 +124,17 @@ def _from_deep(image: Image.Image, white_is_zero: bool) -> tuple[Image.Image, No
         black, white = white, black
     transparent = image.info.get("transparency")
     gray = np.empty((image.height, image.width), np.uint8)
-    for rows, values in _bands(image, unsigned):
-        shares = values.astype(np.float64)
+    step = max(1, _BAND_PIXELS // image.width)
+    for top in range(0, image.height, step):  # a few rows at a time: 8 bytes a pixel would be much for a huge picture
+        rows = slice(top, top + step)
+        shares = values[rows].astype(np.float64)
         shares -= black
         shares *= 255 / (white - black)
         shares[~np.isfinite(shares)] = 0
         gray[rows] = np.rint(shares, out=shares)
         if isinstance(transparent, int):  # the one transparent gray of a PNG
-            gray[rows][values == transparent] = 255
+            gray[rows][values[rows] == transparent] = 255
     return Image.fromarray(gray).convert("RGB"), (note,)
-
-
-def _range(image: Image.Image, unsigned: bool) -> tuple[float, float, bool]:
-    """The least and the greatest number, and whether all are whole."""
-    low, high, is_whole = float("inf"), float("-inf"), True
-    for _, values in _bands(image, unsigned):
-        finite = np.isfinite(values)
-        numbers = values if finite.all() else values[finite]
-        if numbers.size:
-            low, high = min(low, float(numbers.min())), max(high, float(numbers.max()))
-            is_whole = is_whole and (numbers.dtype.kind != "f" or bool((np.rint(numbers) == numbers).all()))
-    return low, high, is_whole
-
-
-def _bands(image: Image.Image, unsigned: bool = False) -> Iterator[tuple[slice, NDArray[Any]]]:
-    """The pixels a few rows at a time, so that no second copy of a huge picture is made."""
-    height = max(1, _BAND_PIXELS // image.width)
-    for top in range(0, image.height, height):
-        rows = slice(top, min(top + height, image.height))
-        values = np.asarray(image.crop((0, rows.start, image.width, rows.stop)))
-        yield rows, values.view(np.uint32) if unsigned else values
 
 
 def tiff_tag(image: Image.Image, tag: int) -> tuple[Any, ...]:
@@ -173,8 +148,7 @@ def deep_colors(
     """Colors of 16 bits, of which Pillow keeps the upper 8; where those say little, the lower 8 are read as well.
 
     Args:
-        image: A picture of which nothing is decoded yet.
-        again: Opens the same file once more; None where there is none.
+        image: Not decoded yet; `again` opens the same file once more.
         is_deep: Whether it has 16 bits, where neither its decoder's name for the pixels nor a TIFF tag says so.
     """
     raw, tiff_bits = _raw_mode(image), tiff_tag(image, _TIFF_BITS)
@@ -189,7 +163,7 @@ def deep_colors(
     image.load()
     bits = 16
     if image.mode != "CMYK":
-        bits = max(_depth_of_upper(*image.split()[:3]), _depth(_declared_greatest(image)))
+        bits = max(_depth_of_upper(*image.split()[:3]), _depth(_declared_max(image)))
     if bits < 16 and (again is None or raw.startswith("RGBa")):
         return image, (_LOST,)
     if bits < 16 and again is not None:
@@ -216,7 +190,7 @@ def deep_ppm(image: Any, data: bytes) -> tuple[Image.Image, Notes]:
 
 
 def _raw_mode(image: Image.Image) -> str:
-    """Pillow's name for what a file that is not decoded yet holds; "" where there is none."""
+    """Pillow's name for the pixels of a file that is not decoded yet; "" where there is none."""
     tiles = getattr(image, "tile", None) or [("", None, 0, "")]
     return str(tiles[0][3] if isinstance(tiles[0][3], str) else tiles[0][3][0])
 

@@ -1,18 +1,17 @@
 """The only code that opens picture files: any picture that can be trusted becomes upright 8-bit RGB.
 
-Every byte of a file is taken for hostile: what a file is, is told by its first bytes and not by its name
-(`kinds`); only formats that are listed are ever handed to a decoder; size and pixels are limited before anything is
-decoded (`bombs`); and whatever a decoder raises becomes a `PictureError` in words. What a decoder may cost beyond that
-is limited by the processes of `pipeline`. All of it may be called from many threads at once.
+Every byte of a file is taken for hostile: only the formats that `formats` lists are ever handed to a decoder; bytes and
+pixels are limited before anything is decoded; and whatever a decoder raises becomes a `PictureError` in words. What a
+decoder may cost beyond that is limited by the processes of `data.loader`. May be called from many threads at once.
 """
 
+import contextlib
 import os
-import threading
 from collections.abc import Callable
 from functools import partial
 from importlib import import_module
 from io import BytesIO
-from typing import Any, Literal, NamedTuple, cast
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -29,10 +28,16 @@ from visiontool.images.color import (
     tiff_tag,
     to_rgb,
 )
-from visiontool.images.formats import plugin_for
-from visiontool.images.limits import check_decoder, check_pixels, check_scans, check_webp
-from visiontool.images.reading import check_size, read
-from visiontool.images.repair import JPEG_END, NO_END, mended
+from visiontool.images.formats import (
+    check_bytes,
+    check_decoder,
+    check_pixels,
+    check_scans,
+    check_webp,
+    plugin_for,
+    read,
+)
+from visiontool.images.metadata import JPEG_END, NO_END, TiffHeader, repair
 
 OnTruncated = Literal["fail", "fill"]
 
@@ -51,12 +56,10 @@ class NotPlainError(PictureError):
 
 
 class Picture(NamedTuple):
-    """A picture that was read."""
+    """A picture in mode "RGB", upright, fully decoded; with notes for the user, such as "16-bit: scaled to 8 bits"."""
 
     image: Image.Image
-    """Mode "RGB", 8 bit, upright, fully decoded."""
     notes: tuple[str, ...] = ()
-    """What was done to it that the user should know, such as "16-bit: scaled to 8 bits"."""
 
 
 ImageSource = str | os.PathLike[str] | bytes | BytesIO | Image.Image | NDArray[Any]
@@ -84,7 +87,6 @@ _TURNS = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
-_pillow_limit_lock = threading.Lock()
 
 
 def open_image(
@@ -111,22 +113,23 @@ def open_image(
         raise UsageError(
             f"a picture is a path, bytes, a BytesIO, a Pillow picture or an array, not {type(source).__name__}"
         )
-    _raise_pillow_limit(limits.max_pixels)
+    # Pillow's own limit warns or raises deep inside some decoders, and warnings cannot be silenced for one call. So it
+    # is raised to ours; never lowered or switched off, so that a program that uses Pillow beside us stays protected.
+    if Image.MAX_IMAGE_PIXELS is not None:
+        Image.MAX_IMAGE_PIXELS = max(Image.MAX_IMAGE_PIXELS, limits.max_pixels)
     try:
         if isinstance(source, np.ndarray):
             return _from_array(source, limits)
         if isinstance(source, Image.Image):
             check_pixels(source.size, limits.max_pixels)
-            # What Pillow opened by its name can be opened once more.
-            name, opener = getattr(source, "filename", "") if source.tell() == 0 else "", cast(Any, type(source))
-            image, notes = deep_colors(source, partial(opener, name) if name else None)
+            image, notes = deep_colors(source)
             picture = _upright_rgb(image, notes, _declares_alpha(source))
             return Picture(source.copy(), picture.notes) if picture.image is source else picture
         if isinstance(source, bytes | BytesIO):
             data = source if isinstance(source, bytes) else source.getvalue()
-            check_size(len(data), limits)
+            check_bytes(len(data), limits.max_bytes)
         else:
-            data = read(source, limits)
+            data = read(source, limits.max_bytes)
         return _from_file(data, resize_to, limits, plain_only)
     except PictureError:
         raise
@@ -148,16 +151,6 @@ def _one_line(error: Exception) -> str:
     return "".join(char if char.isprintable() else "?" for char in words)
 
 
-def _raise_pillow_limit(max_pixels: int) -> None:
-    # Pillow has a limit of its own, checked deep inside some decoders, and it warns or raises above it, also for
-    # pictures that `Limits` allows. That cannot be silenced per call: warning filters belong to the whole process and
-    # its other threads. So its limit is raised to ours where it is lower. It is never lowered and never switched off:
-    # a program that uses Pillow beside us stays protected.
-    with _pillow_limit_lock:
-        if Image.MAX_IMAGE_PIXELS is not None:
-            Image.MAX_IMAGE_PIXELS = max(Image.MAX_IMAGE_PIXELS, max_pixels)
-
-
 def _from_file(data: bytes, resize_to: int | None, limits: Limits, plain_only: bool) -> Picture:
     whole = data.lstrip(_IN_FRONT)
     plugin = plugin_for(whole or data)
@@ -170,10 +163,8 @@ def _from_file(data: bytes, resize_to: int | None, limits: Limits, plain_only: b
     except (PictureError, MemoryError, Image.DecompressionBombError, Image.DecompressionBombWarning):
         raise
     except Exception as error:
-        if plugin == "Jpeg":
-            picture = _cut_jpeg(whole, error, read_as, limits)
-        else:
-            picture = _mended(plugin, whole, error, read_as)
+        is_jpeg = plugin == "Jpeg"
+        picture = _cut_jpeg(whole, error, read_as, limits) if is_jpeg else _repaired(plugin, whole, error, read_as)
     return Picture(picture.image, notes + picture.notes)
 
 
@@ -192,37 +183,43 @@ def _decoded(plugin: str, data: bytes, resize_to: int | None, limits: Limits) ->
     if plugin == "Ppm":
         image, notes = deep_ppm(image, data)
     elif plugin == "Png":
-        _put_transparency_right(image, data)
+        # Pillow makes 8 bits of the colors, and not of the one that is transparent.
+        bits, transparent = data[24], image.info.get("transparency")
+        if bits in (2, 4) and image.mode == "L" and isinstance(transparent, int):
+            image.info["transparency"] = transparent * 255 // (2**bits - 1)
+        elif bits == 16 and isinstance(transparent, tuple):
+            image.info["transparency"] = tuple(value >> 8 for value in transparent)
     if plugin in ("Png", "Tiff"):
         image, notes = deep_colors(image, partial(_opened, plugin, data, limits))
     elif plugin == "Jpeg2K" and image.mode != "I;16":
-        image, notes = deep_colors(image, is_deep=_jpeg_2000_bits(data) == 16)
+        bits = (data[data.find(b"\xff\x4f\xff\x51") + 42] & 127) + 1
+        image, notes = deep_colors(image, is_deep=bits == 16)
     if plugin == "Png" and b"IEND" not in data[-12:] and b"IEND" not in data:
         notes = (NO_END, *notes)
     picture = _upright_rgb(image, notes, _declares_alpha(opened, data))
     return Picture(picture.image, picture.notes + _more_frames(plugin, opened))
 
 
-def _mended(plugin: str, data: bytes, error: Exception, read_as: Callable[[bytes], Picture]) -> Picture:
+def _repaired(plugin: str, data: bytes, error: Exception, read_as: Callable[[bytes], Picture]) -> Picture:
     """The picture of a file that gave `error` for the sake of its metadata or its end; else raises that."""
     try:
-        again, note = mended(plugin, data)
-        picture = read_as(again)
+        data_again, note = repair(plugin, data)
+        picture = read_as(data_again)
     except PictureError:
         raise
     except Exception:
         if plugin == "Tiff":
-            _refuse_tiff(data, str(error))
+            header = TiffHeader(data)
+            if str(error) in (*_TIFF_UNSUPPORTED, str(header.compression)):
+                raise PictureError(f"TIFF of a kind that is not read ({header}): convert it to PNG first") from None
         raise error from None
     return Picture(picture.image, (note, *picture.notes))
 
 
 def _cut_jpeg(data: bytes, error: Exception, read_as: Callable[[bytes], Picture], limits: Limits) -> Picture:
-    """The picture of a JPEG that gave `error` because it has no end.
-
-    Its decoder makes gray of what is missing and does not tell. So other bits are put there as well: pixels that
-    depend on them are missing.
-    """
+    """The picture of a JPEG that gave `error` because it has no end."""
+    # Its decoder makes gray of what is missing, without an error. So other bits are put there as well: pixels that
+    # depend on them are missing.
     if "truncated" not in str(error):
         raise error
     data = data.rstrip(b"\xff")
@@ -256,7 +253,7 @@ def _cut_jpeg(data: bytes, error: Exception, read_as: Callable[[bytes], Picture]
     return Picture(picture.image, (note, *picture.notes))
 
 
-def _opened(plugin: str, data: bytes, limits: Limits) -> Image.Image:
+def _opened(plugin: str, data: bytes, limits: Limits) -> Any:
     """The picture with its header read and nothing decoded yet."""
     # The plugins are called directly: Image.open would import plugins that are not needed, and warn about big pictures.
     # A phone's MPO, two JPEGs in one file, is read as its first one.
@@ -271,34 +268,16 @@ def _opened(plugin: str, data: bytes, limits: Limits) -> Image.Image:
     if plugin == "Ico":
         return _biggest_icon(module.IcoFile(file), file, limits)
     if plugin == "Tiff":
-        return _opened_tiff(module.TiffImageFile, data, limits)
-    image: Image.Image = getattr(module, f"{plugin}ImageFile")(file)
-    return image
+        header = TiffHeader(data)
+        header.check(limits.max_pixels)
+        if (turned := header.with_zero_as_black()) is not None:
+            image = module.TiffImageFile(BytesIO(turned))
+            image.tag_v2[TIFF_PHOTOMETRIC] = 0
+            return image
+    return getattr(module, f"{plugin}ImageFile")(file)
 
 
-def _opened_tiff(plugin: Callable[[BytesIO], Any], data: bytes, limits: Limits) -> Image.Image:
-    from visiontool.images.tiff_header import TiffHeader
-
-    header = TiffHeader(data)
-    header.check(limits.max_pixels)
-    turned = header.with_zero_as_black()
-    opened = plugin(BytesIO(turned or data))
-    if turned is not None:
-        opened.tag_v2[TIFF_PHOTOMETRIC] = 0
-    image: Image.Image = opened
-    return image
-
-
-def _refuse_tiff(data: bytes, reason: str) -> None:
-    """Says what kind of TIFF it is, where `reason` is that Pillow does not know it."""
-    from visiontool.images.tiff_header import TiffHeader
-
-    header = TiffHeader(data)
-    if reason in (*_TIFF_UNSUPPORTED, str(header.compression)):
-        raise PictureError(f"TIFF of a kind that is not read ({header}): convert it to PNG first")
-
-
-def _biggest_icon(icon: Any, file: BytesIO, limits: Limits) -> Image.Image:
+def _biggest_icon(icon: Any, file: BytesIO, limits: Limits) -> Any:
     """The first picture of a Pillow IcoFile, which would decode it before its size could be asked."""
     from PIL import BmpImagePlugin, PngImagePlugin
 
@@ -311,25 +290,11 @@ def _biggest_icon(icon: Any, file: BytesIO, limits: Limits) -> Image.Image:
         width, height = inside.size
         check_pixels((width, height // 2), limits.max_pixels)  # Below the picture stands a mask.
         check_decoder(inside, data)
-    image: Image.Image = icon.frame(0)
-    return image
-
-
-def _put_transparency_right(image: Image.Image, data: bytes) -> None:
-    """Of a PNG that has not 8 bits: Pillow makes them of its colors, and not of the one that is transparent."""
-    bits, transparent = data[24], image.info.get("transparency")
-    if bits in (2, 4) and image.mode == "L" and isinstance(transparent, int):
-        image.info["transparency"] = transparent * 255 // (2**bits - 1)
-    elif bits == 16 and isinstance(transparent, tuple):
-        image.info["transparency"] = tuple(value >> 8 for value in transparent)
-
-
-def _jpeg_2000_bits(data: bytes) -> int:
-    return (data[data.find(b"\xff\x4f\xff\x51") + 42] & 127) + 1
+    return icon.frame(0)
 
 
 def _declares_alpha(image: Image.Image, data: bytes = b"") -> bool:
-    """Whether a picture, of a file or of a caller, says of its fourth channel that it is alpha."""
+    """Whether a picture, of a file or of a caller, declares its fourth channel to be alpha."""
     if image.format == "TIFF":
         return tiff_tag(image, TIFF_EXTRA_SAMPLES)[:1] in ((1,), (2,))
     if image.format == "BMP" and data:
@@ -344,24 +309,19 @@ def _upright_rgb(source: Image.Image, notes: Notes, alpha_is_declared: bool) -> 
     source.load()
     image, more = to_rgb(source, alpha_is_declared)
     # After load: Pillow turns TIFF pictures upright itself there, and takes their orientation away.
-    turn, exif = _turn(source)
+    size = max(len(source.info.get(key) or ()) for key in _EXIF_KEYS)
+    exif: Any = {}
+    turn = None
+    with contextlib.suppress(Exception):  # Broken EXIF costs the orientation, not the picture.
+        exif = source.getexif() if size <= _MAX_EXIF_BYTES else {}
+        turn = _TURNS.get(exif.get(_ORIENTATION))
     if turn is not None:
         image = image.transpose(turn)
+    if size > _EMPTY_EXIF_BYTES and not exif:
+        more += ("damaged or oversized EXIF: taken for upright",)
     if image is not source:
         image.info.clear()  # What was applied must not be applied again by whoever gets this picture.
-    return Picture(image, (*notes, *more, *exif))
-
-
-def _turn(image: Image.Image) -> tuple[Image.Transpose | None, Notes]:
-    """The turn that makes the picture upright, and what to note where that is not known."""
-    size = max(len(image.info.get(key) or ()) for key in _EXIF_KEYS)
-    exif: Any = {}
-    try:
-        exif = image.getexif() if size <= _MAX_EXIF_BYTES else {}
-        turn = _TURNS.get(exif.get(_ORIENTATION))
-    except Exception:  # Broken EXIF costs the orientation, not the picture.
-        turn = None
-    return turn, (("damaged or oversized EXIF: taken for upright",) if size > _EMPTY_EXIF_BYTES and not exif else ())
+    return Picture(image, notes + more)
 
 
 def _more_frames(plugin: str, image: Image.Image) -> tuple[str, ...]:

@@ -1,8 +1,8 @@
-"""What is kept of a picture to know it again: the same pixels, or another file of the same view, mirrored or not."""
+"""Fingerprints of pictures, to find duplicates: the same pixels, or another file of the same view, mirrored or not."""
 
 import hashlib
 from collections.abc import Sequence
-from typing import NamedTuple, TypeVar
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,15 +25,12 @@ _NEIGHBORS = 8
 _COEFFICIENTS = 16
 _CHUNK = 16384
 
-_Number = TypeVar("_Number", np.uint8, np.intp)
 
-
-class Look(NamedTuple):
-    """What a picture looks like, in some 300 bytes.
+class Fingerprint(NamedTuple):
+    """A picture in some 300 bytes.
 
     Attributes:
-        width: Pixels of the upright picture as it was opened; a JPEG may have been opened smaller than it is.
-        height: As `width`.
+        width, height: Of the upright picture as it was opened; a JPEG may have been opened smaller than it is.
         pixels: Hexadecimal digest of the size and of all RGB values.
         thumbnail: 16 x 16 gray levels, row by row.
         color: Mean red, green and blue, 0 to 255.
@@ -46,17 +43,17 @@ class Look(NamedTuple):
     color: bytes
 
 
-def look_at(image: Image.Image) -> Look:
-    """The look of an upright RGB picture."""
+def fingerprint_of(image: Image.Image) -> Fingerprint:
+    """The fingerprint of an upright RGB picture."""
     digest = hashlib.blake2b(b"%d x %d\n" % image.size, digest_size=16)
     digest.update(image.tobytes())
     # Pillow's BOX takes whole pixels only, and would give the mirrored picture another thumbnail.
     thumbnail = image.convert("L").resize((_SIDE, _SIDE), Image.Resampling.BILINEAR)
     color = image.resize((1, 1), Image.Resampling.BOX)
-    return Look(image.width, image.height, digest.hexdigest(), thumbnail.tobytes(), color.tobytes())
+    return Fingerprint(image.width, image.height, digest.hexdigest(), thumbnail.tobytes(), color.tobytes())
 
 
-def same(looks: Sequence[Look]) -> list[int]:
+def same(fingerprints: Sequence[Fingerprint]) -> list[int]:
     """The number of each picture's group of same pictures: the smallest index in the group.
 
     Pictures are the same where their pixels are, or where their thumbnails agree up to brightness, contrast and
@@ -64,10 +61,10 @@ def same(looks: Sequence[Look]) -> list[int]:
     pictures, and for those that would make a group of more than 50 whose pixels differ.
     """
     first: dict[str, int] = {}
-    groups = [first.setdefault(look.pixels, index) for index, look in enumerate(looks)]
+    groups = [first.setdefault(one.pixels, index) for index, one in enumerate(fingerprints)]
     different = np.fromiter(first.values(), np.intp, len(first))
-    thumbnails = np.frombuffer(b"".join(looks[index].thumbnail for index in different), np.uint8)
-    colors = np.frombuffer(b"".join(looks[index].color for index in different), np.uint8).reshape(-1, 3)
+    thumbnails = np.frombuffer(b"".join(fingerprints[index].thumbnail for index in different), np.uint8)
+    colors = np.frombuffer(b"".join(fingerprints[index].color for index in different), np.uint8).reshape(-1, 3)
     tints = colors[:, ::2].astype(np.int16) - colors[:, 1:2]  # red and blue, both less green
     leaders = different[_leaders(thumbnails.reshape(-1, _SIDE, _SIDE), tints)]
     number = dict(zip(different.tolist(), leaders.tolist(), strict=True))
@@ -84,16 +81,14 @@ def _leaders(thumbnails: NDArray[np.uint8], tints: NDArray[np.int16]) -> NDArray
     if len(varied) < 2:
         return leaders
     # Equal ones are taken together at once: in a tree, very many equal points take time without end.
-    numbers: dict[bytes, int] = {}
     ways = _one_way_round(thumbnails[varied])
-    names = (way.tobytes() + tint.tobytes() for way, tint in zip(ways, tints[varied], strict=True))
-    kind = np.array([numbers.setdefault(name, len(numbers)) for name in names], np.intp)
-    first = np.unique(kind, return_index=True)[1]  # one of each kind
+    rows = np.concatenate([ways.reshape(len(ways), -1), tints[varied]], axis=1)
+    _, first, kind = np.unique(rows, axis=0, return_index=True, return_inverse=True)
     pairs = _alike(ways[first])
     near = np.abs(tints[varied][first][pairs[:, 0]] - tints[varied][first][pairs[:, 1]]).max(axis=1, initial=0)
     one, other = pairs[near <= _MAX_TINT].T
     links = coo_array((np.ones(len(one), np.bool_), (one, other)), shape=(len(first), len(first)))
-    groups = connected_components(links, directed=False)[1][kind]
+    groups = connected_components(links, directed=False)[1][kind.ravel()]
     few = np.bincount(groups)[groups] <= _MAX_COPIES
     _, leader, group = np.unique(groups[few], return_index=True, return_inverse=True)
     leaders[varied[few]] = varied[few][leader][group]
@@ -128,7 +123,7 @@ def _alike(thumbnails: NDArray[np.uint8]) -> NDArray[np.intp]:
     return pairs[np.concatenate(agree)]
 
 
-def _low_frequencies(thumbnails: NDArray[np.uint8]) -> NDArray[np.float32]:
+def _low_frequencies(thumbnails: NDArray[np.uint8]) -> Any:
     """The lowest coefficients (N, 16) of the cosine transform, where a mirrored thumbnail has the same."""
     from scipy.fft import dctn
 
@@ -136,15 +131,14 @@ def _low_frequencies(thumbnails: NDArray[np.uint8]) -> NDArray[np.float32]:
     spectrum[:, :, 1::2] = np.abs(spectrum[:, :, 1::2])
     rows, columns = np.indices((_SIDE, _SIDE))
     lowest = np.argsort((rows**2 + columns**2).ravel(), kind="stable")[1 : _COEFFICIENTS + 1]  # 0 is the mean
-    low: NDArray[np.float32] = spectrum.reshape(len(spectrum), -1)[:, lowest]
-    return low
+    return spectrum.reshape(len(spectrum), -1)[:, lowest]
 
 
-def _distances(ones: NDArray[np.uint8], others: NDArray[np.uint8]) -> NDArray[np.float32]:
+def _distances(ones: NDArray[np.uint8], others: NDArray[np.uint8]) -> NDArray[Any]:
     """The root of the mean squared difference of each two standard thumbnails, one of them mirrored if that is less."""
     one, other = _standard(ones), _standard(others)
     squares = [((one - way) ** 2).mean(axis=(1, 2)) for way in (other, other[:, :, ::-1])]
-    nearer: NDArray[np.float32] = np.sqrt(np.minimum(*squares))
+    nearer: NDArray[Any] = np.sqrt(np.minimum(*squares))
     return nearer
 
 
@@ -156,6 +150,6 @@ def _standard(thumbnails: NDArray[np.uint8]) -> NDArray[np.float32]:
     return gray
 
 
-def _chunks(rows: NDArray[_Number]) -> list[NDArray[_Number]]:
+def _chunks(rows: NDArray[Any]) -> list[NDArray[Any]]:
     """`rows` in parts that bound what computing with them takes; one empty part where there are none."""
     return [rows[start : start + _CHUNK] for start in range(0, max(1, len(rows)), _CHUNK)]

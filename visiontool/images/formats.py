@@ -1,8 +1,19 @@
-"""What a file is, told by its first bytes and not by its name: a kind that is read, or one that is refused by name."""
+"""Picture files before a decoder: read, recognized by their first bytes, and refused where they would cost too much.
 
+What only a walk through the file would show is left to the limits of time and memory of a worker.
+"""
+
+import os
 import re
+import stat
+from typing import Any
 
 from visiontool.errors import PictureError
+from visiontool.text import short_repr
+
+MAX_SLOW_SAMPLES = 10_000_000
+MAX_SCANS = 1000  # of a JPEG; encoders write about ten
+MAX_SCANS_OF_HUGE = 50  # of one of max_pixels. Measured at 100 megapixels: 0.06 s each
 
 # How a file begins, and the Pillow plugin that reads it. What starts an interpreter is left out on purpose.
 _SIGNATURES = {
@@ -43,14 +54,45 @@ _REFUSED_TEXT = (
     (rb"(?i)<(!doctype\s+)?html\b", "is a web page (HTML), not a picture"),
     (rb"(?s)(?=<).*?<(\w{1,20}:)?svg[\s/>]", _PROGRAM.format("SVG")),
 )
+_DECODED_IN_PYTHON = {
+    "ppm_plain": "a plain-text PPM, which decodes slowly",
+    "bmp_rle": "a BMP with run lengths, which decodes slowly",
+}
+_SCAN = b"\xff\xda"
+
+
+def read(path: str | os.PathLike[str], max_bytes: int) -> bytes:
+    """What the file at `path` holds; a PictureError where it cannot be read, is empty or above `max_bytes`."""
+    try:
+        status = os.stat(path)
+        if stat.S_ISDIR(status.st_mode):
+            is_readable = os.access(path, os.R_OK | os.X_OK)
+            raise PictureError("is a folder, not a picture" if is_readable else "is a folder that cannot be read")
+        if not stat.S_ISREG(status.st_mode):  # to open some devices is to use them
+            raise PictureError("is not a file but a pipe, a socket or a device")
+        check_bytes(status.st_size, max_bytes)
+        with open(path, "rb") as file:
+            return file.read(max_bytes)
+    except FileNotFoundError as error:
+        if os.path.islink(path):
+            raise PictureError(f"is a link to a file that is not there: {short_repr(os.readlink(path))}") from error
+        raise PictureError("no such file") from error
+    except PermissionError as error:
+        raise PictureError("no permission to read it") from error
+    except (OSError, ValueError) as error:  # ValueError: a null byte in the path
+        raise PictureError(f"cannot be opened: {getattr(error, 'strerror', None) or error}") from error
+
+
+def check_bytes(size: int, max_bytes: int) -> None:
+    """Refuses what is empty or too large."""
+    if size == 0:
+        raise PictureError("file is empty (0 bytes)")
+    if size > max_bytes:
+        raise PictureError(f"file is {size:,} bytes, the limit is {max_bytes:,} (--max-bytes)")
 
 
 def plugin_for(data: bytes) -> str:
-    """The name of the plugin that reads this file: Pillow's, or "Heif".
-
-    Raises:
-        PictureError: No plugin that is allowed does.
-    """
+    """The name of the plugin that reads this file: Pillow's, or "Heif"; a PictureError names what is not read."""
     if data[4:8] == b"ftyp":
         box = data[8 : int.from_bytes(data[:4])]
         brands = {box[place : place + 4] for place in range(0, min(len(box), 256), 4)}
@@ -63,15 +105,61 @@ def plugin_for(data: bytes) -> str:
     for plugin, signatures in _SIGNATURES.items():
         if data.startswith(signatures):
             return plugin
-    raise PictureError(_why_not(data))
-
-
-def _why_not(data: bytes) -> str:
     for place, signature, words in _REFUSED:
         if data.startswith(signature, place):
-            return words
+            raise PictureError(words)
     text = data[:_TEXT_BYTES].replace(b"\0", b"").lstrip(_BEFORE_TEXT)
     for pattern, words in _REFUSED_TEXT:
         if re.match(pattern, text):
-            return words
-    return f"not a picture that can be read ({_READABLE})"
+            raise PictureError(words)
+    raise PictureError(f"not a picture that can be read ({_READABLE})")
+
+
+def check_pixels(size: tuple[int, int], max_pixels: int, hint: str = "") -> None:
+    """Refuses what has no pixels or too many."""
+    width, height = size
+    if width < 1 or height < 1:
+        raise PictureError(f"has no pixels ({width}x{height})")
+    if width * height > max_pixels:
+        count = f"{width}x{height} is {width * height:,} pixels"
+        raise PictureError(f"{count}, the limit is {max_pixels:,} (--max-pixels){hint}")
+
+
+def check_decoder(image: Any, data: bytes) -> None:
+    """Refuses what Pillow would decode in Python, and for more than some seconds."""
+    tiles = getattr(image, "tile", [])
+    codec = tiles[0].codec_name if tiles else ""
+    if codec in _DECODED_IN_PYTHON:
+        samples = image.width * image.height * len(image.getbands())
+        if max(samples, len(data) if codec == "bmp_rle" else 0) > MAX_SLOW_SAMPLES:
+            size = f"{image.width}x{image.height}"
+            raise PictureError(f"{size} is too big for {_DECODED_IN_PYTHON[codec]}: convert it to PNG first")
+
+
+def check_scans(image: Any, data: bytes, max_pixels: int) -> None:
+    """Refuses a JPEG of too many scans. The decoder goes over all of the picture for each, and keeps it whole, at full
+    size, until the last, unless all colors come in one scan, which is decoded row by row.
+    """
+    first = data.rfind(_SCAN, 0, image.fp.tell())  # to whose end Pillow has read
+    if "progressive" not in image.info and data[first + 4] == image.layers:
+        return
+    check_pixels(image.size, max_pixels, "; a progressive JPEG cannot be decoded at a smaller size")
+    most = min(MAX_SCANS, MAX_SCANS_OF_HUGE * max_pixels // (image.width * image.height))
+    if data.count(_SCAN, first) > most:
+        raise PictureError(f"has more than {most:,} scans, unlike any real picture")
+
+
+def check_webp(data: bytes, max_pixels: int) -> None:
+    """Refuses too big a canvas, two of which Pillow reserves when it opens the file."""
+    kind = data[12:16]
+    if kind == b"VP8X":
+        width, height = (1 + int.from_bytes(data[at : at + 3], "little") for at in (24, 27))
+    elif kind == b"VP8L":
+        bits = int.from_bytes(data[21:25], "little")
+        width, height = 1 + (bits & 0x3FFF), 1 + (bits >> 14 & 0x3FFF)
+    elif kind == b"VP8 ":
+        width, height = (int.from_bytes(data[at : at + 2], "little") & 0x3FFF for at in (26, 28))
+    else:
+        return
+    if len(data) >= 30:
+        check_pixels((width, height), max_pixels)

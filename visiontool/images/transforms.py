@@ -35,22 +35,19 @@ def fit(
     """The picture at the size of the graph's input: (H, W, 3), uint8, RGB.
 
     Args:
-        image: Mode "RGB", upright, as `images.open_image` gives it. It is not changed.
+        image: Mode "RGB", upright, as `decode.open_image` gives it. It is not changed.
         size: (H, W) of the result in pixels.
         crop_mode: "center" covers `size` and cuts off what sticks out; "border" shows the whole picture and fills
             the rest with `fill`; "squash" shows the whole picture and does not keep its proportions.
-        crop_pct: The share of each resized edge that the crop keeps, above 0. With 1.0, "border" and "squash" cut
-            nothing off.
-        interpolation: One of `INTERPOLATIONS`.
+        crop_pct: The share of each resized edge that the crop keeps, above 0.
         fill: The color of the border, 0..255; timm takes round(255 * mean) of each channel.
 
     Raises:
         UsageError: An unknown crop mode or interpolation.
         PictureError: A picture so elongated that "center" would resize it to more than 100 million pixels.
 
-    Source: gives the same bytes as timm.data.transforms_factory.transforms_imagenet_eval(normalize=False) and, inside
-        it, torchvision's resize and center_crop. One difference: timm fails where an edge would be rounded to
-        0 pixels (a 1 x 500 picture with a border); here that edge gets 1 pixel.
+    Source: gives the same bytes as timm.data.transforms_factory.transforms_imagenet_eval(normalize=False). One
+        difference: timm fails where an edge would be rounded to 0 pixels; here that edge gets 1 pixel.
     """
     if interpolation not in INTERPOLATIONS:
         raise UsageError(f"interpolation {interpolation!r} is unknown: it is one of {', '.join(INTERPOLATIONS)}")
@@ -65,23 +62,13 @@ def fit(
 
 
 def whole(image: Image.Image, options: Mapping[str, Any]) -> NDArray[np.uint8]:
-    """All pixels of the picture, (h, w, 3), for a graph that resizes it itself.
-
-    Args:
-        options: What `fit` takes beside the picture; whatever it refuses for its size is refused here too.
-
-    Raises:
-        PictureError: As `fit`.
-    """
+    """All pixels of the picture, (h, w, 3), for a graph that resizes it itself; refused where `fit` refuses it."""
     _checked_size(image, options["size"], options["crop_mode"], options["crop_pct"])
     return np.asarray(image)
 
 
 def resize_to(size: tuple[int, int], crop_pct: float, crop_mode: CropMode) -> int:
-    """The most pixels that the short side of any picture has after `fit` resized it, before the crop.
-
-    `images.open_image(resize_to=...)` takes it: a JPEG may be decoded smaller only as long as this is at most half.
-    """
+    """The most pixels that the short side of a picture has after `fit` resized it, for `open_image(resize_to=...)`."""
     scaled = scaled_size(size, crop_pct)
     return min(scaled) if crop_mode == "border" else max(scaled)
 
@@ -99,13 +86,8 @@ def fit_to_spec(image: Image.Image, spec: ModelSpec) -> NDArray[np.uint8]:
 
 def fit_options(spec: ModelSpec) -> dict[str, Any]:
     """What `fit` takes beside the picture, as a model wants it."""
-    return {
-        "size": spec.input.size,
-        "crop_mode": spec.crop_mode,
-        "crop_pct": spec.crop_pct,
-        "interpolation": spec.interpolation,
-        "fill": fill_color(spec),
-    }
+    same = {"crop_mode": spec.crop_mode, "crop_pct": spec.crop_pct, "interpolation": spec.interpolation}
+    return {"size": spec.input.size, **same, "fill": fill_color(spec)}
 
 
 def fill_color(spec: ModelSpec) -> tuple[int, ...]:
@@ -114,10 +96,9 @@ def fill_color(spec: ModelSpec) -> tuple[int, ...]:
 
 
 def to_tensor(pixels: NDArray[np.uint8], spec: InputSpec) -> NDArray[Any]:
-    """Fitted pixels (N, H, W, 3) as the tensor that a graph takes.
+    """Fitted pixels (N, H, W, 3) as the tensor that a graph takes: themselves for a model file of our own.
 
-    Of a model file of our own that is `pixels` itself; a graph from another tool may want another layout, another
-    order of colors, gray, or floats that are scaled to 0..1 and normalised here.
+    A graph from another tool may take another layout or order of colors, gray, or floats that are normalised here.
     """
     values: NDArray[Any] = pixels
     if spec.color == "BGR":
@@ -138,11 +119,6 @@ def scaled_size(size: tuple[int, int], crop_pct: float) -> tuple[int, int]:
 
 
 def _checked_size(image: Image.Image, size: tuple[int, int], crop_mode: CropMode, crop_pct: float) -> tuple[int, int]:
-    """The (height, width) that the picture is resized to.
-
-    Raises:
-        UsageError, PictureError: As `fit`.
-    """
     height, width = _resized((image.height, image.width), scaled_size(size, crop_pct), crop_mode)
     if width * height > _MAX_RESIZED_PIXELS:
         raise PictureError(
@@ -170,10 +146,10 @@ def _resized(picture: tuple[int, int], scaled: tuple[int, int], crop_mode: CropM
     return max(1, round(picture[0] / ratio)), max(1, round(picture[1] / ratio))
 
 
-def _overlap(length: int, wanted: int) -> tuple[slice, slice]:
-    """Along one edge, centered: which pixels to take of `length`, and where they go in `wanted`."""
-    if wanted > length:
-        start = (wanted - length) // 2
+def _overlap(length: int, target: int) -> tuple[slice, slice]:
+    """Along one edge, centered: which pixels to take of `length`, and where they go in `target`."""
+    if target > length:
+        start = (target - length) // 2
         return slice(0, length), slice(start, start + length)
-    start = round((length - wanted) / 2)
-    return slice(start, start + wanted), slice(0, wanted)
+    start = round((length - target) / 2)
+    return slice(start, start + target), slice(0, target)

@@ -20,7 +20,7 @@ import PIL
 from visiontool.data.loader import batches
 from visiontool.data.prepare import Recipe
 from visiontool.hub import cache
-from visiontool.images.fingerprint import Look
+from visiontool.images.fingerprint import Fingerprint
 
 if TYPE_CHECKING:
     from visiontool.inference.classifier import Classifier
@@ -73,15 +73,15 @@ def backbone_digest(classifier: "Classifier", recipe: Recipe) -> bytes:
     return hashlib.sha256(json.dumps(said).encode()).digest()
 
 
-def look_to_bytes(look: Look) -> bytes:
+def look_to_bytes(look: Fingerprint) -> bytes:
     """A look as it is kept."""
     return _LOOK.pack(look.width, look.height, bytes.fromhex(look.pixels), look.color) + look.thumbnail
 
 
-def look_from(value: bytes) -> Look:
+def look_from(value: bytes) -> Fingerprint:
     """The look that was kept as `value`."""
     width, height, pixels, color = _LOOK.unpack_from(value)
-    return Look(width, height, pixels.hex(), value[_LOOK.size :], color)
+    return Fingerprint(width, height, pixels.hex(), value[_LOOK.size :], color)
 
 
 class Store:

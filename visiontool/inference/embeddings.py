@@ -21,8 +21,8 @@ from visiontool.data.loader import FEW, TIMEOUT_S, Opening, StageTimes, batches,
 from visiontool.data.prepare import Prepared, Recipe
 from visiontool.errors import ModelError, PictureError, UsageError
 from visiontool.images.decode import DEFAULT_LIMITS, Limits
-from visiontool.images.fingerprint import Look
-from visiontool.images.reading import read
+from visiontool.images.fingerprint import Fingerprint
+from visiontool.images.formats import read
 from visiontool.inference.embedding_cache import NOT_KEPT, Store, backbone_digest, file, look_from, look_to_bytes
 
 if TYPE_CHECKING:
@@ -39,7 +39,7 @@ class Features(NamedTuple):
 
     embeddings: NDArray[np.float32]
     """(N, V, D); zeros where the picture cannot be read."""
-    looks: list[Look | None]
+    looks: list[Fingerprint | None]
     """None where the picture cannot be read."""
     errors: dict[int, str]
     """The index of each picture that cannot be read, and why."""
@@ -105,7 +105,7 @@ class _Extraction:
     ) -> None:
         self.recipe = Recipe.of(classifier.spec, limits)
         self.embeddings = np.zeros((len(paths), len(views), classifier.embedding_width()), np.float32)
-        self.looks: list[Look | None] = [None] * len(paths)
+        self.looks: list[Fingerprint | None] = [None] * len(paths)
         self.errors: dict[int, str] = {}
         self.computed = 0
         self._classifier = classifier
@@ -248,7 +248,7 @@ class _Content(NamedTuple):
         """The content of the file at `path`; None where `images.open_image` says what is wrong with it."""
         try:
             status = os.stat(path)
-            data = read(path, limits)
+            data = read(path, limits.max_bytes)
         except (PictureError, OSError, ValueError, MemoryError):  # ValueError: a null byte in the path
             return None
         return cls(hashlib.blake2b(data, digest_size=32).digest(), status.st_size, status.st_mtime_ns)

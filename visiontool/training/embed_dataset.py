@@ -15,7 +15,7 @@ from visiontool.data.prepare import Recipe
 from visiontool.images import fingerprint
 from visiontool.images.augment import View
 from visiontool.images.decode import Limits
-from visiontool.images.fingerprint import Look
+from visiontool.images.fingerprint import Fingerprint
 from visiontool.images.transforms import share_kept
 from visiontool.inference import embeddings as features
 from visiontool.inference.classifier import Classifier
@@ -115,7 +115,7 @@ class _Table:
 
     def __init__(self, data: Dataset, views: Sequence[View], means: Means, progress: Progress) -> None:
         self.data = data
-        self.looks: list[Look | None] = [None] * len(data.samples)
+        self.looks: list[Fingerprint | None] = [None] * len(data.samples)
         self.errors: dict[int, str] = {}
         self.embeddings = np.zeros((len(data.samples), len(views), means.classifier.embedding_width()), np.float32)
         self.whole = np.zeros(len(data.samples), bool)  # seen in all views
@@ -183,7 +183,7 @@ def few_of(data: Dataset, splits: Sequence[str], few: int | None, seed: int) -> 
     return tuple(chosen)
 
 
-def _same(looks: Sequence[Look | None]) -> list[int]:
+def _same(looks: Sequence[Fingerprint | None]) -> list[int]:
     """The number of each picture's group of same pictures; those that nobody looked at are alone."""
     groups = list(range(len(looks)))
     seen = [index for index, seen_look in enumerate(looks) if seen_look is not None]
@@ -192,7 +192,7 @@ def _same(looks: Sequence[Look | None]) -> list[int]:
     return groups
 
 
-def _suggest_border(classifier: Classifier, looks: Sequence[Look | None]) -> None:
+def _suggest_border(classifier: Classifier, looks: Sequence[Fingerprint | None]) -> None:
     """Says so where the crop takes away much of most pictures."""
     spec = classifier.spec
     if spec.crop_mode != "center":

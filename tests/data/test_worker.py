@@ -17,7 +17,7 @@ from conftest import save_picture
 from oddities import plain_pictures
 from PIL import Image
 
-from visiontool import Classifier, VisiontoolError
+from visiontool import VisiontoolError
 from visiontool.data import loader
 from visiontool.data.loader import Opening, prepared
 from visiontool.data.prepare import Recipe, prepare
@@ -88,24 +88,17 @@ def test_a_worker_answers_what_this_process_would(tmp_path, recipe):
     noise = np.random.default_rng(0).integers(0, 256, (150, 200, 3), np.uint8)
     for name in ("a.png", "a.jpg", "cut.jpg", "\udce9\n {} \U0001f600.png"):
         Image.fromarray(noise).save(tmp_path / name)
-    Image.fromarray(np.full((9, 9), 40_000, np.uint16)).save(tmp_path / "16.png")
     os.truncate(tmp_path / "cut.jpg", 20_000)
     (tmp_path / "junk.png").write_bytes(b"junk")
-    paths = [str(tmp_path / name) for name in [*os.listdir(tmp_path), "gone.png", "", "\ud800.png"]]
+    paths = [str(tmp_path / name) for name in [*os.listdir(tmp_path), "gone.png", ""]]
     with contextlib.closing(Worker(partial(prepare, recipe=recipe))) as worker:
         worker.start()
-        for path in [*paths, "", "\0", "x" * 5000]:
+        for path in paths:
             ours, theirs = prepare(path, recipe), worker.call(path)
             times = {"pixels": None, "decode_s": 0.0, "fit_s": 0.0}
             assert ours._replace(**times) == theirs._replace(**times)
             np.testing.assert_array_equal(ours.pixels, theirs.pixels)
             assert theirs.decode_s > 0
-
-
-def test_a_library_may_print_warn_and_read(folder, monkeypatch):
-    monkeypatch.setenv("PYTHONWARNINGS", "error")
-    (answer,) = answers_of(["print.png"])
-    assert answer.pixels[0, 0].tolist() == [255, 0, 0]
 
 
 # Few pictures: the plain ones are opened here
@@ -134,17 +127,6 @@ def test_only_what_is_not_plain_is_opened_in_a_process(tmp_path, monkeypatch):
     assert nothing_is_left()
 
 
-@pytest.mark.parametrize("count", [64, 65])
-def test_a_list_of_many_is_opened_in_processes(color_model, tmp_path, monkeypatch, count):
-    paths = [save_picture(tmp_path / "red.png", (255, 0, 0))] * count
-    started = []
-    monkeypatch.setattr(loader, "cores", lambda: 1)
-    monkeypatch.setattr(loader, "Worker", lambda *arguments: started.append(True) or Worker(*arguments))
-    classifier = Classifier.load(color_model)
-    assert {result.predictions[0].label for result in classifier.predict(paths)} == {"red"}
-    assert bool(started) == (count > 64)
-
-
 # Pictures that kill
 
 
@@ -162,15 +144,6 @@ def test_a_picture_that_kills_costs_one_answer(folder):
     assert [answer.error for answer in answers] == [errors.get(name) for name in names]
     assert [answer.path for answer in answers] == [f"{name}.png" for name in names]
     assert nothing_is_left()
-
-
-def test_a_picture_that_hangs_here_is_left_behind_and_the_next_are_opened_in_a_process(folder):
-    first, hung, *others = answers_of(["pid", "slower", "pid", "red.png"], isolate=False, timeout=0.5)
-    assert first.error == str(os.getpid())
-    assert hung.error == "took longer than 0.5 s to open (--timeout)"
-    assert 0.5 <= hung.decode_s < 1.5
-    assert others[0].error not in (first.error, None)
-    assert others[1].error is None
 
 
 def test_a_process_that_is_killed_between_two_pictures_costs_nothing(folder):
@@ -196,28 +169,18 @@ def test_a_picture_that_wants_more_memory_than_it_may_have_is_an_error(folder, m
 # Starts
 
 
-@pytest.mark.parametrize("executable", [None, "", "/nowhere/python", "/bin/false", "/bin/cat", "/"])
-def test_a_python_that_cannot_be_started_is_told(monkeypatch, executable):
+@pytest.mark.parametrize(
+    ("executable", "words"),
+    [
+        ("", "no process could be started: .*\nOpen fewer pictures at once: -j 1"),
+        ("/bin/false", "a process did not start: /bin/false ended with exit status 1.\nVISIONTOOL_DEBUG=1"),
+    ],
+)
+def test_a_python_that_cannot_be_started_is_told(monkeypatch, executable, words):
     monkeypatch.setattr(sys, "executable", executable)
-    with pytest.raises(VisiontoolError) as caught:
-        list(answers_of(["a"] * 50))
-    lines = str(caught.value).splitlines()
-    assert len(lines) == 2
-    assert (executable or "sys.executable") in lines[0]
-    assert any(word in lines[1] for word in ("-j 1", "VISIONTOOL_DEBUG=1", "need no process"))
+    with pytest.raises(VisiontoolError, match=words):
+        list(answers_of(["a"] * 5))
     assert nothing_is_left()
-
-
-def test_a_frozen_application_is_not_started_again(monkeypatch):
-    monkeypatch.setattr(sys, "frozen", True, raising=False)
-    with pytest.raises(VisiontoolError, match="is no Python of its own"):
-        list(answers_of(["a"]))
-
-
-def test_the_start_of_a_process_is_not_in_the_pictures_time(folder, monkeypatch):
-    start = Worker.start
-    monkeypatch.setattr(Worker, "start", lambda worker: (start(worker), time.sleep(0.6)))
-    assert [answer.error for answer in answers_of(["red.png"] * 2, timeout=0.2)] == [None, None]
 
 
 SCRIPT = """
@@ -258,7 +221,7 @@ os._exit(0)
 """
 
 
-@pytest.mark.parametrize(("busy", "end"), [("idle", "wait"), ("hang", "wait"), ("spin", "_exit")])
+@pytest.mark.parametrize(("busy", "end"), [("idle", "wait"), ("spin", "_exit")])
 def test_no_process_outlives_its_parent(busy, end):
     with subprocess.Popen([sys.executable, "-c", PARENT, busy, end], stdout=subprocess.PIPE, text=True) as parent:
         pid = int(parent.stdout.readline())
@@ -267,31 +230,3 @@ def test_no_process_outlives_its_parent(busy, end):
     while is_alive(pid):
         assert time.monotonic() < until
         time.sleep(0.01)
-
-
-def test_an_early_close_ends_processes_in_the_middle_of_a_picture(folder):
-    answers = answers_of(["pid", "hang", "hang", "red.png"], timeout=None, workers=2)
-    next(answers)
-    start = time.monotonic()
-    answers.close()
-    assert time.monotonic() - start < 1
-    assert nothing_is_left()
-
-
-STOPPED = f"""
-{odd_prepare.IN_A_PROGRAM}
-sys.path.insert(0, {str(Path(__file__).parent)!r})
-from test_isolate import answers_of
-for answer in answers_of(["slow.png"] * 4, workers=2, timeout=1.0):
-    print(answer.error, flush=True)
-"""
-
-
-@pytest.mark.slow
-def test_a_run_that_was_stopped_and_goes_on_gives_no_picture_up():
-    with subprocess.Popen([sys.executable, "-c", STOPPED], stdout=subprocess.PIPE, text=True) as process:
-        assert process.stdout.readline() == "no such file\n"
-        process.send_signal(signal.SIGSTOP)
-        time.sleep(1.5)
-        process.send_signal(signal.SIGCONT)
-        assert process.stdout.read() == "no such file\n" * 3
