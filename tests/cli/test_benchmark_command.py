@@ -21,7 +21,7 @@ from matplotlib.text import Text
 from PIL import Image
 
 from visiontool import runtime
-from visiontool.cli.render import benchmark as benchmarking
+from visiontool.cli import benchmark as benchmarking
 from visiontool.errors import DataError, DeviceError, ModelError
 from visiontool.evaluation import benchmark
 from visiontool.evaluation.benchmark import measuring, memory, plot, process

@@ -403,8 +403,8 @@ def test_stdout_carries_rows_only_even_when_onnxruntime_prints(color_model, pict
         "    print('EP Error: noise')\n"
         "    return real(*args, **kwargs)\n"
         "onnxruntime.InferenceSession = noisy\n"
-        "from visiontool.cli import run\n"
-        "sys.exit(run(sys.argv[1:]))"
+        "from visiontool.cli import main\n"
+        "sys.exit(main(sys.argv[1:]))"
     )
     ran = subprocess.run(
         [sys.executable, "-c", code, "predict", pictures / "1.png", "-m", color_model],
@@ -526,7 +526,7 @@ def test_closed_streams_are_no_reason_to_fail(color_model, pictures):
 
 @pytest.mark.parametrize("closed", ["0<&-", "2>&-", "0<&- >&-", "0<&- 2>&-", "0<&- >&- 2>&-"])
 def test_no_file_gets_the_number_of_a_closed_stream(closed):
-    code = "import os; from visiontool import cli; from visiontool.__main__ import main; cli.run = lambda: {}; main()"
+    code = "import os; from visiontool import cli; from visiontool.__main__ import main; cli.main = lambda: {}; main()"
     opened = code.format("os.open(os.devnull, os.O_RDONLY)")  # ends with the number of the file as exit code
     ran = subprocess.run(["sh", "-c", f'"$@" {closed}', "sh", sys.executable, "-c", opened], stdin=subprocess.DEVNULL)
     assert ran.returncode > 2

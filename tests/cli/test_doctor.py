@@ -9,7 +9,9 @@ import sys
 import pytest
 from conftest import save_picture
 
-from visiontool import DeviceError, doctor
+from visiontool import DeviceError, runtime
+from visiontool.cli import doctor
+from visiontool.hub import resolve
 from visiontool.runtime import nvidia, packages, providers
 
 
@@ -92,7 +94,7 @@ def test_two_wheels_are_told_with_the_commands_that_mend_it(site, run):
 def test_half_a_package_is_told_with_the_command_that_mends_it(tmp_path):
     """As after one of two wheels was removed: the folder is there, its contents are not."""
     (tmp_path / "onnxruntime").mkdir()
-    code = "import sys; from visiontool.cli import run; sys.exit(run(['doctor']))"
+    code = "import sys; from visiontool.cli import main; sys.exit(main(['doctor']))"
     where = {**os.environ, "PYTHONPATH": str(tmp_path)}
     (tmp_path / "onnxruntime" / "__init__.py").touch()
     ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=where)
@@ -110,10 +112,10 @@ def test_a_provider_that_loads_and_cannot_be_used_is_told_too(run, monkeypatch):
         if provider == "openvino":
             raise DeviceError("provider 'openvino' cannot be used: no such device\nUse another")
 
-    monkeypatch.setattr(doctor.runtime, "open_model", refuse)
+    monkeypatch.setattr(runtime, "open_model", refuse)
     report = doctor.examine()
-    assert report.providers == {"cpu": None, "openvino": "provider 'openvino' cannot be used: no such device"}
-    assert not report.prediction.works  # it needs the same function
+    assert report["providers"] == {"cpu": None, "openvino": "provider 'openvino' cannot be used: no such device"}
+    assert not report["prediction"]["works"]  # it needs the same function
     assert run("doctor").code == 1
 
 
@@ -128,8 +130,8 @@ def test_gpus_are_shown_with_their_memory(run, monkeypatch):
 
 
 def test_a_wrong_answer_is_no_working_installation(run, tmp_path, monkeypatch):
-    other = next(path for path in doctor.resolve.sample_pictures() if path.stem != "orange")
-    monkeypatch.setattr(doctor.resolve, "sample_pictures", lambda: [shutil.copy(other, tmp_path / "orange.jpg")])
+    other = next(path for path in resolve.sample_pictures() if path.stem != "orange")
+    monkeypatch.setattr(resolve, "sample_pictures", lambda: [shutil.copy(other, tmp_path / "orange.jpg")])
     ran = run("doctor")
     assert ran.code == 1
     assert "predict     FAILS: resnet18_tiny200 says " in ran.out
@@ -137,7 +139,7 @@ def test_a_wrong_answer_is_no_working_installation(run, tmp_path, monkeypatch):
 
 
 def test_a_picture_that_cannot_be_found_is_no_working_installation(run, monkeypatch):
-    monkeypatch.setattr(doctor.resolve, "sample_pictures", list)
+    monkeypatch.setattr(resolve, "sample_pictures", list)
     ran = run("doctor")
     assert ran.code == 1
     assert "predict     FAILS: StopIteration" in ran.out

@@ -14,7 +14,7 @@ import pytest
 from conftest import save_color_pictures
 
 from visiontool.cli import progress
-from visiontool.cli.progress import Progress, Stages, Stop, only_ours_on_stderr
+from visiontool.cli.progress import PictureCounter, Stages, Stop, only_ours_on_stderr
 
 
 class Terminal(io.StringIO):
@@ -58,7 +58,7 @@ def test_no_bar_where_it_would_be_in_the_way(on_terminal, monkeypatch, why):
         monkeypatch.setenv("TERM", "dumb")
     elif why == "file":
         monkeypatch.setattr(sys, "stderr", terminal := io.StringIO())
-    with Stages({"check": "Comparing"}, shown=why != "quiet") as stages:
+    with Stages({"check": "Comparing"}, enabled=why != "quiet") as stages:
         stages.update("check", 2, None)
     assert terminal.getvalue() == ""
 
@@ -73,10 +73,10 @@ def test_a_terminal_that_is_gone_changes_nothing(on_terminal):
 def test_the_bar_of_pictures_says_done_rate_and_errors(on_terminal):
     terminal = on_terminal()
     counted = threading.Event()
-    with Progress(shown=True, count=lambda: counted.set() or 12) as bar:
+    with PictureCounter(enabled=True, count=lambda: counted.set() or 12) as bar:
         counted.wait(5)
         time.sleep(0.05)
-        bar.kept = 2
+        bar.resumed = 2
         bar.add()
         bar.add(failed=True)
     assert "Predicting ━" in terminal.getvalue()
@@ -87,7 +87,7 @@ def test_the_bar_of_pictures_says_done_rate_and_errors(on_terminal):
 def test_the_summary_counts_what_this_run_did(monkeypatch):
     now = [100.0]
     monkeypatch.setattr(progress.time, "monotonic", lambda: now[0])
-    done = Progress(shown=False, count=lambda: None)
+    done = PictureCounter(enabled=False, count=lambda: None)
     now[0] += 4
     assert done.summary() == "0 pictures in 4.0 s."
     done.add()
@@ -96,7 +96,7 @@ def test_the_summary_counts_what_this_run_did(monkeypatch):
         done.add()
     done.times.decode_s, done.times.preprocess_s, done.times.network_s = 3.0, 0.5, 6.5
     assert done.summary() == "2,000 pictures in 4.0 s (500.0/s): decode 30%, preprocess 5%, network 65%."
-    done.kept = 1000
+    done.resumed = 1000
     assert done.summary().endswith("decode 30%, preprocess 5%, network 65%; 1,000 were done before.")
 
 
@@ -171,7 +171,7 @@ def test_stop_ends_the_items_once_and_raises_twice(sigint):
         items = stop.until(range(100))
         assert [next(items), next(items)] == [0, 1]
         signal.raise_signal(signal.SIGINT)
-        assert stop.asked
+        assert stop.requested
         assert list(items) == []
         with pytest.raises(KeyboardInterrupt):
             signal.raise_signal(signal.SIGINT)
@@ -195,9 +195,9 @@ def test_stop_never_raises_the_first_time_whenever_it_comes(sigint, monkeypatch)
             for number in stop.until(source()):
                 taken.append(number)
             signal.setitimer(signal.ITIMER_REAL, 0)
-            came.add(stop.asked)
+            came.add(stop.requested)
             assert taken == list(range(len(taken)))
-            assert len(taken) == 10_000 or stop.asked
+            assert len(taken) == 10_000 or stop.requested
     assert True in came
 
 

@@ -117,7 +117,7 @@ def sort(folder, mode, *paths, class_id=0, unknown=False):
     with Sorting(folder, mode, LABELS) as sorting_:
         for path in paths:
             sorting_.place(str(path), class_id, unknown)
-    return {str(name) for name in tree(folder)}, sorting_._unplaced.some
+    return {str(name) for name in tree(folder)}, sorting_._examples
 
 
 @pytest.fixture
