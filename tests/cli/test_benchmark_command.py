@@ -2,11 +2,9 @@
 
 import ctypes
 import json
-import os
 import re
 import shlex
 import shutil
-import signal
 import subprocess
 import sys
 import time
@@ -119,13 +117,10 @@ def test_latency_rates_and_stages_are_those_of_a_network_whose_time_is_known(col
     assert (found.device, found.gpu_memory_bytes) == ("cpu", None)
 
 
-def test_a_third_of_the_pictures_that_cannot_be_read_is_told(color_model, pictures):
+def test_pictures_that_cannot_be_read_are_counted_and_none_at_all_is_an_error(color_model, pictures):
     (pictures / "2.png").write_bytes(b"no picture")
-    found = measure(task(color_model, pictures, batch_size=3, seconds=0.05))
-    assert found.unreadable == pytest.approx(1 / 3, abs=0.05)
-
-
-def test_no_readable_picture_is_an_error_that_says_why(color_model, pictures):
+    result = measure(task(color_model, pictures, batch_size=3, seconds=0.05))
+    assert result.unreadable == pytest.approx(1 / 3, abs=0.05)
     for path in pictures.iterdir():
         path.write_bytes(b"")
     with pytest.raises(DataError, match=r"none of the pictures can be read; the first: .*0.png: file is empty"):
@@ -222,15 +217,6 @@ def test_rounds_alternate_and_what_failed_is_not_tried_again(monkeypatch):
     assert steps[-1] == ("measure", 9, 9)
 
 
-def test_what_none_can_do_ends_it_all(monkeypatch):
-    def measured(task):
-        raise DeviceError("no GPU")
-
-    monkeypatch.setattr(process, "measured", measured)
-    with pytest.raises(DeviceError):
-        benchmark.measure([Row(subject(), 1)], ["a.jpg"], seconds=1.0)
-
-
 def test_accuracy_is_the_files_else_the_publishers_and_never_of_other_weights(tmp_path):
     facts = ({"dataset": "ours", "pictures": 5, "top1": 0.5}, {"dataset": "other", "top1": 0.25})
     names = {"a.onnx": "resnet50.tv_in1k", "b.onnx": "resnet50.tv_in1k@256", "c.onnx": "resnet50.tv_in1k+0123456789ab"}
@@ -271,13 +257,13 @@ def test_the_command_measures_for_real(run, color_model, pictures, monkeypatch):
 
 def test_the_table(run, color_model, tmp_path, tasks):
     facts = ({"dataset": "squares", "pictures": 3, "top1": 0.875},)
-    other = model_file(tmp_path / "other.onnx", name="other", accuracy=facts)
+    other = model_file(tmp_path / "other.onnx", name="ot\x1b[31mher", accuracy=facts)
     ran = run("benchmark", color_model, "-m", other, "--batch-sizes", "8,1")
     assert ran.code == 0
     lines = ran.out.splitlines()
     assert "onnxruntime" in lines[0]
     assert "colors: 8x8 pixels, opening alone 300 pictures/s" in lines
-    assert "other: 8x8 pixels, top-1 87.5% (squares), opening alone 300 pictures/s" in lines
+    assert r"ot\x1b[31mher: 8x8 pixels, top-1 87.5% (squares), opening alone 300 pictures/s" in lines
     figures = [line.split() for line in lines if line.startswith("fp32")]
     assert figures == [
         ["fp32", batch, "2.00", "4.00", "500", "200", "1.25", "0.500", "2.00", "123", "0%"] for batch in "8181"
@@ -287,6 +273,7 @@ def test_the_table(run, color_model, tmp_path, tasks):
     assert {one.seconds for one in tasks} == {2.0 / 3}
     assert "Medians of 3 rounds, each in a process of its own; latencies of 12 runs a line." in ran.err
     assert "With fewer than 20 runs p95 is the slowest of them" in ran.err
+    assert run("benchmark", color_model, "-q").err == ""
 
 
 def test_the_table_has_80_columns_whatever_is_in_it():
@@ -307,52 +294,24 @@ def test_the_table_has_80_columns_whatever_is_in_it():
     assert all(len(line.split()) == 11 for line in lines[-1:])
 
 
-def test_names_from_files_cannot_write_to_the_terminal(run, tmp_path, tasks):
-    ran = run("benchmark", model_file(tmp_path / "evil.onnx", name="a\x1b[31mb"), "--batch-sizes", 1)
-    assert r"a\x1b[31mb" in ran.out
-    assert "\x1b" not in ran.out
-
-
-def test_ctrl_c_prints_what_is_done(run, color_model, monkeypatch):
-    answers = iter((PLAIN,))
+@pytest.mark.parametrize("done", [0, 1])
+def test_ctrl_c_prints_what_is_done(run, color_model, monkeypatch, done):
+    answers = [PLAIN] * done
 
     def measured(task):
-        try:
-            return next(answers)
-        except StopIteration:
-            raise KeyboardInterrupt from None
+        if not answers:
+            raise KeyboardInterrupt
+        return answers.pop()
 
     monkeypatch.setattr(process, "measured", measured)
     ran = run("benchmark", color_model, "--batch-sizes", "1,8", "--json")
     assert ran.code == 130
-    first, second = json.loads(ran.out)["rows"]
-    assert (first["status"], first["latency_p50_ms"], first["rounds"]) == ("ok", 2.0, 1)
-    assert (second["status"], second["error"]) == ("error", "interrupted")
     assert "Interrupted" in ran.err
-
-
-def test_ctrl_c_before_anything_is_done_prints_nothing(run, color_model, monkeypatch):
-    def measured(task):
-        raise KeyboardInterrupt
-
-    monkeypatch.setattr(process, "measured", measured)
-    ran = run("benchmark", color_model)
-    assert (ran.code, ran.out) == (130, "")
-
-
-@pytest.mark.slow
-@pytest.mark.skipif(sys.platform != "linux", reason="looks into /proc")
-def test_ctrl_c_leaves_no_process(tmp_path):
-    command = [sys.executable, "-m", "visiontool", "benchmark", "lenet5", "--batch-sizes", "1", "--seconds", "3600"]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, cwd=ROOT) as ran:
-        children = Path(f"/proc/{ran.pid}/task/{ran.pid}/children")
-        until = time.monotonic() + 30
-        while not (found := children.read_text().split()) and time.monotonic() < until:
-            time.sleep(0.05)
-        assert found
-        ran.send_signal(signal.SIGINT)
-        assert ran.wait(20) == 130
-    assert not any(os.path.exists(f"/proc/{child}") for child in found)
+    assert bool(ran.out) == bool(done)
+    if done:
+        first, second = json.loads(ran.out)["rows"]
+        assert (first["status"], first["latency_p50_ms"], first["rounds"]) == ("ok", 2.0, 1)
+        assert (second["status"], second["error"]) == ("error", "interrupted")
 
 
 @pytest.mark.parametrize(
@@ -360,11 +319,8 @@ def test_ctrl_c_leaves_no_process(tmp_path):
     [
         (["nope"], 4, "no model is called 'nope'"),
         (["lenet5", "--batch-sizes", "1,x"], 2, "'1,x': expected numbers from 1 to 4096"),
-        (["lenet5", "--batch-sizes", "0"], 2, "expected numbers"),
-        (["lenet5", "--batch-sizes", "5000"], 2, "expected numbers"),
         (["lenet5", "--batch-sizes", "²"], 2, "expected numbers"),
         (["lenet5", "--precision", "fp32,fp8"], 2, "expected some of fp32, fp16, int8"),
-        (["lenet5", "--device", "gpu"], 2, "device 'gpu' is not known"),
         (["lenet5", "--device", "cuda:99"], 1, "cuda:99"),
         (["lenet5", "LeNet-5"], 2, "two of the models are the same file"),
         (["lenet5", "--on", "empty"], 3, "no picture was found in empty"),
@@ -380,12 +336,6 @@ def test_what_cannot_be_meant(run, color_model, tmp_path, monkeypatch, arguments
     assert (ran.code, ran.out) == (code, "")
     assert words in ran.err
     assert not (tmp_path / "plot.png").exists()
-
-
-def test_quiet_says_nothing(run, color_model, tasks):
-    ran = run("benchmark", color_model, "-q")
-    assert (ran.code, ran.err) == (0, "")
-    assert ran.out
 
 
 def test_remarks_tell_what_was_odd():

@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from conftest import BLUE, GREEN, RED, save_color_pictures, save_picture
+from conftest import RED, save_color_pictures, save_picture
 from odd_prepare import IN_A_PROGRAM
 from oddities import broken_pictures, make_oddities
 
@@ -99,17 +99,19 @@ def test_a_picture_that_takes_too_long_is_given_up(color_model, pictures, copies
     assert names_of(ran.stdout)[:6] == ["0.png", "1.png", "2.png", "3.png", "4.png", "5.png"]
 
 
-def test_many_pictures_give_the_rows_that_few_give(predict, pictures):
+def test_many_pictures_give_the_rows_that_few_give_whatever_some_of_them_do(predict, pictures):
     few = {row["path"]: row for row in rows_of(predict(pictures).out)}
     for index in range(80):
         os.link(pictures / f"{index % 9}.png", pictures / f"copy{index}.png")
-    (pictures / "broken.png").write_bytes(b"junk")
+    broken = broken_pictures()
+    for name, content in broken.items():
+        (pictures / name).write_bytes(content)
     ran = predict(pictures)
     assert ran.code == 7
     many = {row["path"]: row for row in rows_of(ran.out)}
-    assert len(many) == 90
-    for path, row in few.items():
-        assert many[path] == row
+    assert {Path(path).name for path, row in many.items() if row["status"] == "error"} == {*broken}
+    assert len(many) == 89 + len(broken)
+    assert many.items() >= few.items()
 
 
 def test_the_summary_tells_what_took_the_time(predict, pictures):
@@ -214,34 +216,3 @@ def test_a_folder_of_everything_odd_gives_a_row_each(color_model, tmp_path):
         assert row["status"] == status, row
         assert status == "ok" or len(row["error"]) > 5
     assert len(rows) == len({os.path.realpath(folder / name) for name in files})
-
-
-@pytest.mark.slow
-def test_20_000_pictures_of_which_one_in_twenty_is_broken(color_model, tmp_path):
-    """Each way to be broken many times; every input has one row, in order, and the memory stays what it was."""
-    folder, broken = tmp_path / "pictures", broken_pictures()
-    good = [save_picture(tmp_path / f"{name}.png", color) for name, color in (("r", RED), ("g", GREEN), ("b", BLUE))]
-    kinds = list(broken)
-    folder.mkdir()
-    for name, content in broken.items():
-        (tmp_path / "kinds").mkdir(exist_ok=True)
-        (tmp_path / "kinds" / name).write_bytes(content)
-    for index in range(20_000):
-        path = folder / f"{index}.jpg"
-        os.link(tmp_path / "kinds" / kinds[index // 20 % len(kinds)] if index % 20 == 0 else good[index % 3], path)
-    rows = tmp_path / "rows.jsonl"
-    ran = subprocess.run(
-        [sys.executable, "-m", "visiontool", "predict", str(folder), "-m", str(color_model), "-o", str(rows)],
-        capture_output=True,
-        text=True,
-        timeout=600,
-    )
-    assert ran.returncode == 7, ran.stderr
-    assert ran.stderr.splitlines()[-1].endswith("1,000 of 20,000 inputs failed; their rows say why.")
-    assert len(ran.stderr.splitlines()) == 2, ran.stderr
-    done = rows_of(rows.read_text())
-    assert [Path(row["path"]).name for row in done] == [f"{index}.jpg" for index in range(20_000)]
-    for index, row in enumerate(done):
-        assert (row["status"] == "error") == (index % 20 == 0), row
-        if row["status"] == "ok":
-            assert row["predictions"][0]["label"] == ("red", "green", "blue")[index % 3]

@@ -74,16 +74,13 @@ def test_a_secret_is_never_shown(run, monkeypatch):
         assert "lenet5" in ran.out
 
 
-def test_one_wheel_is_no_fault_whatever_is_called_alike(site):
+def test_two_wheels_are_reported_with_the_commands_that_mend_it(site, run):
     assert packages.wheels() == ("onnxruntime-gpu 1.31.1",)
-    assert packages.fault() is None
-
-
-def test_two_wheels_are_told_with_the_commands_that_mend_it(site, run):
+    assert packages.fault() is None  # whatever is called alike
     install(site, "onnxruntime", "1.30.0", ["onnxruntime/__init__.py"])
     assert packages.wheels() == ("onnxruntime 1.30.0", "onnxruntime-gpu 1.31.1")
-    said, *commands = packages.fault().splitlines()
-    assert said.startswith("onnxruntime 1.30.0 and onnxruntime-gpu 1.31.1 are installed in one place")
+    fault, *commands = packages.fault().splitlines()
+    assert fault.startswith("onnxruntime 1.30.0 and onnxruntime-gpu 1.31.1 are installed in one place")
     assert commands[0].endswith(" uninstall -y onnxruntime onnxruntime-gpu")
     assert commands[1].endswith(" install onnxruntime-gpu")
     ran = run("doctor")
@@ -129,20 +126,15 @@ def test_gpus_are_shown_with_their_memory(run, monkeypatch):
     assert "            driver 580.95.05\n" in out
 
 
-def test_a_wrong_answer_is_no_working_installation(run, tmp_path, monkeypatch):
+def test_a_wrong_answer_and_no_picture_are_no_working_installation(run, tmp_path, monkeypatch):
     other = next(path for path in resolve.sample_pictures() if path.stem != "orange")
     monkeypatch.setattr(resolve, "sample_pictures", lambda: [shutil.copy(other, tmp_path / "orange.jpg")])
     ran = run("doctor")
     assert ran.code == 1
     assert "predict     FAILS: resnet18_tiny200 says " in ran.out
     assert ", where orange is right" in " ".join(ran.out.split())
-
-
-def test_a_picture_that_cannot_be_found_is_no_working_installation(run, monkeypatch):
     monkeypatch.setattr(resolve, "sample_pictures", list)
-    ran = run("doctor")
-    assert ran.code == 1
-    assert "predict     FAILS: StopIteration" in ran.out
+    assert "predict     FAILS: StopIteration" in run("doctor").out
 
 
 def test_the_processors_instructions_are_read(tmp_path):

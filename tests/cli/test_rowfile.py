@@ -2,11 +2,9 @@
 
 import json
 import os
-import random
 import signal
 import subprocess
 import sys
-import time
 import tracemalloc
 from pathlib import Path
 
@@ -224,32 +222,3 @@ def test_a_finished_row_costs_less_than_100_bytes():
         tracemalloc.stop()
     assert len(finished) == 20_000
     assert [finished.class_of(f"photos/{number}.jpg") for number in (0, 999, 1007, 20_000)] == [0, 999, 7, None]
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("format_", FORMATS)
-def test_killed_ten_times_at_random_the_file_is_that_of_an_unbroken_run(color_model, tmp_path, format_):
-    """2,000 pictures; SIGKILL for the whole process at ten random moments."""
-    folder, rng = save_color_pictures(tmp_path / "pictures", 3), random.Random(format_)
-    for index in range(3, 2000):
-        os.link(folder / f"{rng.randrange(3)}.png", folder / f"{index}.png")
-    whole, rows = tmp_path / f"whole.{format_}", tmp_path / f"rows.{format_}"
-    command = [sys.executable, "-m", "visiontool", "predict", str(folder), "-q", "-m", str(color_model)]
-    start = time.monotonic()
-    subprocess.run([*command, "-o", str(whole)], check=True)
-    length = time.monotonic() - start
-    killed = 0
-    while killed < 10:
-        process = subprocess.Popen([*command, "-o", str(rows), "--resume"], stderr=subprocess.DEVNULL)
-        # Early and late ones alike: while it starts, reads rows, predicts, ends.
-        time.sleep(rng.uniform(0.2, 1.0) * length * rng.choice((0.4, 1.0)))
-        if process.poll() is not None:
-            assert rows.read_bytes() == whole.read_bytes()
-            rows.unlink()
-            continue
-        process.kill()
-        process.wait()
-        killed += 1
-    subprocess.run([*command, "-o", str(rows), "--resume"], check=True)
-    assert rows.read_bytes() == whole.read_bytes()
-    assert is_alone(rows)

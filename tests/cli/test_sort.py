@@ -4,14 +4,11 @@ import errno
 import json
 import os
 import shutil
-import signal
-import subprocess
 import sys
 import unicodedata
 from pathlib import Path
 
 import pytest
-from conftest import ROOT
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -263,30 +260,3 @@ def test_a_move_to_another_file_system_and_back(out, far, undo):
     assert tree(far) == {}
     assert undo()[0] == 0
     assert tree(far) == before
-
-
-@pytest.mark.slow
-@all_modes
-def test_a_run_that_is_killed_and_repeated_loses_nothing(tmp_path, out, undo, mode):
-    sources = [make(tmp_path / "in" / str(number % 7) / f"{number % 50}.jpg") for number in range(350)]
-    before = {content[0] for content in tree(tmp_path / "in").values()}
-    code = (
-        "import sys; from pathlib import Path; from visiontool.cli.output.sort import Sorting\n"
-        f"paths = sorted(Path({str(tmp_path / 'in')!r}).rglob('*.jpg'))\n"
-        f"with Sorting(Path({str(out)!r}), {mode!r}, ['cat', 'dog']) as sorting:\n"
-        "    print(flush=True)\n"
-        "    for path in paths: sorting.place(str(path), path.name > '3', False)\n"
-    )
-    for _ in range(6):
-        with subprocess.Popen([sys.executable, "-c", code], cwd=ROOT, stdout=subprocess.PIPE) as process:
-            process.stdout.readline()
-            with pytest.raises(subprocess.TimeoutExpired):
-                process.wait(0.004)
-            process.send_signal(signal.SIGKILL)
-        found = [*tree(tmp_path / "in").values(), *tree(out).values()]
-        assert before <= {content[0] if isinstance(content, tuple) else Path(content).read_bytes() for content in found}
-    assert subprocess.run([sys.executable, "-c", code], cwd=ROOT).returncode == 0
-    assert len(tree(out)) == len(sources)
-    assert undo()[0] == 0
-    assert not out.exists()
-    assert {content[0] for content in tree(tmp_path / "in").values()} == before
