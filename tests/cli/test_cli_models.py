@@ -254,14 +254,6 @@ def test_the_list_marks_what_is_here(run, pulled):
     assert str(pulled) in run("models", "show", "vgg16").out
 
 
-def test_what_only_this_machine_has_is_listed_too(run, pulled):
-    os.rename(pulled, pulled.with_name("vgg16.tv_in1k@256"))
-    record = pulled.with_name("vgg16.tv_in1k@256") / "record.json"
-    record.write_text(record.read_text().replace("vgg16.tv_in1k", "vgg16.tv_in1k@256"))
-    (line,) = [line for line in run("models").out.splitlines() if line.startswith("vgg16.tv_in1k@256")]
-    assert line.endswith("cached")
-
-
 def test_the_chosen_default_answers_where_none_is_named(run, pulled, tmp_path):
     assert run("models", "default").out == "resnet18_tiny200\n"
     assert run("models", "default", "vgg16").code == 0
