@@ -132,7 +132,7 @@ def _settings(args: SimpleNamespace) -> "Settings":
     return replace(before, **typed, augment=augment) if before else Settings(**typed, augment=augment)
 
 
-def _means(args: SimpleNamespace, model: "str | Path | None") -> dict[str, Any]:
+def _execution(args: SimpleNamespace, model: "str | Path | None") -> dict[str, Any]:
     """What does not change the run: where the model is, limits, processes."""
     from visiontool.cli.pull import say_how
 
@@ -154,7 +154,7 @@ def _train(args: SimpleNamespace, settings: "Settings", model: "str | Path | Non
     with only_ours_on_stderr(), Stages(_STAGES, enabled=not args.quiet) as stages:
         try:
             run = finetune(
-                settings, output=args.output, force=args.force, progress=stages.update, **_means(args, model)
+                settings, output=args.output, force=args.force, progress=stages.update, **_execution(args, model)
             )
         except KeyboardInterrupt:
             if not args.quiet:
@@ -171,7 +171,7 @@ def _show_plan(args: SimpleNamespace, settings: "Settings", model: "str | Path |
     from visiontool.training.plan import plan
 
     with only_ours_on_stderr():
-        planned = plan(settings, **_means(args, model))
+        planned = plan(settings, **_execution(args, model))
     data = planned.data
     if args.as_json:
         facts: dict[str, Any] = {

@@ -169,18 +169,14 @@ class Stop:
     def until(self, items: Iterable[T]) -> Iterator[T]:
         """The items, until Ctrl-C; also where the next one is long in coming."""
         iterator = iter(items)
-        while True:
+        while not self.requested:
+            self._taking = True
             try:
-                # Whenever the signal comes, it is noticed here or its exception comes out in here.
-                self._taking = True
-                try:
-                    if self.requested:
-                        return
-                    item = next(iterator)
-                finally:
-                    self._taking = False
+                item = next(iterator)
             except (StopIteration, KeyboardInterrupt):
                 return
+            finally:
+                self._taking = False
             yield item
 
     def _on_signal(self, number: int, frame: FrameType | None) -> None:

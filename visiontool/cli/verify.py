@@ -80,19 +80,16 @@ def _load(paths: Sequence[Path], args: SimpleNamespace) -> "tuple[Classifier, Cl
     is_foreign = [MANIFEST_KEY not in scan(path).metadata for path in paths]
     if description is not None and not any(is_foreign):
         raise UsageError(f"both files say this of themselves; leave out {', '.join(description.said())}")
-    models = []
-    for path, foreign, device, provider in zip(
-        paths, is_foreign, (args.device_a, args.device_b), (args.provider_a, args.provider_b), strict=True
-    ):
-        model = Classifier.load(
-            path,
-            device=device or args.device or "auto",
-            provider=provider,
-            description=description if foreign else None,
+    devices = (args.device_a or args.device or "auto", args.device_b or args.device or "auto")
+    models = [
+        Classifier.load(path, device=device, provider=provider, description=description if foreign else None)
+        for path, foreign, device, provider in zip(
+            paths, is_foreign, devices, (args.provider_a, args.provider_b), strict=True
         )
+    ]
+    for path, model in zip(paths, models, strict=True):
         if model.assumed and not args.quiet:
             say(f"{path}: neither it nor you said, so taken: {', '.join(model.assumed)}.")
-        models.append(model)
     return models[0], models[1]
 
 

@@ -49,7 +49,12 @@ def list_models(
     """
     rows = [row for row in _rows(text, everything) if row.fits(cached, license_, max_params)]
     if not rows:
-        raise _nothing_fits(text, has_options=cached or license_ is not None or max_params is not None)
+        from visiontool.hub import catalog
+
+        has_options = cached or license_ is not None or max_params is not None
+        asked = " and ".join([*([repr(text)] if text else []), *(["these options"] if has_options else [])])
+        near = "" if has_options else catalog.nearest(text)
+        raise ModelError(f"no model fits {asked}.{near}\nAll names: visiontool models --all")
     if as_json:
         click.echo("[" + ",\n ".join(json.dumps(row.as_json()) for row in rows) + "]")
         return 0
@@ -61,15 +66,6 @@ def list_models(
     if not (text or everything or cached):
         say("More: visiontool models --all, or visiontool models FILTER.\nWhat one is: visiontool models show NAME")
     return 0
-
-
-def _nothing_fits(text: str, has_options: bool) -> ModelError:
-    from visiontool.hub import catalog
-
-    asked = " and ".join([*([repr(text)] if text else []), *(["these options"] if has_options else [])])
-    return ModelError(
-        f"no model fits {asked}.{'' if has_options else catalog.nearest(text)}\nAll names: visiontool models --all"
-    )
 
 
 class _Row(NamedTuple):
