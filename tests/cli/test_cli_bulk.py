@@ -119,15 +119,15 @@ def test_what_a_folder_holds_beside_pictures_is_counted_and_named(predict, pictu
     for name in (".hidden.png", "in/notes.txt", *(f"in/{index}.md" for index in range(11))):
         (pictures / name).touch()
     os.symlink("1.png", pictures / "again.png")
-    told = predict(pictures).err.splitlines()
-    assert told[1:-1] == ["Left out: 1 hidden, 1 repeated, 12 not pictures (-v names them)."]
-    told = predict(pictures, "-v").err
-    assert f"\n  hidden: {pictures}/.hidden.png\n" in told
-    assert told.count(f"{pictures}/in/") == 10
-    assert " and 2 more\n" in told
+    lines = predict(pictures).err.splitlines()
+    assert lines[1:-1] == ["Left out: 1 hidden, 1 repeated, 12 not pictures (-v names them)."]
+    err = predict(pictures, "-v").err
+    assert f"\n  hidden: {pictures}/.hidden.png\n" in err
+    assert err.count(f"{pictures}/in/") == 10
+    assert " and 2 more\n" in err
     assert predict(pictures, "-q").err == ""
-    told = predict(pictures / "in").err
-    assert told.startswith(f"Error: no picture was found in {pictures}/in (left out: 12 not pictures)\n")
+    err = predict(pictures / "in").err
+    assert err.startswith(f"Error: no picture was found in {pictures}/in (left out: 12 not pictures)\n")
 
 
 @pytest.mark.parametrize(
@@ -145,7 +145,7 @@ def test_what_a_folder_holds_beside_pictures_is_counted_and_named(predict, pictu
         ("gone 1.png", None),
     ],
 )
-def test_what_may_be_meant_by_what_is_not_there_is_told(predict, pictures, monkeypatch, typed, words):
+def test_what_may_be_meant_by_what_is_not_there_is_err(predict, pictures, monkeypatch, typed, words):
     monkeypatch.setenv("HOME", "/home/me")
     monkeypatch.chdir(pictures)
     ran = predict(typed)
@@ -218,16 +218,6 @@ def test_an_interrupted_sorting_goes_on_with_its_rows(run, predict, pictures, tm
     assert tree(pictures) == {}
 
 
-def test_resuming_sorts_what_is_named_and_nothing_else(predict, pictures, tmp_path):
-    rows, sorted_ = tmp_path / "rows.jsonl", tmp_path / "sorted"
-    assert predict(pictures, "-o", rows).code == 0
-    named = [pictures / "7.png", pictures / "3.png"]  # not in the order of their rows
-    assert predict(*named, "-o", rows, "--resume", "--sort-into", sorted_).code == 0
-    assert {path.name for path in sorted_.rglob("*.png")} == {"7.png", "3.png"}
-    assert (sorted_ / "green" / "7.png").exists()
-    assert (sorted_ / "red" / "3.png").exists()
-
-
 @pytest.mark.slow
 @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="needs what only Unix has")
 def test_a_folder_of_everything_odd_gives_a_row_each(color_model, tmp_path):
@@ -242,8 +232,8 @@ def test_a_folder_of_everything_odd_gives_a_row_each(color_model, tmp_path):
     ran = subprocess.run(command, capture_output=True, input=b"", timeout=60)
     assert ran.returncode == 7, ran.stderr
     said = ran.stderr.splitlines()  # the model and the summary: no trace, and nothing that a library says
-    told = (b"No picture was found in ", b"Left out: ")
-    assert [line for line in said if not line.startswith(told)] == [said[0], said[-1]]
+    err = (b"No picture was found in ", b"Left out: ")
+    assert [line for line in said if not line.startswith(err)] == [said[0], said[-1]]
     rows = rows_of(ran.stdout)
     paths = [os.fsdecode(base64.b64decode(row["path_b64"])) if "path_b64" in row else row["path"] for row in rows]
     found = dict(zip(map(os.path.realpath, paths), rows, strict=True))  # a file that several names lead to is done once

@@ -87,26 +87,6 @@ def test_a_full_disk_is_told_and_is_exit_1(color_model, pictures, format_, unbuf
     assert ran.stderr == "Error: the output cannot be written: No space left on device\n"
 
 
-def test_a_run_that_fails_midway_says_where_its_rows_are(run, color_model, pictures, tmp_path, monkeypatch):
-    from visiontool import ModelError
-    from visiontool.inference.network import Network
-
-    real = Network.run
-
-    def second_fails(self, pixels, output, **how):
-        monkeypatch.setattr(Network, "run", broken)
-        return real(self, pixels, output, **how)
-
-    def broken(*_, **how):
-        raise ModelError("it broke")
-
-    monkeypatch.setattr(Network, "run", second_fails)
-    ran = run("predict", pictures, "-m", color_model, "-o", tmp_path / "rows.jsonl", "-b", 1)
-    assert ran.code == 4
-    assert f"The rows so far are in {tmp_path / 'rows.jsonl.partial'}. Go on with --resume." in ran.err
-    assert len(rows_of((tmp_path / "rows.jsonl.partial").read_text())) == 1
-
-
 @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="needs named pipes")
 def test_a_pipe_or_a_device_is_written_and_stays_what_it_is(run, color_model, pictures, tmp_path):
     pipe = tmp_path / "pipe"

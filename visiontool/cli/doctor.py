@@ -6,6 +6,7 @@ import re
 import textwrap
 import time
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -68,12 +69,10 @@ def examine() -> dict[str, Any]:
     except VisiontoolError as error:
         default_model = str(error)
     fault = packages.fault()
-    installed = {package.name.lower(): package.version for package in metadata.distributions()}
-    versions = {name: installed.get(name) for name in _PACKAGES}
     variables = sorted(name for name in os.environ if name in _VARIABLES or name.startswith("VISIONTOOL_"))
     return {
         "schema": 1,
-        "versions": {"visiontool": __version__, "python": platform.python_version()} | versions,
+        "versions": {"visiontool": __version__, "python": platform.python_version()} | _versions(),
         "wheels": packages.wheels(),
         "machine": {key: value for key, value in machine().items() if key in ("processor", "cores", "system")},
         "features": processor_features(),
@@ -86,6 +85,14 @@ def examine() -> dict[str, Any]:
         "faults": [] if fault is None else [fault],
         "prediction": _prediction(),
     }
+
+
+def _versions() -> dict[str, str | None]:
+    versions: dict[str, str | None] = dict.fromkeys(_PACKAGES)
+    for name in _PACKAGES:
+        with suppress(metadata.PackageNotFoundError):
+            versions[name] = metadata.version(name)
+    return versions
 
 
 def processor_features(cpuinfo: Path = Path("/proc/cpuinfo")) -> tuple[str, ...] | None:

@@ -103,7 +103,7 @@ def comparison_lines(comparison: "Comparison") -> list[str]:
         _line("File", _near(a.path), _near(b.path)),
         _line("Runs as", *(f"{side.precision} on {side.device}" for side in (a, b))),
         _line("Size", *(f"{side.size_bytes / 1e6:,.1f} MB" for side in (a, b))),
-        _line("Speed", *(f"{side.images_per_s:,.1f} pictures/s, network alone" for side in (a, b))),
+        _line("Speed", *(f"{_rate(side.images_per_s)} pictures/s, network alone" for side in (a, b))),
     ]
     if a.accuracy is not None and b.accuracy is not None:
         lines.append(_line("Accuracy", f"{a.accuracy:.1%}", f"{b.accuracy:.1%}"))
@@ -149,6 +149,10 @@ def _differences(comparison: "Comparison") -> list[tuple[str, str, str]]:
 
 def _bound(value: float | None) -> str:
     return "any" if value is None else f"{value:.2g}"
+
+
+def _rate(images_per_s: float) -> str:
+    return f"{images_per_s:,.{1 if images_per_s < 100 else 0}f}"
 
 
 def _line(key: str, *cells: str) -> str:

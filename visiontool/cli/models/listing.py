@@ -4,6 +4,7 @@ import json
 import sys
 from collections.abc import Iterator
 from contextlib import suppress
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import click
@@ -152,7 +153,7 @@ def _rows(text: str, everything: bool) -> Iterator[_Row]:
         yield row(short_names.get(entry.name, entry.name), entry)
 
 
-def manifest_of(path: Any) -> "ModelSpec | None":
+def manifest_of(path: Path) -> "ModelSpec | None":
     """The manifest in a model file; None where it has none."""
     from visiontool.model.scan import scan
     from visiontool.model.spec import MANIFEST_KEY, ModelSpec
