@@ -203,10 +203,9 @@ def table(rows: "Sequence[Row]") -> str:
         f"Python {facts['python']}",
         f"onnxruntime {facts['onnxruntime']}",
     ]
-    if (first := next((row.rounds[0] for row in rows if row.rounds), None)) is not None:
-        texts.append(
-            f"on {first.device}" + ("" if first.device.startswith(first.provider) else f" by {first.provider}")
-        )
+    for first in [round_ for row in rows for round_ in row.rounds][:1]:
+        by = "" if first.device.startswith(first.provider) else f" by {first.provider}"
+        texts.append(f"on {first.device}{by}")
     lines = [*_wrapped(", ".join(texts)), _HEAD]
     name: str | None = None
     for row in rows:

@@ -197,7 +197,7 @@ def _plan_text(planned: "Plan", settings: "Settings") -> str:
     data, spec = planned.data, planned.spec
     height, width = spec.input.size
     labels = ", ".join(shortened(label, _LONGEST_LABEL) for label in data.labels[:5])
-    seconds = planned.seconds
+    passes, seconds = plural(planned.passes, "picture"), planned.seconds
     time = f"{math.ceil(seconds)} s" if seconds < 90 else f"{math.ceil(seconds / 60):,} min"
     lines = [
         ("Data", f"{data.root}: {plural(len(data.samples), 'picture')}, {plural(len(data.labels), 'class')}"),
@@ -205,10 +205,7 @@ def _plan_text(planned: "Plan", settings: "Settings") -> str:
         ("Ignored", ", ".join(f"{count:,} {what}" for what, count in data.ignored.items()) or "nothing"),
         ("Split", ", ".join(f"{count:,} {split}" for split, count in planned.splits.items())),
         ("Model", f"{spec.name}, {width}x{height} pixels, crop mode {spec.crop_mode}, on {planned.device}"),
-        (
-            "Views",
-            f"{settings.views} of each training picture; {planned.passes:,} pictures through the backbone at most",
-        ),
+        ("Views", f"{settings.views} of each training picture; {passes} through the backbone at most"),
         ("Memory", f"{planned.memory_bytes / 1e6:,.1f} MB for the embeddings"),
         ("Time", f"about {time} with nothing cached"),
     ]

@@ -100,7 +100,6 @@ class PictureCounter:
     """Counts pictures that are done. A context that shows a bar once it lasts: done, time left, rate, failed.
 
     Args:
-        enabled: whether to show the bar; the caller knows whether rows go to the same terminal.
         count: gives the number of inputs, or None; called in a thread.
     """
 

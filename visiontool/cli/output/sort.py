@@ -221,10 +221,9 @@ def _put_back(mode: str, source: Path, place: Path) -> bool:
     if mode != "link":
         is_other_file = source.is_file() and place.is_file() and not source.samefile(place)
         if not (is_other_file and filecmp.cmp(source, place, shallow=False)):
-            why = (
-                "cannot go back: {} is there now" if mode == "move" else "differs from {}, which was changed or is gone"
-            )
-            raise PictureError(why.format(source))
+            if mode == "move":
+                raise PictureError(f"cannot go back: {source} is there now")
+            raise PictureError(f"differs from {source}, which was changed or is gone")
     place.unlink()
     return True
 
