@@ -202,16 +202,8 @@ def test_a_file_is_shown_without_torch(color_model):
     assert "8 x 8 pixels, RGB, uint8, NHWC" in ran.stdout
 
 
-def test_a_run_folder_is_shown(run, color_model, tmp_path):
-    (tmp_path / "run").mkdir()
-    os.rename(color_model, tmp_path / "run" / "model.onnx")
-    assert run("models", "show", tmp_path / "run").out.startswith("colors\n")
-
-
 def test_a_file_of_another_tool_is_shown_with_what_it_lacks(run, tmp_path):
-    graph = color_graph()
-    model = save_model(graph, tmp_path / "other.onnx")
-    ran = run("models", "show", model)
+    ran = run("models", "show", save_model(color_graph(), tmp_path / "other.onnx"))
     assert ran.code == 0
     assert ran.out.startswith("other.onnx\n")
     assert "--class-names FILE" in ran.err

@@ -181,16 +181,6 @@ def test_stop_ends_the_items_once_and_raises_twice(sigint):
         signal.raise_signal(signal.SIGINT)
 
 
-def test_stop_passes_on_what_the_items_raise(sigint):
-    def source():
-        yield 1
-        raise ZeroDivisionError
-
-    with Stop() as stop, pytest.raises(ZeroDivisionError):
-        list(stop.until(source()))
-    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
-
-
 def test_an_ignored_ctrl_c_stays_ignored(sigint):
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     with Stop() as stop:
