@@ -35,7 +35,7 @@ import numpy as np
 import onnx
 from gpu_tables import PARTS, tables, verdicts
 
-from visiontool import doctor
+from visiontool.cli.doctor import examine
 from visiontool.hub import resolve
 from visiontool.model.spec import MANIFEST_KEY, ModelSpec
 
@@ -235,13 +235,13 @@ def main() -> int:
     arguments.output.mkdir(parents=True, exist_ok=True)
     arguments.output = arguments.output.resolve()
     bench = Bench(arguments)
-    report = doctor.examine()
-    gpus = ", ".join(gpu.name for gpu in report.gpus) if bench.on_gpu else ""
-    versions = ", ".join(f"{name} {version}" for name, version in report.versions.items() if version)
+    report = examine()
+    gpus = ", ".join(gpu["name"] for gpu in report["gpus"]) if bench.on_gpu else ""
+    versions = ", ".join(f"{name} {version}" for name, version in report["versions"].items() if version)
     facts = {
-        "GPU": f"{gpus or 'none'}; driver {report.driver or 'none'}",
-        "processor": f"{report.machine['processor']}, {report.machine['cores']} cores",
-        "versions": f"{', '.join(report.wheels)}, {versions}",
+        "GPU": f"{gpus or 'none'}; driver {report['driver'] or 'none'}",
+        "processor": f"{report['machine']['processor']}, {report['machine']['cores']} cores",
+        "versions": f"{', '.join(report['wheels'])}, {versions}",
         "network": f"{arguments.architecture}, {arguments.model.name if arguments.model else 'random weights'}",
     }
     kept = arguments.output / "figures.json"
@@ -251,7 +251,7 @@ def main() -> int:
     for name in PARTS:
         if name in chosen:
             parts[name](bench, made)
-        record = {"facts": facts, "doctor": report.to_json(), "figures": bench.figures}
+        record = {"facts": facts, "doctor": report, "figures": bench.figures}
         kept.write_text(json.dumps(record, indent=1))
     judged = verdicts(bench.figures, gpus)
     text = tables(bench.figures, facts, judged)

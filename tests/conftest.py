@@ -110,7 +110,7 @@ def run(capfdbinary: pytest.CaptureFixture[bytes]) -> Callable[..., Ran]:
 
     def run_(*arguments: object) -> Ran:
         capfdbinary.readouterr()
-        code = cli.run([str(argument) for argument in arguments])
+        code = cli.main([str(argument) for argument in arguments])
         captured = capfdbinary.readouterr()
         return Ran(code, captured.out.decode(), captured.err.decode())
 

@@ -18,8 +18,8 @@ class Blocker:
         if name.partition(".")[0] in {blocked!r}:
             raise ModuleNotFoundError(f"{{name}} is blocked", name=name)
 sys.meta_path.insert(0, Blocker())
-from visiontool.cli import run
-sys.exit(run(sys.argv[1:]))
+from visiontool.cli import main
+sys.exit(main(sys.argv[1:]))
 """
 
 

@@ -12,16 +12,16 @@ def main() -> None:
     gc.set_threshold(100_000)
     _open_closed_streams()
     try:
-        from visiontool.cli import run
+        from visiontool import cli
 
-        code = run()
+        code = cli.main()
     except KeyboardInterrupt:  # before the command line could take it
         code = 130
     try:
         sys.stdout.flush()
-    except (OSError, ValueError):  # told already, where there was more to write than nothing
+    except (OSError, ValueError):  # reported already, where there was more to write than nothing
         code = code or 1
-    with contextlib.suppress(OSError, ValueError):  # what could not be said is no failure of the work
+    with contextlib.suppress(OSError, ValueError):  # a message that is lost is no failure of the work
         sys.stderr.flush()
     # Every file is closed by now. To take the interpreter and the network apart in order would cost a tenth of the
     # time of one prediction (docs/design.md).
@@ -29,10 +29,10 @@ def main() -> None:
 
 
 def _open_closed_streams() -> None:
-    """Gives the streams that the caller closed (`visiontool ... >&-`) a file that swallows all, or refuses it: stdout.
+    """Opens os.devnull for the streams that the caller closed (`visiontool ... >&-`): for stdout one that fails.
 
-    Else the next file that is opened would get the number of one of them: what is meant for stderr, or for nobody,
-    would go into it. Rows that go nowhere are a failure, as with a full disk.
+    Else the next file that is opened would get the number of one of them, and what is meant for stderr would go into
+    it. Rows that go nowhere are a failure, as with a full disk.
     """
     for descriptor in (0, 1, 2):
         try:

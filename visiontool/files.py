@@ -62,9 +62,9 @@ def hidden(path: Path) -> Path:
 
 
 @contextmanager
-def replacing(target: Path) -> Iterator[Path]:
+def replacing(target: Path, unfinished: Path | None = None) -> Iterator[Path]:
     """A path beside `target` to write to: it becomes `target` when the block ends, and is deleted where it fails."""
-    unfinished = target.with_name(target.name + ".partial")
+    unfinished = unfinished or target.with_name(target.name + ".partial")
     try:
         yield unfinished
         unfinished.replace(target)

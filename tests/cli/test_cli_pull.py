@@ -11,8 +11,6 @@ import pytest
 from conftest import ROOT, SHARED, run_on_terminal, save_picture
 from test_imports import TORCH, run_blocked
 
-from visiontool.hub import cache
-
 timm = pytest.importorskip("timm")
 torch = pytest.importorskip("torch")
 safetensors_torch = pytest.importorskip("safetensors.torch")
@@ -64,19 +62,6 @@ def test_quiet_is_quiet_and_prints_the_path(hub, tmp_path):
     ran = visiontool("models", "pull", f"{NAME}@64")
     assert ran.returncode == 0
     assert ran.stderr == ""  # nothing to do, nothing to say
-
-
-def test_a_process_that_waits_for_another_says_for_what(hub, tmp_path):
-    red = save_picture(tmp_path / "red.png", (255, 0, 0), (64, 64))
-    command = [sys.executable, "-m", "visiontool", "predict", str(red), "-m", "test_resnet"]
-    with cache.lock(cache.models(), NAME):
-        process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-        assert process.stderr.readline() == f"Another process is getting {NAME}; waiting for it.\n"
-        assert process.poll() is None
-    out, err = process.communicate(timeout=120)
-    assert (process.returncode, json.loads(out)["model"]) == (0, NAME)
-    assert err.startswith(f"{NAME} is not on this machine yet: getting it, once.\n")  # the other gave up
-    assert "Another" not in err
 
 
 def test_on_a_terminal_each_stage_has_a_bar(hub, tmp_path):

@@ -54,18 +54,10 @@ def test_what_differs_is_exit_6_with_the_table_on_stdout(run, color_model, doubl
     assert worst.startswith(f"The worst picture is {pictures}/")
     assert "(57.6%) became" in worst
     assert worst.endswith("(78.7%).")
+    facts = json.loads(run("verify", color_model, doubled, "--on", pictures, "--json").out)
+    assert (facts["passed"], len(facts["faults"]), facts["pictures"]) == (False, 3, 3)
+    assert facts["b"]["path"] == str(doubled)
     assert layer.startswith("The first layer that differs is scaled (Div): its output by 100.00% of its size")
-
-
-def test_json_has_the_same(run, color_model, doubled, pictures):
-    ran = run("verify", color_model, doubled, "--on", pictures, "--json")
-    assert ran.code == 6
-    values = json.loads(ran.out)
-    assert values["passed"] is False
-    assert len(values["faults"]) == 3
-    assert values["pictures"] == 3
-    assert values["b"]["path"] == str(doubled)
-    assert json.loads(run("verify", color_model, color_model, "--on", pictures, "--json").out)["passed"] is True
 
 
 def test_accuracy_is_shown_where_folders_are_classes(run, color_model, tmp_path):

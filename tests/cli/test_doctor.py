@@ -9,7 +9,9 @@ import sys
 import pytest
 from conftest import save_picture
 
-from visiontool import DeviceError, doctor
+from visiontool import DeviceError, runtime
+from visiontool.cli import doctor
+from visiontool.hub import resolve
 from visiontool.runtime import nvidia, packages, providers
 
 
@@ -72,16 +74,13 @@ def test_a_secret_is_never_shown(run, monkeypatch):
         assert "lenet5" in ran.out
 
 
-def test_one_wheel_is_no_fault_whatever_is_called_alike(site):
+def test_two_wheels_are_reported_with_the_commands_that_mend_it(site, run):
     assert packages.wheels() == ("onnxruntime-gpu 1.31.1",)
-    assert packages.fault() is None
-
-
-def test_two_wheels_are_told_with_the_commands_that_mend_it(site, run):
+    assert packages.fault() is None  # whatever is called alike
     install(site, "onnxruntime", "1.30.0", ["onnxruntime/__init__.py"])
     assert packages.wheels() == ("onnxruntime 1.30.0", "onnxruntime-gpu 1.31.1")
-    said, *commands = packages.fault().splitlines()
-    assert said.startswith("onnxruntime 1.30.0 and onnxruntime-gpu 1.31.1 are installed in one place")
+    fault, *commands = packages.fault().splitlines()
+    assert fault.startswith("onnxruntime 1.30.0 and onnxruntime-gpu 1.31.1 are installed in one place")
     assert commands[0].endswith(" uninstall -y onnxruntime onnxruntime-gpu")
     assert commands[1].endswith(" install onnxruntime-gpu")
     ran = run("doctor")
@@ -92,7 +91,7 @@ def test_two_wheels_are_told_with_the_commands_that_mend_it(site, run):
 def test_half_a_package_is_told_with_the_command_that_mends_it(tmp_path):
     """As after one of two wheels was removed: the folder is there, its contents are not."""
     (tmp_path / "onnxruntime").mkdir()
-    code = "import sys; from visiontool.cli import run; sys.exit(run(['doctor']))"
+    code = "import sys; from visiontool.cli import main; sys.exit(main(['doctor']))"
     where = {**os.environ, "PYTHONPATH": str(tmp_path)}
     (tmp_path / "onnxruntime" / "__init__.py").touch()
     ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=where)
@@ -110,10 +109,10 @@ def test_a_provider_that_loads_and_cannot_be_used_is_told_too(run, monkeypatch):
         if provider == "openvino":
             raise DeviceError("provider 'openvino' cannot be used: no such device\nUse another")
 
-    monkeypatch.setattr(doctor.runtime, "open_model", refuse)
+    monkeypatch.setattr(runtime, "open_model", refuse)
     report = doctor.examine()
-    assert report.providers == {"cpu": None, "openvino": "provider 'openvino' cannot be used: no such device"}
-    assert not report.prediction.works  # it needs the same function
+    assert report["providers"] == {"cpu": None, "openvino": "provider 'openvino' cannot be used: no such device"}
+    assert not report["prediction"]["works"]  # it needs the same function
     assert run("doctor").code == 1
 
 
@@ -127,20 +126,15 @@ def test_gpus_are_shown_with_their_memory(run, monkeypatch):
     assert "            driver 580.95.05\n" in out
 
 
-def test_a_wrong_answer_is_no_working_installation(run, tmp_path, monkeypatch):
-    other = next(path for path in doctor.resolve.sample_pictures() if path.stem != "orange")
-    monkeypatch.setattr(doctor.resolve, "sample_pictures", lambda: [shutil.copy(other, tmp_path / "orange.jpg")])
+def test_a_wrong_answer_and_no_picture_are_no_working_installation(run, tmp_path, monkeypatch):
+    other = next(path for path in resolve.sample_pictures() if path.stem != "orange")
+    monkeypatch.setattr(resolve, "sample_pictures", lambda: [shutil.copy(other, tmp_path / "orange.jpg")])
     ran = run("doctor")
     assert ran.code == 1
     assert "predict     FAILS: resnet18_tiny200 says " in ran.out
     assert ", where orange is right" in " ".join(ran.out.split())
-
-
-def test_a_picture_that_cannot_be_found_is_no_working_installation(run, monkeypatch):
-    monkeypatch.setattr(doctor.resolve, "sample_pictures", list)
-    ran = run("doctor")
-    assert ran.code == 1
-    assert "predict     FAILS: StopIteration" in ran.out
+    monkeypatch.setattr(resolve, "sample_pictures", list)
+    assert "predict     FAILS: StopIteration" in run("doctor").out
 
 
 def test_the_processors_instructions_are_read(tmp_path):

@@ -464,7 +464,7 @@ def test_a_pulled_model_predicts_without_torch_timm_onnx_and_network(picture: Pa
         "import sys\n"
         "for name in ('torch', 'torchvision', 'timm', 'onnx', 'onnxscript', 'huggingface_hub', 'urllib.request'):\n"
         "    sys.modules[name] = None\n"
-        "from visiontool.cli import run; sys.exit(run(sys.argv[1:]))"
+        "from visiontool.cli import main; sys.exit(main(sys.argv[1:]))"
     )
     arguments = [sys.executable, "-c", code, "predict", str(picture), "-m", "test_resnet", "--json"]
     ran = subprocess.run(arguments, cwd=ROOT, capture_output=True, text=True)

@@ -12,7 +12,7 @@ import pytest
 from conftest import BLUE, COLOR_SPEC, RED, ROOT, color_graph, save_model, save_picture
 
 from visiontool import Classifier, DeviceError, ModelError, UsageError, runtime
-from visiontool.cli.render.runtime import say_how
+from visiontool.cli.pull import say_how
 from visiontool.runtime import nvidia, packages, providers
 
 BUILT_IN = ["TensorrtExecutionProvider", "CUDAExecutionProvider", "CPUExecutionProvider"]
@@ -291,7 +291,7 @@ def test_a_gpu_that_is_not_taken_is_told(run, color_model, with_driver, monkeypa
 
 def test_the_way_to_the_cpu_imports_nothing_of_the_way_to_a_gpu():
     code = (
-        "import sys; from visiontool.cli import run; code = run(['predict', 'samples/orange.jpg', '-q'])\n"
+        "import sys; from visiontool.cli import main; code = main(['predict', 'samples/orange.jpg', '-q'])\n"
         "print([name for name in sys.modules if name.startswith('visiontool.runtime.')])"
     )
     if runtime.gpu_in_sight():

@@ -1,4 +1,4 @@
-"""The command line: one small file a command, and here what all of them share: how errors are told.
+"""The command line: one file a command; here their group, the exit codes, and how errors are reported.
 
 Commands import anything heavy inside their bodies, so that every --help answers at once.
 """
@@ -13,11 +13,17 @@ from typing import Any
 import click
 
 from visiontool._version import __version__
-from visiontool.cli import exit_codes
 from visiontool.cli.text import printable, say
-from visiontool.errors import DataError, VisiontoolError
+from visiontool.errors import ConversionError, DataError, GateError, ModelError, UsageError, VisiontoolError
 
-# Each is the function of that name in the module of that name, imported when it is wanted.
+# The exit codes of every command; docs/cli.md explains them.
+FAILED = 1
+REFUSED = 6  # a check said no
+SOME_FAILED = 7
+INTERRUPTED = 130  # 128 + SIGINT, as shells count
+_CODES = ((UsageError, 2), (DataError, 3), (ModelError, 4), (ConversionError, 5), (GateError, REFUSED))
+
+# Each is the function of that name in the module of that name, imported when it is needed.
 COMMANDS = ("predict", "finetune", "export", "verify", "benchmark", "models", "cache", "doctor")
 # What people type who come from another tool; the names stay out of --help.
 _ALIASES = {"topk": "top-k", "conf": "min-probability", "imgsz": "img-size"}
@@ -66,14 +72,10 @@ def cli(context: click.Context) -> None:
         click.echo(context.get_help())
 
 
-def run(arguments: list[str] | None = None) -> int:
-    """Runs the command line.
-
-    Returns:
-        The exit code (docs/cli.md lists them). Errors are told on stderr in one to three lines.
-    """
+def main(arguments: list[str] | None = None) -> int:
+    """Runs the command line, reports errors on stderr in one to three lines, and returns the exit code."""
     try:
-        with warnings.catch_warnings():  # They are about code; what a user should know is in rows and remarks.
+        with warnings.catch_warnings():  # They are about code; what a user should know is in rows and the log.
             if "VISIONTOOL_DEBUG" not in os.environ:
                 warnings.simplefilter("ignore")
                 # Some libraries put filters of their own before that one.
@@ -87,26 +89,19 @@ def run(arguments: list[str] | None = None) -> int:
         return error.exit_code
     except (KeyboardInterrupt, click.Abort):
         say("Interrupted.")
-        return exit_codes.INTERRUPTED
+        return INTERRUPTED
     except BrokenPipeError:  # whoever read the output has enough
-        return exit_codes.FAILED
+        return FAILED
     except VisiontoolError as error:
-        from visiontool.data.discover import GONE, is_gone
-
-        say(f"Error: {error}" + (f"\n{GONE}" if is_gone() else ""))
-        return exit_codes.of(error)
+        say(f"Error: {error}")
+        return next((code for kind, code in _CODES if isinstance(error, kind)), FAILED)
     except Exception as error:
         if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EBADF):  # full; closed (__main__.py)
             say(f"Error: the output cannot be written: {error.strerror}")
-            return exit_codes.FAILED
-        from visiontool.data.discover import GONE, is_gone
-
-        if isinstance(error, FileNotFoundError) and is_gone():
-            say(f"Error: {GONE[0].lower()}{GONE[1:]}")
-            return exit_codes.of(DataError())
+            return FAILED
         if "VISIONTOOL_DEBUG" in os.environ:
             raise
         say(f"Error: {type(error).__name__}: {printable(str(error))}")
         say("This was not foreseen. VISIONTOOL_DEBUG=1 before the command shows where it happened.")
-        return exit_codes.FAILED
+        return FAILED
     return result if isinstance(result, int) else 0

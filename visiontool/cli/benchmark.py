@@ -2,37 +2,47 @@
 
 import os
 import tempfile
+import textwrap
+from collections.abc import Iterator, Sequence
 from itertools import islice
 from pathlib import Path
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, get_args
 
 import click
 
-from visiontool.cli import exit_codes, options
-from visiontool.cli.text import say
+from visiontool.cli import INTERRUPTED, SOME_FAILED, options
+from visiontool.cli.text import json_text, printable, say
 from visiontool.errors import DataError, UsageError
 from visiontool.model.spec import Precision
+from visiontool.text import plural
 
 if TYPE_CHECKING:
     from visiontool.evaluation.benchmark.rows import Row
 
 _STAGES = {"convert": "Making files of other precisions", "measure": "Measuring"}
 _MOST_PICTURES = 1000
-_MOST_PER_RUN = 4096
+_LARGEST_BATCH = 4096
+_COLUMNS = "{:<4}{:>6}{:>7}{:>7}{:>9}{:>11}{:>8}{:>6}{:>7}{:>7}{:>7}"
+_HEAD = "            latency, ms         pictures/s      ms of a picture        peak\n" + _COLUMNS.format(
+    "", "batch", "p50", "p95", "network", "end to end", "decode", "prep", "run", "MB", "noise"
+)
+_WIDTH = 80
+_NOISY = 0.2
 
 
 def _batch_sizes(context: click.Context, parameter: click.Parameter, value: str) -> tuple[int, ...]:
     sizes = value.split(",")
-    if not all(size.isascii() and size.isdigit() and 1 <= int(size) <= _MOST_PER_RUN for size in sizes):
-        raise click.BadParameter(f"{value!r}: expected numbers from 1 to {_MOST_PER_RUN} with commas, such as 1,8,64")
+    if not all(size.isascii() and size.isdigit() and 1 <= int(size) <= _LARGEST_BATCH for size in sizes):
+        raise click.BadParameter(f"{value!r}: expected numbers from 1 to {_LARGEST_BATCH} with commas, such as 1,8,64")
     return tuple(dict.fromkeys(map(int, sizes)))
 
 
 def _precisions(context: click.Context, parameter: click.Parameter, value: str) -> tuple[str, ...]:
-    known = get_args(Precision)
-    if not all(name in known for name in value.split(",")):
-        raise click.BadParameter(f"{value!r}: expected some of {', '.join(known)}, with commas between")
-    return tuple(dict.fromkeys(value.split(",")))
+    names = value.split(",")
+    if not set(names) <= set(get_args(Precision)):
+        raise click.BadParameter(f"{value!r}: expected some of {', '.join(get_args(Precision))}, with commas between")
+    return tuple(dict.fromkeys(names))
 
 
 @click.command()
@@ -57,9 +67,7 @@ def _precisions(context: click.Context, parameter: click.Parameter, value: str) 
     metavar="N,N",
     help="Pictures in one run.  [default: 1,8,64]",
 )
-@click.option(
-    "--on", "folder", metavar="FOLDER", help="Pictures to measure with.  [default: the samples of visiontool]"
-)
+@click.option("--on", metavar="FOLDER", help="Pictures to measure with.  [default: the samples of visiontool]")
 @click.option(
     "--seconds",
     type=click.FloatRange(0, 3600, min_open=True),
@@ -69,20 +77,8 @@ def _precisions(context: click.Context, parameter: click.Parameter, value: str) 
 )
 @click.option("--plot", type=options.FILE, metavar="FILE.png", help="Draw accuracy against speed.")
 @click.option("--json", "as_json", is_flag=True, help="JSON, with more figures.")
-@click.option("-q", "--quiet", is_flag=True, help="No remarks on stderr; errors stay.")
-def benchmark(
-    models: tuple[str, ...],
-    more: tuple[str, ...],
-    device: str,
-    provider: str | None,
-    precisions: tuple[Precision, ...],
-    batch_sizes: tuple[int, ...],
-    folder: str | None,
-    seconds: float,
-    plot: Path | None,
-    as_json: bool,
-    quiet: bool,
-) -> int:
+@options.QUIET
+def benchmark(**values: Any) -> int:
     """Measure how fast networks are here.
 
     Those are MODELs, or the default one. For each batch size: the latency of one run, pictures a second of the network
@@ -94,50 +90,22 @@ def benchmark(
     visiontool benchmark resnet50 runs/mydata --batch-sizes 1,8
     visiontool benchmark lenet5 --precision fp32,int8 --json
     """
-    from visiontool.cli.output.target import telling
-    from visiontool.cli.progress import Stages, only_ours_on_stderr
-    from visiontool.cli.pull import obtain
-    from visiontool.cli.render.benchmark import as_object, remarks, table
-    from visiontool.evaluation import benchmark as room
-
-    pictures = _pictures(folder)
-    asked = models + more or (None,)
-    files = room.subjects([obtain(model, quiet=quiet) for model in asked])
-    if plot is not None:
-        _check_file(plot)
-    rows: list[Row] = []
-    interrupted = False
-    with (
-        tempfile.TemporaryDirectory(prefix="visiontool-") as made,
-        only_ours_on_stderr(),
-        Stages(_STAGES, shown=not quiet) as stages,
-    ):
-        try:
-            rows = room.rows(files, precisions, batch_sizes, pictures, Path(made), progress=stages.update)
-            if plot is not None:
-                _check_accuracies(rows)
-            room.measure(rows, pictures, seconds=seconds, device=device, provider=provider, progress=stages.update)
-        except KeyboardInterrupt:
-            if not any(row.rounds for row in rows):
-                raise
-            interrupted = True
-    said: dict[str, Any] = {"pictures": len(pictures), "source": folder or "samples", "seconds": seconds}
-    click.echo(as_object(rows, said) if as_json else table(rows))
-    if not quiet:
-        for remark in remarks(rows, pictures=folder or "the samples of visiontool"):
-            say(remark)
+    args = SimpleNamespace(**values)
+    pictures = _pictures(args.on)
+    rows, interrupted = _measure(args, pictures)
+    if args.as_json:
+        facts = {"pictures": len(pictures), "source": args.on or "samples", "seconds": args.seconds}
+        document = {"schema": 1, "machine": _machine(rows), **facts, "rows": [row.to_json() for row in rows]}
+        click.echo(json_text(document, indent=1))
+    else:
+        click.echo(table(rows))
+    for remark in () if args.quiet else remarks(rows, pictures=args.on or "the samples of visiontool"):
+        say(remark)
     if interrupted:
         say("Interrupted: these are the rounds that were done.")
-        return exit_codes.INTERRUPTED
-    if plot is not None:
-        from visiontool.evaluation.benchmark.plot import draw
-
-        if not any(row.rounds and row.subject.accuracy for row in rows):
-            say("There is no plot: what has a known accuracy could not be measured.")
-            return exit_codes.SOME_FAILED
-        with telling(str(plot)):
-            draw(plot, rows)
-    return exit_codes.SOME_FAILED if any(row.error is not None for row in rows) else 0
+        return INTERRUPTED
+    is_drawn = args.plot is None or _draw(args.plot, rows)
+    return 0 if is_drawn and all(row.error is None for row in rows) else SOME_FAILED
 
 
 def _pictures(folder: str | None) -> list[str]:
@@ -146,24 +114,182 @@ def _pictures(folder: str | None) -> list[str]:
 
     if folder is None:
         return [os.fspath(path) for path in resolve.sample_pictures()]
-    found = list(islice(find_images([folder]), _MOST_PICTURES))
-    if not found:
+    pictures = list(islice(find_images([folder]), _MOST_PICTURES))
+    if not pictures:
         raise DataError(f"no picture was found in {folder}\n--on takes a folder of pictures, or one picture.")
-    return found
+    return pictures
 
 
-def _check_file(plot: Path) -> None:
-    """Says before minutes of measuring what would keep the plot from being written."""
+def _measure(args: SimpleNamespace, pictures: Sequence[str]) -> "tuple[list[Row], bool]":
+    """The rows, and whether Ctrl-C ended it with some of them measured."""
+    from visiontool.cli.progress import Stages, only_ours_on_stderr
+    from visiontool.cli.pull import obtain
+    from visiontool.evaluation import benchmark
+
+    models = args.models + args.more or (None,)
+    files = benchmark.subjects([obtain(model, quiet=args.quiet) for model in models])
+    if args.plot is not None:
+        _check_plot_file(args.plot)
+    rows: list[Row] = []
+    with (
+        tempfile.TemporaryDirectory(prefix="visiontool-") as folder,
+        only_ours_on_stderr(),
+        Stages(_STAGES, enabled=not args.quiet) as stages,
+    ):
+        try:
+            rows = benchmark.rows(
+                files, args.precisions, args.batch_sizes, pictures, Path(folder), progress=stages.update
+            )
+            if args.plot is not None:
+                _check_accuracies(rows)
+            benchmark.measure(
+                rows,
+                pictures,
+                seconds=args.seconds,
+                device=args.device,
+                provider=args.provider,
+                progress=stages.update,
+            )
+        except KeyboardInterrupt:
+            if not any(row.rounds for row in rows):
+                raise
+            return rows, True
+    return rows, False
+
+
+def _check_plot_file(plot: Path) -> None:
+    """Raises UsageError, before minutes of measuring, where the plot could not be written."""
     if plot.suffix.lower() != ".png":
         raise UsageError(f"--plot {plot}: expected the name of a PNG file")
     if not plot.absolute().parent.is_dir():
         raise UsageError(f"--plot {plot}: there is no folder {plot.absolute().parent}")
 
 
-def _check_accuracies(rows: "list[Row]") -> None:
+def _check_accuracies(rows: "Sequence[Row]") -> None:
     if all(row.subject.accuracy is None for row in rows):
         names = ", ".join(dict.fromkeys(f"{row.subject.name} ({row.subject.spec.precision})" for row in rows))
         raise UsageError(
             f"--plot draws accuracy against speed, and nobody has said how accurate {names} is.\n"
             "Name a model whose accuracy is known too: visiontool models show NAME says it."
         )
+
+
+def _draw(plot: Path, rows: "Sequence[Row]") -> bool:
+    """Whether there was anything to draw."""
+    from visiontool.cli.output.target import reporting_errors
+    from visiontool.evaluation.benchmark.plot import draw
+
+    if not any(row.rounds and row.subject.accuracy for row in rows):
+        say("There is no plot: what has a known accuracy could not be measured.")
+        return False
+    with reporting_errors(str(plot)):
+        draw(plot, rows)
+    return True
+
+
+def _machine(rows: "Sequence[Row]") -> dict[str, Any]:
+    from visiontool.evaluation.benchmark.machine import machine
+
+    return machine(next((row.rounds[0].device for row in rows if row.rounds), "cpu"))
+
+
+def table(rows: "Sequence[Row]") -> str:
+    """All rows, below the name of the network that each is of."""
+    facts = _machine(rows)
+    texts = [
+        f"{plural(facts['cores'], 'core')} of {facts['processor']}",
+        *([facts["gpu"]] if facts["gpu"] else []),
+        facts["system"],
+        f"Python {facts['python']}",
+        f"onnxruntime {facts['onnxruntime']}",
+    ]
+    for first in [round_ for row in rows for round_ in row.rounds][:1]:
+        by = "" if first.device.startswith(first.provider) else f" by {first.provider}"
+        texts.append(f"on {first.device}{by}")
+    lines = [*_wrapped(", ".join(texts)), _HEAD]
+    name: str | None = None
+    for row in rows:
+        if row.subject.name != name:
+            name = row.subject.name
+            lines += _heading([other for other in rows if other.subject.name == name])
+        lines.append(_line(row))
+    return "\n".join(lines)
+
+
+def _heading(rows: "Sequence[Row]") -> list[str]:
+    subject = rows[0].subject
+    height, width = subject.spec.input.size
+    facts = [f"{width}x{height} pixels"]
+    accuracy = next((row.subject.accuracy for row in rows if row.subject.accuracy is not None), None)
+    if accuracy is not None:
+        facts.append(f"top-1 {accuracy.top1:.1%} ({accuracy.dataset})")
+    rates = [round_.opening_images_per_s for row in rows for round_ in row.rounds]
+    if rates:
+        facts.append(f"opening alone {_figure(sorted(rates)[len(rates) // 2])} pictures/s")
+    return ["", *_wrapped(f"{subject.name}: {', '.join(facts)}")]
+
+
+def _wrapped(text: str) -> list[str]:
+    return textwrap.wrap(printable(text), _WIDTH, subsequent_indent="  ", break_on_hyphens=False)
+
+
+def _line(row: "Row") -> str:
+    if not row.rounds:
+        reason = (row.error or "interrupted").partition("\n")[0]
+        return printable(f"{row.subject.spec.precision:<4}{row.batch_size:>6}  not measured: {reason}")
+    values = row.to_json()
+    figures = (
+        "latency_p50_ms",
+        "latency_p95_ms",
+        "network_images_per_s",
+        "end_to_end_images_per_s",
+        "decode_ms_per_image",
+        "preprocess_ms_per_image",
+        "run_ms_per_image",
+    )
+    peak = values["peak_memory_bytes"]
+    return _COLUMNS.format(
+        row.subject.spec.precision,
+        row.batch_size,
+        *(_figure(values[name]) for name in figures),
+        "?" if peak is None else f"{peak / 1e6:.0f}",
+        "?" if row.noise is None else f"{row.noise:.0%}",
+    )
+
+
+def _figure(value: float) -> str:
+    """In at most five characters up to 99,999: 0.012, 1.23, 12.3, 1234."""
+    decimals = 0 if value >= 100 else 1 if value >= 10 else 2 if value >= 1 else 3
+    return f"{value:.{decimals}f}"
+
+
+def remarks(rows: "Sequence[Row]", *, pictures: str) -> Iterator[str]:
+    """What one has to know to read the figures."""
+    measured = [row for row in rows if row.rounds]
+    counts = [row.runs for row in measured]
+    if measured:
+        rounds = plural(max(len(row.rounds) for row in measured), "round")
+        runs = f"{min(counts):,}" if min(counts) == max(counts) else f"{min(counts):,} to {max(counts):,}"
+        yield (
+            f"Medians of {rounds}, each in a process of its own; latencies of {runs} runs a line.\n"
+            f"Pictures: {pictures}."
+        )
+    if min(counts, default=20) < 20:
+        yield "With fewer than 20 runs p95 is the slowest of them; --seconds gives more."
+    made_here = {row.subject.spec.precision for row in measured if row.subject.is_made_here}
+    if "fp16" in made_here:
+        yield "The fp16 files were made here to be measured; whether they answer right is for: visiontool export."
+    if "int8" in made_here:
+        yield (
+            f"The int8 files were made here to be measured, calibrated on {pictures}: good for their speed alone.\n"
+            "What they would answer is for: visiontool export --precision int8, with pictures like yours."
+        )
+    unreadable = max((row.median(lambda round_: round_.unreadable) for row in measured), default=0.0)
+    if unreadable:
+        yield f"{unreadable:.0%} of the pictures cannot be read, and count as pictures all the same."
+    gpu = max((row.peak(lambda round_: round_.gpu_memory_bytes) or 0 for row in measured), default=0)
+    if gpu:
+        yield f"Of the GPU's memory, up to {gpu / 1e6:,.0f} MB were taken."
+    noise = max((row.noise or 0.0 for row in measured), default=0.0)
+    if noise > _NOISY:
+        yield f"The rounds differ by up to {noise:.0%}: something else is running here, or --seconds is too small."

@@ -10,7 +10,7 @@ from visiontool.text import plural
 @click.command()
 @click.option(
     "--max-size",
-    callback=options.amount(1000, or_zero=True),
+    callback=options.amount(least=0),
     metavar="N",
     help="Remove what was not used for longest until N bytes (such as 2G) hold the rest.",
 )
@@ -29,9 +29,10 @@ def cache(max_size: int | None) -> int:
         for model in removed:
             say(f"Removed: {model.name} ({model.size_bytes / 1e6:,.1f} MB).")
     click.echo(cache.root())
-    kept = cache.all_cached()
-    for model in kept:
+    models = cache.all_cached()
+    for model in models:
         click.echo(f"{model.size_bytes / 1e6:>10,.1f} MB  {model.name}")
     click.echo(f"{cache.features_bytes() / 1e6:>10,.1f} MB  features of pictures")
-    click.echo(f"{cache.size_bytes() / 1e6:>10,.1f} MB  in {plural(len(kept), 'network')}, features and what was begun")
+    total = f"in {plural(len(models), 'network')}, features and what was begun"
+    click.echo(f"{cache.size_bytes() / 1e6:>10,.1f} MB  {total}")
     return 0

@@ -1,19 +1,31 @@
-"""`visiontool doctor`: what this installation can do."""
+"""`visiontool doctor`: versions, providers that load, GPUs, caches, and whether predicting works."""
 
+import os
+import platform
+import re
 import textwrap
-from collections.abc import Iterator
-from typing import TYPE_CHECKING
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import suppress
+from importlib import metadata
+from pathlib import Path
+from typing import Any
 
 import click
 
-from visiontool.cli import exit_codes
+from visiontool._version import __version__
+from visiontool.cli import FAILED
 from visiontool.cli.text import json_text, printable
-from visiontool.errors import VisiontoolError, first_line
+from visiontool.errors import DeviceError, VisiontoolError, first_line
 from visiontool.text import plural
 
-if TYPE_CHECKING:
-    from visiontool.doctor import Report
-
+_PACKAGES = ("numpy", "pillow", "onnx", "torch", "torchvision", "timm", "onnxscript")
+_SAMPLE = "orange"  # a picture of samples/ and its label
+_SMALL_MODEL = "lenet5"
+# What makes whole numbers of 8 bits fast, and products of matrices.
+_FEATURES = ("avx2", "avx512f", "avx_vnni", "avx512_vnni", "amx_int8", "amx_bf16", "avx512_fp16", "asimddp", "i8mm")
+_VARIABLES = ("CUDA_VISIBLE_DEVICES", "HF_HOME", "HF_HUB_OFFLINE", "HF_TOKEN", "NVIDIA_TF32_OVERRIDE")
+_SECRET = re.compile("TOKEN|KEY|SECRET|PASS", re.IGNORECASE)
 _COLUMN = 12
 _WIDTH = 80
 
@@ -27,54 +39,162 @@ def doctor(as_json: bool) -> int:
     picture. Exit code 1 where that goes wrong.
     """
     try:
-        from visiontool.doctor import examine
-
-        report = examine()
+        facts = examine()
     except (ImportError, AttributeError) as error:  # half a package has some of its names
         from visiontool.runtime.packages import repair
 
         raise VisiontoolError(f"onnxruntime cannot be used: {first_line(error)}\n{repair()}") from None
     if as_json:
-        click.echo(json_text(report.to_json(), indent=2))
+        click.echo(json_text(facts, indent=2))
     else:
-        for name, text in _lines(report):
+        for name, text in _lines(facts):
             for line in text.splitlines() or [""]:
                 click.echo(_wrapped(name, printable(line)))
                 name = ""
-    return 0 if report.prediction.works else exit_codes.FAILED
+    return 0 if facts["prediction"]["works"] else FAILED
 
 
-def _lines(report: "Report") -> Iterator[tuple[str, str]]:
-    versions, machine = report.versions, report.machine
+def examine() -> dict[str, Any]:
+    """What `--json` prints. What does not work raises nothing, unless onnxruntime cannot be used at all.
+
+    `providers` has None for what works, or why it does not; `environment` never has a secret; `features` of the
+    processor and `versions` of packages are None where they are not known.
+    """
+    from visiontool.evaluation.benchmark.machine import machine
+    from visiontool.hub import resolve
+    from visiontool.runtime import nvidia, packages, providers
+
+    try:
+        default_model = resolve.default_model()
+    except VisiontoolError as error:
+        default_model = str(error)
+    fault = packages.fault()
+    variables = sorted(name for name in os.environ if name in _VARIABLES or name.startswith("VISIONTOOL_"))
+    return {
+        "schema": 1,
+        "versions": {"visiontool": __version__, "python": platform.python_version()} | _versions(),
+        "wheels": packages.wheels(),
+        "machine": {key: value for key, value in machine().items() if key in ("processor", "cores", "system")},
+        "features": processor_features(),
+        "gpus": [gpu._asdict() for gpu in nvidia.gpus()],
+        "driver": nvidia.driver_version(),
+        "providers": {name: _why_not(name) for name in reversed(providers.built_in())},
+        "caches": _caches(),
+        "default_model": default_model,
+        "environment": {name: "(set, not shown)" if _SECRET.search(name) else os.environ[name] for name in variables},
+        "faults": [] if fault is None else [fault],
+        "prediction": _prediction(),
+    }
+
+
+def _versions() -> dict[str, str | None]:
+    versions: dict[str, str | None] = dict.fromkeys(_PACKAGES)
+    for name in _PACKAGES:
+        with suppress(metadata.PackageNotFoundError):
+            versions[name] = metadata.version(name)
+    return versions
+
+
+def processor_features(cpuinfo: Path = Path("/proc/cpuinfo")) -> tuple[str, ...] | None:
+    """The instructions of the processor that make networks fast; None where the system does not say."""
+    try:
+        lines = cpuinfo.read_text(encoding="utf-8", errors="replace").splitlines()
+    except OSError:  # not Linux
+        return None
+    flags = next((line for line in lines if line.lower().startswith(("flags", "features"))), "").split()
+    return tuple(name for name in _FEATURES if name in flags)
+
+
+def _why_not(provider: str) -> str | None:
+    """Why a provider cannot be used, found out by using it."""
+    from visiontool import runtime
+    from visiontool.runtime import providers
+
+    if (reason := providers.why_not(provider)) is not None:
+        return reason
+    try:
+        runtime.open_model(_built_in(_SMALL_MODEL), provider=provider)
+    except VisiontoolError as error:
+        return first_line(error) if isinstance(error, DeviceError) else str(error)
+    return None
+
+
+def _built_in(name: str) -> Path:
+    """The file of a built-in model; `resolve.resolve` would prefer a folder of that name beside the user."""
+    from visiontool.hub import cache, resolve
+
+    return resolve.weights_folder() / name / cache.MODEL_FILE
+
+
+def _caches() -> dict[str, dict[str, Any]]:
+    from visiontool.hub import cache
+
+    try:
+        root = cache.root()
+    except VisiontoolError:  # there is no home folder
+        return {}
+    folders = {"all": root} | {name: root / name for name in ("models", "downloads", "features", "tensorrt")}
+    return {name: _folder_facts(path) for name, path in folders.items()}
+
+
+def _folder_facts(path: Path) -> dict[str, Any]:
+    size = sum(file.lstat().st_size for file in path.rglob("*") if not file.is_dir())
+    parent = next(place for place in (path, *path.parents) if place.exists())
+    return {"path": str(path), "bytes": size, "is_writable": parent.is_dir() and os.access(parent, os.W_OK | os.X_OK)}
+
+
+def _prediction() -> dict[str, Any]:
+    """Whether the built-in model is right about a picture whose answer is known, and what it says or what is wrong."""
+    from visiontool.hub import resolve
+    from visiontool.inference.classifier import Classifier
+
+    try:
+        picture = next(path for path in resolve.sample_pictures() if Path(path).stem == _SAMPLE)
+        start = time.perf_counter()
+        (result,) = Classifier.load(_built_in(resolve.DEFAULT_MODEL), device="cpu").predict([picture])
+        milliseconds = 1000 * (time.perf_counter() - start)
+    except Exception as error:  # whatever it is, it is what to report
+        return {"works": False, "said": f"{type(error).__name__}: {error}"}
+    if result.error is not None:
+        return {"works": False, "said": result.error}
+    best = result.predictions[0]
+    answer = f"{resolve.DEFAULT_MODEL} says {best.label}, {best.probability:.3f}, of {Path(picture).name}"
+    if best.label != _SAMPLE:
+        return {"works": False, "said": f"{answer}, where {_SAMPLE} is right"}
+    return {"works": True, "said": f"{answer}, in {milliseconds:.0f} ms"}
+
+
+def _lines(facts: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    versions, machine = facts["versions"], facts["machine"]
     yield "visiontool", f"{versions['visiontool']}, Python {versions['python']}, {machine['system']}"
-    own = ("visiontool", "python")
-    packages = [f"{name} {version}" for name, version in versions.items() if version is not None and name not in own]
-    yield "packages", ", ".join([*report.wheels, *packages])
-    absent = [name for name, version in versions.items() if version is None]
+    packages = [f"{name} {versions[name]}" for name in _PACKAGES if versions[name] is not None]
+    yield "packages", ", ".join([*facts["wheels"], *packages])
+    absent = [name for name in _PACKAGES if versions[name] is None]
     if absent:
         yield "", f"not installed: {', '.join(absent)}"
-    features = "" if report.features is None else f"; {' '.join(report.features) or 'nothing special'}"
+    features = "" if facts["features"] is None else f"; {' '.join(facts['features']) or 'nothing special'}"
     yield "processor", f"{machine['processor']}, {plural(machine['cores'], 'core')}{features}"
-    for number, gpu in enumerate(report.gpus):
-        free = "" if gpu.free_bytes is None else f", {gpu.free_bytes / 2**30:.1f} free"
-        memory = f"{gpu.memory_bytes / 2**30:.1f} GiB{free}"
-        yield f"cuda:{number}", f"{gpu.name}, compute capability {gpu.compute_capability}, {memory}"
-    driver = f"driver {report.driver}" if report.driver else "no NVIDIA driver answers"
-    yield ("", driver) if report.gpus else ("GPU", f"none; {driver}")
-    for number, (provider, reason) in enumerate(report.providers.items()):
-        yield "" if number else "providers", f"{provider}: {'works' if reason is None else reason}"
-    for name, place in report.caches.items():
-        size = f"{place.bytes / 1e6:,.1f} MB"
+    for number, gpu in enumerate(facts["gpus"]):
+        free = "" if gpu["free_bytes"] is None else f", {gpu['free_bytes'] / 2**30:.1f} free"
+        memory = f"{gpu['memory_bytes'] / 2**30:.1f} GiB{free}"
+        yield f"cuda:{number}", f"{gpu['name']}, compute capability {gpu['compute_capability']}, {memory}"
+    driver = f"driver {facts['driver']}" if facts["driver"] else "no NVIDIA driver answers"
+    yield ("", driver) if facts["gpus"] else ("GPU", f"none; {driver}")
+    yield "providers", "\n".join(f"{name}: {reason or 'works'}" for name, reason in facts["providers"].items())
+    for name, folder in facts["caches"].items():
+        size = f"{folder['bytes'] / 1e6:,.1f} MB"
         if name == "all":
-            yield "cache", f"{place.path}\n{size}, {'can' if place.is_writable else 'CANNOT'} be written"
-        elif place.bytes or not place.is_writable:
-            yield "", f"{name}: {size}{'' if place.is_writable else ', CANNOT be written'}"
-    yield "model", report.default_model
-    for number, (name, value) in enumerate(report.environment.items()):
-        yield "" if number else "variables", f"{name}={value}"
-    for fault in report.faults:
+            yield "cache", f"{folder['path']}\n{size}, {'can' if folder['is_writable'] else 'CANNOT'} be written"
+        elif folder["bytes"] or not folder["is_writable"]:
+            yield "", f"{name}: {size}{'' if folder['is_writable'] else ', CANNOT be written'}"
+    yield "model", facts["default_model"]
+    variables = [f"{name}={value}" for name, value in facts["environment"].items()]
+    if variables:
+        yield "variables", "\n".join(variables)
+    for fault in facts["faults"]:
         yield "FAULT", fault
-    yield "predict", f"{'works' if report.prediction.works else 'FAILS'}: {report.prediction.said}"
+    prediction = facts["prediction"]
+    yield "predict", f"{'works' if prediction['works'] else 'FAILS'}: {prediction['said']}"
 
 
 def _wrapped(name: str, text: str) -> str:

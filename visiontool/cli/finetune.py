@@ -1,18 +1,25 @@
 """`visiontool finetune`: a folder of pictures becomes a model."""
 
-from dataclasses import replace
+import math
+import os
+import shlex
+from collections.abc import Sequence
+from dataclasses import fields, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, get_args
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from visiontool.cli import options
-from visiontool.cli.text import json_text
-from visiontool.errors import UsageError
-from visiontool.model.spec import CropMode
+from visiontool.cli.output.target import reporting_errors
+from visiontool.cli.text import json_text, printable, say, shortened
+from visiontool.errors import DataError, UsageError
+from visiontool.text import plural
 
 if TYPE_CHECKING:
-    from visiontool.training.finetune import Settings
+    from visiontool.training.finetune import Run, Settings
+    from visiontool.training.plan import Plan
 
 _STAGES = {
     "check": "Opening all pictures",
@@ -24,13 +31,14 @@ _STAGES = {
 _BALANCES = ("auto", "none", "weights", "logit-adjust")
 _LEVELS = ("none", "light", "medium", "heavy")
 _CHANGES = ("mirror", "crop", "rotate", "shift", "zoom", "brightness", "contrast", "color")  # fields of Augment
+_WORST_CLASSES = 3
+_LONGEST_LABEL = 30
+_PREVIEW_PICTURES, _PREVIEW_VIEWS = 6, 8
 
 
 @click.command(no_args_is_help=True)
-@click.argument("data", required=False, type=click.Path(path_type=Path), metavar="DATA")
-@click.option(
-    "-m", "--model", metavar="MODEL", shell_complete=options.complete_model, help="Whose backbone: a name, FILE or RUN."
-)
+@click.argument("data", required=False, type=options.PATH, metavar="DATA")
+@options.model("Whose backbone: a name, FILE or RUN.")
 @click.option("-o", "--output", type=options.FOLDER, metavar="DIR", help="The run's folder.  [default: runs/NAME]")
 @click.option("--force", is_flag=True, help="Replace the run in DIR.")
 @click.option("--labels", "labels_file", type=options.FILE, metavar="FILE.csv", help="path,label[,split,group] a line.")
@@ -50,46 +58,26 @@ _CHANGES = ("mirror", "crop", "rotate", "shift", "zoom", "brightness", "contrast
 @click.option("--color", type=float, metavar="P", help="The same for saturation.")
 @click.option("--preview-augment", type=options.FILE, metavar="SHEET.png", help="Draw some views and stop.")
 @click.option("--balance", type=click.Choice(_BALANCES), help="For classes of unequal size.  [default: auto]")
-@click.option("--crop-mode", type=click.Choice(get_args(CropMode)), help="Instead of the model's own.")
+@options.CROP_MODE
 @click.option("--few", type=options.COUNT, metavar="N", help="Train on N pictures of each class.")
 @click.option("--folds", type=click.IntRange(2, 100), metavar="N", help="Cross-validate, then train on all.")
 @click.option("--seed", type=click.IntRange(0, 2**32 - 1), metavar="N", help="For all that is drawn.  [default: 0]")
 @click.option("--device", metavar="auto|cpu|cuda[:N]", help="Where the backbone runs.  [default: auto]")
 @options.PROVIDER
-@click.option("-j", "--workers", type=options.COUNT, metavar="N", help="Pictures opened at once. Default: one a core.")
-@click.option(
-    "-b", "--batch-size", type=options.COUNT, metavar="N", help="Pictures in one run. Default: 8; more on a GPU."
-)
+@options.WORKERS
+@options.BATCH_SIZE
 @options.MAX_PIXELS
 @options.MAX_BYTES
 @options.TIMEOUT
 @click.option("--from", "from_run", type=options.FOLDER, metavar="RUN", help="With the settings of that run.")
 @click.option("--dry-run", is_flag=True, help="Say what would be done, and stop.")
-@click.option("--weights", type=options.FILE, metavar="FILE", help="Weights of the network that -m names.")
-@click.option("--offline", is_flag=True, help="Use no network, also where -m is not on this machine.")
+@options.WEIGHTS
+@options.OFFLINE
 @click.option("--json", "as_json", is_flag=True, help="What came out as JSON, instead of the run's path.")
-@click.option("-q", "--quiet", is_flag=True, help="No remarks on stderr; errors stay.")
-@options.VERBOSE
+@options.QUIET
+@click.option("-v", "--verbose", is_flag=True, help="Say on stderr what runs which share of the network.")
 @click.pass_context
-def finetune(
-    context: click.Context,
-    /,
-    output: Path | None,
-    force: bool,
-    preview_augment: Path | None,
-    workers: int | None,
-    batch_size: int | None,
-    max_pixels: int | None,
-    max_bytes: int | None,
-    timeout: float,
-    dry_run: bool,
-    weights: Path | None,
-    offline: bool,
-    as_json: bool,
-    quiet: bool,
-    verbose: bool,
-    **said: Any,
-) -> int:
+def finetune(context: click.Context, /, **values: Any) -> int:
     """Make a model for your own classes.
 
     DATA is a folder with a folder of pictures for each class, or with train/, val/ and test/ that hold those. The
@@ -102,79 +90,198 @@ def finetune(
     visiontool finetune mydata/ --few 5 --folds 5
     visiontool predict -m runs/mydata img.jpg
     """
-    if force and output is None:
+    args = SimpleNamespace(**values)
+    if args.force and args.output is None:
         raise UsageError("--force is about the folder of -o; there is none")
-    options.check_loudness(quiet, verbose)
+    if args.data is None and args.from_run is None:
+        raise click.UsageError("name the folder of the data", context)
+    options.check_loudness(args.quiet, args.verbose)
 
-    from visiontool.cli.progress import Stages, only_ours_on_stderr
     from visiontool.cli.pull import obtain
-    from visiontool.cli.render.finetune import show_plan, show_run, write_preview
-    from visiontool.cli.render.runtime import say_how
-    from visiontool.images.decode import DEFAULT_LIMITS, Limits
-    from visiontool.training.finetune import finetune as run_finetune
 
-    wanted = _settings(context, **said)
-    model = obtain(wanted.model, weights=weights, offline=offline, quiet=quiet, labels_matter=False)
-    if weights is not None:
-        wanted = replace(wanted, model=Path(model or "").parent.name)  # with these weights, by its name in the cache
-    means: dict[str, Any] = {
-        "model": model,
-        "limits": Limits(max_pixels or DEFAULT_LIMITS.max_pixels, max_bytes or DEFAULT_LIMITS.max_bytes),
-        "workers": workers,
-        "timeout": timeout,
-        "batch_size": batch_size,
-        "opened": (lambda classifier: say_how(classifier, batch_size)) if verbose else (lambda classifier: None),
-    }
-    if preview_augment is not None:
-        with only_ours_on_stderr():
-            write_preview(preview_augment, wanted, model=model, limits=means["limits"])
-        click.echo(preview_augment)
-        return 0
-    if dry_run:
-        from visiontool.training.plan import plan
-
-        with only_ours_on_stderr():
-            planned = plan(wanted, **means)
-        show_plan(planned, wanted, as_json=as_json, quiet=quiet)
-        return 0
-
-    with only_ours_on_stderr(), Stages(_STAGES, shown=not quiet) as stages:
-        try:
-            run = run_finetune(wanted, output=output, force=force, progress=stages.update, **means)
-        except KeyboardInterrupt:
-            if not quiet:
-                stages.say("The same command goes on with what the cache holds.")
-            raise
-    if not quiet:
-        show_run(run)
-    if as_json:
-        from visiontool.training.report import to_json
-
-        click.echo(json_text({"folder": str(run.folder), **to_json(run)}))
+    settings = _settings(args)
+    model = obtain(settings.model, weights=args.weights, offline=args.offline, quiet=args.quiet, labels_matter=False)
+    if args.weights is not None:
+        settings = replace(settings, model=Path(model or "").parent.name)  # with these weights, its name in the cache
+    if args.preview_augment is not None:
+        _write_preview(args, settings, model)
+    elif args.dry_run:
+        _show_plan(args, settings, model)
     else:
-        click.echo(str(run.folder))
+        _train(args, settings, model)
     return 0
 
 
-def _settings(context: click.Context, *, data: Path | None, from_run: Path | None, **said: Any) -> "Settings":
+def _settings(args: SimpleNamespace) -> "Settings":
     """The settings: those of the run of --from, if there is one, changed by what was typed."""
     from visiontool.images.augment import LEVELS
     from visiontool.training.settings import Settings, usual_views
 
-    if data is None and from_run is None:
-        raise click.UsageError("name the folder of the data", context)
-    changes = {name: value for name in _CHANGES if (value := said.pop(name)) is not None}
-    level = said.pop("level")
-    typed = {name: value for name, value in said.items() if value is not None}
-    if data is not None:
-        typed["data"] = data
-    before = None if from_run is None else Settings.of_run(from_run)
+    names = [field.name for field in fields(Settings) if field.name != "augment"]
+    typed = {name: value for name in names if (value := getattr(args, name)) is not None}
+    changes = {name: value for name in _CHANGES if (value := getattr(args, name)) is not None}
+    before = None if args.from_run is None else Settings.of_run(args.from_run)
     if before is not None and "folds" in typed:  # what is typed takes the place of what would contradict it
         before = replace(before, splits_file=None)
     if before is not None and "splits_file" in typed:
         before = replace(before, folds=None)
-    augment = LEVELS[level] if level else LEVELS["light"] if before is None else before.augment
+    augment = LEVELS[args.level] if args.level else LEVELS["light"] if before is None else before.augment
     augment = replace(augment, **changes)
-    if level or changes:
+    if args.level or changes:
         typed.setdefault("views", usual_views(augment))
     return replace(before, **typed, augment=augment) if before else Settings(**typed, augment=augment)
+
+
+def _execution(args: SimpleNamespace, model: "str | Path | None") -> dict[str, Any]:
+    """What does not change the run: where the model is, limits, processes."""
+    from visiontool.cli.pull import say_how
+
+    return {
+        "model": model,
+        "limits": options.limits(vars(args)),
+        "workers": args.workers,
+        "timeout": args.timeout,
+        "batch_size": args.batch_size,
+        "opened": lambda classifier: say_how(classifier, args.batch_size) if args.verbose else None,
+    }
+
+
+def _train(args: SimpleNamespace, settings: "Settings", model: "str | Path | None") -> None:
+    from visiontool.cli.progress import Stages, only_ours_on_stderr
+    from visiontool.training.finetune import finetune
+    from visiontool.training.report import to_json
+
+    with only_ours_on_stderr(), Stages(_STAGES, enabled=not args.quiet) as stages:
+        try:
+            run = finetune(
+                settings, output=args.output, force=args.force, progress=stages.update, **_execution(args, model)
+            )
+        except KeyboardInterrupt:
+            if not args.quiet:
+                stages.say("The same command goes on with what the cache holds.")
+            raise
+    if not args.quiet:
+        _report(run)
+    click.echo(json_text({"folder": str(run.folder), **to_json(run)}) if args.as_json else str(run.folder))
+
+
+def _show_plan(args: SimpleNamespace, settings: "Settings", model: "str | Path | None") -> None:
+    """Prints what a run would do; what is odd about the data goes to stderr."""
+    from visiontool.cli.progress import only_ours_on_stderr
+    from visiontool.training.plan import plan
+
+    with only_ours_on_stderr():
+        planned = plan(settings, **_execution(args, model))
+    data = planned.data
+    if args.as_json:
+        facts: dict[str, Any] = {
+            "data": str(data.root),
+            "labels": data.labels,
+            "pictures": planned.splits,
+            "ignored": dict(data.ignored),
+            "model": planned.spec.name,
+            "device": planned.device,
+            "views": settings.views,
+            "backbone_passes": planned.passes,
+            "memory_bytes": planned.memory_bytes,
+            "seconds": round(planned.seconds, 1),
+        }
+        click.echo(json_text(facts))
+        return
+    click.echo(_plan_text(planned, settings))
+    for note in () if args.quiet else data.notes:
+        say(note[:1].upper() + note[1:])
+
+
+def _plan_text(planned: "Plan", settings: "Settings") -> str:
+    data, spec = planned.data, planned.spec
+    height, width = spec.input.size
+    labels = ", ".join(shortened(label, _LONGEST_LABEL) for label in data.labels[:5])
+    passes, seconds = plural(planned.passes, "picture"), planned.seconds
+    time = f"{math.ceil(seconds)} s" if seconds < 90 else f"{math.ceil(seconds / 60):,} min"
+    lines = [
+        ("Data", f"{data.root}: {plural(len(data.samples), 'picture')}, {plural(len(data.labels), 'class')}"),
+        ("Classes", labels if len(data.labels) <= 5 else f"{labels} and {len(data.labels) - 5:,} more"),
+        ("Ignored", ", ".join(f"{count:,} {what}" for what, count in data.ignored.items()) or "nothing"),
+        ("Split", ", ".join(f"{count:,} {split}" for split, count in planned.splits.items())),
+        ("Model", f"{spec.name}, {width}x{height} pixels, crop mode {spec.crop_mode}, on {planned.device}"),
+        ("Views", f"{settings.views} of each training picture; {passes} through the backbone at most"),
+        ("Memory", f"{planned.memory_bytes / 1e6:,.1f} MB for the embeddings"),
+        ("Time", f"about {time} with nothing cached"),
+    ]
+    return "\n".join(f"{name:<9}{printable(text)}" for name, text in lines)
+
+
+def _report(run: "Run") -> None:
+    """Says on stderr how good the run is, and what to type next."""
+    metrics = run.metrics
+    low, high = metrics.interval
+    classes = [(one, hits) for one, hits in zip(metrics.per_class, metrics.confusion.diagonal().tolist(), strict=True)]
+    classes = [(one, hits) for one, hits in classes if one.pictures]
+    over = f" over the {len(classes):,} of {len(metrics.per_class):,} classes that have pictures here"
+    by = " of val" if run.folds is None else f", in {run.folds} folds"
+    lines = [
+        ("Accuracy", f"{metrics.accuracy:.1%}, {low:.1%} to {high:.1%} with 95 % confidence"),
+        ("Judged by", f"{plural(metrics.pictures, 'picture')}{by}; {run.splits.get('train', 0):,} for training"),
+        ("Macro-F1", f"{metrics.macro_f1:.3f}{over if len(classes) < len(metrics.per_class) else ''}"),
+        ("Calibration", f"error {metrics.ece:.3f}"),
+    ]
+    worst = sorted(classes, key=lambda pair: pair[1] / pair[0].pictures)[:_WORST_CLASSES]
+    for place, (one, hits) in enumerate(worst):
+        text = f"{shortened(one.label, _LONGEST_LABEL)}: {hits:,} of {one.pictures:,} recognized"
+        lines.append(("Worst" if place == 0 else "", text))
+    confused = _most_confused(metrics.confusion, [shortened(one.label, _LONGEST_LABEL) for one in metrics.per_class])
+    if confused:
+        lines.append(("Confused", confused))
+    say("\n".join(f"{name:<12}{printable(text)}" for name, text in lines))
+    folder = min(str(run.folder), os.path.relpath(run.folder), key=len)
+    say(f"Next: visiontool predict -m {shlex.quote(folder)} PICTURE")
+
+
+def _most_confused(confusion: Any, labels: Sequence[str]) -> str:
+    """The two classes that are taken for each other most."""
+    import numpy as np
+
+    wrong = confusion - np.diag(confusion.diagonal())
+    count = int(wrong.max())
+    if count == 0:
+        return ""
+    truth, answer = divmod(int(wrong.argmax()), len(labels))
+    return f"{labels[truth]} taken for {labels[answer]}: {plural(count, 'picture')}"
+
+
+def _write_preview(args: SimpleNamespace, settings: "Settings", model: "str | Path | None") -> None:
+    """Draws the views of some pictures of the data, and prints the path of the sheet."""
+    file: Path = args.preview_augment
+    if file.suffix.lower() != ".png":
+        raise UsageError(f"--preview-augment {file}: expected the name of a PNG file")
+    from visiontool.cli.progress import only_ours_on_stderr
+    from visiontool.data.loader import TIMEOUT_S, Opening, cores, prepared
+    from visiontool.data.prepare import Recipe
+    from visiontool.images import augment
+    from visiontool.training.finetune import open_model, read_data
+
+    limits = options.limits(vars(args))
+    views = augment.views(min(settings.views, _PREVIEW_VIEWS), settings.augment, settings.seed)
+    rows = []
+    with only_ours_on_stderr():
+        classifier = open_model(settings, None if model is None else Path(model), limits)
+        samples = [sample for sample in read_data(settings, classifier).samples if sample.split in (None, "train")]
+        recipe = Recipe.of(classifier.spec, limits, tuple(views))
+        count = min(_PREVIEW_PICTURES, len(samples))
+        some = [samples[place * len(samples) // count] for place in range(count)]
+        items = prepared([sample.path for sample in some], recipe, Opening(cores(), TIMEOUT_S), count)
+        for sample, opened in zip(some, list(items), strict=True):
+            if opened.pixels is not None:
+                rows.append((sample.name, [*opened.pixels]))
+            elif settings.on_bad != "skip":
+                skip = "--on-bad skip leaves out pictures that cannot be read."
+                raise DataError(f"{sample.path}: {opened.error}\n{skip}")
+    if not rows:
+        raise DataError(f"{settings.data}: there is no picture for training to draw, or none that can be read")
+    headings = [
+        "as it is" if view.is_plain else "mirror" if view.is_mirror else f"random {view.number}" for view in views
+    ]
+    with reporting_errors(str(file)):
+        augment.sheet(rows, headings).save(file)
+    click.echo(file)

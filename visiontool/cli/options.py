@@ -1,75 +1,28 @@
-"""What several options and commands share: how values are read, and completion."""
+"""Options that several commands share, how their values are read, and completion."""
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
 
 import click
 
 from visiontool.errors import UsageError
-from visiontool.model.spec import Activation, Interpolation
+from visiontool.model.spec import Activation, CropMode, Interpolation
 
 if TYPE_CHECKING:
+    from visiontool.images.decode import Limits
     from visiontool.model.foreign import Description
 
 COUNT = click.IntRange(1, 4096)
+SIDE = click.IntRange(1, 99_999)
+PATH = click.Path(path_type=Path)
 FILE = click.Path(dir_okay=False, path_type=Path)
 FOLDER = click.Path(file_okay=False, path_type=Path)
-PROVIDER = click.option(
-    "--provider", metavar="NAME", help="The provider that runs it: cpu, cuda, tensorrt or another (docs/gpu.md)."
-)
-TIMEOUT = click.option(
-    "--timeout",
-    type=click.FloatRange(0, 86400, min_open=True),
-    default=10.0,
-    metavar="S",
-    help="Give a picture up after S seconds.  [default: 10]",
-)
-VERBOSE = click.option("-v", "--verbose", is_flag=True, help="Say on stderr what runs which share of the network.")
-
-
-def complete_model(context: click.Context, parameter: click.Parameter, incomplete: str) -> list[Any]:
-    """The names of built-in and pulled networks and of the classics, or files where none fits."""
-    from click.shell_completion import CompletionItem
-
-    from visiontool.hub.cache import all_cached
-    from visiontool.hub.resolve import built_in_names
-
-    known = [*built_in_names(), *(model.name for model in all_cached()), *_classics()]
-    names = [CompletionItem(name) for name in dict.fromkeys(known) if name.startswith(incomplete)]
-    return names or [CompletionItem(incomplete, type="file")]  # bash shows no names beside files
-
-
-def complete_classic(context: click.Context, parameter: click.Parameter, incomplete: str) -> list[Any]:
-    """The names of the classics."""
-    return [name for name in _classics() if name.startswith(incomplete)]
-
-
-def _classics() -> list[str]:
-    """Those that have weights to pull."""
-    from visiontool.hub.catalog import classics
-
-    return [entry.architecture for entry in classics() if entry.source and entry.source != "built-in"]
-
-
-def complete_cached(context: click.Context, parameter: click.Parameter, incomplete: str) -> list[Any]:
-    """The names of pulled networks."""
-    from visiontool.hub.cache import all_cached
-
-    return [model.name for model in all_cached() if model.name.startswith(incomplete)]
-
-
-def side(context: click.Context, parameter: click.Parameter, value: str | None) -> int | None:
-    """The side of a square in pixels."""
-    height, width = size(context, parameter, value) or (None, None)
-    if height != width:
-        raise click.BadParameter(f"{value!r} is not one side of a square, such as 224")
-    return height
 
 
 def numbers(context: click.Context, parameter: click.Parameter, value: str | None) -> tuple[float, ...] | None:
-    """One number, or one for each channel: 0.5 or 0.485,0.456,0.406."""
+    """Reads one number, or one for each channel: 0.5 or 0.485,0.456,0.406."""
     if value is None:
         return None
     try:
@@ -79,27 +32,23 @@ def numbers(context: click.Context, parameter: click.Parameter, value: str | Non
 
 
 def size(context: click.Context, parameter: click.Parameter, value: str | None) -> tuple[int, int] | None:
-    """A side in pixels, or HEIGHTxWIDTH."""
+    """Reads a side in pixels, or HEIGHTxWIDTH."""
     if value is None:
         return None
-    sides = value.lower().split("x")
-    if len(sides) > 2 or not all(side.isascii() and side.isdigit() and len(side) < 6 for side in sides):
+    match = re.fullmatch(r"(\d{1,5})(?:x(\d{1,5}))?", value, re.ASCII | re.IGNORECASE)
+    if match is None:
         raise click.BadParameter(f"{value!r} is not a size: expected pixels such as 224, or HEIGHTxWIDTH")
-    return (int(sides[0]), int(sides[-1]))
+    return int(match[1]), int(match[2] or match[1])
 
 
-def amount(
-    thousand: int, *, or_zero: bool = False
-) -> Callable[[click.Context, click.Parameter, str | None], int | None]:
+def amount(thousand: int = 1000, least: int = 1) -> Callable[[click.Context, click.Parameter, str | None], int | None]:
     """Reads 250000, 500K, 100M or 2G, where a K is `thousand`."""
 
     def read(context: click.Context, parameter: click.Parameter, value: str | None) -> int | None:
         if value is None:
             return None
-        if or_zero and value == "0":
-            return 0
-        match = re.fullmatch(r"([1-9]\d{0,14})([KMG]?)", value, re.ASCII | re.IGNORECASE)
-        if match is None:
+        match = re.fullmatch(r"(\d{1,15})([KMG]?)", value, re.ASCII | re.IGNORECASE)
+        if match is None or int(match[1]) < least:
             raise click.BadParameter(f"{value!r} is not an amount: expected a number such as 250000, 500K, 100M or 2G")
         factor: int = thousand ** " KMG".index(match[2].upper() or " ")
         return int(match[1]) * factor
@@ -108,7 +57,7 @@ def amount(
 
 
 def shard(context: click.Context, parameter: click.Parameter, value: str | None) -> tuple[int, int] | None:
-    """I/N, from 1/N to N/N."""
+    """Reads I/N, from 1/N to N/N."""
     if value is None:
         return None
     match = re.fullmatch(r"(\d{1,6})/(\d{1,6})", value, re.ASCII)
@@ -117,50 +66,100 @@ def shard(context: click.Context, parameter: click.Parameter, value: str | None)
     return int(match[1]), int(match[2])
 
 
-MAX_PIXELS = click.option(
-    "--max-pixels", callback=amount(1000), metavar="N", help="Refuse bigger pictures.  [default: 100M]"
+def complete_model(context: click.Context, parameter: click.Parameter, incomplete: str) -> list[Any]:
+    """Completes names of built-in and pulled networks and of the classics, or files where none fits."""
+    from click.shell_completion import CompletionItem
+
+    from visiontool.hub.resolve import built_in_names
+
+    cached = complete_cached(context, parameter, incomplete)
+    names = [*built_in_names(), *cached, *complete_classic(context, parameter, incomplete)]
+    items = [CompletionItem(name) for name in dict.fromkeys(names) if name.startswith(incomplete)]
+    return items or [CompletionItem(incomplete, type="file")]  # bash shows no names beside files
+
+
+def complete_classic(context: click.Context, parameter: click.Parameter, incomplete: str) -> list[Any]:
+    """Completes names of classics that have weights to pull."""
+    from visiontool.hub.catalog import classics
+
+    names = [entry.architecture for entry in classics() if entry.source and entry.source != "built-in"]
+    return [name for name in names if name.startswith(incomplete)]
+
+
+def complete_cached(context: click.Context, parameter: click.Parameter, incomplete: str) -> list[Any]:
+    """Completes names of pulled networks."""
+    from visiontool.hub.cache import all_cached
+
+    return [model.name for model in all_cached() if model.name.startswith(incomplete)]
+
+
+def model(help_: str) -> Callable[..., Any]:
+    """-m, for the command's one model."""
+    return click.option("-m", "--model", metavar="MODEL", shell_complete=complete_model, help=help_)
+
+
+BATCH_SIZE = click.option(
+    "-b", "--batch-size", type=COUNT, metavar="N", help="Pictures in one run. Default: 8; more on a GPU."
 )
+CROP_MODE = click.option("--crop-mode", type=click.Choice(get_args(CropMode)), help="Instead of the model's own.")
 MAX_BYTES = click.option("--max-bytes", callback=amount(1024), metavar="N", help="Refuse bigger files.  [default: 64M]")
+MAX_PIXELS = click.option(
+    "--max-pixels", callback=amount(), metavar="N", help="Refuse bigger pictures.  [default: 100M]"
+)
+OFFLINE = click.option("--offline", is_flag=True, help="Use no network, also where a model is not on this machine.")
+PROVIDER = click.option(
+    "--provider", metavar="NAME", help="The provider that runs it: cpu, cuda, tensorrt or another (docs/gpu.md)."
+)
+QUIET = click.option("-q", "--quiet", is_flag=True, help="No remarks on stderr; errors stay.")
+TIMEOUT = click.option(
+    "--timeout",
+    type=click.FloatRange(0, 86400, min_open=True),
+    default=10.0,
+    metavar="S",
+    help="Give a picture up after S seconds.  [default: 10]",
+)
+WEIGHTS = click.option("--weights", type=FILE, metavar="FILE", help="Weights of the network that -m names.")
+WORKERS = click.option("-j", "--workers", type=COUNT, metavar="N", help="Pictures opened at once. Default: one a core.")
+_FOREIGN = (
+    click.option("--class-names", type=FILE, metavar="FILE", help="Names of classes that have none, one a line."),
+    click.option("--mean", callback=numbers, metavar="R,G,B", help="Other tool's file: mean, scale 0 to 1."),
+    click.option("--std", callback=numbers, metavar="R,G,B", help="Other tool's file: deviation, scale 0 to 1."),
+    click.option("--img-size", callback=size, metavar="N|HxW", help="Other tool's file: size in pixels."),
+    click.option("--crop-pct", type=float, metavar="P", help="Other tool's file: what a crop keeps."),
+    click.option("--interpolation", type=click.Choice(get_args(Interpolation)), help="Other tool's file: resizing."),
+    click.option(
+        "--activation",
+        type=click.Choice(get_args(Activation)),
+        help="Other tool's file: softmax where it gives probabilities.",
+    ),
+    click.option("--spec", type=FILE, metavar="FILE", help="Other tool's file: a manifest that says it all."),
+)
+_FOREIGN_NAMES = ("class_names", "mean", "std", "img_size", "crop_pct", "interpolation", "activation", "spec")
 
 
-OUTSIDE = ("class_names", "mean", "std", "img_size", "crop_pct", "interpolation", "activation", "spec")
-
-
-def of_outside_files(command: Callable[..., Any]) -> Callable[..., Any]:
-    """Adds the options that say of a file from another tool what it does not say itself: `OUTSIDE`."""
-    for option in reversed(
-        (
-            click.option(
-                "--class-names", type=FILE, metavar="FILE", help="Names of classes that have none, one a line."
-            ),
-            click.option("--mean", callback=numbers, metavar="R,G,B", help="Other tool's file: mean, scale 0 to 1."),
-            click.option(
-                "--std", callback=numbers, metavar="R,G,B", help="Other tool's file: deviation, scale 0 to 1."
-            ),
-            click.option("--img-size", callback=size, metavar="N|HxW", help="Other tool's file: size in pixels."),
-            click.option("--crop-pct", type=float, metavar="P", help="Other tool's file: what a crop keeps."),
-            click.option(
-                "--interpolation", type=click.Choice(get_args(Interpolation)), help="Other tool's file: resizing."
-            ),
-            click.option(
-                "--activation",
-                type=click.Choice(get_args(Activation)),
-                help="Other tool's file: softmax where it gives probabilities.",
-            ),
-            click.option("--spec", type=FILE, metavar="FILE", help="Other tool's file: a manifest that says it all."),
-        )
-    ):
+def foreign_model(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Adds the options that describe a model file of another tool; `description` reads them."""
+    for option in reversed(_FOREIGN):
         command = option(command)
     return command
 
 
-def description(said: dict[str, Any]) -> "Description | None":
-    """What the options of `of_outside_files` say; None where none was given."""
-    if not any(value is not None for value in said.values()):
+def description(values: Mapping[str, Any]) -> "Description | None":
+    """What the options of `foreign_model` say; None where none was given."""
+    given = {name: values[name] for name in _FOREIGN_NAMES}
+    if all(value is None for value in given.values()):
         return None
     from visiontool.model.foreign import Description
 
-    return Description(**said)
+    return Description(**given)
+
+
+def limits(values: Mapping[str, Any]) -> "Limits":
+    """What --max-pixels, --max-bytes and --on-truncated allow a picture."""
+    from visiontool.images.decode import DEFAULT_LIMITS
+
+    given = {name: values.get(name) for name in ("max_pixels", "max_bytes", "on_truncated")}
+    return DEFAULT_LIMITS._replace(**{name: value for name, value in given.items() if value is not None})
 
 
 def check_loudness(quiet: bool, verbose: bool) -> None:

@@ -4,38 +4,35 @@ import contextlib
 import json
 import os
 import sys
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator
+from functools import partial
 from itertools import chain, islice
 from types import SimpleNamespace
-from typing import TYPE_CHECKING, Any, get_args
+from typing import TYPE_CHECKING, Any
 
 import click
 from click.core import ParameterSource
 
-from visiontool.cli import exit_codes, options
+from visiontool.cli import SOME_FAILED, options
 from visiontool.cli.output.sort import Sorting, check_sorting, undo_sorting
-from visiontool.cli.output.target import FORMATS, Rows, check_output, choose_format, is_begun, is_file, rows_to
-from visiontool.cli.text import Sample, printable, say
+from visiontool.cli.output.target import FORMATS, Rows, check_output, choose_format, is_file, partial_of, rows_to
+from visiontool.cli.text import printable, say
 from visiontool.errors import DataError
-from visiontool.model.spec import CropMode
 
 if TYPE_CHECKING:
     from visiontool.cli.output.rows import Encoder
     from visiontool.cli.output.target import Format
-    from visiontool.cli.progress import Progress
+    from visiontool.cli.progress import PictureCounter
     from visiontool.inference.classifier import Classifier
+
+_MOST_EXAMPLES = 10
+_EMPTY = "no picture in it"  # beside the kinds that `find_images` passes over
 
 
 @click.command(no_args_is_help=True)
 @click.argument("paths", nargs=-1, metavar="PATHS...", type=click.Path())
-@click.option(
-    "-m",
-    "--model",
-    metavar="MODEL",
-    shell_complete=options.complete_model,
-    help="A name of `models`, or an .onnx file.",
-)
+@options.model("A name of `models`, or an .onnx file.")
 @click.option(
     "-k", "--top-k", type=options.COUNT, default=5, show_default=True, metavar="N", help="Classes in an answer."
 )
@@ -51,10 +48,8 @@ if TYPE_CHECKING:
 @click.option("--mode", type=click.Choice(("copy", "link", "move")), help="How to sort.  [default: copy]")
 @click.option("--yes", is_flag=True, help="Yes, move: --mode move takes pictures out of their folders.")
 @click.option("--undo", is_flag=True, help="Take back all that was sorted into DIR.")
-@click.option(
-    "-b", "--batch-size", type=options.COUNT, metavar="N", help="Pictures in one run. Default: 8; more on a GPU."
-)
-@click.option("-j", "--workers", type=options.COUNT, metavar="N", help="Pictures opened at once. Default: one a core.")
+@options.BATCH_SIZE
+@options.WORKERS
 @click.option(
     "--device", default="auto", show_default=True, metavar="auto|cpu|cuda[:N]", help="Where the network runs."
 )
@@ -66,7 +61,7 @@ if TYPE_CHECKING:
     metavar="P",
     help='Rows whose best class is below P say "unknown".',
 )
-@click.option("--crop-mode", type=click.Choice(get_args(CropMode)), help="Instead of the model's own.")
+@options.CROP_MODE
 @click.option("--no-recursive", is_flag=True, help="Leave out the folders inside a folder.")
 @options.MAX_PIXELS
 @options.MAX_BYTES
@@ -78,13 +73,13 @@ if TYPE_CHECKING:
     help="A JPEG that is cut off: fail, or classify what is there.",
 )
 @options.TIMEOUT
-@click.option("--weights", type=options.FILE, metavar="FILE", help="Weights of the network that -m names.")
-@click.option("--offline", is_flag=True, help="Use no network, also where -m is not on this machine.")
-@click.option("-q", "--quiet", is_flag=True, help="No remarks on stderr; errors stay.")
+@options.WEIGHTS
+@options.OFFLINE
+@options.QUIET
 @click.option("-v", "--verbose", is_flag=True, help="Say on stderr what runs the network, and what was left out.")
-@options.of_outside_files
+@options.foreign_model
 @click.pass_context
-def predict(context: click.Context, /, **given: Any) -> int:
+def predict(context: click.Context, /, **values: Any) -> int:
     """Tell what is on pictures.
 
     PATHS are files, folders and globs, in the order given; - and @FILE read a list of them, @FILE.csv the column path.
@@ -97,7 +92,7 @@ def predict(context: click.Context, /, **given: Any) -> int:
     find /disk -name "*.jpg" -print0 | visiontool predict - -o rows.jsonl --resume
     visiontool predict photos/ --sort-into sorted/
     """
-    args = SimpleNamespace(**given)
+    args = SimpleNamespace(**values)
     if args.undo:
         return undo_sorting(context, args.sort_into, args.quiet)
     if not args.paths:
@@ -107,116 +102,113 @@ def predict(context: click.Context, /, **given: Any) -> int:
     inputs = _Inputs(args)
     format_ = choose_format(args.format_, args.as_json, args.output, single=inputs.single)
     check_output(args.output, format_, force=args.force, resume=args.resume)
-    inputs.find(or_none=args.resume and is_begun(args.output))
-    classifier = _load(args, inputs)
+    inputs.find(may_be_none=args.resume and (args.output.exists() or partial_of(args.output).exists()))
+    classifier = _load(args, many=inputs.many)
+    args.top_k = min(args.top_k, len(classifier.spec.labels))
     detailed = inputs.single or context.get_parameter_source("top_k") is not ParameterSource.DEFAULT
     encoder = _encoder(args, format_, classifier, single=inputs.single, detailed=detailed)
     sorting = Sorting(args.sort_into, args.mode or "copy", classifier.spec.labels)
     with rows_to(args.output, encoder, format_, resume=args.resume) as rows, sorting:
-        progress, meant = _predict(args, classifier, inputs, rows, sorting)
-    inputs.tell(quiet=args.quiet, verbose=args.verbose)
-    _tell(args, progress, meant or inputs.hint(), is_summed_up=not inputs.single)
-    sorting.tell()
-    return exit_codes.SOME_FAILED if progress.failed or sorting.failed else 0
+        counter, hint = _predict(args, classifier, inputs, rows, sorting)
+    inputs.report(quiet=args.quiet, verbose=args.verbose)
+    _report(args, counter, hint or inputs.hint(), is_summed_up=not inputs.single)
+    sorting.report()
+    return SOME_FAILED if counter.failed or sorting.failed else 0
 
 
 class _Inputs:
-    """The pictures that PATHS mean, and what is left out."""
+    """The pictures that PATHS name, and what is left out."""
 
     def __init__(self, args: SimpleNamespace) -> None:
         from visiontool.data.discover import is_one_file
 
-        self.paths: tuple[str, ...] = args.paths
-        self.shard: tuple[int, int] | None = args.shard
-        self.single = len(self.paths) == 1 and is_one_file(self.paths[0]) and self.shard is None
-        self.many = False
-        self.found: Iterator[str] = iter(())
+        self._paths: tuple[str, ...] = args.paths
+        self._shard: tuple[int, int] | None = args.shard
         exclude = None if args.sort_into is None else os.fspath(args.sort_into)
         self._where: dict[str, Any] = {"recursive": not args.no_recursive, "exclude": exclude}
-        self._empty = Sample()
-        self._left_out: defaultdict[str, Sample] = defaultdict(Sample)
+        self.single = len(args.paths) == 1 and is_one_file(args.paths[0]) and args.shard is None
+        self.many = False
+        self.pictures: Iterator[str] = iter(())
+        self._counts: Counter[str] = Counter()
+        self._examples: defaultdict[str, list[str]] = defaultdict(list)
 
-    def find(self, *, or_none: bool) -> None:
-        """Finds out whether there are any, and many.
-
-        Raises:
-            DataError: there are none, and not `or_none`.
-        """
-        from visiontool.data.discover import find_images, hint, is_fed, is_gone
+    def find(self, *, may_be_none: bool) -> None:
+        """Finds out whether there are any, and many; raises DataError where there are none, and not `may_be_none`."""
+        from visiontool.data.discover import find_images, hint, is_fed
         from visiontool.data.loader import FEW
 
-        relative = [path for path in self.paths if path != "-" and not os.path.isabs(path.removeprefix("@"))]
-        if relative and is_gone():
-            raise DataError(f"no picture was found in {', '.join(relative)}")
-        pass_over = lambda kind, path: self._left_out[kind].add(path)  # noqa: E731
-        found = find_images(self.paths, on_empty=self._empty.add, on_pass=pass_over, **self._where)
-        fed = any(map(is_fed, self.paths))  # a piped list may be slow; do not block to count it
-        first = list(islice(found, 1 if fed else FEW + 1))
-        if not first and not or_none:
-            what = f" (left out: {self._counts()})" if self._left_out else ""
-            remedy = hint(self.paths) or "Name pictures, folders that hold some, or globs."
-            raise DataError(f"no picture was found in {', '.join(self.paths)}{what}\n{remedy}")
+        pictures = find_images(
+            self._paths, on_empty=partial(self._leave_out, _EMPTY), on_pass=self._leave_out, **self._where
+        )
+        fed = any(map(is_fed, self._paths))  # a piped list may be slow; do not block to count it
+        first = list(islice(pictures, 1 if fed else FEW + 1))
+        if not first and not may_be_none:
+            left_out = f" (left out: {self._left_out()})" if self._left_out() else ""
+            remedy = hint(self._paths) or "Name pictures, folders that hold some, or globs."
+            raise DataError(f"no picture was found in {', '.join(self._paths)}{left_out}\n{remedy}")
         self.many = len(first) > FEW or fed
-        self.found = chain(first, found)
-        if self.shard is not None:
-            self.found = islice(self.found, self.shard[0] - 1, None, self.shard[1])
+        self.pictures = chain(first, pictures)
+        if self._shard is not None:
+            self.pictures = islice(self.pictures, self._shard[0] - 1, None, self._shard[1])
 
     def count(self, stop: Callable[[], bool]) -> int | None:
         """How many there are at most; None where nobody knows, and as soon as `stop` returns True."""
         from visiontool.data.discover import count_images
 
-        count = count_images(self.paths, stop=stop, **self._where)
-        if count is None or self.shard is None:
+        count = count_images(self._paths, stop=stop, **self._where)
+        if count is None or self._shard is None:
             return count
-        return max(0, -((self.shard[0] - 1 - count) // self.shard[1]))
+        return len(range(self._shard[0] - 1, count, self._shard[1]))
 
     def hint(self) -> str | None:
         """What somebody may have meant by those that held no picture."""
         from visiontool.data.discover import hint
 
-        return hint(self._empty.some)
+        return hint(self._examples[_EMPTY])
 
-    def tell(self, *, quiet: bool, verbose: bool) -> None:
+    def report(self, *, quiet: bool, verbose: bool) -> None:
         """Says what held no picture and what was left out."""
-        for path in self._empty.some:
+        for path in self._examples[_EMPTY]:
             say(f"No picture was found in {path}.")
-        if self._empty.count > len(self._empty.some):
-            say(f"Nor in {self._empty.count - len(self._empty.some):,} others.")
-        if self._left_out and not quiet:
-            say(f"Left out: {self._counts()}{'' if verbose else ' (-v names them)'}.")
-        for kind, sample in self._left_out.items() if verbose else ():
-            more = f" and {sample.count - len(sample.some):,} more" if sample.count > len(sample.some) else ""
-            say(f"  {kind}: {', '.join(map(printable, sample.some))}{more}")
+        if self._counts[_EMPTY] > _MOST_EXAMPLES:
+            say(f"Nor in {self._counts[_EMPTY] - _MOST_EXAMPLES:,} others.")
+        if not quiet and self._left_out():
+            say(f"Left out: {self._left_out()}{'' if verbose else ' (-v names them)'}.")
+        for kind, paths in self._examples.items() if verbose else ():
+            if kind != _EMPTY:
+                more = self._counts[kind] - len(paths)
+                say(f"  {kind}: {', '.join(map(printable, paths))}{f' and {more:,} more' if more else ''}")
 
-    def _counts(self) -> str:
-        return ", ".join(f"{sample.count:,} {kind}" for kind, sample in self._left_out.items())
+    def _leave_out(self, kind: str, path: str) -> None:
+        self._counts[kind] += 1
+        if self._counts[kind] <= _MOST_EXAMPLES:
+            self._examples[kind].append(path)
+
+    def _left_out(self) -> str:
+        return ", ".join(f"{count:,} {kind}" for kind, count in self._counts.items() if kind != _EMPTY)
 
 
-def _load(args: SimpleNamespace, inputs: _Inputs) -> "Classifier":
-    from visiontool.cli.pull import obtain
-    from visiontool.images.decode import DEFAULT_LIMITS, Limits
+def _load(args: SimpleNamespace, *, many: bool) -> "Classifier":
+    from visiontool.cli.pull import obtain, say_how
     from visiontool.inference.classifier import Classifier
 
-    described = {name: getattr(args, name) for name in options.OUTSIDE}
-    class_names = described.pop("class_names") if args.weights is not None else None
-    limits = (args.max_pixels or DEFAULT_LIMITS.max_pixels, args.max_bytes or DEFAULT_LIMITS.max_bytes)
+    foreign, class_names = vars(args), None
+    if args.weights is not None:  # the names are of the network that is made with them
+        foreign, class_names = {**foreign, "class_names": None}, args.class_names
     classifier = Classifier.load(
         obtain(args.model, weights=args.weights, class_names=class_names, offline=args.offline, quiet=args.quiet),
         device=args.device,
         provider=args.provider,
-        threads=1 if inputs.many else 0,
+        threads=1 if many else 0,
         crop_mode=args.crop_mode,
-        description=options.description(described),
-        limits=Limits(*limits, args.on_truncated),
+        description=options.description(foreign),
+        limits=options.limits(vars(args)),
         engine_batch=args.batch_size,
     )
     if not args.quiet:
-        _remark(classifier, args.model)
+        _say_model(classifier, args.model)
     if args.verbose:
-        from visiontool.cli.render.runtime import say_how
-
         say_how(classifier, args.batch_size)
-    args.top_k = min(args.top_k, len(classifier.spec.labels))
     return classifier
 
 
@@ -231,85 +223,85 @@ def _encoder(
         return TableRows(detailed=detailed, on_terminal=args.output is None and sys.stdout.isatty())
     if format_ == "json":
         return rows.Json(single)
-    # What is written into a file may be gone on with.
+    # What is written into a file may be resumed.
     in_file = args.output is not None and is_file(args.output)
-    run = _run_id(classifier, args.top_k, args.min_probability) if in_file else None
-    return rows.Csv(args.top_k, run) if format_ == "csv" else rows.JsonLines(run)
+    digest = _settings_digest(classifier, args.top_k, args.min_probability) if in_file else None
+    return rows.Csv(args.top_k, digest) if format_ == "csv" else rows.JsonLines(digest)
 
 
 def _predict(
     args: SimpleNamespace, classifier: "Classifier", inputs: _Inputs, rows: Rows, sorting: Sorting
-) -> "tuple[Progress, str | None]":
-    """Gives what was counted, and the first hint that there is for a path that failed."""
-    from visiontool.cli.progress import Progress, Stop, only_ours_on_stderr
+) -> "tuple[PictureCounter, str | None]":
+    """Gives the counts, and the first hint that there is for a path that failed."""
+    from visiontool.cli.progress import PictureCounter, Stop, only_ours_on_stderr
     from visiontool.data.discover import hint
 
     if rows.finished and not args.quiet:
         say(f"Going on: {len(rows.finished):,} rows are there already.")
-    meant: str | None = None
+    first_hint: str | None = None
     # A bar among rows is in the way.
-    shown = not args.quiet and sys.stderr.isatty() and not (args.output is None and sys.stdout.isatty())
+    has_bar = not args.quiet and sys.stderr.isatty() and not (args.output is None and sys.stdout.isatty())
     with (
         Stop() as stop,
         only_ours_on_stderr(),
-        Progress(shown=shown, count=lambda: inputs.count(lambda: stop.asked)) as progress,
+        PictureCounter(enabled=has_bar, count=lambda: inputs.count(lambda: stop.requested)) as counter,
     ):
         results = classifier.predict_stream(
-            _unfinished(stop.until(inputs.found), rows, sorting, progress),
+            _unfinished(stop.until(inputs.pictures), rows, sorting, counter),
             top_k=args.top_k,
             min_probability=args.min_probability,
             batch_size=args.batch_size,
             workers=args.workers,
             timeout=args.timeout,
             isolate=inputs.many,
-            times=progress.times,
+            times=counter.times,
         )
         with contextlib.closing(results):
             for result in results:
                 path = result.path or ""
                 rows.write(result)
                 sorting.place(path, result.predictions[0].index if result.predictions else None, result.unknown)
-                progress.add(failed=result.error is not None)
-                if result.error is not None and meant is None:
-                    meant = hint([path])
-        if stop.asked:
+                counter.add(failed=result.error is not None)
+                if result.error is not None and first_hint is None:
+                    first_hint = hint([path])
+        if stop.requested:
             raise KeyboardInterrupt
-    return progress, meant
+    return counter, first_hint
 
 
-def _unfinished(paths: Iterable[str], rows: Rows, sorting: Sorting, progress: "Progress") -> Iterator[str]:
+def _unfinished(paths: Iterable[str], rows: Rows, sorting: Sorting, counter: "PictureCounter") -> Iterator[str]:
     """The paths that have no row yet. The others may lack their place: a kill can come between the two."""
     for path in paths:
         class_id = rows.finished.class_of(path) if rows.finished else None
         if class_id is None:
             yield path
         else:
-            progress.kept += 1
+            counter.resumed += 1
             sorting.place(path, class_id, unknown=class_id < 0)
 
 
-def _tell(args: SimpleNamespace, progress: "Progress", meant: str | None, *, is_summed_up: bool) -> None:
-    told = [progress.summary()] if is_summed_up and not args.quiet else []
-    if progress.failed:
-        told.append(f"{progress.failed:,} of {progress.done + progress.kept:,} inputs failed; their rows say why.")
-    if told:
-        say(" ".join(told))
-    if meant and not args.quiet:
-        say(meant)
+def _report(args: SimpleNamespace, counter: "PictureCounter", hint: str | None, *, is_summed_up: bool) -> None:
+    texts = [counter.summary()] if is_summed_up and not args.quiet else []
+    if counter.failed:
+        total = counter.done + counter.resumed
+        texts.append(f"{counter.failed:,} of {total:,} inputs failed; their rows say why.")
+    if texts:
+        say(" ".join(texts))
+    if hint and not args.quiet:
+        say(hint)
 
 
-def _run_id(classifier: "Classifier", top_k: int, min_probability: float) -> str:
-    """A digest of all that rows depend on: the model file, what it was said to be, and the options."""
+def _settings_digest(classifier: "Classifier", top_k: int, min_probability: float) -> str:
+    """A digest of all that rows depend on: the model file, how it is described, and the options."""
     import hashlib
 
     from visiontool.hub import cache
 
-    weights = cache.model_sha256(classifier.path)
-    said = json.dumps([weights, classifier.spec.to_json(), top_k, min_probability])
-    return hashlib.sha256(said.encode()).hexdigest()[:16]
+    settings = [cache.model_sha256(classifier.path), classifier.spec.to_json(), top_k, min_probability]
+    return hashlib.sha256(json.dumps(settings).encode()).hexdigest()[:16]
 
 
-def _remark(classifier: "Classifier", model: str | None) -> None:
+def _say_model(classifier: "Classifier", model: str | None) -> None:
     """Says once, on stderr, which model answers."""
     from visiontool.hub.resolve import DEFAULT_MODEL, MODEL_VARIABLE
 

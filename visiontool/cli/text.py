@@ -9,30 +9,15 @@ import click
 
 # Controls (C0, DEL, C1), marks that turn the reading direction, line separators, lone surrogates. The joiners U+200C
 # and U+200D stay: emoji and Persian need them.
-_UNSAFE = re.compile("[\x00-\x1f\x7f-\x9f\u061c\u200b\u200e\u200f\u2028-\u202e\u2060-\u2069\ufeff\ud800-\udfff]")
-_SOME = 10
-_FEWEST_COLUMNS = 20
+UNSAFE = "\x00-\x1f\x7f-\x9f\u061c\u200b\u200e\u200f\u2028-\u202e\u2060-\u2069\ufeff\ud800-\udfff"
+_UNSAFE = re.compile(f"[{UNSAFE}]")
 _FORMULA_STARTS = ("=", "+", "-", "@")
-
-
-class Sample:
-    """The first few of any number of texts, and how many there are."""
-
-    def __init__(self) -> None:
-        self.some: list[str] = []
-        self.count = 0
-
-    def add(self, text: str) -> None:
-        """Counts one more, and keeps it if it is one of the first."""
-        self.count += 1
-        if len(self.some) < _SOME:
-            self.some.append(text)
 
 
 def columns() -> int:
     """The width of the terminal of stdout; 80 where there is none, or where COLUMNS leaves no room for text."""
     width = shutil.get_terminal_size().columns
-    return width if width >= _FEWEST_COLUMNS else 80
+    return width if width >= 20 else 80
 
 
 def say(text: str) -> None:
@@ -43,7 +28,7 @@ def say(text: str) -> None:
 
 def printable(text: str, keep: str = "") -> str:
     r"""`text` with unsafe characters written as escapes such as \x1b or \u202e, but for those in `keep`."""
-    return _UNSAFE.sub(lambda match: match[0] if match[0] in keep else _escape(match[0]), text)
+    return _UNSAFE.sub(lambda match: match[0] if match[0] in keep else ascii(match[0])[1:-1], text)
 
 
 def json_text(document: object, indent: int | None = None) -> str:
@@ -58,7 +43,8 @@ def csv_cell(text: str) -> str:
     return f"'{text}" if text.startswith(_FORMULA_STARTS) else text
 
 
-def _escape(character: str) -> str:
-    named = {"\n": "\\n", "\t": "\\t", "\r": "\\r"}
-    code = ord(character)
-    return named.get(character) or (f"\\x{code:02x}" if code < 0x100 else f"\\u{code:04x}")
+def shortened(text: str, width: int, *, keep_end: bool = False) -> str:
+    """`text`, or as much of its start or end as `width` characters hold with an ellipsis."""
+    if len(text) <= width:
+        return text
+    return f"…{text[len(text) - width + 1 :]}" if keep_end else f"{text[: width - 1]}…"

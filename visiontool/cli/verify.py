@@ -1,47 +1,41 @@
 """`visiontool verify`: whether a model answers as another does."""
 
+import os
+import textwrap
 from collections.abc import Sequence
 from pathlib import Path
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from visiontool.cli import options
-from visiontool.cli.text import json_text, say
+from visiontool.cli.text import json_text, printable, say, shortened
 from visiontool.errors import UsageError
+from visiontool.text import plural
 
 if TYPE_CHECKING:
+    from visiontool.evaluation.compare import Comparison
     from visiontool.inference.classifier import Classifier
-    from visiontool.model.foreign import Description
+
+_WIDTH = 80
+_KEY, _COLUMN = 12, 33  # characters, with a space between columns
 
 
 @click.command(no_args_is_help=True)
 @click.argument("a", metavar="A", shell_complete=options.complete_model)
 @click.argument("b", metavar="B", shell_complete=options.complete_model)
-@click.option("--on", type=click.Path(path_type=Path), metavar="DATA", help="Class folders, a folder or a picture.")
+@click.option("--on", type=options.PATH, metavar="DATA", help="Class folders, a folder or a picture.")
 @click.option("--device", metavar="auto|cpu|cuda[:N]", help="Where both run.  [default: auto]")
 @click.option("--device-a", metavar="DEVICE", help="Where A runs.")
 @click.option("--device-b", metavar="DEVICE", help="Where B runs.")
 @click.option("--provider-a", metavar="NAME", help="onnxruntime's provider that runs A: cpu, cuda, tensorrt ...")
 @click.option("--provider-b", metavar="NAME", help="The same for B.")
-@click.option("--offline", is_flag=True, help="Use no network, also where a model is not on this machine.")
+@options.OFFLINE
 @click.option("--json", "as_json", is_flag=True, help="JSON instead of the table.")
-@click.option("-q", "--quiet", is_flag=True, help="No remarks on stderr; errors stay.")
-@options.of_outside_files
-def verify(
-    a: str,
-    b: str,
-    on: Path | None,
-    device: str | None,
-    device_a: str | None,
-    device_b: str | None,
-    provider_a: str | None,
-    provider_b: str | None,
-    offline: bool,
-    as_json: bool,
-    quiet: bool,
-    **said: Any,
-) -> int:
+@options.QUIET
+@options.foreign_model
+def verify(**values: Any) -> int:
     """Compare how two models answer.
 
     A and B are runs, networks, or .onnx files. Both get the same pictures, each prepared as its own file says: those of
@@ -53,53 +47,132 @@ def verify(
     visiontool verify resnet50 theirs.onnx --on photos/
     visiontool verify lenet5 lenet5 --device-a cpu --device-b cuda
     """
-    if device is not None and (device_a, device_b) != (None, None):
+    args = SimpleNamespace(**values)
+    if args.device is not None and (args.device_a, args.device_b) != (None, None):
         raise UsageError("--device is for both; leave it out, or --device-a and --device-b")
 
     from visiontool.cli.progress import Stages, only_ours_on_stderr
     from visiontool.cli.pull import obtain
-    from visiontool.cli.render.comparison import show_comparison
     from visiontool.evaluation.compare import check, compare
     from visiontool.training.pictures import pictures_for, run_of
 
-    paths = [Path(obtain(name, offline=offline, quiet=quiet) or "") for name in (a, b)]
-    places = ((device_a or device, provider_a), (device_b or device, provider_b))
-    models = _load(paths, places, options.description(said), quiet)
+    paths = [Path(obtain(name, offline=args.offline, quiet=args.quiet) or "") for name in (args.a, args.b)]
+    models = _load(paths, args)
     run = next((folder for path in paths if (folder := run_of(path)) is not None), None)
-    pictures = pictures_for(models[0].spec, run=run, on=on)
-    with only_ours_on_stderr(), Stages({"compare": "Comparing"}, shown=not quiet) as stages:
+    pictures = pictures_for(models[0].spec, run=run, on=args.on)
+    with only_ours_on_stderr(), Stages({"compare": "Comparing"}, enabled=not args.quiet) as stages:
         comparison = compare(*models, pictures, progress=stages.update)
-    if as_json:
+    if args.as_json:
         click.echo(json_text(comparison.to_json(), indent=1))
     else:
-        click.echo("\n".join(show_comparison(comparison)))
+        click.echo("\n".join(comparison_lines(comparison)))
     check(*models, comparison)
     return 0
 
 
-def _load(
-    paths: Sequence[Path],
-    places: Sequence[tuple[str | None, str | None]],
-    said: "Description | None",
-    quiet: bool,
-) -> "tuple[Classifier, Classifier]":
-    """The two models; what the user says is of those that say nothing themselves.
-
-    Args:
-        places: the device and the provider of each.
-    """
+def _load(paths: Sequence[Path], args: SimpleNamespace) -> "tuple[Classifier, Classifier]":
+    """The two models; the options describe those that have no manifest."""
     from visiontool.inference.classifier import Classifier
     from visiontool.model.scan import scan
     from visiontool.model.spec import MANIFEST_KEY
 
-    is_outside = [MANIFEST_KEY not in scan(path).metadata for path in paths]
-    if said is not None and not any(is_outside):
-        raise UsageError(f"both files say this of themselves; leave out {', '.join(said.options())}")
-    models = []
-    for path, (device, provider), outside in zip(paths, places, is_outside, strict=True):
-        description = said if outside else None
-        model = Classifier.load(path, device=device or "auto", provider=provider, description=description)
-        if model.assumed and not quiet:
+    description = options.description(vars(args))
+    is_foreign = [MANIFEST_KEY not in scan(path).metadata for path in paths]
+    if description is not None and not any(is_foreign):
+        raise UsageError(f"both files say this of themselves; leave out {', '.join(description.options())}")
+    devices = (args.device_a or args.device or "auto", args.device_b or args.device or "auto")
+    models = [
+        Classifier.load(path, device=device, provider=provider, description=description if foreign else None)
+        for path, foreign, device, provider in zip(
+            paths, is_foreign, devices, (args.provider_a, args.provider_b), strict=True
+        )
+    ]
+    for path, model in zip(paths, models, strict=True):
+        if model.assumed and not args.quiet:
             say(f"{path}: neither it nor you said, so taken: {', '.join(model.assumed)}.")
-        models.append(model)
     return models[0], models[1]
+
+
+def comparison_lines(comparison: "Comparison") -> list[str]:
+    """Lines of at most 80 characters: the two models, by how much B differs and may differ, and what follows."""
+    a, b = comparison.a, comparison.b
+    left_out = f"; {comparison.unreadable:,} that cannot be read left out" if comparison.unreadable else ""
+    lines = [
+        _line("", "A", "B"),
+        _line("Model", *(shortened(side.name, _COLUMN) for side in (a, b))),
+        _line("File", _near(a.path), _near(b.path)),
+        _line("Runs as", *(f"{side.precision} on {side.device}" for side in (a, b))),
+        _line("Size", *(f"{side.size_bytes / 1e6:,.1f} MB" for side in (a, b))),
+        _line("Speed", *(f"{_rate(side.images_per_s)} pictures/s, network alone" for side in (a, b))),
+    ]
+    if a.accuracy is not None and b.accuracy is not None:
+        lines.append(_line("Accuracy", f"{a.accuracy:.1%}", f"{b.accuracy:.1%}"))
+    lines += [
+        "",
+        *_wrapped("Pictures", f"{comparison.pictures:,}: {comparison.origin}{left_out}"),
+        _line("", "B differs by", "allowed"),
+        *(_line(*row) for row in _differences(comparison)),
+    ]
+    if comparison.differs:
+        lines += _wrapped("Worst", _near(comparison.worst))
+        lines += _wrapped("", f"A: {a.worst_answer.told()}; B: {b.worst_answer.told()}")
+    faults = comparison.faults
+    if not faults:
+        return [*lines, "", "B answers as A does."]
+    lines += ["", f"B does not answer as A does; {plural(len(faults), 'fault')}:"]
+    return [*lines, *(line for fault in faults for line in _wrap(fault, "- ", "  "))]
+
+
+def _differences(comparison: "Comparison") -> list[tuple[str, str, str]]:
+    """What B differs by, and the bound of it."""
+    from visiontool.evaluation.compare.gates import FEW_CHANGED, MANY
+
+    gate, cosine = comparison.gate, comparison.embedding_cosine
+    if gate.agreement is None:
+        changes = "none that A is sure of"
+    elif comparison.pictures >= MANY:
+        changes = f"{1 - gate.agreement:.1%}"
+    else:
+        changes = f"{FEW_CHANGED}, and none that A is sure of"
+    rows = [
+        ("Top-1", f"{comparison.changed:,} of {comparison.pictures:,}", changes),
+        ("Probability", f"{comparison.max_probability_difference:.2g}", _bound(gate.probability)),
+        ("Logit", f"{comparison.max_absolute:.2g}", _bound(comparison.max_absolute_allowed)),
+        ("All logits", f"{comparison.relative_l2:.2g} of their size", _bound(gate.relative_l2)),
+    ]
+    if cosine is not None:
+        allowed = None if gate.cosine is None else 1 - gate.cosine
+        rows.append(("Embedding", f"{max(0.0, 1 - cosine):.2g} (1 - cosine)", _bound(allowed)))
+    batches = ", ".join(map(str, comparison.batches))
+    return [*rows, ("Batches", f"{comparison.batch_difference:.2g} (of {batches})", _bound(gate.batch))]
+
+
+def _bound(value: float | None) -> str:
+    return "any" if value is None else f"{value:.2g}"
+
+
+def _rate(images_per_s: float) -> str:
+    return f"{images_per_s:,.{1 if images_per_s < 100 else 0}f}"
+
+
+def _line(key: str, *cells: str) -> str:
+    columns = (shortened(printable(cell), _COLUMN, keep_end=True).ljust(_COLUMN) for cell in cells)
+    return " ".join([key.ljust(_KEY), *columns]).rstrip()
+
+
+def _wrapped(key: str, text: str) -> list[str]:
+    return _wrap(text, f"{key:<{_KEY}} ", " " * (_KEY + 1))
+
+
+def _wrap(text: str, first: str, others: str) -> list[str]:
+    return textwrap.wrap(
+        printable(text), _WIDTH, initial_indent=first, subsequent_indent=others, break_on_hyphens=False
+    )
+
+
+def _near(path: str) -> str:
+    """The path as it is shorter: as it stands, or from the working folder on."""
+    try:
+        return min(path, os.path.relpath(path), key=len)
+    except ValueError:  # on another drive
+        return path

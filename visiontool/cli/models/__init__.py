@@ -1,11 +1,12 @@
 """`visiontool models`: which networks there are, what they are, and which of them are on this machine."""
 
+import os
 from difflib import get_close_matches
 from pathlib import Path
 
 import click
 
-from visiontool.cli import exit_codes, options
+from visiontool.cli import REFUSED, options
 from visiontool.cli.models.listing import list_models
 from visiontool.cli.models.show import show
 from visiontool.cli.text import say
@@ -42,11 +43,11 @@ models.add_command(show)
 
 @models.command(no_args_is_help=True)
 @click.argument("names", nargs=-1, required=True, metavar="NAME...", shell_complete=options.complete_classic)
-@click.option("--img-size", callback=options.side, metavar="N", help="Another side of the input, in pixels.")
+@click.option("--img-size", type=options.SIDE, metavar="N", help="Another side of the input, in pixels.")
 @click.option("--weights", type=options.FILE, metavar="FILE", help="Weights on this disk, instead of a download.")
 @click.option("--class-names", type=options.FILE, metavar="FILE", help="The classes of --weights: names, one a line.")
 @click.option("--offline", is_flag=True, help="Use no network.")
-@click.option("-q", "--quiet", is_flag=True, help="No remarks on stderr; errors stay.")
+@options.QUIET
 def pull(
     names: tuple[str, ...],
     img_size: int | None,
@@ -60,17 +61,15 @@ def pull(
     Weights are downloaded from where they are published, and the file is compared with torch before it is kept. This
     needs the extra [train]; what was pulled needs neither it nor a network. Prints the path of each model file.
     """
-    from visiontool.cli.pull import pull_shown
+    from visiontool.cli.pull import pull
     from visiontool.hub.resolve import pullable
 
     if weights is not None and len(names) > 1:
         raise click.UsageError("--weights FILE is about one network; name one")
     for name in names[1:]:
-        pullable(name, img_size=img_size)  # a name mistyped among others is told before anything is pulled
+        pullable(name, img_size=img_size)  # a name mistyped among others is reported before anything is pulled
     for name in names:
-        pulled = pull_shown(
-            name, img_size=img_size, weights=weights, class_names=class_names, offline=offline, quiet=quiet
-        )
+        pulled = pull(name, img_size=img_size, weights=weights, class_names=class_names, offline=offline, quiet=quiet)
         click.echo(pulled.path)
     return 0
 
@@ -82,10 +81,10 @@ def remove(names: tuple[str, ...]) -> int:
     from visiontool.hub import cache
     from visiontool.hub.resolve import cached_name
 
-    # Before anything is removed: a name mistyped among others removes nothing.
-    for name in (found := [cached_name(name) for name in names]):
+    full_names = [cached_name(name) for name in names]  # a name mistyped among others removes nothing
+    for name in full_names:
         cache.remove(name)
-    say(f"Removed: {', '.join(found)}.")
+    say(f"Removed: {', '.join(full_names)}.")
     return 0
 
 
@@ -107,8 +106,6 @@ def default(name: str | None, unset: bool) -> int:
 
     It answers where none is named.
     """
-    import os
-
     from visiontool.hub import cache, resolve
     from visiontool.inference.classifier import Classifier
 
@@ -137,12 +134,12 @@ def verify(names: tuple[str, ...]) -> int:
     from visiontool.hub import cache
     from visiontool.hub.resolve import cached_name
 
-    kept = {model.name: model for model in cache.all_cached()}
-    damaged = 0
-    for name in [cached_name(name) for name in names] if names else kept:
+    cached = {model.name: model for model in cache.all_cached()}
+    is_damaged = False
+    for name in [cached_name(name) for name in names] or cached:
         faults = cache.verify(name)
-        click.echo(f"{name}: {'; '.join(faults) if faults else 'as it was written'}")
+        click.echo(f"{name}: {'; '.join(faults) or 'as it was written'}")
         if faults:
-            damaged += 1
-            say(cache.remedy(name, kept[name].source))
-    return exit_codes.REFUSED if damaged else 0
+            is_damaged = True
+            say(cache.remedy(name, cached[name].source))
+    return REFUSED if is_damaged else 0

@@ -1,1 +1,1 @@
-"""Where the rows of `predict` go: the table, a file that can be gone on with, Parquet, class folders."""
+"""Where the rows of `predict` go: the table, a file that can be resumed, Parquet, class folders."""

@@ -1,4 +1,4 @@
-"""Results as rows: JSON, JSON lines, CSV. Rows of the latter two stand alone and can be read back."""
+"""Results as rows: JSON, JSON lines, CSV, Parquet. JSON lines and CSV stand alone and can be read back."""
 
 import base64
 import csv
@@ -6,56 +6,55 @@ import io
 import json
 import os
 from collections.abc import Sequence
-from typing import Any, NamedTuple, Protocol
+from itertools import islice
+from pathlib import Path
+from typing import Any, NamedTuple
 
 from visiontool.cli.text import csv_cell, json_text
 from visiontool.inference.result import Result
 
 ROW_SCHEMA = 1
+_PARQUET_ROWS_AT_ONCE = 4096
 
 
 class FinishedRow(NamedTuple):
-    """What a row that was read back says."""
+    """A row that was read back."""
 
     path: str
-    ok: bool
-    run: str | None
-    """What it was made with, `Lines.run` of then."""
     class_id: int | None
-    """The best class; None where there was an error."""
-    unknown: bool
+    """The best class, -1 where the row says unknown; None where there was an error."""
+    digest: str | None
+    """`Encoder.digest` of the run that wrote it."""
 
 
-class Encoder(Protocol):
-    """A format of rows, in bytes."""
+class Encoder:
+    """A format of rows, in bytes.
 
-    header: bytes
-    """What comes before the first row."""
+    Args:
+        digest: of the settings that rows are made with; each row of a file carries it, so that it may be read back.
+    """
+
+    header, footer = b"", b""
+
+    def __init__(self, digest: str | None = None) -> None:
+        self.digest = digest
 
     def encode(self, result: Result) -> bytes:
         """A row."""
-        ...
-
-    def footer(self) -> bytes:
-        """What comes after the last row."""
-        ...
-
-
-class Lines(Encoder, Protocol):
-    """A format of one line a row, in UTF-8."""
-
-    run: str | None
-    """What rows are made with, for those that may be read back: each row says so."""
+        raise NotImplementedError
 
     def decode(self, line: bytes) -> FinishedRow:
-        """What a line says; ValueError, KeyError or the like where it is no such row."""
-        ...
+        """Reads a row of a format of lines; raises ValueError, KeyError or the like where it is none."""
+        raise NotImplementedError
 
 
-def as_row(result: Result, run: str | None = None) -> dict[str, Any]:
+def as_row(result: Result, digest: str | None = None) -> dict[str, Any]:
     """The JSON row of a result (docs/cli.md): `path_b64` is there for a path that is not UTF-8."""
-    row: dict[str, Any] = {"schema": ROW_SCHEMA, **_path_fields(result.path or ""), "status": result.status}
-    row["model"] = result.model
+    raw = os.fsencode(result.path or "")
+    row: dict[str, Any] = {"schema": ROW_SCHEMA, "path": raw.decode("utf-8", "replace")}
+    if row["path"].encode() != raw:
+        row["path_b64"] = base64.b64encode(raw).decode("ascii")
+    row |= {"status": result.status, "model": result.model}
     if result.error is not None:
         row["error"] = result.error
     else:
@@ -68,42 +67,33 @@ def as_row(result: Result, run: str | None = None) -> dict[str, Any]:
         row["unknown"] = True
     if result.notes:
         row["notes"] = list(result.notes)
-    if run is not None:
-        row["run"] = run
+    if digest is not None:
+        row["run"] = digest
     return row
 
 
-class JsonLines:
+class JsonLines(Encoder):
     """One JSON object a line."""
 
-    header = b""
-
-    def __init__(self, run: str | None = None) -> None:
-        self.run = run
-
     def encode(self, result: Result) -> bytes:
-        return json_text(as_row(result, self.run)).encode() + b"\n"
-
-    def footer(self) -> bytes:
-        return b""
+        return json_text(as_row(result, self.digest)).encode() + b"\n"
 
     def decode(self, line: bytes) -> FinishedRow:
         row = json.loads(line)
-        ok = row["status"] == "ok"
         path = os.fsdecode(base64.b64decode(row["path_b64"])) if "path_b64" in row else str(row["path"])
-        class_id = int(row["predictions"][0]["index"]) if ok else None
-        return FinishedRow(path, ok, row.get("run"), class_id, bool(row.get("unknown")))
+        class_id = int(row["predictions"][0]["index"]) if row["status"] == "ok" else None
+        return FinishedRow(path, -1 if row.get("unknown") else class_id, row.get("run"))
 
 
-class Csv:
+class Csv(Encoder):
     """A header, then one line a result; the columns label_1, index_1, probability_1 are repeated `top_k` times."""
 
-    def __init__(self, top_k: int, run: str | None = None) -> None:
-        self.run = run
+    def __init__(self, top_k: int, digest: str | None = None) -> None:
+        super().__init__(digest)
         self._top_k = top_k
         answers = [f"{name}_{rank}" for rank in range(1, top_k + 1) for name in ("label", "index", "probability")]
         self._columns = ["path", "status", "model", "unknown", *answers, "error", "notes", "path_b64"]
-        self._columns += ["run"] if run is not None else []
+        self._columns += ["run"] if digest is not None else []
         self.header = _csv_line(self._columns)
 
     def encode(self, result: Result) -> bytes:
@@ -115,18 +105,15 @@ class Csv:
         cells += [result.error or "", "; ".join(result.notes)]
         # A cell may differ from the path, and two paths may not give the same row.
         cells += ["" if csv_cell(path) == path else base64.b64encode(os.fsencode(path)).decode("ascii")]
-        cells += [self.run] if self.run is not None else []
+        cells += [self.digest] if self.digest is not None else []
         return _csv_line([csv_cell(cell) for cell in cells])
-
-    def footer(self) -> bytes:
-        return b""
 
     def decode(self, line: bytes) -> FinishedRow:
         (cells,) = csv.reader([line.decode()])
         row = dict(zip(self._columns, cells, strict=True))
-        ok = row["status"] == "ok"
         path = os.fsdecode(base64.b64decode(row["path_b64"])) if row["path_b64"] else row["path"]
-        return FinishedRow(path, ok, row.get("run"), int(row["index_1"]) if ok else None, row["unknown"] == "true")
+        class_id = int(row["index_1"]) if row["status"] == "ok" else None
+        return FinishedRow(path, -1 if row["unknown"] else class_id, row.get("run"))
 
 
 def _csv_line(cells: Sequence[str]) -> bytes:
@@ -135,25 +122,41 @@ def _csv_line(cells: Sequence[str]) -> bytes:
     return line.getvalue().encode()
 
 
-def _path_fields(path: str) -> dict[str, str]:
-    raw = os.fsencode(path)
-    try:
-        return {"path": raw.decode("utf-8")}
-    except UnicodeDecodeError:
-        return {"path": raw.decode("utf-8", "replace"), "path_b64": base64.b64encode(raw).decode("ascii")}
-
-
-class Json:
+class Json(Encoder):
     """One JSON document: the row itself for a single picture, else an array of rows."""
 
     def __init__(self, single: bool) -> None:
-        self.header = b"" if single else b"["
+        super().__init__()
         self._indent = 2 if single else None
-        self._between, self._end = (b"", b"\n") if single else (b"\n", b"\n]\n")
+        self._separator = b"" if single else b"\n"
+        self.header, self.footer = (b"", b"\n") if single else (b"[", b"\n]\n")
 
     def encode(self, result: Result) -> bytes:
-        before, self._between = self._between, b",\n"
-        return before + json_text(as_row(result), indent=self._indent).encode()
+        separator, self._separator = self._separator, b",\n"
+        return separator + json_text(as_row(result), indent=self._indent).encode()
 
-    def footer(self) -> bytes:
-        return self._end
+
+def write_parquet(json_lines: Path, target: Path) -> None:
+    """Writes the rows of a file of JSON lines as Parquet, with pyarrow (the extra [parquet])."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    text = pa.string()
+    prediction = pa.struct([("label", text), ("index", pa.int32()), ("probability", pa.float64()), ("label_id", text)])
+    schema = pa.schema(
+        [
+            ("schema", pa.int32()),
+            ("path", text),
+            ("path_b64", text),
+            ("status", text),
+            ("model", text),
+            ("error", text),
+            ("predictions", pa.list_(prediction)),
+            ("unknown", pa.bool_()),
+            ("notes", pa.list_(text)),
+            ("run", text),
+        ]
+    )
+    with open(json_lines, "rb") as lines, pq.ParquetWriter(target, schema) as writer:
+        while rows := [json.loads(line) for line in islice(lines, _PARQUET_ROWS_AT_ONCE)]:
+            writer.write_batch(pa.RecordBatch.from_pylist(rows, schema))

@@ -9,6 +9,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from visiontool.cli.output.rows import Encoder
 from visiontool.cli.text import columns, printable
 from visiontool.inference.result import Prediction, Result
 
@@ -19,12 +20,11 @@ _PERCENT_WIDTH = 6
 _GAP = 2
 
 
-class TableRows:
+class TableRows(Encoder):
     """One block a picture when `detailed`, with every class of the answer; else one line a picture, with the best."""
 
-    header = b""
-
     def __init__(self, *, detailed: bool, on_terminal: bool) -> None:
+        super().__init__()
         self._encoding = sys.stdout.encoding if on_terminal else "utf-8"
         self._console = Console(
             file=io.StringIO(),
@@ -33,6 +33,10 @@ class TableRows:
             width=columns(),  # rich itself would take COLUMNS=0
         )
         self._detailed = detailed
+        self._has_bars = self._console.width >= _MIN_WIDTH_FOR_BARS
+        taken = _PERCENT_WIDTH + _GAP + (_BAR_WIDTH + _GAP if self._has_bars else 0)
+        self._width = max(10, min(self._console.width, _MAX_WIDTH) - taken)
+        """The cells that are left beside bar and percentage."""
 
     def encode(self, result: Result) -> bytes:
         self._console.file = text = io.StringIO()
@@ -40,58 +44,40 @@ class TableRows:
         if result.error is not None:
             self._console.print(Text(path), Text("error: " + printable(result.error), style="red"), sep="\n  ")
         elif self._detailed:
-            self._write_block(path, result)
+            self._print_block(path, result)
         else:
-            self._write_line(path, result)
+            self._print_line(path, result)
         for note in result.notes:
             self._console.print(Text(f"  ({printable(note)})", style="dim"))
         return text.getvalue().encode(self._encoding, "replace")
 
-    def footer(self) -> bytes:
-        return b""
-
-    def _write_block(self, path: str, result: Result) -> None:
-        self._console.print(
-            Text(path, style="bold"), Text("  unknown" if result.unknown else "", style="yellow"), sep=""
-        )
+    def _print_block(self, path: str, result: Result) -> None:
+        unknown = Text("  unknown" if result.unknown else "", style="yellow")
+        self._console.print(Text(path, style="bold"), unknown, sep="")
         labels = [Text("  " + printable(item.label)) for item in result.predictions]
-        width = min(max(map(cell_len, (label.plain for label in labels))), self._width() - 3 * _GAP)
+        width = min(max(label.cell_len for label in labels), self._width - 3 * _GAP)
         for label, item in zip(labels, result.predictions, strict=True):
             self._print_columns([(label, width)], item)
 
-    def _write_line(self, path: str, result: Result) -> None:
-        best, room = result.predictions[0], self._width()
+    def _print_line(self, path: str, result: Result) -> None:
+        best, half = result.predictions[0], self._width // 2
         label = Text(printable(best.label))
         if result.unknown:
             label = Text(f"unknown: {label.plain}", style="yellow")
-        half = room // 2
-        self._print_columns([(Text(_ending(path, half)), half), (label, room - half - _GAP)], best)
-
-    def _width(self) -> int:
-        """The cells that are left beside bar and percentage."""
-        taken = _PERCENT_WIDTH + _GAP + (_BAR_WIDTH + _GAP if self._has_bars() else 0)
-        return max(10, min(self._console.width, _MAX_WIDTH) - taken)
-
-    def _has_bars(self) -> bool:
-        return self._console.width >= _MIN_WIDTH_FOR_BARS
+        if cell_len(path) > half:  # the end tells files apart
+            while cell_len(path) >= half:
+                path = path[1:]
+            path = f"…{path}"
+        self._print_columns([(Text(path), half), (label, self._width - half - _GAP)], best)
 
     def _print_columns(self, columns: list[tuple[Text, int]], item: Prediction) -> None:
         line = Table.grid(padding=(0, _GAP, 0, 0))
         for _, width in columns:
             line.add_column(width=width, no_wrap=True, overflow="ellipsis")
         cells: list[Text | Bar] = [text for text, _ in columns]
-        if self._has_bars():
+        if self._has_bars:
             line.add_column(width=_BAR_WIDTH)
             cells.append(Bar(1.0, 0.0, item.probability, width=_BAR_WIDTH))
         line.add_column(width=_PERCENT_WIDTH, justify="right", no_wrap=True)
         line.add_row(*cells, Text(f"{item.probability:.1%}"))
         self._console.print(line)
-
-
-def _ending(path: str, width: int) -> str:
-    """`path`, or as much of its end as `width` cells hold: the end tells files apart."""
-    if cell_len(path) <= width:
-        return path
-    while cell_len(path) >= width:
-        path = path[1:]
-    return f"…{path}"

@@ -26,11 +26,22 @@ _ENDINGS = ("json", "jsonl", "csv", "parquet")
 
 
 class OutputError(click.ClickException):
-    """The rows cannot be written: exit code 1."""
+    """The output cannot be written: exit code 1."""
 
     def __init__(self, target: str, error: OSError) -> None:
         target = os.fsdecode(error.filename) if isinstance(error.filename, str | bytes) else target
         super().__init__(printable(f"{target} cannot be written: {error.strerror or error}"))
+
+
+@contextlib.contextmanager
+def reporting_errors(target: str) -> Iterator[None]:
+    """Turns an OSError into an OutputError about `target`, but for a closed pipe."""
+    try:
+        yield
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        raise OutputError(target, error) from None
 
 
 def choose_format(format_: Format | None, as_json: bool, output: Path | None, *, single: bool) -> Format:
@@ -38,9 +49,6 @@ def choose_format(format_: Format | None, as_json: bool, output: Path | None, *,
 
     Args:
         single: the command names one picture.
-
-    Raises:
-        UsageError: options that contradict each other, or an ending that is no format's.
     """
     if as_json and format_ not in (None, "json"):
         raise UsageError(f"--json and --format {format_} contradict each other; leave one out")
@@ -57,12 +65,7 @@ def choose_format(format_: Format | None, as_json: bool, output: Path | None, *,
 
 
 def check_output(output: Path | None, format_: Format, *, force: bool, resume: bool) -> None:
-    """Checks that rows of the format may be written to `output`, before any work is done.
-
-    Raises:
-        UsageError: it exists, or the rows of an interrupted run lie beside it, and neither `force` nor `resume` is
-            set; or they cannot be meant; or a package is not installed.
-    """
+    """Raises UsageError where rows of the format may not or cannot be written to `output`, before any work is done."""
     in_file = output is not None and is_file(output)
     if resume and force:
         raise UsageError("--resume keeps the rows of FILE and --force drops them; leave one out")
@@ -93,28 +96,24 @@ def check_output(output: Path | None, format_: Format, *, force: bool, resume: b
 
 
 class Rows:
-    """Takes results, and writes the row of each at once. A closed pipe raises BrokenPipeError.
+    """Takes results, and writes the row of each at once; raises OutputError, or BrokenPipeError for a closed pipe.
 
     Attributes:
-        finished: the rows that earlier runs wrote; None where none are gone on with.
+        finished: the rows that earlier runs wrote; None where none are resumed.
         size: the bytes of the rows that are whole, with what comes before them.
     """
 
     def __init__(
-        self, stream: IO[bytes], name: str, encoder: "Encoder", finished: "Finished | None" = None, size: int = 0
+        self, stream: IO[bytes], target: str, encoder: "Encoder", finished: "Finished | None" = None, size: int = 0
     ) -> None:
         self._stream = stream
-        self._name = name
+        self._target = target
         self._encoder = encoder
         self.finished = finished
         self.size = size
 
     def begin(self) -> None:
-        """Writes what comes before the rows.
-
-        Raises:
-            OutputError: it cannot be written; by the other methods too.
-        """
+        """Writes what comes before the rows."""
         if not self.size:
             self._append(self._encoder.header)
 
@@ -124,10 +123,10 @@ class Rows:
 
     def end(self) -> None:
         """Writes what comes after the rows."""
-        self._append(self._encoder.footer())
+        self._append(self._encoder.footer)
 
     def _append(self, data: bytes) -> None:
-        with telling(self._name):
+        with reporting_errors(self._target):
             left = memoryview(data)
             while left:  # a raw stream may write a part of it only; so is stdout with PYTHONUNBUFFERED
                 left = left[self._stream.write(left) :]
@@ -137,12 +136,7 @@ class Rows:
 
 @contextlib.contextmanager
 def rows_to(output: Path | None, encoder: "Encoder", format_: Format, *, resume: bool) -> Iterator[Rows]:
-    """Opens stdout or `output` for rows. What exists and is no regular file (a device, a pipe) is written as it is.
-
-    Raises:
-        OutputError: writing failed.
-        UsageError, DataError: as `rowfile.row_file`.
-    """
+    """Opens stdout or `output` for rows. What exists and is no regular file (a device, a pipe) is written as it is."""
     if output is not None and is_file(output):
         from visiontool.cli.output.resume import row_file
 
@@ -152,7 +146,7 @@ def rows_to(output: Path | None, encoder: "Encoder", format_: Format, *, resume:
     with contextlib.ExitStack() as stack:
         stream: IO[bytes] = sys.stdout.buffer
         if output is not None:
-            with telling(str(output)):
+            with reporting_errors(str(output)):
                 stream = stack.enter_context(open(output, "wb"))
         rows = Rows(stream, "the output" if output is None else str(output), encoder)
         rows.begin()
@@ -160,26 +154,10 @@ def rows_to(output: Path | None, encoder: "Encoder", format_: Format, *, resume:
         rows.end()
 
 
-@contextlib.contextmanager
-def telling(name: str) -> Iterator[None]:
-    """Turns an OSError into an OutputError about `name`, but for a closed pipe."""
-    try:
-        yield
-    except BrokenPipeError:
-        raise
-    except OSError as error:
-        raise OutputError(name, error) from None
-
-
 def partial_of(output: Path) -> Path:
     """Where the rows of `output` are until it is complete."""
     target = Path(os.path.realpath(output))  # a link stays a link
     return target.with_name(f"{target.name}.partial")
-
-
-def is_begun(output: Path | None) -> bool:
-    """Whether there are rows that a run may go on with."""
-    return output is not None and (output.exists() or partial_of(output).exists())
 
 
 def is_file(path: Path) -> bool:
