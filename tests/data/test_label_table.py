@@ -34,6 +34,8 @@ GOOD = "path,label\na/1.jpg,cat\na/2.jpg,dog\na/3.jpg,cat\na/4.jpg,dog\n"
         pytest.param(GOOD, id="commas"),
         pytest.param(GOOD.replace(",", ";"), id="semicolons"),
         pytest.param(GOOD.replace(",", "\t"), id="tabs"),
+        pytest.param("sep=;\n" + GOOD.replace(",", ";"), id="Excel's first line"),
+        pytest.param('\ufeff"sep=|"\r\n' + GOOD.replace(",", " | "), id="a delimiter that only that line says"),
         pytest.param(b"\xef\xbb\xbf" + GOOD.replace("\n", "\r\n").encode(), id="as Excel writes it"),
         pytest.param(GOOD.replace("path,label", "Label, Path ").replace("a/1.jpg,cat", "cat,a/1.jpg")
                      .replace("a/2.jpg,dog", "dog,a/2.jpg").replace("a/3.jpg,cat", "cat,a/3.jpg")

@@ -18,6 +18,7 @@ from visiontool.text import listed, some
 _WORKBOOKS = (b"PK\x03\x04", b"\xd0\xcf\x11\xe0")  # .xlsx and .ods, .xls
 _PATH_COLUMNS = re.compile(r"(file|image|img)([\s_-]*(name|path|file))?")
 _HELP = "Expected a CSV file whose first line is path,label or path,label,split,group."
+_SEPARATOR_LINE = re.compile(r'"?sep=([^"\s]|\t)"?\s*', re.IGNORECASE)  # Excel's, above the header
 _LABEL_COLUMN = re.compile(r"labels?[ _-]?\d*")
 _OTHER_LABEL_COLUMNS = re.compile(r"(class|category)([\s_-]*name)?|label[\s_-]*name|target")
 
@@ -113,7 +114,8 @@ def read_csv(file: Path, help: str, *, strip: bool = False) -> tuple[list[str], 
     """The names of the columns in lower case, and the fields of each line that is not empty, with its number.
 
     The column of paths is called "path", whatever the file calls it; a line that is shorter than the first is filled up
-    with empty fields. UTF-8, or UTF-16 with a byte order mark; the delimiter is a comma, a semicolon or a tab.
+    with empty fields. UTF-8, or UTF-16 with a byte order mark; the delimiter is a comma, a semicolon or a tab,
+    or what Excel's first line says: "sep=|".
 
     Args:
         help: The last line of the DataError for what cannot be read, is no CSV, or has no column of paths, or several.
@@ -125,13 +127,15 @@ def read_csv(file: Path, help: str, *, strip: bool = False) -> tuple[list[str], 
             raise DataError(f"{file} is a workbook: save its sheet as CSV, and name that file\n{help}")
         encoding = "utf-16" if raw.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)) else "utf-8-sig"
         stream = io.StringIO(raw.decode(encoding, "surrogateescape"), newline="")
-        first = stream.readline()
+        first, above = stream.readline(), 1
         delimiter = max(",;\t", key=first.count)
+        if separator := _SEPARATOR_LINE.fullmatch(first):
+            first, above, delimiter = stream.readline(), 2, separator[1]
         names = next(csv.reader([first], delimiter=delimiter, skipinitialspace=True), [])
         header = [name.strip().casefold() for name in names]
         header[_column(header, "path", _PATH_COLUMNS, file, help)] = "path"
         reader = csv.reader(stream, delimiter=delimiter, skipinitialspace=strip)
-        lines = [(reader.line_num + 1, fields) for fields in reader if any(map(str.strip, fields))]
+        lines = [(reader.line_num + above, fields) for fields in reader if any(map(str.strip, fields))]
     except OSError as error:
         raise DataError(f"{file}: {error.strerror}\n{help}") from None
     except (csv.Error, UnicodeError) as error:
