@@ -195,7 +195,7 @@ def checked(name: str) -> list[object]:
     from visiontool.pytorch.convert import convert
     from visiontool.pytorch.exporters import WAYS
     from visiontool.pytorch.wrapper import InContract
-    from visiontool.runtime.alike import relative_l2
+    from visiontool.model.difference import relative_l2
 
     started = time.monotonic()
     torch.manual_seed(0)

@@ -31,7 +31,7 @@ from visiontool.pytorch import convert as converting  # noqa: E402
 from visiontool.pytorch import exporters, parity  # noqa: E402
 from visiontool.pytorch.architectures.lenet import LeNet5  # noqa: E402
 from visiontool.pytorch.wrapper import InContract  # noqa: E402
-from visiontool.runtime.alike import batches_for  # noqa: E402
+from visiontool.model.difference import batches_for  # noqa: E402
 
 # torch.export and the packages below it still use what Python and onnx have deprecated.
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")

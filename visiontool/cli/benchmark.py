@@ -14,7 +14,7 @@ from visiontool.errors import DataError, UsageError
 from visiontool.model.spec import Precision
 
 if TYPE_CHECKING:
-    from visiontool.evaluation.benchmark.rows import Row
+    from visiontool.evaluation.benchmark import Measurement
 
 _STAGES = {"convert": "Making files of other precisions", "measure": "Measuring"}
 _MOST_PICTURES = 1000
@@ -99,13 +99,14 @@ def benchmark(
     from visiontool.cli.pull import obtain
     from visiontool.cli.render.benchmark import as_object, remarks, table
     from visiontool.evaluation import benchmark as room
+    from visiontool.export.precision import reduced_file
 
     pictures = _pictures(folder)
     asked = models + more or (None,)
-    files = room.subjects([obtain(model, quiet=quiet) for model in asked])
+    files = room.model_files([obtain(model, quiet=quiet) for model in asked])
     if plot is not None:
         _check_file(plot)
-    rows: list[Row] = []
+    rows: list[Measurement] = []
     interrupted = False
     with (
         tempfile.TemporaryDirectory(prefix="visiontool-") as made,
@@ -113,7 +114,9 @@ def benchmark(
         Stages(_STAGES, shown=not quiet) as stages,
     ):
         try:
-            rows = room.rows(files, precisions, batch_sizes, pictures, Path(made), progress=stages.update)
+            rows = room.measurements(
+                files, precisions, batch_sizes, pictures, Path(made), reduce=reduced_file, progress=stages.update
+            )
             if plot is not None:
                 _check_accuracies(rows)
             room.measure(rows, pictures, seconds=seconds, device=device, provider=provider, progress=stages.update)
@@ -132,7 +135,7 @@ def benchmark(
     if plot is not None:
         from visiontool.evaluation.benchmark.plot import draw
 
-        if not any(row.rounds and row.subject.accuracy for row in rows):
+        if not any(row.rounds and row.file.accuracy for row in rows):
             say("There is no plot: what has a known accuracy could not be measured.")
             return exit_codes.SOME_FAILED
         with telling(str(plot)):
@@ -160,9 +163,9 @@ def _check_file(plot: Path) -> None:
         raise UsageError(f"--plot {plot}: there is no folder {plot.absolute().parent}")
 
 
-def _check_accuracies(rows: "list[Row]") -> None:
-    if all(row.subject.accuracy is None for row in rows):
-        names = ", ".join(dict.fromkeys(f"{row.subject.name} ({row.subject.spec.precision})" for row in rows))
+def _check_accuracies(rows: "list[Measurement]") -> None:
+    if all(row.file.accuracy is None for row in rows):
+        names = ", ".join(dict.fromkeys(f"{row.file.name} ({row.file.spec.precision})" for row in rows))
         raise UsageError(
             f"--plot draws accuracy against speed, and nobody has said how accurate {names} is.\n"
             "Name a model whose accuracy is known too: visiontool models show NAME says it."

@@ -17,11 +17,11 @@ from visiontool.files import replacing
 from visiontool.hub import cache
 from visiontool.images.decode import ImageSource
 from visiontool.model import class_names as labels
+from visiontool.model.difference import batches_for
 from visiontool.model.spec import InputSpec, ModelSpec
 from visiontool.pytorch import exporters, parity
 from visiontool.pytorch import weights as backbone
 from visiontool.pytorch.wrapper import InContract
-from visiontool.runtime.alike import batches_for
 
 _HUB_FILES = ("config.json", "model.safetensors")
 

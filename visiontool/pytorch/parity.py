@@ -11,9 +11,9 @@ from visiontool import runtime
 from visiontool.errors import ConversionError, ModelError
 from visiontool.images import transforms
 from visiontool.images.decode import ImageSource, open_image
+from visiontool.model.difference import padded, relative_l2
 from visiontool.model.spec import MANIFEST_KEY, InputSpec, ModelSpec
 from visiontool.pytorch.wrapper import LUMA, InContract
-from visiontool.runtime.alike import padded, relative_l2
 
 MAX_RELATIVE_L2 = 1e-5
 MAX_ABSOLUTE = 1e-3

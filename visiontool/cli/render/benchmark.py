@@ -5,9 +5,8 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from visiontool.cli.text import json_text, printable
+from visiontool.evaluation.benchmark import Measurement, Round
 from visiontool.evaluation.benchmark.machine import machine
-from visiontool.evaluation.benchmark.measuring import Round
-from visiontool.evaluation.benchmark.rows import Row
 from visiontool.text import plural
 
 _COLUMNS = "{:<4}{:>6}{:>7}{:>7}{:>9}{:>11}{:>8}{:>6}{:>7}{:>7}{:>7}"
@@ -18,19 +17,19 @@ _WIDTH = 80
 _NOISY = 0.2
 
 
-def table(rows: Sequence[Row]) -> str:
+def table(rows: Sequence[Measurement]) -> str:
     """All rows, below the name of the network that each is of."""
     lines = [*_wrapped(_machine_line(rows)), _HEAD]
     shown: str | None = None
     for row in rows:
-        if row.subject.name != shown:
-            shown = row.subject.name
-            lines += _heading([other for other in rows if other.subject.name == shown])
+        if row.file.name != shown:
+            shown = row.file.name
+            lines += _heading([other for other in rows if other.file.name == shown])
         lines.append(_line(row))
     return "\n".join(lines)
 
 
-def _machine_line(rows: Sequence[Row]) -> str:
+def _machine_line(rows: Sequence[Measurement]) -> str:
     ran = _ran_on(rows)
     facts = machine(ran.device if ran else "cpu")
     texts = [
@@ -45,30 +44,30 @@ def _machine_line(rows: Sequence[Row]) -> str:
     return ", ".join(texts)
 
 
-def _ran_on(rows: Sequence[Row]) -> Round | None:
+def _ran_on(rows: Sequence[Measurement]) -> Round | None:
     """A round, which tells the device of all."""
     return next((row.rounds[0] for row in rows if row.rounds), None)
 
 
-def _heading(rows: Sequence[Row]) -> list[str]:
-    subject = rows[0].subject
-    height, width = subject.spec.input.size
+def _heading(rows: Sequence[Measurement]) -> list[str]:
+    file = rows[0].file
+    height, width = file.spec.input.size
     facts = [f"{width}x{height} pixels"]
-    known = next((row.subject.accuracy for row in rows if row.subject.accuracy is not None), None)
+    known = next((row.file.accuracy for row in rows if row.file.accuracy is not None), None)
     if known is not None:
         facts.append(f"top-1 {known.top1:.1%} ({known.dataset})")
     rates = [round_.opening_images_per_s for row in rows for round_ in row.rounds]
     if rates:
         facts.append(f"opening alone {_figure(sorted(rates)[len(rates) // 2])} pictures/s")
-    return ["", *_wrapped(f"{subject.name}: {', '.join(facts)}")]
+    return ["", *_wrapped(f"{file.name}: {', '.join(facts)}")]
 
 
 def _wrapped(text: str) -> list[str]:
     return textwrap.wrap(printable(text), _WIDTH, subsequent_indent="  ", break_on_hyphens=False)
 
 
-def _line(row: Row) -> str:
-    start = f"{row.subject.spec.precision:<4}{row.batch_size:>6}"
+def _line(row: Measurement) -> str:
+    start = f"{row.file.spec.precision:<4}{row.batch_size:>6}"
     if not row.rounds:
         reason = (row.error or "interrupted").partition("\n")[0]
         return printable(f"{start}  not measured: {reason}")
@@ -84,7 +83,7 @@ def _line(row: Row) -> str:
     )
     peak = told["peak_memory_bytes"]
     return _COLUMNS.format(
-        row.subject.spec.precision,
+        row.file.spec.precision,
         row.batch_size,
         *(_figure(told[name]) for name in figures),
         "?" if peak is None else f"{peak / 1e6:.0f}",
@@ -98,7 +97,7 @@ def _figure(value: float) -> str:
     return f"{value:.{decimals}f}"
 
 
-def as_object(rows: Sequence[Row], said: dict[str, Any]) -> str:
+def as_object(rows: Sequence[Measurement], said: dict[str, Any]) -> str:
     """All that was measured, as JSON.
 
     Args:
@@ -110,10 +109,10 @@ def as_object(rows: Sequence[Row], said: dict[str, Any]) -> str:
     return json_text(document, indent=1)
 
 
-def remarks(rows: Sequence[Row], *, pictures: str) -> Iterator[str]:
+def remarks(rows: Sequence[Measurement], *, pictures: str) -> Iterator[str]:
     """What one has to know to read the figures."""
     done = [row for row in rows if row.rounds]
-    runs = [row.runs for row in done]
+    runs = [len(row.latencies_ms) for row in done]
     rounds = max(len(row.rounds) for row in done) if done else 0
     if runs:
         many = f"{min(runs):,}" if min(runs) == max(runs) else f"{min(runs):,} to {max(runs):,}"
@@ -123,7 +122,7 @@ def remarks(rows: Sequence[Row], *, pictures: str) -> Iterator[str]:
         )
     if min(runs, default=20) < 20:
         yield "With fewer than 20 runs p95 is the slowest of them; --seconds gives more."
-    made = {row.subject.spec.precision for row in done if row.subject.is_made_here}
+    made = {row.file.spec.precision for row in done if row.file.is_made_here}
     if "fp16" in made:
         yield "The fp16 files were made here to be measured; whether they answer right is for: visiontool export."
     if "int8" in made:
@@ -131,10 +130,10 @@ def remarks(rows: Sequence[Row], *, pictures: str) -> Iterator[str]:
             f"The int8 files were made here to be measured, calibrated on {pictures}: good for their speed alone.\n"
             "What they would answer is for: visiontool export --precision int8, with pictures like yours."
         )
-    unreadable = max((row.median(lambda round_: round_.unreadable) for row in done), default=0.0)
+    unreadable = max((row.median("unreadable") for row in done), default=0.0)
     if unreadable:
         yield f"{unreadable:.0%} of the pictures cannot be read, and count as pictures all the same."
-    gpu = max((row.peak(lambda round_: round_.gpu_memory_bytes) or 0 for row in done), default=0)
+    gpu = max((row.peak("gpu_memory_bytes") or 0 for row in done), default=0)
     if gpu:
         yield f"Of the GPU's memory, up to {gpu / 1e6:,.0f} MB were taken."
     noise = max((row.noise or 0.0 for row in done), default=0.0)

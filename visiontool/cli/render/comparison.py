@@ -36,7 +36,7 @@ def show_comparison(comparison: Comparison) -> list[str]:
     ]
     if comparison.differs:
         lines += _wrapped("Worst", _near(comparison.worst))
-        lines += _wrapped("", f"A: {a.worst_answer.told()}; B: {b.worst_answer.told()}")
+        lines += _wrapped("", f"A: {a.worst_answer}; B: {b.worst_answer}")
     lines.append("")
     faults = comparison.faults
     if not faults:
