@@ -17,7 +17,7 @@ from visiontool.errors import DeviceError, VisiontoolError, first_line
 from visiontool.evaluation.benchmark.machine import machine
 from visiontool.hub import cache, resolve
 from visiontool.inference.classifier import Classifier
-from visiontool.runtime import nvidia, packages, providers
+from visiontool.runtime import installation, providers
 
 PACKAGES = ("numpy", "pillow", "onnx", "torch", "torchvision", "timm", "onnxscript")
 _SAMPLE = "orange"  # a picture of samples/ and its label
@@ -64,7 +64,7 @@ class Report:
     wheels: tuple[str, ...]
     machine: dict[str, Any]
     features: tuple[str, ...] | None
-    gpus: tuple[nvidia.Gpu, ...]
+    gpus: tuple[installation.Gpu, ...]
     driver: str | None
     providers: dict[str, str | None]
     caches: dict[str, Place]
@@ -87,16 +87,16 @@ def examine() -> Report:
     """Looks at the installation. What does not work raises nothing, unless onnxruntime cannot be used at all."""
     return Report(
         {"visiontool": __version__, "python": platform.python_version(), **{name: _version(name) for name in PACKAGES}},
-        packages.wheels(),
+        installation.wheels(),
         {key: value for key, value in machine().items() if key in ("processor", "cores", "system")},
         processor_features(),
-        nvidia.gpus(),
-        nvidia.driver_version(),
+        installation.gpus(),
+        installation.driver_version(),
         {name: _why_not(name) for name in reversed(providers.built_in())},
         _caches(),
         _default_model(),
         shown_environment(os.environ),
-        tuple(filter(None, [packages.fault()])),
+        tuple(filter(None, [installation.wheel_conflict()])),
         _predict(),
     )
 

@@ -340,11 +340,10 @@ def test_cuda_without_a_gpu_is_an_error_that_says_what_is_missing(run, color_mod
 
 
 def test_an_onnxruntime_for_the_cpu_only_is_never_joined_by_the_other(run, color_model, pictures, monkeypatch):
-    from visiontool import runtime
-    from visiontool.runtime import packages
+    from visiontool.runtime import installation, providers
 
-    monkeypatch.setattr(packages, "wheels", lambda: ("onnxruntime 1.31.1",))
-    monkeypatch.setattr(runtime.onnxruntime, "get_available_providers", lambda: ["CPUExecutionProvider"])
+    monkeypatch.setattr(installation, "wheels", lambda: ("onnxruntime 1.31.1",))
+    monkeypatch.setattr(providers.onnxruntime, "get_available_providers", lambda: ["CPUExecutionProvider"])
     ran = run("predict", pictures, "-m", color_model, "--device", "cuda")
     assert ran.code == 1
     assert "uninstall onnxruntime, then" in ran.err

@@ -25,13 +25,13 @@ from random_weights import random_weights  # noqa: E402
 
 from visiontool import Classifier, ConversionError, InputSpec, ModelSpec  # noqa: E402
 from visiontool.data.discover import find_images  # noqa: E402
+from visiontool.model.difference import batches_for  # noqa: E402
 from visiontool.model.scan import scan  # noqa: E402
 from visiontool.model.spec import MANIFEST_KEY  # noqa: E402
 from visiontool.pytorch import convert as converting  # noqa: E402
 from visiontool.pytorch import exporters, parity  # noqa: E402
 from visiontool.pytorch.architectures.lenet import LeNet5  # noqa: E402
-from visiontool.pytorch.wrapper import InContract  # noqa: E402
-from visiontool.model.difference import batches_for  # noqa: E402
+from visiontool.pytorch.exporters import OnnxWrapper  # noqa: E402
 
 # torch.export and the packages below it still use what Python and onnx have deprecated.
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")
@@ -138,7 +138,7 @@ def test_a_color_network_passes_and_its_file_normalizes_as_told(network, tmp_pat
 
 def only_way(monkeypatch, way, name="dynamo"):
     """Has `way` take the place of the exporters."""
-    monkeypatch.setattr(exporters, "WAYS", {name: way})
+    monkeypatch.setattr(exporters, "EXPORTERS", {name: way})
 
 
 @pytest.mark.parametrize("fault", ["weights", "mean", "batch", "network"])
@@ -146,7 +146,7 @@ def test_a_file_that_answers_otherwise_is_never_written(network, tmp_path, monke
     model, spec, pictures = network
     target = tmp_path / "out.onnx"
     target.write_bytes(b"the file of before")
-    export = exporters.WAYS["dynamo"]
+    export = exporters.EXPORTERS["dynamo"]
 
     def wrong(graph, example, inputs):
         if fault == "network":  # the exporter breaks what it was to write, so that both sides would be the same
@@ -155,7 +155,7 @@ def test_a_file_that_answers_otherwise_is_never_written(network, tmp_path, monke
             graph = copy.deepcopy(graph)
             graph.mean += 0.01
         if fault == "weights":
-            graph = InContract(LeNet5(num_classes=3, in_chans=3), spec.input)
+            graph = OnnxWrapper(LeNet5(num_classes=3, in_chans=3), spec.input)
         program = export(graph, example, inputs)
         if fault == "batch":  # right for the traced batch only
             wrong = onnx_ir.to_proto(program)
@@ -175,16 +175,16 @@ def test_a_file_that_answers_otherwise_is_never_written(network, tmp_path, monke
 
 def test_another_way_is_taken_where_one_fails_and_it_is_named(network, tmp_path, monkeypatch):
     model, spec, pictures = network
-    older = exporters.WAYS["TorchScript"]
+    older = exporters.EXPORTERS["TorchScript"]
 
     def fails(*_):
         raise NotImplementedError("no such operator")
 
     def wrong(graph, example, inputs):
-        return older(InContract(LeNet5(num_classes=3, in_chans=3), spec.input), example, inputs)
+        return older(OnnxWrapper(LeNet5(num_classes=3, in_chans=3), spec.input), example, inputs)
 
     ways = {"first": fails, "second": wrong, "third": older}
-    monkeypatch.setattr(exporters, "WAYS", ways)
+    monkeypatch.setattr(exporters, "EXPORTERS", ways)
     written = converting.convert(model, spec, tmp_path / "out.onnx", pictures)
     assert written.tools["exporter"] == "third"
     assert Classifier.load(tmp_path / "out.onnx").spec == written
@@ -202,8 +202,8 @@ def test_another_way_is_taken_where_one_fails_and_it_is_named(network, tmp_path,
 @pytest.mark.slow
 def test_the_other_exporters_write_files_that_pass(network, tmp_path, monkeypatch):
     model, spec, pictures = network
-    assert list(exporters.WAYS) == ["dynamo", "dynamo without optimizer", "TorchScript"]
-    for name, way in [*exporters.WAYS.items()][1:]:
+    assert list(exporters.EXPORTERS) == ["dynamo", "dynamo without optimizer", "TorchScript"]
+    for name, way in [*exporters.EXPORTERS.items()][1:]:
         only_way(monkeypatch, way, name)
         converting.convert(model, spec, tmp_path / "out.onnx", pictures)
 

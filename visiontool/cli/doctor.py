@@ -31,9 +31,9 @@ def doctor(as_json: bool) -> int:
 
         report = examine()
     except (ImportError, AttributeError) as error:  # half a package has some of its names
-        from visiontool.runtime.packages import repair
+        from visiontool.runtime.installation import wheel_repair
 
-        raise VisiontoolError(f"onnxruntime cannot be used: {first_line(error)}\n{repair()}") from None
+        raise VisiontoolError(f"onnxruntime cannot be used: {first_line(error)}\n{wheel_repair()}") from None
     if as_json:
         click.echo(json_text(report.to_json(), indent=2))
     else:

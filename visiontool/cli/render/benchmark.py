@@ -5,8 +5,9 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from visiontool.cli.text import json_text, printable
-from visiontool.evaluation.benchmark import Measurement, Round
+from visiontool.evaluation.benchmark import Measurement
 from visiontool.evaluation.benchmark.machine import machine
+from visiontool.evaluation.benchmark.process import Round
 from visiontool.text import plural
 
 _COLUMNS = "{:<4}{:>6}{:>7}{:>7}{:>9}{:>11}{:>8}{:>6}{:>7}{:>7}{:>7}"

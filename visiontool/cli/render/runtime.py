@@ -15,8 +15,7 @@ def say_how(classifier: "Classifier", batch_size: int | None) -> None:
     """Says on stderr what a network runs on, which provider has how many of its nodes, and versions."""
     import onnxruntime
 
-    from visiontool.runtime import nvidia
-    from visiontool.runtime.packages import wheels
+    from visiontool.runtime import installation
 
     shares_of = classifier.assignment() or {classifier.provider: 0}  # a graph may be all constants
     (most, nodes), *others = shares_of.items()
@@ -29,13 +28,13 @@ def say_how(classifier: "Classifier", batch_size: int | None) -> None:
     if classifier.passed_over is not None:
         say(f"Not on the GPU: {classifier.passed_over}")
     if classifier.device.startswith("cuda:"):
-        gpu = nvidia.gpus()[int(classifier.device.partition(":")[2])]
-        say(f"{gpu.name}, {gpu.memory_bytes / 2**30:.0f} GiB, driver {nvidia.driver_version()}.")
+        gpu = installation.gpus()[int(classifier.device.partition(":")[2])]
+        say(f"{gpu.name}, {gpu.memory_bytes / 2**30:.0f} GiB, driver {installation.driver_version()}.")
     threads = "as many threads as cores" if classifier.threads == 0 else plural(classifier.threads, "thread")
     each = f", each with {threads}" if classifier.provider == "cpu" else ""
     runs = plural(classifier.runs_at_once, "run")
     say(f"{runs} at once{each}; up to {plural(classifier.batch_size(batch_size), 'picture')} in a run.")
     say(
-        f"visiontool {__version__}, {', '.join(wheels()) or onnxruntime.__version__}, "
+        f"visiontool {__version__}, {', '.join(installation.wheels()) or onnxruntime.__version__}, "
         f"Python {platform.python_version()}."
     )

@@ -70,7 +70,7 @@ class Measurement:
 
     def median(self, figure: str) -> float:
         """The median over the rounds of one of their figures, by its name."""
-        return statistics.median(getattr(round_, figure) for round_ in self.rounds)
+        return float(statistics.median(getattr(round_, figure) for round_ in self.rounds))
 
     def peak(self, figure: str) -> int | None:
         """The largest over the rounds of one of their figures; None where it is not known."""

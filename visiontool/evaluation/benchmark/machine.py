@@ -8,7 +8,7 @@ from typing import Any
 
 from visiontool._version import __version__
 from visiontool.data.loader import cores
-from visiontool.runtime import nvidia
+from visiontool.runtime import installation
 
 
 def machine(device: str = "cpu") -> dict[str, Any]:
@@ -19,7 +19,7 @@ def machine(device: str = "cpu") -> dict[str, Any]:
     return {
         "processor": _processor(),
         "cores": cores(),
-        "gpu": None if number is None else nvidia.gpus()[number].name,
+        "gpu": None if number is None else installation.gpus()[number].name,
         "system": f"{platform.system()} {platform.machine()}",
         "python": platform.python_version(),
         "onnxruntime": onnxruntime.__version__,
@@ -57,7 +57,7 @@ def peak_bytes() -> int | None:
 
 def free_on_gpus() -> list[int | None]:
     """The free memory of each GPU in bytes, in CUDA's order; None where the driver does not tell."""
-    return [gpu.free_bytes for gpu in nvidia.gpus()]
+    return [gpu.free_bytes for gpu in installation.gpus()]
 
 
 def taken_on_gpu(device: str, before: list[int | None]) -> int | None:

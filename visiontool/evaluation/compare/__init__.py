@@ -37,7 +37,7 @@ _ROUNDS = 5
 class PicturePair(NamedTuple):
     """One picture as each of the two models takes it."""
 
-    index: int  # among all pictures
+    number: int  # among all pictures
     path: str
     a: Pixels
     b: Pixels
@@ -145,10 +145,10 @@ def _compare_pictures(
     kept_bytes = 0
     with closing(_pairs(a, b, pictures.paths, batch_size, totals)) as stream:
         for pairs in batches_of(stream, batch_size):
-            targets = None if pictures.targets is None else [pictures.targets[pair.index] for pair in pairs]
+            targets = None if pictures.targets is None else [pictures.targets[pair.number] for pair in pairs]
             logits_a, logits_b = _outputs(a, b, pairs, (a.spec.logits, b.spec.logits))
             totals.add([pair.path for pair in pairs], logits_a, logits_b, targets)
-            embedded = [pair for pair in pairs if pair.index % embedded_step == 0]
+            embedded = [pair for pair in pairs if pair.number % embedded_step == 0]
             if embedded and a.spec.embedding is not None and b.spec.embedding is not None:
                 totals.add_embeddings(*_outputs(a, b, embedded, (a.spec.embedding, b.spec.embedding)))
             for pair in pairs:

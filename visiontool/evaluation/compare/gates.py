@@ -60,7 +60,7 @@ GATES = {
 def gate_for(a: Classifier, b: Classifier) -> Gate:
     """The gate for B, to be judged by A: the loosest of all that apply."""
     precisions = {a.spec.precision, b.spec.precision}
-    kind = next(name for name in ("int8", "fp16", "fp32") if name in precisions)
+    kind: str = next(name for name in ("int8", "fp16", "fp32") if name in precisions)
     if kind == "fp32" and {a.device, b.device} != {"cpu"}:
         kind = "fp32 off the CPU"
     gates = [GATES[kind]]
