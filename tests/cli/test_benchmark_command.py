@@ -89,9 +89,9 @@ def test_the_table_has_80_columns_whatever_is_in_it():
         latencies_ms=(12345.6, 23456.7),
         network_images_per_s=123456.7,
         end_to_end_images_per_s=98765.4,
-        decode_ms=1234.5,
-        preprocess_ms=123.4,
-        network_ms=12345.6,
+        decode_ms_per_image=1234.5,
+        preprocess_ms_per_image=123.4,
+        run_ms_per_image=12345.6,
         peak_memory_bytes=123_456_000_000,
     )
     accuracy = Accuracy(0.5, "a data set with a long name that goes on and on, and on, and then it ends")

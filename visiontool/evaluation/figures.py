@@ -1,12 +1,9 @@
-"""PNG files drawn with matplotlib's figures alone: pyplot would look for a screen and keep every figure.
-
-The same content gives the same bytes, whatever the user's matplotlibrc says. Names and labels are foreign text: see
-`legible`.
-"""
+"""PNG files drawn with matplotlib: the same bytes for the same content, whatever the user's matplotlibrc says."""
 
 import contextlib
 import functools
 import unicodedata
+import warnings
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
@@ -38,15 +35,12 @@ _OTHER_FONTS = (
 def page(
     file: Path, inches: tuple[float, float], layout: Literal["compressed"] | None = "compressed"
 ) -> Iterator["Figure"]:
-    """A figure to draw on, written to `file` as a PNG at the end.
-
-    Args:
-        layout: None where the caller makes room for all texts: matplotlib draws them once more to find that.
-    """
+    """A figure to draw on, written to `file` as a PNG at the end; without `layout` the caller makes room for texts."""
     import matplotlib
-    from matplotlib.figure import Figure
+    from matplotlib.figure import Figure  # pyplot would look for a screen and keep every figure
 
-    with matplotlib.rc_context():
+    with matplotlib.rc_context(), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Glyph .* missing from font")  # a box is drawn
         matplotlib.rcdefaults()
         matplotlib.rcParams.update({"font.family": _families(), "text.parse_math": False})
         figure = Figure(figsize=inches, dpi=DPI, layout=layout)
@@ -56,25 +50,12 @@ def page(
 
 
 def legible(label: str, columns: int) -> str:
-    """`label` on one line of about so many Latin letters, with escapes for what cannot be drawn.
-
-    What is too long loses its middle: labels that come from paths differ at both ends.
-    """
-    glyphs = _glyphs()
-    text = "".join(char if char.isprintable() and ord(char) in glyphs else ascii(char)[1:-1] for char in label)
+    """`label` on one line of about so many Latin letters, without its middle where it is too long."""
+    text = "".join(char if char.isprintable() else ascii(char)[1:-1] for char in label)
     if any(unicodedata.east_asian_width(char) in "WF" for char in text):
         columns //= 2
     tail = (columns - 1) // 2
     return text if len(text) <= columns else f"{text[: columns - 1 - tail]}\N{HORIZONTAL ELLIPSIS}{text[-tail:]}"
-
-
-@functools.cache
-def _glyphs() -> frozenset[int]:
-    """Code points that can be drawn; matplotlib warns about any other."""
-    from matplotlib import font_manager
-
-    fonts = (font_manager.get_font(font_manager.findfont(family)) for family in _families())
-    return frozenset(code for font in fonts for code in font.get_charmap())
 
 
 @functools.cache

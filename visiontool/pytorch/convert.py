@@ -66,10 +66,9 @@ def convert(
         wrapper = exporters.OnnxWrapper(model, spec.input)
     except ConversionError as error:
         raise ConversionError(f"{spec.name}: {error}") from error
-    if wrapper.classes != len(spec.labels):
-        raise ConversionError(
-            f"{spec.name}: the network gives {wrapper.classes:,} logits for {len(spec.labels):,} labels"
-        )
+    classes, labels = wrapper.classes, len(spec.labels)
+    if classes != labels:
+        raise ConversionError(f"{spec.name}: the network gives {classes:,} logits for {labels:,} labels")
     batches = tuple(batches or batches_for(spec.input.size))
     spec = replace(
         spec,
@@ -131,7 +130,6 @@ def convert_folder(
 
     Raises:
         ConversionError: a file is missing or not of that format; or as `convert`.
-        PictureError: one of `pictures` cannot be read.
     """
     in_folder = folder / "model.safetensors"
     model = torch_weights.from_folder(folder, weights or in_folder)
@@ -176,9 +174,8 @@ def convert_checkpoint(
         folder: made where it is missing.
         name: of the model; None for the architecture's name.
         img_size: N or (H, W) in pixels; None for the published size.
-        source: where the weights come from; "" for the place that timm or torchvision publishes them at, or the file
-            where they are others.
-        license: of the weights; None for the one in timm or torchvision.
+        source: where the weights come from; "" for where they are published, or the file where they are others.
+        license: of the weights; None for the published one.
         class_names: None for the published weights, whose classes are ImageNet's. Of others as many as they have
             classes; with no names at all the classes are called by their numbers.
 
@@ -186,7 +183,6 @@ def convert_checkpoint(
         ConversionError: no such architecture, weights of another network, published classes that are not ImageNet's,
             or a size that the network cannot run at; or as `convert`.
         UsageError: another number of names than of classes.
-        PictureError: one of `pictures` cannot be read.
     """
     cfg = torch_weights.pretrained_cfg(architecture)
     cfg_changes: dict[str, Any] = {} if license is None else {"license": license}

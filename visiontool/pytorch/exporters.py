@@ -27,9 +27,6 @@ _TRACE_BATCH = 2  # torch.export would make a constant of a batch of 1
 class OnnxWrapper(nn.Module):
     """uint8 (N, H, W, 3) in; logits, embedding and, where there is one, the feature map out (docs/model-file.md).
 
-    Args:
-        model: a network with timm's interface (`forward_features`, `forward_head`); it is put into evaluation mode.
-
     Raises:
         ConversionError: the network cannot run at the size of `spec`, or its outputs are not those of a classifier.
     """
@@ -148,10 +145,7 @@ EXPORTERS: dict[str, Callable[[OnnxWrapper, torch.Tensor, Sequence[str]], onnx_i
 
 
 def export(exporter: str, wrapper: OnnxWrapper, spec: ModelSpec, path: Path) -> None:
-    """Writes `wrapper` to `path` as a valid ONNX file with the manifest `spec`.
-
-    Args:
-        exporter: one of `EXPORTERS`.
+    """Writes `wrapper` to `path` by one of `EXPORTERS`, as a valid ONNX file with the manifest `spec`.
 
     Raises:
         ConversionError: the exporter failed, or wrote what is not valid ONNX.

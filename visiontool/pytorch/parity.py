@@ -22,11 +22,7 @@ _TORCH_BATCH = 8
 
 
 def pixels_of(pictures: Sequence[ImageSource], spec: ModelSpec, count: int) -> NDArray[np.uint8]:
-    """`count` different inputs, (count, H, W, 3): the pictures, padded with flips and shifts.
-
-    Raises:
-        PictureError: one of `pictures` cannot be read.
-    """
+    """`count` different inputs, (count, H, W, 3): the pictures, padded with flips and shifts."""
     fitted = [transforms.fit_to_spec(open_image(picture).image, spec) for picture in pictures[:count]]
     return padded(fitted, count)
 
@@ -38,11 +34,7 @@ def check(
     expected: Mapping[str, NDArray[np.float32]],
     batches: Sequence[int],
 ) -> None:
-    """Compares the file, opened by the code that users run, with the outputs of the network in torch.
-
-    Args:
-        pixels: at least as many as the largest of `batches`.
-        expected: the `answers` for them.
+    """Compares the file, opened by the code that users run, with the `answers` of the network in torch for pixels.
 
     Raises:
         ConversionError: an output differs by more than the bounds (docs/design.md has their source), or another class

@@ -95,11 +95,7 @@ def create(
 
 
 def create_with(architecture: str, file: Path, *, img_size: int | tuple[int, int] | None = None) -> nn.Module:
-    """The network of that name with the weights of `file`, and with as many classes as these have.
-
-    Raises:
-        ConversionError: as `create` and `load_weights`; or the weights are of no classifier.
-    """
+    """The network of that name with the weights of `file`, and with as many classes as these have."""
     model = create(architecture, img_size=img_size)
     content = _read(file)
     head = cast(dict[str, Any], model.pretrained_cfg)["classifier"]
@@ -114,14 +110,7 @@ def create_with(architecture: str, file: Path, *, img_size: int | tuple[int, int
 
 
 def from_folder(folder: Path, weights: Path | None = None) -> nn.Module:
-    """The network of a folder in timm's hub format with its weights, in evaluation mode, built as `create` does.
-
-    Args:
-        weights: another file of them than its model.safetensors.
-
-    Raises:
-        ConversionError: the folder is not of that format, or holds weights of another network.
-    """
+    """The network of a folder in timm's hub format, built as `create` does, with its weights or those of a file."""
     try:
         # Not pretrained=True: where the folder's files contradict each other, timm leaves layers as they were made.
         model = timm.create_model(f"local-dir:{folder}", exportable=True).eval()
@@ -134,11 +123,7 @@ def from_folder(folder: Path, weights: Path | None = None) -> nn.Module:
 
 
 def pretrained_cfg(architecture: str) -> Any:
-    """timm's `PretrainedCfg` of an architecture, with or without a tag: where its weights are and what they expect.
-
-    Raises:
-        ConversionError: no such architecture or tag.
-    """
+    """timm's `PretrainedCfg` of an architecture, with or without a tag: where its weights are and what they expect."""
     name, _, tag = architecture.partition(".")
     if not timm.is_model(name):
         raise ConversionError(f"no architecture is called {name!r}.{closest(name, timm.list_models())}")

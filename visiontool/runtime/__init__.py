@@ -11,7 +11,17 @@ from visiontool.errors import DeviceError, ModelError, UsageError, first_line
 from visiontool.model.scan import Scan, scan
 from visiontool.runtime.session import CPU, ON_GPUS, OpenModel, cannot_run, create_session, gpu_in_sight, outputs, ports
 
-__all__ = ["ON_GPUS", "OpenModel", "assignment", "cannot_run", "create_session", "gpu_in_sight", "open_model", "outputs", "ports"]
+__all__ = [
+    "ON_GPUS",
+    "OpenModel",
+    "assignment",
+    "cannot_run",
+    "create_session",
+    "gpu_in_sight",
+    "open_model",
+    "outputs",
+    "ports",
+]
 
 
 def open_model(
@@ -26,14 +36,12 @@ def open_model(
 
     Args:
         device: "cpu", "cuda" or "cuda:N" (that or an error), or "auto": a GPU where one works, else the CPU.
-        provider: "cpu", "cuda", "tensorrt" or another that the installed onnxruntime has (`providers.built_in`): that
-            or an error. None takes what suits the device.
+        provider: one of `providers.built_in` (that or an error); None takes what suits the device.
         threads: for one batch on the CPU; 0 leaves it to onnxruntime (all physical cores).
         engine_batch: the largest batch that TensorRT builds its engine for; None for `gpu.usual_batch`.
 
     Raises:
         DeviceError: the device or provider cannot be used; the message names what is missing.
-        ConversionError: the cache cannot be written, where TensorRT keeps what it builds.
         ModelError: the file is no ONNX file, keeps tensors in other files, or onnxruntime refuses it.
         UsageError: `device` or `provider` is none of the above, or they contradict each other.
     """

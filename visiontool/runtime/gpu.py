@@ -17,7 +17,7 @@ import numpy as np
 import onnxruntime
 from numpy.typing import NDArray
 
-from visiontool.errors import DeviceError, ModelError, UsageError
+from visiontool.errors import DeviceError, UsageError
 from visiontool.hub import cache
 from visiontool.model.spec import Port
 from visiontool.runtime import installation
@@ -36,52 +36,33 @@ def usual_batch(size: tuple[int, int]) -> int:
 
 
 def chain(provider: str, number: int, path: Path, engine_batch: int | None) -> list[tuple[str, dict[str, str]]]:
-    """The providers for a session on the GPU `number`, as onnxruntime takes them, the preferred one first.
-
-    Raises:
-        ConversionError, DeviceError: TensorRT's engines cannot be kept.
-        UsageError: `engine_batch` is below 1.
-    """
+    """The providers for a session on the GPU `number`, as onnxruntime takes them, the preferred one first."""
     if engine_batch is not None and engine_batch < 1:
         raise UsageError(f"engine_batch must be at least 1, not {engine_batch}")
     # An exhaustive search would time all kernels for each new shape. TF32 drops 13 of the 23 binary digits of a factor.
-    options = {"device_id": str(number), "cudnn_conv_algo_search": "HEURISTIC", "use_tf32": "0"}
-    on_cuda = ("CUDAExecutionProvider", options)
+    cuda_options = {"device_id": str(number), "cudnn_conv_algo_search": "HEURISTIC", "use_tf32": "0"}
+    on_cuda = ("CUDAExecutionProvider", cuda_options)
     if provider == "cuda":
         return [on_cuda]
     inputs, _ = ports(create_session(path, [CPU], threads=1))
     profile = tensorrt_profile(inputs[0], engine_batch)
-    folder = engine_folder(engine_key(path, number, profile))
-    return [("TensorrtExecutionProvider", tensorrt_options(number, profile, folder)), on_cuda]
-
-
-def tensorrt_options(number: int, profile: tuple[str, str] | None, folder: Path) -> dict[str, str]:
-    """The options of onnxruntime's TensorRT provider, which keeps engines and timings in `folder`.
-
-    None of them names a precision: the types in the file do, which is the one way that TensorRT 11 has.
-    """
+    folder = str(engine_folder(engine_key(path, number, profile)))
+    # None of these names a precision: the types in the file do, which is the one way that TensorRT 11 has.
     options = {
         "device_id": str(number),
         "trt_engine_cache_enable": "True",
-        "trt_engine_cache_path": str(folder),
+        "trt_engine_cache_path": folder,
         "trt_timing_cache_enable": "True",
-        "trt_timing_cache_path": str(folder),
+        "trt_timing_cache_path": folder,
     }
     if profile is not None:
-        smallest, largest = profile
-        options |= {
-            "trt_profile_min_shapes": smallest,
-            "trt_profile_opt_shapes": largest,
-            "trt_profile_max_shapes": largest,
-        }
-    return options
+        options["trt_profile_min_shapes"] = profile[0]
+        options["trt_profile_opt_shapes"] = options["trt_profile_max_shapes"] = profile[1]
+    return [("TensorrtExecutionProvider", options), on_cuda]
 
 
 def tensorrt_profile(port: Port, engine_batch: int | None) -> tuple[str, str] | None:
-    """The smallest and the largest batch of an input, as TensorRT's provider reads it: "image:64x224x224x3".
-
-    None where only the graph can tell: its batch is fixed, or it takes pictures of any size.
-    """
+    """The smallest and the largest batch of an input, such as "image:64x224x224x3"; None where the graph decides."""
     largest = max_batch(port, engine_batch)
     if largest is None or not has_one_size(port):
         return None
@@ -105,12 +86,8 @@ def has_one_size(port: Port) -> bool:
 def engine_key(path: Path, number: int, profile: tuple[str, str] | None) -> str:
     """A key of all that an engine depends on: another one would be slow, wrong, or not load."""
     device = installation.gpus()[number]
-    try:
-        model = cache.model_sha256(path)
-    except OSError as error:
-        raise ModelError(f"{path}: {error.strerror}") from None
     parts = [
-        model,
+        cache.model_sha256(path),
         profile,
         onnxruntime.__version__,
         installation.tensorrt_version(),
@@ -168,9 +145,6 @@ class BoundSession:
         Args:
             tensor: (N, ...) as the graph takes it.
             pad_to: a smaller batch is padded to this size, since each other size costs the search for kernels anew.
-
-        Raises:
-            ModelError: onnxruntime cannot run the graph on it.
         """
         limit = self._max_batch or max(len(tensor), pad_to or 1)
         parts = [tensor[start : start + limit] for start in range(0, max(1, len(tensor)), limit)]

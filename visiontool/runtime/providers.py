@@ -8,8 +8,8 @@ import ctypes
 import io
 import os
 import sys
-from contextlib import redirect_stdout, suppress
 from collections import Counter
+from contextlib import redirect_stdout, suppress
 from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
@@ -56,11 +56,7 @@ def check_name(provider: str) -> None:
 
 
 def why_not(provider: str, number: int = 0) -> str | None:
-    """What keeps a provider from being used, and what to type where that is known; None where it can be loaded.
-
-    Args:
-        number: of the GPU.
-    """
+    """What keeps a provider from being used on a GPU, and what to type where that is known; None if nothing does."""
     if provider not in built_in():
         return _not_built_in(provider)
     if provider not in ON_GPUS:
@@ -82,14 +78,9 @@ def why_not(provider: str, number: int = 0) -> str | None:
 def open_on(path: Path, scanned: Scan, provider: str, device: str, engine_batch: int | None) -> OpenModel:
     """A model file that was scanned, opened on another provider than the CPU.
 
-    Args:
-        device: "cuda:N", or "cuda" or "auto" for the first GPU.
-        engine_batch: as for `open_model`.
-
     Raises:
         DeviceError: that is not possible, or none of the network's nodes would run there.
         ConversionError: TensorRT's engines cannot be kept.
-        UsageError: `engine_batch` is below 1.
     """
     number = int(device.partition(":")[2] or 0)
     if provider == "cuda" and device != "auto":

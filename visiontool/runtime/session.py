@@ -66,9 +66,6 @@ def create_session(path: Path, providers: list[Any], *, threads: int = 0, record
 
     Args:
         record: keeps which provider gets which nodes, for `runtime.assignment`.
-
-    Raises:
-        ModelError: onnxruntime cannot open the file with them.
     """
     options = onnxruntime.SessionOptions()
     options.log_severity_level = _SEVERITY_FATAL
@@ -110,11 +107,7 @@ def ports(session: Any) -> tuple[list[Port], list[Port]]:
 
 
 def outputs(session: Any, output: str, feeds: dict[str, NDArray[Any]]) -> NDArray[Any]:
-    """One output of a session's graph for these inputs.
-
-    Raises:
-        ModelError: onnxruntime cannot run the graph on them.
-    """
+    """One output of a session's graph for these inputs."""
     try:
         (values,) = session.run([output], feeds)
     except Exception as error:  # as in create_session

@@ -21,6 +21,14 @@ from visiontool.progress import Progress, silent
 
 ROUNDS = 3
 _MIN_ROUNDS = 2
+_MEDIANS = (
+    "network_images_per_s",
+    "end_to_end_images_per_s",
+    "opening_images_per_s",
+    "decode_ms_per_image",
+    "preprocess_ms_per_image",
+    "run_ms_per_image",
+)
 _LONG_S = 20.0  # a measurement that took longer in its first rounds gets no other, unless it was meant to be long
 
 Reduce = Callable[[Path, ModelSpec, Precision, Sequence[str], Path], ModelSpec]
@@ -47,16 +55,12 @@ class ModelFile(NamedTuple):
 
 @dataclass
 class Measurement:
-    """One model file at one batch size.
-
-    Attributes:
-        error: why it could not be measured.
-    """
+    """One model file at one batch size."""
 
     file: ModelFile
     batch_size: int
     rounds: list[Round] = field(default_factory=list)
-    error: str | None = None
+    error: str | None = None  # why it could not be measured
 
     @property
     def latencies_ms(self) -> list[float]:
@@ -104,12 +108,7 @@ class Measurement:
             "latency_p50_ms": self.latency_ms(0.5),
             "latency_p95_ms": self.latency_ms(0.95),
             "noise": self.noise,
-            "network_images_per_s": self.median("network_images_per_s"),
-            "end_to_end_images_per_s": self.median("end_to_end_images_per_s"),
-            "opening_images_per_s": self.median("opening_images_per_s"),
-            "decode_ms_per_image": self.median("decode_ms"),
-            "preprocess_ms_per_image": self.median("preprocess_ms"),
-            "run_ms_per_image": self.median("network_ms"),
+            **{figure: self.median(figure) for figure in _MEDIANS},
             "peak_memory_bytes": self.peak("peak_memory_bytes"),
             "gpu_memory_bytes": self.peak("gpu_memory_bytes"),
             "file_bytes": self.file.file_bytes,
@@ -118,12 +117,7 @@ class Measurement:
 
 
 def model_files(models: Sequence[str | Path | None]) -> list[ModelFile]:
-    """The files of `models`, which are as `Classifier.load` takes them.
-
-    Raises:
-        ModelError: as `Classifier.load`.
-        UsageError: the same file twice.
-    """
+    """The files of `models`, as `Classifier.load` takes them; UsageError for the same file twice."""
     files: list[ModelFile] = []
     for model in models:
         path = resolve.resolve(model)
@@ -166,9 +160,6 @@ def measurements(
         pictures: paths; int8 is calibrated on them.
         folder: for the files that `reduce` writes.
         progress: called with "convert" and how many files are done, of how many.
-
-    Raises:
-        DataError: int8 is to be calibrated, and none of the pictures can be read.
     """
     variants = [
         (file, precision)

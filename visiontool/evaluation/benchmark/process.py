@@ -12,7 +12,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from visiontool.data.loader import TIMEOUT_S, Opening, StageTimes, cores, prepared
+from visiontool.data.loader import TIMEOUT_S, Opening, StageTimes, cores, fitted, prepared
 from visiontool.data.prepare import Recipe
 from visiontool.data.worker import EndedError, Worker
 from visiontool.errors import DataError, DeviceError, ModelError, UsageError, VisiontoolError, first_line
@@ -43,9 +43,9 @@ class Round(NamedTuple):
     network_images_per_s: float  # with as many batches at once as fill the machine
     opening_images_per_s: float  # opened and fitted, without the network
     end_to_end_images_per_s: float
-    decode_ms: float  # a picture, as are the next two; added up over all threads and processes
-    preprocess_ms: float
-    network_ms: float
+    decode_ms_per_image: float  # added up over all threads and processes, as are the next two
+    preprocess_ms_per_image: float
+    run_ms_per_image: float
     unreadable: float  # share of the pictures
     peak_memory_bytes: int | None  # of the process; None where it is not known
     gpu_memory_bytes: int | None
@@ -53,12 +53,7 @@ class Round(NamedTuple):
 
 
 def measure_in_process(job: Job) -> Round:
-    """`measure` in a process of its own.
-
-    Raises:
-        DeviceError, UsageError, DataError: as `measure`; no other job would fare better.
-        ModelError: anything else that keeps this one job from being done.
-    """
+    """`measure` in a process of its own; ModelError for all that would not keep another job from being done."""
     worker = Worker(_measure_or_error)
     try:
         worker.start()
@@ -87,13 +82,7 @@ def _measure_or_error(job: Job) -> Round | VisiontoolError:
 
 
 def measure(job: Job) -> Round:
-    """Measures in this process.
-
-    Raises:
-        ModelError: the file takes another number of pictures at once, or onnxruntime cannot run it.
-        DataError: none of the pictures can be read.
-        DeviceError, UsageError: as `Classifier.load`.
-    """
+    """Measures in this process."""
     began = time.perf_counter()
     free_before = machine.free_on_gpus()
     share = job.seconds / 5
@@ -102,7 +91,10 @@ def measure(job: Job) -> Round:
     if fixed is not None and job.batch_size % fixed:
         raise ModelError(f"the file takes {fixed} pictures at once, and {job.batch_size} is no multiple of that")
     recipe = Recipe.of(for_few.spec, DEFAULT_LIMITS)
-    pixels = _pixels(job.pictures, recipe, job.batch_size)
+    # A graph that resizes pictures takes those of one size together.
+    pictures = job.pictures[:1] if for_few.spec.resize == "graph" else job.pictures
+    pixels = fitted(pictures, recipe, job.batch_size)
+    pixels = pixels[np.arange(job.batch_size) % len(pixels)]
     # As predict does it: on the CPU one batch on all cores is soonest for a few pictures, a batch a core for many.
     latencies = _latencies(for_few, pixels, share) if for_few.provider == "cpu" else []
     del for_few
@@ -118,9 +110,9 @@ def measure(job: Job) -> Round:
         network_images_per_s=network,
         opening_images_per_s=opening,
         end_to_end_images_per_s=end_to_end,
-        decode_ms=1000 * times.decode_s,
-        preprocess_ms=1000 * times.preprocess_s,
-        network_ms=1000 * times.network_s,
+        decode_ms_per_image=1000 * times.decode_s,
+        preprocess_ms_per_image=1000 * times.preprocess_s,
+        run_ms_per_image=1000 * times.network_s,
         unreadable=unreadable,
         peak_memory_bytes=machine.peak_bytes(),
         gpu_memory_bytes=machine.taken_on_gpu(for_many.device, free_before),
@@ -132,23 +124,6 @@ def _load(job: Job, threads: int) -> Classifier:
     return Classifier.load(
         job.model, device=job.device, provider=job.provider, threads=threads, engine_batch=job.batch_size
     )
-
-
-def _pixels(pictures: Sequence[str], recipe: Recipe, count: int) -> NDArray[np.uint8]:
-    """`count` pictures (N, H, W, 3): the first readable ones of one size, repeated where they are too few."""
-    opening = Opening(cores(), TIMEOUT_S)
-    readable: list[NDArray[np.uint8]] = []
-    error: str | None = None
-    with closing(prepared(pictures, recipe, opening, 2 * opening.workers)) as items:
-        for item in items:
-            error = error or item.error
-            if item.pixels is not None and (not readable or item.pixels.shape == readable[0].shape):
-                readable.append(item.pixels)
-                if len(readable) == count:
-                    break
-    if not readable:
-        raise DataError(f"none of the pictures can be read; the first: {pictures[0]}: {error}")
-    return np.stack(list(islice(cycle(readable), count)))
 
 
 def _latencies(classifier: Classifier, pixels: NDArray[np.uint8], seconds: float) -> list[float]:

@@ -113,11 +113,7 @@ def compare(
 
 
 def check(a: Classifier, b: Classifier, comparison: Comparison) -> None:
-    """Passes a comparison without faults.
-
-    Raises:
-        GateError: it has some; names the worst picture, its two answers, and the first layer that differs.
-    """
+    """Raises GateError for a comparison with faults: the first, the worst picture, and the first layer that differs."""
     faults = comparison.faults
     if not faults:
         return

@@ -36,64 +36,41 @@ class TopPrediction(NamedTuple):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ComparedModel:
-    """One of the two models.
-
-    Attributes:
-        images_per_s: through the network alone.
-        accuracy: None where the pictures have no targets.
-        worst_answer: for the picture whose answers differ most.
-    """
+    """One of the two models."""
 
     name: str
     path: str
     device: str
     precision: str
     size_bytes: int
-    images_per_s: float
-    accuracy: float | None
-    worst_answer: TopPrediction
+    images_per_s: float  # through the network alone
+    accuracy: float | None  # None where the pictures have no targets
+    worst_answer: TopPrediction  # for the picture whose answers differ most
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Comparison:
-    """How B answers, measured by A.
-
-    Attributes:
-        origin: where the pictures are from.
-        pictures: that both gave finite numbers for.
-        unreadable: that were left out.
-        no_numbers: that one of the two gave no finite numbers for.
-        agreement: share of the pictures with the same answer.
-        changed, sure_changed: how many have another one, and of how many of these A was sure (`Gate.sure`).
-        max_probability_difference: of any class on any picture.
-        worst: the path of the picture whose answers differ most.
-        relative_l2: length of the difference of all logits, as a share of the length of A's.
-        max_absolute: largest difference of a logit; `largest_logit` is A's.
-        embedding_cosine: the smallest, of an embedding and that of A; None where one of the two has none.
-        batch_difference: largest relative L2 of B's logits between `batches`, as far as memory allows, and one picture.
-        gate: what was allowed.
-        said: what the two manifests must not, but do say differently.
-    """
+    """How B answers, measured by A."""
 
     a: ComparedModel
     b: ComparedModel
-    origin: str
-    pictures: int
-    unreadable: int
-    no_numbers: int
-    agreement: float
-    changed: int
-    sure_changed: int
-    max_probability_difference: float
-    worst: str
-    relative_l2: float
-    max_absolute: float
-    largest_logit: float
-    embedding_cosine: float | None
-    batch_difference: float
+    origin: str  # of the pictures
+    pictures: int  # that both gave finite numbers for
+    unreadable: int  # left out
+    no_numbers: int  # that one of the two gave no finite numbers for
+    agreement: float  # share of the pictures with the same answer
+    changed: int  # pictures with another answer
+    sure_changed: int  # of these, those that A was sure of (`Gate.sure`)
+    max_probability_difference: float  # of any class on any picture
+    worst: str  # the path of the picture whose answers differ most
+    relative_l2: float  # length of the difference of all logits, as a share of the length of A's
+    max_absolute: float  # largest difference of a logit
+    largest_logit: float  # of A
+    embedding_cosine: float | None  # the smallest, of an embedding and that of A; None where one of the two has none
+    batch_difference: float  # largest relative L2 between B's logits in `batches` and those of single pictures
     batches: tuple[int, ...]
     gate: Gate
-    said: tuple[str, ...]
+    said: tuple[str, ...]  # differences of the manifests
 
     @property
     def faults(self) -> tuple[str, ...]:

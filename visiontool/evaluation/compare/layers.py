@@ -47,14 +47,8 @@ class _LayerDifference(NamedTuple):
 def first_difference(a: Classifier, b: Classifier, picture: str) -> str | None:
     """The first layer, in A's order, that makes something else of a picture in B than in A, in words.
 
-    Where the picture reaches the two in different ways, the words are about that. Both are run on the CPU.
-
-    Returns:
-        None where the values between the layers of the two have other names.
-
-    Raises:
-        DataError: the picture cannot be read.
-        ModelError: a file is damaged, or onnxruntime cannot run it.
+    Where the picture reaches the two in different ways, the words are about that. Both are run on the CPU. None where
+    the values between the layers of the two have other names.
     """
     if differences := preprocessing_differences(a.spec, b.spec):
         return f"the two are given different pixels: {'; '.join(differences)}"
