@@ -13,13 +13,12 @@ from typing import Any
 import hub_server
 import numpy as np
 import pytest
-from conftest import COLOR_SPEC, ROOT, SHARED, color_graph, save_model, save_picture
+from conftest import COLOR_SPEC, ROOT, color_graph, save_model, save_picture
 from hub_server import HubServer
 
 from visiontool import Classifier, ConversionError, ModelError, ModelSpec
 from visiontool.hub import cache, catalog, resolve
 from visiontool.hub.naming import pullable
-from visiontool.model import class_names
 from visiontool.pytorch.pull import pull
 
 timm = pytest.importorskip("timm")
@@ -176,23 +175,6 @@ def test_a_network_too_large_for_a_file_is_refused_before_it_is_downloaded(hub: 
     with pytest.raises(ModelError, match=r"M parameters; an .onnx file holds at most 537 M"):
         pull(large.name)
     assert hub.asked == []
-
-
-@pytest.mark.slow
-def test_what_is_refused_for_its_classes_is_what_the_conversion_would_refuse(monkeypatch: pytest.MonkeyPatch) -> None:
-    from visiontool.pytorch.convert import _imagenet
-
-    monkeypatch.setattr(timm.data, "ImageNetInfo", str)  # which takes long to read its names
-    answers = {}
-    for entry in catalog.entries():
-        known = (entry.tag, entry.classes)
-        if known not in answers:
-            try:
-                answers[known] = bool(_imagenet(entry.name, *known))
-            except ConversionError:
-                answers[known] = False
-        assert class_names.are_imagenets(entry.classes, entry.tag) == answers[known], entry
-    assert set(answers.values()) == {True, False}
 
 
 @pytest.mark.parametrize("package", ["torch", "timm"])
@@ -369,18 +351,3 @@ def test_a_pulled_model_predicts_without_torch_timm_onnx_and_network(picture: Pa
     ran = subprocess.run(arguments, cwd=ROOT, capture_output=True, text=True)
     assert ran.returncode == 0, ran.stderr
     assert json.loads(ran.stdout)["model"] == NAME
-
-
-@pytest.mark.real
-@pytest.mark.slow
-def test_the_true_squeezenet_is_pulled_and_right_on_every_sample(
-    shared: Path, hub: HubServer, tmp_path: Path, from_address: Any
-) -> None:
-    weights = safetensors_torch.load_file(SHARED / "weights" / "squeezenet1_1" / "model.safetensors")
-    torch.save(weights, tmp_path / "saved.pth")
-    from_address("squeezenet1_1", hub.add_checkpoint("squeezenet1_1", (tmp_path / "saved.pth").read_bytes()))
-    pull("squeezenet1_1")
-    answers = Classifier.load("squeezenet1_1").predict(list(map(str, resolve.sample_pictures())), top_k=5)
-    class_names = {Path(result.path or "").stem: [guess.label for guess in result.predictions] for result in answers}
-    for name, label in (("lemon", "lemon"), ("orange", "orange"), ("ladybug", "ladybug"), ("teapot", "teapot")):
-        assert label in class_names[name]

@@ -287,17 +287,12 @@ def test_the_commands_of_the_page_that_need_no_gpu_run_as_written(run, tmp_path,
         assert run(*arguments).code == 0, arguments
 
 
-def test_finetuning_takes_a_provider_too_and_writes_it_into_its_settings(run, color_model, tmp_path):
+def test_finetuning_takes_a_provider_too(run, color_model, tmp_path):
     for label, color in (("red", RED), ("blue", BLUE)):
         for number in range(5):
             save_picture(tmp_path / "data" / label / f"{number}.png", color, (8 + number, 8))
-    arguments = ("finetune", tmp_path / "data", "-m", color_model, "--provider", "cpu", "--views", 1, "--no-mirror")
-    ran = run(*arguments, "-v", "--dry-run")
-    assert ran.code == 0
+    options = ("-m", color_model, "--provider", "cpu", "--views", 1, "--no-mirror", "-v", "-o", tmp_path / "run")
+    ran = run("finetune", tmp_path / "data", *options)
+    assert ran.code == 0, ran.err
     assert " nodes by the provider cpu." in ran.err
-    ran = run(*arguments, "-o", tmp_path / "run", "-q")
-    assert (ran.code, ran.err) == (0, "")
     assert json.loads((tmp_path / "run" / "settings.json").read_text())["provider"] == "cpu"
-    ran = run("finetune", "--from", tmp_path / "run", "--provider", "tensorrt", "--device", "cpu")
-    assert ran.code == 2  # options on the command line replace those of the run
-    assert "device 'cpu' and provider 'tensorrt'" in ran.err

@@ -13,7 +13,6 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
-import onnx
 import onnxruntime
 import pytest
 from conftest import BLUE, COLOR_SPEC, GREEN, RED, color_graph, save_model, save_picture
@@ -185,16 +184,6 @@ def test_after_an_error_the_session_is_free_again(bound):
     with pytest.raises(ModelError, match="onnxruntime cannot run the model"):
         bound.outputs("logits", np.zeros((2, 9, 9, 3), np.uint8))
     assert bound.outputs("logits", batch(2)).shape == (2, 3)
-
-
-def test_floats_of_16_bits_come_back_as_they_are(tmp_path):
-    header = '<ir_version: 10, opset_import: ["": 20]>'
-    text = f"{header} halves (float16[N, 4] x) => (float16[N, 4] y) {{ y = Identity(x) }}"
-    onnx.save(onnx.parser.parse_model(text), tmp_path / "halves.onnx")
-    values = np.arange(8, dtype=np.float16).reshape(2, 4)
-    answer = bound_on_cpu(tmp_path / "halves.onnx")[0].outputs("y", values, 5)
-    assert answer.dtype == np.float16
-    np.testing.assert_array_equal(answer, values)
 
 
 @pytest.fixture

@@ -1,7 +1,6 @@
 """PNG files drawn with matplotlib: the same bytes for the same content, whatever the user's matplotlibrc says."""
 
 import contextlib
-import functools
 import unicodedata
 import warnings
 from collections.abc import Iterator
@@ -14,21 +13,8 @@ if TYPE_CHECKING:
 # Okabe and Ito's: told apart with any kind of color vision.
 COLORS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9")
 DPI = 100
-# For scripts that matplotlib's own DejaVu Sans lacks: what Linux, Windows and macOS come with.
-_OTHER_FONTS = (
-    "Noto Sans CJK SC",
-    "Noto Sans CJK JP",
-    "WenQuanYi Micro Hei",
-    "Microsoft YaHei",
-    "Malgun Gothic",
-    "PingFang SC",
-    "Hiragino Sans",
-    "Arial Unicode MS",
-    "Noto Sans Devanagari",
-    "Nirmala UI",
-    "Noto Sans Thai",
-    "Leelawadee UI",
-)
+# For scripts that matplotlib's own DejaVu Sans lacks, as Linux, Windows and macOS come with them.
+_OTHER_FONTS = ("Noto Sans CJK SC", "Microsoft YaHei", "Malgun Gothic", "Nirmala UI", "PingFang SC", "Arial Unicode MS")
 
 
 @contextlib.contextmanager
@@ -37,12 +23,15 @@ def page(
 ) -> Iterator["Figure"]:
     """A figure to draw on, written to `file` as a PNG at the end; without `layout` the caller makes room for texts."""
     import matplotlib
+    from matplotlib import font_manager
     from matplotlib.figure import Figure  # pyplot would look for a screen and keep every figure
 
+    installed = set(font_manager.get_font_names())
+    fonts = ["DejaVu Sans", *(font for font in _OTHER_FONTS if font in installed)]
     with matplotlib.rc_context(), warnings.catch_warnings():
         warnings.filterwarnings("ignore", "Glyph .* missing from font")  # a box is drawn
         matplotlib.rcdefaults()
-        matplotlib.rcParams.update({"font.family": _families(), "text.parse_math": False})
+        matplotlib.rcParams.update({"font.family": fonts, "text.parse_math": False})
         figure = Figure(figsize=inches, dpi=DPI, layout=layout)
         yield figure
         # To compress more takes longer than to draw.
@@ -56,11 +45,3 @@ def legible(label: str, columns: int) -> str:
         columns //= 2
     tail = (columns - 1) // 2
     return text if len(text) <= columns else f"{text[: columns - 1 - tail]}\N{HORIZONTAL ELLIPSIS}{text[-tail:]}"
-
-
-@functools.cache
-def _families() -> list[str]:
-    from matplotlib import font_manager
-
-    installed = set(font_manager.get_font_names())
-    return ["DejaVu Sans", *(family for family in _OTHER_FONTS if family in installed)]

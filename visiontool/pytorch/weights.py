@@ -276,8 +276,12 @@ def _read(file: Path) -> Mapping[str, Any]:
         raise ConversionError(f"{file}: cannot be read: {error.strerror}") from None
     try:
         fault = _fault(file, head)
-        if fault is None:
-            content = load_file(file) if head[4:9] == _SAFETENSORS else _load_torch(file)
+        if fault is None and head[4:9] == _SAFETENSORS:
+            content = load_file(file)
+        elif fault is None:
+            # timm's own checkpoints have a Namespace in them. Opened here, because torch would go by the file's name.
+            with torch.serialization.safe_globals([argparse.Namespace]), file.open("rb") as opened:
+                content = torch.load(opened, map_location="cpu", weights_only=True)
     except Exception as error:  # each format's reader raises others, down to plain Exception
         raise ConversionError(f"{file}: cannot be read as weights: {_reason(file, head, error)}") from error
     if fault is not None:
@@ -285,12 +289,6 @@ def _read(file: Path) -> Mapping[str, Any]:
     if not isinstance(content, Mapping):
         raise ConversionError(f"{file}: holds a {type(content).__name__}, no weights with names.\nSave them {_SAVE}")
     return content
-
-
-def _load_torch(file: Path) -> Any:
-    # timm's own checkpoints have a Namespace in them. Opened here, because torch would go by the file's name.
-    with torch.serialization.safe_globals([argparse.Namespace]), file.open("rb") as opened:
-        return torch.load(opened, map_location="cpu", weights_only=True)
 
 
 def _fault(file: Path, head: bytes) -> str | None:
