@@ -108,11 +108,6 @@ def test_a_color_network_passes_and_its_file_normalizes(network, tmp_path):
     np.testing.assert_allclose(classifier.logits([white]), expected, atol=1e-5)
 
 
-def only_way(monkeypatch, way, name="dynamo"):
-    """Has `way` take the place of the exporters."""
-    monkeypatch.setattr(exporters, "EXPORTERS", {name: way})
-
-
 @pytest.mark.parametrize("fault", ["weights", "mean", "batch", "network"])
 def test_a_file_that_answers_otherwise_is_never_written(network, tmp_path, monkeypatch, fault):
     model, spec, pictures = network
@@ -120,15 +115,15 @@ def test_a_file_that_answers_otherwise_is_never_written(network, tmp_path, monke
     target.write_bytes(b"the file of before")
     export = exporters.EXPORTERS["dynamo"]
 
-    def wrong(graph, example, inputs):
+    def wrong(wrapper, example, inputs):
         if fault == "network":  # the exporter breaks what it was to write, so that both sides would be the same
-            torch.nn.init.zeros_(graph.model.fc.weight)
+            torch.nn.init.zeros_(wrapper.model.fc.weight)
         if fault == "mean":
-            graph = copy.deepcopy(graph)
-            graph.mean += 0.01
+            wrapper = copy.deepcopy(wrapper)
+            wrapper.mean += 0.01
         if fault == "weights":
-            graph = OnnxWrapper(LeNet5(num_classes=3, in_chans=3), spec.input)
-        program = export(graph, example, inputs)
+            wrapper = OnnxWrapper(LeNet5(num_classes=3, in_chans=3), spec.input)
+        program = export(wrapper, example, inputs)
         if fault == "batch":  # right for the traced batch only
             wrong = onnx_ir.to_proto(program)
             logits = next(node for node in wrong.graph.node if "logits" in node.output)
@@ -138,30 +133,30 @@ def test_a_file_that_answers_otherwise_is_never_written(network, tmp_path, monke
             program = onnx_ir.from_proto(wrong)
         return program
 
-    only_way(monkeypatch, wrong)
+    monkeypatch.setattr(exporters, "EXPORTERS", {"dynamo": wrong})
     with pytest.raises(ConversionError, match=r"does not answer as torch does|shape \(2, 3\) in the file, \(1, 3\)"):
         convert(model, spec, target, pictures)
     assert target.read_bytes() == b"the file of before"
     assert not list(tmp_path.glob("*.partial"))
 
 
-def test_another_way_is_taken_where_one_fails_and_it_is_named(network, tmp_path, monkeypatch):
+def test_another_exporter_is_taken_where_one_fails(network, tmp_path, monkeypatch):
     model, spec, pictures = network
     older = exporters.EXPORTERS["TorchScript"]
 
     def fails(*_):
         raise NotImplementedError("no such operator")
 
-    def wrong(graph, example, inputs):
+    def wrong(wrapper, example, inputs):
         return older(OnnxWrapper(LeNet5(num_classes=3, in_chans=3), spec.input), example, inputs)
 
-    ways = {"first": fails, "second": wrong, "third": older}
-    monkeypatch.setattr(exporters, "EXPORTERS", ways)
+    order = {"first": fails, "second": wrong, "third": older}
+    monkeypatch.setattr(exporters, "EXPORTERS", order)
     written = convert(model, spec, tmp_path / "out.onnx", pictures)
     assert written.tools["exporter"] == "third"
     assert Classifier.load(tmp_path / "out.onnx").spec == written
 
-    del ways["third"]
+    del order["third"]
     with pytest.raises(ConversionError) as caught:
         convert(model, spec, tmp_path / "none.onnx", pictures)
     lines = str(caught.value).splitlines()
@@ -175,8 +170,8 @@ def test_another_way_is_taken_where_one_fails_and_it_is_named(network, tmp_path,
 def test_the_other_exporters_write_files_that_pass(network, tmp_path, monkeypatch):
     model, spec, pictures = network
     assert list(exporters.EXPORTERS) == ["dynamo", "dynamo without optimizer", "TorchScript"]
-    for name, way in [*exporters.EXPORTERS.items()][1:]:
-        only_way(monkeypatch, way, name)
+    for name, exporter in [*exporters.EXPORTERS.items()][1:]:
+        monkeypatch.setattr(exporters, "EXPORTERS", {name: exporter})
         convert(model, spec, tmp_path / "out.onnx", pictures)
 
 

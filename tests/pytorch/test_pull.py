@@ -223,13 +223,16 @@ def test_a_cache_that_cannot_be_written(monkeypatch: pytest.MonkeyPatch) -> None
 
 
 @pytest.mark.slow
-def test_another_input_size_is_another_model(root: Path, picture: Path) -> None:
-    pulled = pull("test_resnet", img_size=96)
-    assert pulled.name == f"{NAME}@96"
+def test_another_input_size_is_another_model_and_a_damaged_one_is_made_anew(root: Path) -> None:
+    path = pull("test_resnet", img_size=96).path
     assert Classifier.load("test_resnet@96").spec.input.size == (96, 96)
     with pytest.raises(resolve.ModelNotPulled):
         resolve.resolve("test_resnet")
-    assert pull("test_resnet@96").path == pulled.path
+    path.write_bytes(b"damaged")
+    with pytest.raises(cache.DamagedModel):
+        Classifier.load(f"{NAME}@96")
+    assert pull("test_resnet@96").path == path
+    assert cache.verify(f"{NAME}@96") == []
 
 
 @pytest.mark.slow
@@ -325,17 +328,6 @@ def test_weights_with_timms_config_beside_them_are_its_folder(root: Path, tmp_pa
     assert (spec.labels, spec.crop_pct) == (("wren", "owl", "emu"), 0.5)
     assert pulled == pull(f"local-dir:{folder}")
     assert sorted(os.listdir(pulled.folder)) == FILES
-
-
-@pytest.mark.slow
-def test_a_damaged_model_is_pulled_anew(root: Path) -> None:
-    path = pull(NAME).path
-    path.write_bytes(b"damaged")
-    with pytest.raises(cache.DamagedModel):
-        Classifier.load(NAME)
-    assert pull(NAME).path == path
-    assert cache.verify(NAME) == []
-    assert left_in(root)["models"] == [NAME]
 
 
 @pytest.mark.slow
