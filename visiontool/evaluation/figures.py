@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Literal
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-# Okabe and Ito's: told apart with any kind of color vision.
+# Okabe and Ito's, for any kind of color vision.
 COLORS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9")
 DPI = 100
 # For scripts that matplotlib's own DejaVu Sans lacks, as Linux, Windows and macOS come with them.
@@ -24,7 +24,7 @@ def page(
     """A figure to draw on, written to `file` as a PNG at the end; without `layout` the caller makes room for texts."""
     import matplotlib
     from matplotlib import font_manager
-    from matplotlib.figure import Figure  # pyplot would look for a screen and keep every figure
+    from matplotlib.figure import Figure  # pyplot would need a screen and keep every figure
 
     installed = set(font_manager.get_font_names())
     fonts = ["DejaVu Sans", *(font for font in _OTHER_FONTS if font in installed)]

@@ -26,7 +26,7 @@ _AUXILIARY_HEADS = ("AuxLogits.", "aux1.", "aux2.")  # of torchvision's Inceptio
 _FILTERS = ("checkpoint_filter_fn", "checkpoint_filter_fn_classifier", "_filter_fn", "_filter_torchvision_pretrained")
 _MAX_KEYS = 3  # in an error
 _MAX_KEY_CHARS = 100
-# Where timm looks, in its order: averaged weights first.
+# The keys of weights in a checkpoint, in timm's order: averaged weights first.
 _TIMM_KEYS = ("state_dict_ema", "model_ema", "state_dict", "model")
 _MAX_DEPTH = 4
 _TORCH_BEFORE_1_6 = b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."  # before the pickle of torch.save, which was no zip
@@ -65,8 +65,8 @@ def create(
     """The network of that name with random weights, in evaluation mode, built so that it can be exported.
 
     Args:
-        architecture: timm's name, with or without a tag ("vgg16", "vgg16.tv_in1k"); the tag says how many classes the
-            published weights have and what they expect of a picture (`model.pretrained_cfg`).
+        architecture: timm's name, with or without a tag ("vgg16", "vgg16.tv_in1k"); the tag stands for how many classes
+            the published weights have and what they expect of a picture (`model.pretrained_cfg`).
         img_size: N or (H, W) in pixels; None for the published size. It is built into networks that are made for one
             size (ViT, Swin, MaxViT); the others take any size that they can run at.
         num_classes: None for as many as the published weights have.
@@ -225,7 +225,7 @@ def _renamed(model: nn.Module, tensors: Mapping[str, torch.Tensor]) -> Mapping[s
             warnings.simplefilter("ignore")
             return rename(dict(tensors), model) if takes_model else rename(dict(tensors))
     except (AttributeError, IndexError, KeyError, RuntimeError, TypeError, ValueError):
-        return tensors  # of another network, as the error of the comparison says better
+        return tensors  # of another network; the comparison has the clearer error
 
 
 def _architecture(model: nn.Module) -> str:
@@ -332,7 +332,7 @@ def _zip_fault(file: Path) -> str | None:
 
 
 def _reason(file: Path, head: bytes, error: Exception) -> str:
-    """Why a file that looks like weights cannot be read, and what to do."""
+    """Why a file that begins like weights cannot be read, and what to do."""
     is_zip = head.startswith(b"PK\x03\x04")
     blocked = re.search(r"GLOBAL (\S+) was not an allowed", str(error.__cause__ or error) + str(error))
     if blocked is not None:

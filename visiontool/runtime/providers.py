@@ -60,7 +60,7 @@ def why_not(provider: str, number: int = 0) -> str | None:
     if provider not in built_in():
         return _not_built_in(provider)
     if provider not in ON_GPUS:
-        return None  # only a session will tell
+        return None  # only a session shows it
     if not gpu_in_sight():
         return "no NVIDIA GPU or driver was found"
     with stdout_is_stderr():

@@ -7,16 +7,13 @@ import sys
 import threading
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 from numpy.typing import NDArray
 
 from visiontool.errors import ModelError, first_line
 from visiontool.model.scan import Scan
 from visiontool.model.spec import Port
-
-if TYPE_CHECKING:
-    from visiontool.runtime.gpu import BoundSession
 
 _redirecting = threading.RLock()
 
@@ -34,6 +31,7 @@ with stdout_is_stderr():
     import onnxruntime
 
 CPU = "CPUExecutionProvider"
+ON_GPUS = ("cuda", "tensorrt")  # the providers that run on a device of the form cuda:N
 _SEVERITY_FATAL = 4  # its exceptions repeat what onnxruntime logs below that
 _BEFORE_REASON = (
     r"\[ONNXRuntimeError\] : \d+ : \w+ : (?:Load model from .*? failed:)?(?:\S+\.(?:cc|h):\d+ .*?\) (?=[A-Z]))?"
@@ -44,7 +42,10 @@ _TOO_NEW = {
 }
 
 
-ON_GPUS = ("cuda", "tensorrt")  # the providers that run on a device of the form cuda:N
+class DeviceSession(Protocol):
+    """A session with buffers on its device: `gpu.BoundSession`."""
+
+    def outputs(self, output: str, tensor: NDArray[Any], pad_to: int | None = None) -> NDArray[Any]: ...
 
 
 class OpenModel(NamedTuple):
@@ -57,7 +58,7 @@ class OpenModel(NamedTuple):
     outputs: Sequence[Port]
     device: str  # what it runs on: "cpu", "cuda:N", or the name of another provider
     provider: str = "cpu"  # by its short name
-    bound: "BoundSession | None" = None  # on a GPU: the session with buffers there
+    bound: DeviceSession | None = None  # on a GPU
     passed_over: str | None = None  # why the GPU that is there was not taken, where any device would do
 
 

@@ -41,7 +41,7 @@ def _processor() -> str:
 
 
 def peak_bytes() -> int | None:
-    """The most memory that this process had at any time; None where the system does not tell (Windows)."""
+    """The most memory that this process had at any time; None where it is not known (Windows)."""
     # On Linux, ru_maxrss begins with the peak of the process that started this one.
     with contextlib.suppress(OSError):
         for line in Path("/proc/self/status").read_text().splitlines():
@@ -56,7 +56,7 @@ def peak_bytes() -> int | None:
 
 
 def free_on_gpus() -> list[int | None]:
-    """The free memory of each GPU in bytes, in CUDA's order; None where the driver does not tell."""
+    """The free memory of each GPU in bytes, in CUDA's order; None where it is not known."""
     return [gpu.free_bytes for gpu in installation.gpus()]
 
 

@@ -30,7 +30,7 @@ Pixels = NDArray[np.uint8]
 Floats = NDArray[np.float32]
 
 _MAX_EMBEDDED = 256  # pictures whose embeddings are compared, since each goes through both networks once more
-_MAX_KEPT_BYTES = 64 * 2**20  # of pixels, for batches and speed
+_MAX_FIRST_BYTES = 64 * 2**20  # of pixels, for batches and speed
 _ROUNDS = 5
 
 
@@ -108,7 +108,7 @@ def compare(
         batch_difference=_batch_difference(b, pixels_b, batches),
         batches=tuple(batches),
         gate=gate,
-        said=tuple(manifest_differences(a.spec, b.spec)),
+        manifest_differences=tuple(manifest_differences(a.spec, b.spec)),
     )
 
 
@@ -131,14 +131,14 @@ def _name(model: Classifier) -> str:
 
 
 def _compare_pictures(
-    a: Classifier, b: Classifier, pictures: Pictures, totals: Accumulator, max_kept: int, progress: Progress
+    a: Classifier, b: Classifier, pictures: Pictures, totals: Accumulator, max_first: int, progress: Progress
 ) -> list[PicturePair]:
     """Adds what both give for all pictures to `totals`; returns the first few pictures."""
     count = len(pictures.paths)
     embedded_step = -(-count // _MAX_EMBEDDED)
     batch_size = min(a.batch_size(None), b.batch_size(None))
-    kept: list[PicturePair] = []
-    kept_bytes = 0
+    first_pairs: list[PicturePair] = []
+    first_bytes = 0
     with closing(_pairs(a, b, pictures.paths, batch_size, totals)) as stream:
         for pairs in batches_of(stream, batch_size):
             targets = None if pictures.targets is None else [pictures.targets[pair.number] for pair in pairs]
@@ -149,11 +149,11 @@ def _compare_pictures(
                 totals.add_embeddings(*_outputs(a, b, embedded, (a.spec.embedding, b.spec.embedding)))
             for pair in pairs:
                 size = pair.a.nbytes + pair.b.nbytes
-                if len(kept) < max_kept and (not kept or kept_bytes + size <= _MAX_KEPT_BYTES):
-                    kept.append(pair)
-                    kept_bytes += size
+                if len(first_pairs) < max_first and (not first_pairs or first_bytes + size <= _MAX_FIRST_BYTES):
+                    first_pairs.append(pair)
+                    first_bytes += size
             progress("compare", totals.pictures + totals.no_numbers + totals.unreadable, count)
-    return kept
+    return first_pairs
 
 
 def _pairs(

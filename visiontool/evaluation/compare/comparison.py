@@ -70,12 +70,12 @@ class Comparison:
     batch_difference: float  # largest relative L2 between B's logits in `batches` and those of single pictures
     batches: tuple[int, ...]
     gate: Gate
-    said: tuple[str, ...]  # differences of the manifests
+    manifest_differences: tuple[str, ...]
 
     @property
     def faults(self) -> tuple[str, ...]:
         """What B misses of the gate, a line each; empty where it passed."""
-        return (*self.said, *self._answer_faults(), *self._number_faults())
+        return (*self.manifest_differences, *self._answer_faults(), *self._number_faults())
 
     @property
     def differs(self) -> bool:
@@ -93,6 +93,7 @@ class Comparison:
         values = asdict(self)
         for model in ("a", "b"):
             values[model]["worst_answer"] = values[model]["worst_answer"]._asdict()
+        values["said"] = values.pop("manifest_differences")
         finite = {
             key: None if isinstance(value, float) and not math.isfinite(value) else value
             for key, value in values.items()
