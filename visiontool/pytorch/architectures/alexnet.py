@@ -12,10 +12,10 @@ import torchvision
 from timm.models import generate_default_cfgs
 from torch import nn
 
-from visiontool.pytorch.architectures.common import Headed, register, torchvision_cfg
+from visiontool.pytorch.architectures.common import HeadMixin, register, torchvision_cfg
 
 
-class AlexNet(Headed, torchvision.models.AlexNet):
+class AlexNet(HeadMixin, torchvision.models.AlexNet):
     """AlexNet; two layers of 4096 stand between the pictures' features and the classifier."""
 
     def __init__(self, num_classes: int = 1000, in_chans: int = 3) -> None:

@@ -13,7 +13,7 @@ from timm.layers import ClassifierHead
 from timm.models import generate_default_cfgs
 from torch import nn
 
-from visiontool.pytorch.architectures.common import TimmHead, register, untrained_cfg
+from visiontool.pytorch.architectures.common import TimmHeadMixin, register, untrained_cfg
 
 
 def _conv(in_channels: int, channels: int, kernel: int, stride: int = 1) -> nn.Sequential:
@@ -70,7 +70,7 @@ class Reduction(nn.Module):
         return torch.cat([self.conv3x3(x), self.double3x3(x), self.pool(x)], dim=1)
 
 
-class BNInception(TimmHead, nn.Module):
+class BNInception(TimmHeadMixin, nn.Module):
     """BN-Inception for pictures whose sides are multiples of 32 pixels."""
 
     def __init__(self, num_classes: int = 1000, in_chans: int = 3, global_pool: str = "avg") -> None:

@@ -17,7 +17,7 @@ from timm.models import generate_default_cfgs
 from torch import nn
 from torch.nn import functional
 
-from visiontool.pytorch.architectures.common import TimmHead, register, untrained_cfg
+from visiontool.pytorch.architectures.common import TimmHeadMixin, register, untrained_cfg
 
 
 def _conv3x3(in_channels: int, channels: int, stride: int = 1) -> nn.Conv2d:
@@ -66,7 +66,7 @@ class PreActivationBlock(nn.Module):
         return residual + _shortcut(activated if self.first else x, self.channels)
 
 
-class CifarResNet(TimmHead, nn.Module):
+class CifarResNet(TimmHeadMixin, nn.Module):
     """A ResNet of 6 * `blocks` + 2 layers for pictures of 32x32 pixels."""
 
     def __init__(

@@ -11,7 +11,7 @@ from torch import nn
 from torchvision.models import WeightsEnum
 
 
-class Headed:
+class HeadMixin:
     """Adds `forward` to `forward_features` and `forward_head`."""
 
     num_classes: int
@@ -23,7 +23,7 @@ class Headed:
         return self.forward_head(self.forward_features(x))
 
 
-class TimmHead(Headed):
+class TimmHeadMixin(HeadMixin):
     """Ends in timm's `ClassifierHead`, `head`."""
 
     head: ClassifierHead
@@ -39,7 +39,7 @@ class TimmHead(Headed):
         return self.head(x, pre_logits=pre_logits)
 
 
-class PooledLinear(Headed):
+class PooledLinear(HeadMixin):
     """Ends in a global pool, dropout, and the linear layer `fc`."""
 
     global_pool: nn.Module
@@ -58,7 +58,7 @@ class PooledLinear(Headed):
         return x if pre_logits else self.fc(x)
 
 
-class ConvolutionPooled(Headed):
+class ConvolutionPooled(HeadMixin):
     """Ends, as published, in a convolution and ReLU ahead of the pool, so its logits are not linear in the embedding.
 
     After `reset_classifier` the pool comes first, and its linear layer `classifier.2` takes the embedding.

@@ -10,10 +10,10 @@ import torch
 from timm.models import generate_default_cfgs
 from torch import nn
 
-from visiontool.pytorch.architectures.common import Headed, register, untrained_cfg
+from visiontool.pytorch.architectures.common import HeadMixin, register, untrained_cfg
 
 
-class LeNet5(Headed, nn.Module):
+class LeNet5(HeadMixin, nn.Module):
     """LeNet-5 for gray pictures of 32x32 pixels, with timm's interface."""
 
     def __init__(self, num_classes: int = 10, in_chans: int = 1) -> None:
