@@ -32,8 +32,8 @@ def pulled(name: str, folder: Path) -> tuple[str, Path, float]:
     """The name in the cache and the model file of the classic `name` with random weights, and the seconds it took."""
     weights = folder / f"{name}.pth"
     code = (
-        "import sys, torch; from visiontool.pytorch import backbone\n"
-        "torch.manual_seed(0); torch.save(backbone.create(sys.argv[1]).state_dict(), sys.argv[2])"
+        "import sys, torch; from visiontool.pytorch import weights\n"
+        "torch.manual_seed(0); torch.save(weights.create(sys.argv[1]).state_dict(), sys.argv[2])"
     )
     subprocess.run([sys.executable, "-c", code, name, str(weights)], check=True, capture_output=True)
     start = time.perf_counter()

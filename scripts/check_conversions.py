@@ -190,12 +190,11 @@ def checked(name: str) -> list[object]:
     from visiontool.graph import cost
     from visiontool.graph.cost.stored import store
     from visiontool.hub import catalog
+    from visiontool.model.difference import relative_l2
     from visiontool.model.spec import InputSpec, ModelSpec
     from visiontool.pytorch import parity, weights
     from visiontool.pytorch.convert import convert
-    from visiontool.pytorch.exporters import WAYS
-    from visiontool.pytorch.wrapper import InContract
-    from visiontool.runtime.alike import relative_l2
+    from visiontool.pytorch.exporters import EXPORTERS, OnnxWrapper
 
     started = time.monotonic()
     torch.manual_seed(0)
@@ -212,7 +211,7 @@ def checked(name: str) -> list[object]:
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder, "model.onnx")
         spec = convert(model, spec, path, pictures, batches=(1, 3))
-        expected = parity.answers(InContract(model, spec.input), spec.input, pixels)["logits"]
+        expected = parity.answers(OnnxWrapper(model, spec.input), spec.input, pixels)["logits"]
         classifier = Classifier.load(path, device="cpu")
         relative = [relative_l2(expected[:n], classifier.run(pixels[:n], "logits")) for n in (1, 3)]
         measured = cost.measure(path)
@@ -227,7 +226,7 @@ def checked(name: str) -> list[object]:
         reference_params,
         measured.macs,
         *gmacs_of(name),
-        spec.tools.get("exporter", next(iter(WAYS))),
+        spec.tools.get("exporter", next(iter(EXPORTERS))),
         *(f"{value:.1e}" for value in relative),
         f"{spread:.3f}",
         round(time.monotonic() - started),

@@ -12,7 +12,7 @@ from conftest import save_picture
 from visiontool import DeviceError, runtime
 from visiontool.cli import doctor
 from visiontool.hub import resolve
-from visiontool.runtime import nvidia, packages, providers
+from visiontool.runtime import installation, providers
 
 
 def install(site, name, version, files):
@@ -32,8 +32,8 @@ def site(tmp_path, monkeypatch):
     install(tmp_path, "onnxruntime-gpu", "1.31.1", ["onnxruntime/__init__.py", "onnxruntime/capi/a.py"])
     install(tmp_path, "onnxruntime-genai", "0.9.0", ["onnxruntime_genai/__init__.py"])
     spec = type("Spec", (), {"submodule_search_locations": [str(tmp_path / "onnxruntime")]})
-    found = packages.find_spec
-    monkeypatch.setattr(packages, "find_spec", lambda name: spec if name == "onnxruntime" else found(name))
+    found = installation.find_spec
+    monkeypatch.setattr(installation, "find_spec", lambda name: spec if name == "onnxruntime" else found(name))
     return tmp_path
 
 
@@ -58,7 +58,7 @@ def test_json_has_the_same(run, tmp_path, monkeypatch):
     assert found["caches"]["all"]["bytes"] == size
     assert found["environment"]["VISIONTOOL_CACHE"] == str(tmp_path / "mine")
     assert found["versions"]["python"] == sys.version.split()[0]
-    assert found["wheels"] == [*packages.wheels()]
+    assert found["wheels"] == [*installation.wheels()]
 
 
 def test_a_secret_is_never_shown(run, monkeypatch):
@@ -74,13 +74,16 @@ def test_a_secret_is_never_shown(run, monkeypatch):
         assert "lenet5" in ran.out
 
 
-def test_two_wheels_are_reported_with_the_commands_that_mend_it(site, run):
-    assert packages.wheels() == ("onnxruntime-gpu 1.31.1",)
-    assert packages.fault() is None  # whatever is called alike
+def test_one_wheel_is_no_fault_whatever_is_called_alike(site):
+    assert installation.wheels() == ("onnxruntime-gpu 1.31.1",)
+    assert installation.wheel_conflict() is None
+
+
+def test_two_wheels_are_told_with_the_commands_that_mend_it(site, run):
     install(site, "onnxruntime", "1.30.0", ["onnxruntime/__init__.py"])
-    assert packages.wheels() == ("onnxruntime 1.30.0", "onnxruntime-gpu 1.31.1")
-    fault, *commands = packages.fault().splitlines()
-    assert fault.startswith("onnxruntime 1.30.0 and onnxruntime-gpu 1.31.1 are installed in one place")
+    assert installation.wheels() == ("onnxruntime 1.30.0", "onnxruntime-gpu 1.31.1")
+    said, *commands = installation.wheel_conflict().splitlines()
+    assert said.startswith("onnxruntime 1.30.0 and onnxruntime-gpu 1.31.1 are installed in one place")
     assert commands[0].endswith(" uninstall -y onnxruntime onnxruntime-gpu")
     assert commands[1].endswith(" install onnxruntime-gpu")
     ran = run("doctor")
@@ -117,9 +120,9 @@ def test_a_provider_that_loads_and_cannot_be_used_is_told_too(run, monkeypatch):
 
 
 def test_gpus_are_shown_with_their_memory(run, monkeypatch):
-    gpu = nvidia.Gpu("NVIDIA H200", "9.0", 150 * 2**30, 100 * 2**30)
-    monkeypatch.setattr(nvidia, "gpus", lambda: (gpu, gpu._replace(free_bytes=None)))
-    monkeypatch.setattr(nvidia, "driver_version", lambda: "580.95.05")
+    gpu = installation.Gpu("NVIDIA H200", "9.0", 150 * 2**30, 100 * 2**30)
+    monkeypatch.setattr(installation, "gpus", lambda: (gpu, gpu._replace(free_bytes=None)))
+    monkeypatch.setattr(installation, "driver_version", lambda: "580.95.05")
     out = run("doctor").out
     assert "cuda:0      NVIDIA H200, compute capability 9.0, 150.0 GiB, 100.0 free\n" in out
     assert "cuda:1      NVIDIA H200, compute capability 9.0, 150.0 GiB\n" in out

@@ -29,12 +29,8 @@ def test_counts_and_shares_by_hand() -> None:
     assert got.balanced_accuracy == pytest.approx((2 / 3 + 1 + 0) / 3)
     assert got.confusion.tolist() == [[2, 1, 0], [0, 2, 0], [1, 0, 0]]
     ant, bee, cat = got.per_class
-    assert (ant.label, ant.pictures, ant.recall, ant.precision) == (
-        "ant",
-        3,
-        pytest.approx(2 / 3),
-        pytest.approx(2 / 3),
-    )
+    assert (ant.label, ant.pictures) == ("ant", 3)
+    assert (ant.recall, ant.precision) == (pytest.approx(2 / 3), pytest.approx(2 / 3))
     assert (bee.recall, bee.precision, bee.f1) == (1.0, pytest.approx(2 / 3), pytest.approx(0.8))
     assert (cat.recall, cat.precision, cat.f1) == (0.0, None, 0.0)
     assert got.macro_f1 == pytest.approx((2 / 3 + 0.8 + 0) / 3)
@@ -65,27 +61,14 @@ def test_a_class_without_pictures_is_left_out_of_the_means() -> None:
     assert (got.per_class[3].recall, got.per_class[3].precision, got.per_class[3].f1) == (None, None, None)
 
 
-def test_a_certain_and_wrong_answer_has_a_finite_loss() -> None:
-    assert measure(_one_hot([1], 2), np.array([0]), ["a", "b"]).nll == pytest.approx(-np.log(1e-12))
-
-
 def test_calibration_error_of_bins_of_equal_size() -> None:
     # 30 pictures make 15 bins of two: the less certain half is right always, the other half never.
     confidences = np.repeat([0.6, 0.9], 15)
     right = np.repeat([True, False], 15)
     in_mixed_bin = abs(0.75 - 0.5)  # one of each kind
     assert calibration_error(confidences, right) == pytest.approx((14 * 0.4 + 2 * in_mixed_bin + 14 * 0.9) / 30)
-
-
-def test_calibration_error_of_fewer_pictures_than_bins() -> None:
+    # Two pictures make two bins.
     assert calibration_error(np.array([0.8, 0.7]), np.array([True, False])) == pytest.approx((0.2 + 0.7) / 2)
-
-
-def test_top5_is_there_for_six_classes() -> None:
-    probabilities = np.array([[0.3, 0.25, 0.2, 0.15, 0.08, 0.02]] * 2)
-    got = measure(probabilities, np.array([4, 5]), list("abcdef"))
-    assert got.top5 == 0.5
-    assert got.accuracy == 0.0
 
 
 def test_json_holds_all_of_it() -> None:
@@ -93,11 +76,5 @@ def test_json_holds_all_of_it() -> None:
     read = json.loads(json.dumps(got.to_json()))
     assert read["confusion"] == [[1, 1], [0, 1]]
     assert read["interval"] == list(got.interval)
-    assert read["per_class"][1] == {
-        "label": "b",
-        "pictures": 1,
-        "recall": 1.0,
-        "precision": 0.5,
-        "f1": pytest.approx(2 / 3),
-    }
-    assert read["accuracy"] == pytest.approx(2 / 3)
+    assert (read["per_class"][1]["label"], read["per_class"][1]["precision"]) == ("b", 0.5)
+    assert read["nll"] == pytest.approx(-np.log(1e-12) / 3)  # finite where a certain answer is wrong

@@ -18,7 +18,7 @@ from visiontool.data.discover import find_images  # noqa: E402
 from visiontool.export.export import Wanted, export, find  # noqa: E402
 from visiontool.pytorch import parity, weights  # noqa: E402
 from visiontool.pytorch.convert import convert  # noqa: E402
-from visiontool.pytorch.wrapper import InContract  # noqa: E402
+from visiontool.pytorch.exporters import OnnxWrapper  # noqa: E402
 
 pytestmark = [
     pytest.mark.slow,
@@ -106,7 +106,7 @@ def test_a_file_answers_as_torch_does(family, tmp_path):
     classifier = Classifier.load(path, device="cpu")
     outputs = {name: classifier.run(pixels, name) for name in ("logits", "embedding")}
     assert outputs["embedding"].shape == (3, family.embedding)
-    expected = parity.answers(InContract(model, spec.input), spec.input, pixels)
+    expected = parity.answers(OnnxWrapper(model, spec.input), spec.input, pixels)
     np.testing.assert_allclose(outputs["logits"], expected["logits"], atol=1e-3, rtol=1e-4)
     for name, values in outputs.items():
         assert np.linalg.norm(values[0] - values[1]) > 1e-3 * np.linalg.norm(values[0]), name

@@ -1,6 +1,6 @@
-"""The way to a GPU, as far as it can be gone without one: options, the key of engines, buffers bound on the CPU.
+"""What of a GPU can be tested without one: options, the key of engines, buffers bound on the CPU.
 
-Whether a GPU then answers alike, and how fast, only benchmarks/gpu.py tells (docs/gpu.md).
+Whether a GPU answers alike, and how fast, only benchmarks/gpu.py tells (docs/gpu.md).
 """
 
 import ctypes
@@ -13,7 +13,6 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
-import onnx
 import onnxruntime
 import pytest
 from conftest import BLUE, COLOR_SPEC, GREEN, RED, color_graph, save_model, save_picture
@@ -21,10 +20,10 @@ from conftest import BLUE, COLOR_SPEC, GREEN, RED, color_graph, save_model, save
 from visiontool import Classifier, ModelError, runtime
 from visiontool.errors import ConversionError, DeviceError, UsageError
 from visiontool.model.spec import Port
-from visiontool.runtime import gpu, nvidia, providers
-from visiontool.runtime.gpu import Bound
+from visiontool.runtime import gpu, installation, providers
+from visiontool.runtime.gpu import BoundSession
 
-H200 = nvidia.Gpu("NVIDIA H200", "9.0", 150 * 2**30, None)
+H200 = installation.Gpu("NVIDIA H200", "9.0", 150 * 2**30, None)
 CAPI = Path(onnxruntime.__file__).parent / "capi"
 NHWC = Port("image", "tensor(uint8)", ["N", 224, 224, 3])
 linux_only = pytest.mark.skipif(os.name == "nt", reason="Windows keeps folders private by other means")
@@ -58,7 +57,7 @@ def bound_on_cpu(path, most=None):
     """Buffers in the CPU's memory, and the session behind them."""
     session = Bindings(runtime.create_session(path, ["CPUExecutionProvider"], threads=1))
     (taken,), given = runtime.ports(session)
-    return Bound(session, taken, given, "cpu", most), session
+    return BoundSession(session, taken, given, "cpu", most), session
 
 
 @pytest.fixture
@@ -66,23 +65,13 @@ def bound(color_model):
     return bound_on_cpu(color_model)[0]
 
 
-def test_an_engine_batch_out_of_range_is_refused(color_model):
-    with pytest.raises(UsageError, match="engine_batch must be at least 1, not 0"):
-        gpu.chain("tensorrt", 0, color_model, 0)
-
-
-@pytest.mark.parametrize(
-    ("size", "count"), [((224, 224), 64), ((64, 64), 64), ((448, 448), 16), ((600, 600), 8), ((4096, 4096), 8)]
-)
-def test_larger_pictures_come_in_smaller_batches(size, count):
-    assert gpu.usual_batch(size) == count
-
-
 @pytest.mark.parametrize(
     ("shape", "batch_", "profile"),
     [
         (["N", 224, 224, 3], None, ("image:1x224x224x3", "image:64x224x224x3")),
+        (["N", 64, 64, 3], None, ("image:1x64x64x3", "image:64x64x64x3")),
         (["N", 3, 448, 448], None, ("image:1x3x448x448", "image:16x3x448x448")),
+        (["N", 3, 4096, 4096], None, ("image:1x3x4096x4096", "image:8x3x4096x4096")),
         (["N", 224, 224, 3], 256, ("image:1x224x224x3", "image:256x224x224x3")),
         ([4, 224, 224, 3], None, None),
         (["N", "H", "W", 3], None, None),
@@ -94,24 +83,26 @@ def test_an_engine_is_built_for_one_picture_up_to_a_full_batch(shape, batch_, pr
 
 
 def test_tensorrt_comes_before_cuda_and_finds_its_engines_again(color_model, monkeypatch):
-    monkeypatch.setattr(nvidia, "gpus", lambda: (H200,))
+    monkeypatch.setattr(installation, "gpus", lambda: (H200,))
     one, other = (gpu.chain("tensorrt", 0, color_model, None) for _ in range(2))
     assert one == other
     assert [name for name, _ in one] == ["TensorrtExecutionProvider", "CUDAExecutionProvider"]
-    said = one[0][1]
-    assert said["trt_profile_max_shapes"] == said["trt_profile_opt_shapes"] == "image:64x8x8x3"
-    assert said["trt_engine_cache_path"] == said["trt_timing_cache_path"]
-    assert Path(said["trt_engine_cache_path"]).is_dir()
+    options = one[0][1]
+    assert options["trt_profile_max_shapes"] == options["trt_profile_opt_shapes"] == "image:64x8x8x3"
+    assert options["trt_engine_cache_path"] == options["trt_timing_cache_path"]
+    assert Path(options["trt_engine_cache_path"]).is_dir()
     assert one[1][1] == {"device_id": "0", "cudnn_conv_algo_search": "HEURISTIC", "use_tf32": "0"}
-    assert not [name for name in said if name.endswith(("fp16_enable", "int8_enable"))]  # the file's types say it
+    assert not [name for name in options if name.endswith(("fp16_enable", "int8_enable"))]  # the file's types say it
+    with pytest.raises(UsageError, match="engine_batch must be at least 1, not 0"):
+        gpu.chain("tensorrt", 0, color_model, 0)
     larger = gpu.chain("tensorrt", 0, color_model, 128)
-    assert larger[0][1]["trt_engine_cache_path"] != said["trt_engine_cache_path"]
+    assert larger[0][1]["trt_engine_cache_path"] != options["trt_engine_cache_path"]
 
 
 def test_each_thing_that_an_engine_depends_on_gives_another_key(color_model, make_color_model, monkeypatch):
-    monkeypatch.setattr(nvidia, "gpus", lambda: (H200, H200))
-    monkeypatch.setattr(nvidia, "driver_version", lambda: "580.95.05")
-    monkeypatch.setattr(nvidia, "tensorrt_version", lambda: 101303)
+    monkeypatch.setattr(installation, "gpus", lambda: (H200, H200))
+    monkeypatch.setattr(installation, "driver_version", lambda: "580.95.05")
+    monkeypatch.setattr(installation, "tensorrt_version", lambda: 101303)
     monkeypatch.delenv("NVIDIA_TF32_OVERRIDE", raising=False)
     profile = gpu.tensorrt_profile(NHWC, None)
 
@@ -123,10 +114,10 @@ def test_each_thing_that_an_engine_depends_on_gives_another_key(color_model, mak
     assert gpu.engine_key(color_model, 1, profile) == first  # an equal GPU runs the same engine
     keys = [first, key(make_color_model("other.onnx", temperature=2.0)), key(profile=None)]
     for target, name, value in (
-        (nvidia, "gpus", lambda: (H200._replace(name="NVIDIA H100"),)),
-        (nvidia, "gpus", lambda: (H200._replace(compute_capability="8.0"),)),
-        (nvidia, "driver_version", lambda: "590.1"),
-        (nvidia, "tensorrt_version", lambda: 101601),
+        (installation, "gpus", lambda: (H200._replace(name="NVIDIA H100"),)),
+        (installation, "gpus", lambda: (H200._replace(compute_capability="8.0"),)),
+        (installation, "driver_version", lambda: "590.1"),
+        (installation, "tensorrt_version", lambda: 101601),
         (onnxruntime, "__version__", "1.32.0"),
     ):
         with monkeypatch.context() as changed:
@@ -146,9 +137,6 @@ def test_engines_lie_where_nobody_else_may_write(tmp_path, monkeypatch):
     folder.chmod(0o777)
     with pytest.raises(DeviceError, match=f"chmod 700 {folder}"):
         gpu.engine_folder("k" * 32)
-
-
-def test_a_cache_that_cannot_be_written_is_said(tmp_path, monkeypatch):
     (tmp_path / "file").write_text("")
     monkeypatch.setenv("VISIONTOOL_CACHE", str(tmp_path / "file"))
     with pytest.raises(ConversionError, match="Set VISIONTOOL_CACHE"):
@@ -157,11 +145,11 @@ def test_a_cache_that_cannot_be_written_is_said(tmp_path, monkeypatch):
 
 def test_a_batch_comes_back_as_from_the_session_itself(bound):
     answers = []
-    for count in (1, 5, 8, 5):
-        answers += [(bound.run("logits", pixels := batch(count, seed=count)), pixels)]
-        np.testing.assert_allclose(bound.run("embedding", pixels), expected(pixels), atol=1e-6)
+    for count in (1, 5, 8, 5, *range(1, 12)):  # more sizes than there are buffers
+        answers += [(bound.outputs("logits", pixels := batch(count, seed=count)), pixels)]
+        np.testing.assert_allclose(bound.outputs("embedding", pixels), expected(pixels), atol=1e-6)
     for pixels in (batch(3).transpose(0, 2, 1, 3), batch(6)[::2]):  # not in order in memory
-        answers += [(bound.run("logits", pixels), pixels)]
+        answers += [(bound.outputs("logits", pixels), pixels)]
     for answer, pixels in answers:  # at the end, when their buffers were used again
         np.testing.assert_allclose(answer, expected(pixels), atol=1e-6)
 
@@ -170,7 +158,7 @@ def test_a_short_batch_is_padded_and_what_was_added_is_dropped(color_model):
     bound, session = bound_on_cpu(color_model)
     for count, pad_to in ((8, 8), (3, 8), (3, None), (9, 8)):
         pixels = batch(count)
-        answer = bound.run("logits", pixels, pad_to)
+        answer = bound.outputs("logits", pixels, pad_to)
         assert answer.shape == (count, 3)
         np.testing.assert_allclose(answer, expected(pixels), atol=1e-6)
     assert session.sizes == [8, 8, 3, 9]
@@ -179,47 +167,23 @@ def test_a_short_batch_is_padded_and_what_was_added_is_dropped(color_model):
 def test_more_than_an_engine_takes_is_run_in_parts(color_model):
     bound, session = bound_on_cpu(color_model, most=4)
     pixels = batch(10)
-    np.testing.assert_allclose(bound.run("logits", pixels, 10), expected(pixels), atol=1e-6)
+    np.testing.assert_allclose(bound.outputs("logits", pixels, 10), expected(pixels), atol=1e-6)
     assert session.sizes == [4, 4, 4]
-    assert bound.run("logits", pixels[:2]).shape == (2, 3)
+    assert bound.outputs("logits", pixels[:2]).shape == (2, 3)
     assert session.sizes[3:] == [2]
-
-
-def test_buffers_of_sizes_that_do_not_come_again_are_given_back(bound):
-    for count in range(1, 30):
-        assert bound.run("logits", batch(count)).shape == (count, 3)
-        assert len(bound._buffers) <= 8
 
 
 def test_threads_get_their_own_answers(bound):
     batches = [batch(1 + seed % 5, seed) for seed in range(80)]
     with ThreadPoolExecutor(4) as pool:
-        for pixels, answer in zip(batches, pool.map(partial(bound.run, "logits"), batches), strict=True):
+        for pixels, answer in zip(batches, pool.map(partial(bound.outputs, "logits"), batches), strict=True):
             np.testing.assert_allclose(answer, expected(pixels), atol=1e-6)
 
 
-def test_an_output_of_unknown_width_is_given_too(color_model):
-    session = runtime.create_session(color_model, ["CPUExecutionProvider"])
-    (taken,), given = runtime.ports(session)
-    bound = Bound(session, taken, [port._replace(shape=["N", None]) for port in given], "cpu", None)
-    np.testing.assert_allclose(bound.run("logits", batch(3)), expected(batch(3)), atol=1e-6)
-
-
-def test_what_fails_in_a_run_is_said_and_the_session_is_free_again(bound):
-    for _ in range(3):
-        with pytest.raises(ModelError, match="onnxruntime cannot run the model"):
-            bound.run("logits", np.zeros((2, 9, 9, 3), np.uint8))
-    assert bound.run("logits", batch(2)).shape == (2, 3)
-
-
-def test_floats_of_16_bits_come_back_as_they_are(tmp_path):
-    header = '<ir_version: 10, opset_import: ["": 20]>'
-    text = f"{header} halves (float16[N, 4] x) => (float16[N, 4] y) {{ y = Identity(x) }}"
-    onnx.save(onnx.parser.parse_model(text), tmp_path / "halves.onnx")
-    values = np.arange(8, dtype=np.float16).reshape(2, 4)
-    answer = bound_on_cpu(tmp_path / "halves.onnx")[0].run("y", values, 5)
-    assert answer.dtype == np.float16
-    np.testing.assert_array_equal(answer, values)
+def test_after_an_error_the_session_is_free_again(bound):
+    with pytest.raises(ModelError, match="onnxruntime cannot run the model"):
+        bound.outputs("logits", np.zeros((2, 9, 9, 3), np.uint8))
+    assert bound.outputs("logits", batch(2)).shape == (2, 3)
 
 
 @pytest.fixture
@@ -233,6 +197,7 @@ def on_gpu(color_model):
 
 def test_every_batch_of_many_pictures_has_the_size_of_the_first(on_gpu, tmp_path):
     classifier, session = on_gpu
+    assert (classifier.batch_size(None), classifier.batch_size(5), classifier.runs_at_once) == (64, 5, 1)
     colors = [RED, GREEN, BLUE]
     pictures = [save_picture(tmp_path / f"{i}.png", colors[i % 3]) for i in range(11)]
     pictures[2].write_bytes(b"no picture")
@@ -245,11 +210,6 @@ def test_every_batch_of_many_pictures_has_the_size_of_the_first(on_gpu, tmp_path
     session.sizes.clear()
     assert len(classifier.predict(pictures[:2])) == 2
     assert session.sizes == [2]
-
-
-def test_a_gpu_gets_larger_batches_and_one_run(on_gpu):
-    classifier, _ = on_gpu
-    assert (classifier.batch_size(None), classifier.batch_size(5), classifier.runs_at_once) == (64, 5, 1)
 
 
 def test_a_fixed_batch_is_never_padded_further(tmp_path):
@@ -285,13 +245,13 @@ def test_the_driver_is_asked_by_its_own_numbers(monkeypatch):
     nvml.nvmlDeviceGetHandleByPciBusId_v2 = lambda bus, handle: fill(handle, {b"bus 2": 1, b"bus 1": 2}[bus])
     nvml.nvmlDeviceGetMemoryInfo = lambda handle, memory: setattr(memory._obj, "free", {1: 3, 2: 7}[handle.value]) or 0
     monkeypatch.setattr(ctypes, "CDLL", lambda name: cuda if "cuda" in name else nvml)
-    monkeypatch.setattr(nvidia, "_nvml", nvidia._nvml.__wrapped__)
-    h200, a30 = nvidia.gpus()
-    assert h200 == nvidia.Gpu("NVIDIA H200", "9.0", 150 * 2**30, 7)
-    assert a30 == nvidia.Gpu("NVIDIA A30", "8.6", 24 * 2**30, 3)
-    assert nvidia.driver_version() == "580.95.05"
+    monkeypatch.setattr(installation, "_nvml", installation._nvml.__wrapped__)
+    h200, a30 = installation.gpus()
+    assert h200 == installation.Gpu("NVIDIA H200", "9.0", 150 * 2**30, 7)
+    assert a30 == installation.Gpu("NVIDIA A30", "8.6", 24 * 2**30, 3)
+    assert installation.driver_version() == "580.95.05"
     cuda.cuInit = lambda flags: 100  # CUDA_ERROR_NO_DEVICE
-    assert nvidia.gpus() == ()
+    assert installation.gpus() == ()
 
 
 @pytest.mark.slow
@@ -299,7 +259,7 @@ def test_every_option_is_one_that_the_installed_onnxruntime_knows(color_model, m
     """An unknown option would leave the provider out in silence."""
     if not {"cuda", "tensorrt"} <= set(providers.built_in()) or os.name == "nt":
         pytest.skip("this onnxruntime has no CUDA")
-    monkeypatch.setattr(nvidia, "gpus", lambda: (H200,))
+    monkeypatch.setattr(installation, "gpus", lambda: (H200,))
     chain = gpu.chain("tensorrt", 0, color_model, None)
     for (_, options), name in zip(chain, ("tensorrt", "cuda"), strict=True):
         with (

@@ -49,13 +49,13 @@ def random_pixels(spec):
 def timms_logits(run, pixels):
     """What timm's network of the run gives for the pixels, normalized as its config.json says."""
     timm, torch = pytest.importorskip("timm"), pytest.importorskip("torch")
-    from visiontool.pytorch.wrapper import InContract
+    from visiontool.pytorch.exporters import OnnxWrapper
 
     model = timm.create_model(f"local-dir:{run}", pretrained=True).eval()
     config = timm.data.resolve_model_data_config(model)
     spec = InputSpec(size=tuple(config["input_size"][1:]), mean=tuple(config["mean"]), std=tuple(config["std"]))
     with torch.inference_mode():
-        return InContract(model, spec)(torch.from_numpy(pixels))[0].numpy()
+        return OnnxWrapper(model, spec)(torch.from_numpy(pixels))[0].numpy()
 
 
 def check_logits(run):

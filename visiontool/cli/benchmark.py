@@ -18,7 +18,7 @@ from visiontool.model.spec import Precision
 from visiontool.text import plural
 
 if TYPE_CHECKING:
-    from visiontool.evaluation.benchmark.rows import Row
+    from visiontool.evaluation.benchmark import Measurement
 
 _STAGES = {"convert": "Making files of other precisions", "measure": "Measuring"}
 _MOST_PICTURES = 1000
@@ -120,25 +120,32 @@ def _pictures(folder: str | None) -> list[str]:
     return pictures
 
 
-def _measure(args: SimpleNamespace, pictures: Sequence[str]) -> "tuple[list[Row], bool]":
+def _measure(args: SimpleNamespace, pictures: Sequence[str]) -> "tuple[list[Measurement], bool]":
     """The rows, and whether Ctrl-C ended it with some of them measured."""
     from visiontool.cli.progress import Stages, only_ours_on_stderr
     from visiontool.cli.pull import obtain
     from visiontool.evaluation import benchmark
+    from visiontool.export.precision import reduced_file
 
     models = args.models + args.more or (None,)
-    files = benchmark.subjects([obtain(model, quiet=args.quiet) for model in models])
+    files = benchmark.model_files([obtain(model, quiet=args.quiet) for model in models])
     if args.plot is not None:
         _check_plot_file(args.plot)
-    rows: list[Row] = []
+    rows: list[Measurement] = []
     with (
         tempfile.TemporaryDirectory(prefix="visiontool-") as folder,
         only_ours_on_stderr(),
         Stages(_STAGES, enabled=not args.quiet) as stages,
     ):
         try:
-            rows = benchmark.rows(
-                files, args.precisions, args.batch_sizes, pictures, Path(folder), progress=stages.update
+            rows = benchmark.measurements(
+                files,
+                args.precisions,
+                args.batch_sizes,
+                pictures,
+                Path(folder),
+                reduce=reduced_file,
+                progress=stages.update,
             )
             if args.plot is not None:
                 _check_accuracies(rows)
@@ -165,21 +172,21 @@ def _check_plot_file(plot: Path) -> None:
         raise UsageError(f"--plot {plot}: there is no folder {plot.absolute().parent}")
 
 
-def _check_accuracies(rows: "Sequence[Row]") -> None:
-    if all(row.subject.accuracy is None for row in rows):
-        names = ", ".join(dict.fromkeys(f"{row.subject.name} ({row.subject.spec.precision})" for row in rows))
+def _check_accuracies(rows: "list[Measurement]") -> None:
+    if all(row.file.accuracy is None for row in rows):
+        names = ", ".join(dict.fromkeys(f"{row.file.name} ({row.file.spec.precision})" for row in rows))
         raise UsageError(
             f"--plot draws accuracy against speed, and nobody has said how accurate {names} is.\n"
             "Name a model whose accuracy is known too: visiontool models show NAME says it."
         )
 
 
-def _draw(plot: Path, rows: "Sequence[Row]") -> bool:
+def _draw(plot: Path, rows: "Sequence[Measurement]") -> bool:
     """Whether there was anything to draw."""
     from visiontool.cli.output.target import reporting_errors
     from visiontool.evaluation.benchmark.plot import draw
 
-    if not any(row.rounds and row.subject.accuracy for row in rows):
+    if not any(row.rounds and row.file.accuracy for row in rows):
         say("There is no plot: what has a known accuracy could not be measured.")
         return False
     with reporting_errors(str(plot)):
@@ -187,13 +194,13 @@ def _draw(plot: Path, rows: "Sequence[Row]") -> bool:
     return True
 
 
-def _machine(rows: "Sequence[Row]") -> dict[str, Any]:
+def _machine(rows: "Sequence[Measurement]") -> dict[str, Any]:
     from visiontool.evaluation.benchmark.machine import machine
 
     return machine(next((row.rounds[0].device for row in rows if row.rounds), "cpu"))
 
 
-def table(rows: "Sequence[Row]") -> str:
+def table(rows: "Sequence[Measurement]") -> str:
     """All rows, below the name of the network that each is of."""
     facts = _machine(rows)
     texts = [
@@ -209,34 +216,34 @@ def table(rows: "Sequence[Row]") -> str:
     lines = [*_wrapped(", ".join(texts)), _HEAD]
     name: str | None = None
     for row in rows:
-        if row.subject.name != name:
-            name = row.subject.name
-            lines += _heading([other for other in rows if other.subject.name == name])
+        if row.file.name != name:
+            name = row.file.name
+            lines += _heading([other for other in rows if other.file.name == name])
         lines.append(_line(row))
     return "\n".join(lines)
 
 
-def _heading(rows: "Sequence[Row]") -> list[str]:
-    subject = rows[0].subject
-    height, width = subject.spec.input.size
+def _heading(rows: "Sequence[Measurement]") -> list[str]:
+    model = rows[0].file
+    height, width = model.spec.input.size
     facts = [f"{width}x{height} pixels"]
-    accuracy = next((row.subject.accuracy for row in rows if row.subject.accuracy is not None), None)
+    accuracy = next((row.file.accuracy for row in rows if row.file.accuracy is not None), None)
     if accuracy is not None:
         facts.append(f"top-1 {accuracy.top1:.1%} ({accuracy.dataset})")
     rates = [round_.opening_images_per_s for row in rows for round_ in row.rounds]
     if rates:
         facts.append(f"opening alone {_figure(sorted(rates)[len(rates) // 2])} pictures/s")
-    return ["", *_wrapped(f"{subject.name}: {', '.join(facts)}")]
+    return ["", *_wrapped(f"{model.name}: {', '.join(facts)}")]
 
 
 def _wrapped(text: str) -> list[str]:
     return textwrap.wrap(printable(text), _WIDTH, subsequent_indent="  ", break_on_hyphens=False)
 
 
-def _line(row: "Row") -> str:
+def _line(row: "Measurement") -> str:
     if not row.rounds:
         reason = (row.error or "interrupted").partition("\n")[0]
-        return printable(f"{row.subject.spec.precision:<4}{row.batch_size:>6}  not measured: {reason}")
+        return printable(f"{row.file.spec.precision:<4}{row.batch_size:>6}  not measured: {reason}")
     values = row.to_json()
     figures = (
         "latency_p50_ms",
@@ -249,7 +256,7 @@ def _line(row: "Row") -> str:
     )
     peak = values["peak_memory_bytes"]
     return _COLUMNS.format(
-        row.subject.spec.precision,
+        row.file.spec.precision,
         row.batch_size,
         *(_figure(values[name]) for name in figures),
         "?" if peak is None else f"{peak / 1e6:.0f}",
@@ -263,10 +270,10 @@ def _figure(value: float) -> str:
     return f"{value:.{decimals}f}"
 
 
-def remarks(rows: "Sequence[Row]", *, pictures: str) -> Iterator[str]:
+def remarks(rows: "Sequence[Measurement]", *, pictures: str) -> Iterator[str]:
     """What one has to know to read the figures."""
     measured = [row for row in rows if row.rounds]
-    counts = [row.runs for row in measured]
+    counts = [len(row.latencies_ms) for row in measured]
     if measured:
         rounds = plural(max(len(row.rounds) for row in measured), "round")
         runs = f"{min(counts):,}" if min(counts) == max(counts) else f"{min(counts):,} to {max(counts):,}"
@@ -276,7 +283,7 @@ def remarks(rows: "Sequence[Row]", *, pictures: str) -> Iterator[str]:
         )
     if min(counts, default=20) < 20:
         yield "With fewer than 20 runs p95 is the slowest of them; --seconds gives more."
-    made_here = {row.subject.spec.precision for row in measured if row.subject.is_made_here}
+    made_here = {row.file.spec.precision for row in measured if row.file.is_made_here}
     if "fp16" in made_here:
         yield "The fp16 files were made here to be measured; whether they answer right is for: visiontool export."
     if "int8" in made_here:
@@ -284,10 +291,10 @@ def remarks(rows: "Sequence[Row]", *, pictures: str) -> Iterator[str]:
             f"The int8 files were made here to be measured, calibrated on {pictures}: good for their speed alone.\n"
             "What they would answer is for: visiontool export --precision int8, with pictures like yours."
         )
-    unreadable = max((row.median(lambda round_: round_.unreadable) for row in measured), default=0.0)
+    unreadable = max((row.median("unreadable") for row in measured), default=0.0)
     if unreadable:
         yield f"{unreadable:.0%} of the pictures cannot be read, and count as pictures all the same."
-    gpu = max((row.peak(lambda round_: round_.gpu_memory_bytes) or 0 for row in measured), default=0)
+    gpu = max((row.peak("gpu_memory_bytes") or 0 for row in measured), default=0)
     if gpu:
         yield f"Of the GPU's memory, up to {gpu / 1e6:,.0f} MB were taken."
     noise = max((row.noise or 0.0 for row in measured), default=0.0)

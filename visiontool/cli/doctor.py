@@ -41,9 +41,9 @@ def doctor(as_json: bool) -> int:
     try:
         facts = examine()
     except (ImportError, AttributeError) as error:  # half a package has some of its names
-        from visiontool.runtime.packages import repair
+        from visiontool.runtime.installation import wheel_repair
 
-        raise VisiontoolError(f"onnxruntime cannot be used: {first_line(error)}\n{repair()}") from None
+        raise VisiontoolError(f"onnxruntime cannot be used: {first_line(error)}\n{wheel_repair()}") from None
     if as_json:
         click.echo(json_text(facts, indent=2))
     else:
@@ -62,22 +62,22 @@ def examine() -> dict[str, Any]:
     """
     from visiontool.evaluation.benchmark.machine import machine
     from visiontool.hub import resolve
-    from visiontool.runtime import nvidia, packages, providers
+    from visiontool.runtime import installation, providers
 
     try:
         default_model = resolve.default_model()
     except VisiontoolError as error:
         default_model = str(error)
-    fault = packages.fault()
+    fault = installation.wheel_conflict()
     variables = sorted(name for name in os.environ if name in _VARIABLES or name.startswith("VISIONTOOL_"))
     return {
         "schema": 1,
         "versions": {"visiontool": __version__, "python": platform.python_version()} | _versions(),
-        "wheels": packages.wheels(),
+        "wheels": installation.wheels(),
         "machine": {key: value for key, value in machine().items() if key in ("processor", "cores", "system")},
         "features": processor_features(),
-        "gpus": [gpu._asdict() for gpu in nvidia.gpus()],
-        "driver": nvidia.driver_version(),
+        "gpus": [gpu._asdict() for gpu in installation.gpus()],
+        "driver": installation.driver_version(),
         "providers": {name: _why_not(name) for name in reversed(providers.built_in())},
         "caches": _caches(),
         "default_model": default_model,

@@ -94,8 +94,7 @@ def say_how(classifier: "Classifier", batch_size: int | None) -> None:
 
     import onnxruntime
 
-    from visiontool.runtime import nvidia
-    from visiontool.runtime.packages import wheels
+    from visiontool.runtime import installation
 
     (most, nodes), *others = (classifier.assignment() or {classifier.provider: 0}).items()  # a graph may be constants
     if others:
@@ -107,11 +106,11 @@ def say_how(classifier: "Classifier", batch_size: int | None) -> None:
     if classifier.passed_over is not None:
         say(f"Not on the GPU: {classifier.passed_over}")
     if classifier.device.startswith("cuda:"):
-        gpu = nvidia.gpus()[int(classifier.device.partition(":")[2])]
-        say(f"{gpu.name}, {gpu.memory_bytes / 2**30:.0f} GiB, driver {nvidia.driver_version()}.")
+        gpu = installation.gpus()[int(classifier.device.partition(":")[2])]
+        say(f"{gpu.name}, {gpu.memory_bytes / 2**30:.0f} GiB, driver {installation.driver_version()}.")
     threads = "as many threads as cores" if classifier.threads == 0 else plural(classifier.threads, "thread")
     each = f", each with {threads}" if classifier.provider == "cpu" else ""
     sessions = plural(classifier.runs_at_once, "run")
     say(f"{sessions} at once{each}; up to {plural(classifier.batch_size(batch_size), 'picture')} in a run.")
-    packages = ", ".join(wheels()) or onnxruntime.__version__
+    packages = ", ".join(installation.wheels()) or onnxruntime.__version__
     say(f"visiontool {__version__}, {packages}, Python {platform.python_version()}.")

@@ -115,7 +115,7 @@ def comparison_lines(comparison: "Comparison") -> list[str]:
     ]
     if comparison.differs:
         lines += _wrapped("Worst", _near(comparison.worst))
-        lines += _wrapped("", f"A: {a.worst_answer.told()}; B: {b.worst_answer.told()}")
+        lines += _wrapped("", f"A: {a.worst_answer}; B: {b.worst_answer}")
     faults = comparison.faults
     if not faults:
         return [*lines, "", "B answers as A does."]

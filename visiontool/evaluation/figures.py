@@ -1,12 +1,8 @@
-"""PNG files drawn with matplotlib's figures alone: pyplot would look for a screen and keep every figure.
-
-The same content gives the same bytes, whatever the user's matplotlibrc says. Names and labels are foreign text: see
-`legible`.
-"""
+"""PNG files drawn with matplotlib: the same bytes for the same content, whatever the user's matplotlibrc says."""
 
 import contextlib
-import functools
 import unicodedata
+import warnings
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
@@ -14,41 +10,28 @@ from typing import TYPE_CHECKING, Literal
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-# Okabe and Ito's: told apart with any kind of color vision.
+# Okabe and Ito's, for any kind of color vision.
 COLORS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9")
 DPI = 100
-# For scripts that matplotlib's own DejaVu Sans lacks: what Linux, Windows and macOS come with.
-_OTHER_FONTS = (
-    "Noto Sans CJK SC",
-    "Noto Sans CJK JP",
-    "WenQuanYi Micro Hei",
-    "Microsoft YaHei",
-    "Malgun Gothic",
-    "PingFang SC",
-    "Hiragino Sans",
-    "Arial Unicode MS",
-    "Noto Sans Devanagari",
-    "Nirmala UI",
-    "Noto Sans Thai",
-    "Leelawadee UI",
-)
+# For scripts that matplotlib's own DejaVu Sans lacks, as Linux, Windows and macOS come with them.
+_OTHER_FONTS = ("Noto Sans CJK SC", "Microsoft YaHei", "Malgun Gothic", "Nirmala UI", "PingFang SC", "Arial Unicode MS")
 
 
 @contextlib.contextmanager
 def page(
     file: Path, inches: tuple[float, float], layout: Literal["compressed"] | None = "compressed"
 ) -> Iterator["Figure"]:
-    """A figure to draw on, written to `file` as a PNG at the end.
-
-    Args:
-        layout: None where the caller makes room for all texts: matplotlib draws them once more to find that.
-    """
+    """A figure to draw on, written to `file` as a PNG at the end; without `layout` the caller makes room for texts."""
     import matplotlib
-    from matplotlib.figure import Figure
+    from matplotlib import font_manager
+    from matplotlib.figure import Figure  # pyplot would need a screen and keep every figure
 
-    with matplotlib.rc_context():
+    installed = set(font_manager.get_font_names())
+    fonts = ["DejaVu Sans", *(font for font in _OTHER_FONTS if font in installed)]
+    with matplotlib.rc_context(), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Glyph .* missing from font")  # a box is drawn
         matplotlib.rcdefaults()
-        matplotlib.rcParams.update({"font.family": _families(), "text.parse_math": False})
+        matplotlib.rcParams.update({"font.family": fonts, "text.parse_math": False})
         figure = Figure(figsize=inches, dpi=DPI, layout=layout)
         yield figure
         # To compress more takes longer than to draw.
@@ -56,30 +39,9 @@ def page(
 
 
 def legible(label: str, columns: int) -> str:
-    """`label` on one line of about so many Latin letters, with escapes for what cannot be drawn.
-
-    What is too long loses its middle: labels that come from paths differ at both ends.
-    """
-    glyphs = _glyphs()
-    text = "".join(char if char.isprintable() and ord(char) in glyphs else ascii(char)[1:-1] for char in label)
+    """`label` on one line of about so many Latin letters, without its middle where it is too long."""
+    text = "".join(char if char.isprintable() else ascii(char)[1:-1] for char in label)
     if any(unicodedata.east_asian_width(char) in "WF" for char in text):
         columns //= 2
     tail = (columns - 1) // 2
     return text if len(text) <= columns else f"{text[: columns - 1 - tail]}\N{HORIZONTAL ELLIPSIS}{text[-tail:]}"
-
-
-@functools.cache
-def _glyphs() -> frozenset[int]:
-    """Code points that can be drawn; matplotlib warns about any other."""
-    from matplotlib import font_manager
-
-    fonts = (font_manager.get_font(font_manager.findfont(family)) for family in _families())
-    return frozenset(code for font in fonts for code in font.get_charmap())
-
-
-@functools.cache
-def _families() -> list[str]:
-    from matplotlib import font_manager
-
-    installed = set(font_manager.get_font_names())
-    return ["DejaVu Sans", *(family for family in _OTHER_FONTS if family in installed)]

@@ -26,7 +26,7 @@ class ClassMetrics:
     label: str
     pictures: int  # of this class
     recall: float | None  # share of them that were recognized; None where there are none
-    precision: float | None  # share of what was said to be of this class that is; None where nothing was
+    precision: float | None  # share of the answers with this class that are right; None where there are none
     f1: float | None  # None where there is neither
 
 
@@ -57,8 +57,14 @@ def measure(probabilities: NDArray[np.floating], class_ids: NDArray[np.int64], l
     predicted = probabilities.argmax(axis=1)
     confusion = np.bincount(class_ids * classes + predicted, minlength=classes**2).reshape(classes, classes)
     per_class = tuple(
-        ClassMetrics(label, int(true), _share(hits, true), _share(hits, said), _share(2 * hits, true + said))
-        for label, hits, true, said in zip(
+        ClassMetrics(
+            label,
+            int(true),
+            _share(hits, true),
+            _share(hits, predicted_count),
+            _share(2 * hits, true + predicted_count),
+        )
+        for label, hits, true, predicted_count in zip(
             labels, confusion.diagonal(), confusion.sum(axis=1), confusion.sum(axis=0), strict=True
         )
     )
@@ -92,11 +98,7 @@ def wilson(right: int, count: int) -> Interval:
 
 
 def calibration_error(confidences: NDArray[np.floating], right: NDArray[np.bool_]) -> float:
-    """The mean distance of probability and share of right answers, in 15 bins of equally many pictures.
-
-    Args:
-        confidences: (N,) probability of what was said.
-        right: (N,) whether it was right.
+    """The mean distance of the probability (N,) of answers and the share of right ones, in 15 bins of equal size.
 
     Source: Nguyen and O'Connor 2015, "Posterior calibration and exploratory analysis for natural language processing
         models", arXiv:1508.05154 (bins of equal size instead of equal width).

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from visiontool import runtime
 from visiontool._version import __version__
 from visiontool.errors import ConversionError, GateError, ModelError, UsageError
-from visiontool.evaluation.compare import BATCHES, Comparison, check, compare
+from visiontool.evaluation.compare import BATCHES, Comparison, Pictures, check, compare
 from visiontool.export import calibration_images, torch_check
 from visiontool.export.precision import NEAR_ENOUGH, to_fp16, to_int8
 from visiontool.export.resize import embed_resize
@@ -33,7 +33,7 @@ from visiontool.hub.resolve import FOLDER
 from visiontool.inference.classifier import Classifier
 from visiontool.model.spec import ModelSpec, Precision
 from visiontool.progress import Progress, silent
-from visiontool.training.pictures import Pictures, pictures_for
+from visiontool.training.pictures import pictures_for
 
 __all__ = ["Export", "Source", "Wanted", "default_target", "export", "find"]
 

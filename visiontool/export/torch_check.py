@@ -5,10 +5,10 @@ from importlib.util import find_spec
 from visiontool.data.loader import fitted
 from visiontool.data.prepare import Recipe
 from visiontool.errors import ConversionError, GateError, ModelError
+from visiontool.evaluation.compare import Pictures
 from visiontool.export.source import Source
 from visiontool.images.decode import DEFAULT_LIMITS
 from visiontool.progress import Progress
-from visiontool.training.pictures import Pictures
 
 _HUB_FILES = ("config.json", "model.safetensors")
 _MOST = 32  # pictures: torch runs them one after another
@@ -29,11 +29,11 @@ def check(source: Source, pictures: Pictures, progress: Progress) -> list[str]:
         return ["Torch is not installed here; the network was compared with it when it was converted."]
     progress("torch", 0, None)
     from visiontool.pytorch import parity, weights
-    from visiontool.pytorch.wrapper import InContract
+    from visiontool.pytorch.exporters import OnnxWrapper
 
     pixels = fitted(pictures.paths, Recipe.of(source.spec, DEFAULT_LIMITS), _MOST)
     try:
-        graph = InContract(weights.from_folder(folder), source.spec.input)
+        graph = OnnxWrapper(weights.from_folder(folder), source.spec.input)
         expected = parity.answers(graph, source.spec.input, pixels)
         parity.check(source.path, source.spec.input, pixels, expected, (1, len(pixels)))
     except (ConversionError, ModelError) as error:

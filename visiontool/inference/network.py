@@ -75,9 +75,9 @@ class Network:
         bound = self.opened.bound
         try:
             if bound is not None:
-                values = bound.run(output, tensor, pad_to)
+                values = bound.outputs(output, tensor, pad_to)
             else:
-                values = runtime.run(self.opened.session, output, {self.spec.input.name: tensor})
+                values = runtime.outputs(self.opened.session, output, {self.spec.input.name: tensor})
         except ModelError as error:
             hint = "\nIt may want fewer pictures at once: --batch-size 1." if len(tensor) > 1 else ""
             raise ModelError(f"{self.opened.path}: {error}{hint}") from None

@@ -16,14 +16,14 @@ from visiontool.errors import ConversionError, ModelError, UsageError
 from visiontool.files import replacing
 from visiontool.hub import cache
 from visiontool.images.decode import ImageSource
-from visiontool.model import class_names as labels
+from visiontool.model import class_names as model_class_names
+from visiontool.model.class_names import ClassNames
+from visiontool.model.difference import batches_for
 from visiontool.model.spec import InputSpec, ModelSpec
 from visiontool.pytorch import exporters, parity
-from visiontool.pytorch import weights as backbone
-from visiontool.pytorch.wrapper import InContract
-from visiontool.runtime.alike import batches_for
+from visiontool.pytorch import weights as torch_weights
 
-_HUB_FILES = ("config.json", "model.safetensors")
+_MAX_FAULT_CHARS = 200
 
 
 def convert(
@@ -34,17 +34,17 @@ def convert(
     *,
     batches: Sequence[int] | None = None,
 ) -> ModelSpec:
-    """Writes `model` as a model file that says `spec` of itself.
+    """Writes `model` as a model file with the manifest `spec`.
 
-    Each exporter of `exporters.WAYS` is tried until one writes a file that passes.
+    Each exporter of `exporters.EXPORTERS` is tried until one writes a file that passes.
 
     Args:
         model: a network with timm's interface (`forward_features`, `forward_head`), weights loaded, best made by
-            `backbone.create`; it is put into evaluation mode.
-        spec: what the file is to say; `embedding`, `feature_map`, `tools` and `parity` are filled in here.
+            `weights.create`; it is put into evaluation mode.
+        spec: `embedding`, `feature_map`, `tools` and `parity` are filled in here.
         path: the file, replaced if it exists, and only once the new one has passed.
-        pictures: real pictures to compare with torch on, at least one; more say more.
-        batches: sizes at which they are compared; None for `alike.BATCHES`, less what would take too much memory.
+        pictures: real pictures to compare with torch on, at least one.
+        batches: sizes at which they are compared; None for `difference.BATCHES`, less what would take too much memory.
 
     Returns:
         The spec as written; `tools` has "exporter" where it was not the first.
@@ -63,30 +63,49 @@ def convert(
             " less than 2. Choose a smaller network."
         )
     try:
-        graph = InContract(model, spec.input)
+        wrapper = exporters.OnnxWrapper(model, spec.input)
     except ConversionError as error:
         raise ConversionError(f"{spec.name}: {error}") from error
-    if graph.classes != len(spec.labels):
-        raise ConversionError(
-            f"{spec.name}: the network gives {graph.classes:,} logits for {len(spec.labels):,} labels"
-        )
+    classes, labels = wrapper.classes, len(spec.labels)
+    if classes != labels:
+        raise ConversionError(f"{spec.name}: the network gives {classes:,} logits for {labels:,} labels")
     batches = tuple(batches or batches_for(spec.input.size))
-    spec = _completed(spec, graph, min(len(pictures), max(batches)), batches)
+    spec = replace(
+        spec,
+        logits="logits",
+        embedding="embedding",
+        feature_map="feature_map" if "feature_map" in wrapper.outputs else None,
+        # The graph has fewer, where a batch normalization became part of a convolution.
+        weights={**spec.weights, "params": sum(parameter.numel() for parameter in model.parameters())},
+        tools={
+            "torch": torch.__version__.partition("+")[0],
+            "onnxscript": onnxscript.__version__,
+            "timm": timm.__version__,
+        },
+        parity={
+            "reference": "torch",
+            "batches": list(batches),
+            "pictures": min(len(pictures), max(batches)),
+            "max_relative_l2": parity.MAX_RELATIVE_L2,
+            "max_absolute": parity.MAX_ABSOLUTE,
+        },
+    )
     pixels = parity.pixels_of(pictures, spec, max(batches))
-    expected = parity.answers(graph, spec.input, pixels)  # before an exporter can have changed anything
-    faults: list[str] = []
+    expected = parity.answers(wrapper, spec.input, pixels)  # before an exporter can have changed anything
+    faults = [f"{spec.name}: no exporter wrote a file that answers as torch does"]
     try:
         with replacing(path) as unfinished:
-            for way in exporters.WAYS:
-                written = spec if not faults else replace(spec, tools={**spec.tools, "exporter": way})
+            for number, exporter in enumerate(exporters.EXPORTERS):
+                attempt = spec if number == 0 else replace(spec, tools={**spec.tools, "exporter": exporter})
                 try:
-                    exporters.export(way, graph, written, unfinished)
+                    exporters.export(exporter, wrapper, attempt, unfinished)
                     parity.check(unfinished, spec.input, pixels, expected, batches)
                 except (ConversionError, ModelError) as error:
-                    faults.append(f"{way}: {_shortened(error)}")
+                    text = " ".join(str(error).split())
+                    more = "..." if len(text) > _MAX_FAULT_CHARS else ""
+                    faults.append(f"{exporter}: {text[:_MAX_FAULT_CHARS]}{more}")
                 else:
-                    return written
-            faults = [f"{spec.name}: no exporter wrote a file that answers as torch does", *faults]
+                    return attempt
             raise ConversionError("\n".join(faults))
     except OSError as error:
         raise ConversionError(f"{path}: cannot be written: {error.strerror}") from error
@@ -102,30 +121,28 @@ def convert_folder(
 ) -> ModelSpec:
     """Converts a folder in timm's hub format: config.json and model.safetensors.
 
-    Besides timm's keys, config.json may have `accuracy` (a list of {dataset, pictures, top1, top5}), `source`, which
-    says where the weights come from, and `sha256` of the file they came in.
+    Besides timm's keys, config.json may have `accuracy` (a list of {dataset, pictures, top1, top5}), `source`, where
+    the weights come from, and `sha256` of the file they came in.
 
     Args:
-        name: what the model is to be called; None for the folder's name.
-        weights: another file of them, as `backbone.load_weights` takes it; the folder gets its model.safetensors.
+        name: of the model; None for the folder's name.
+        weights: another file of them, as `weights.load_weights` takes it; the folder gets its model.safetensors.
 
     Raises:
         ConversionError: a file is missing or not of that format; or as `convert`.
-        PictureError: one of `pictures` cannot be read.
     """
     in_folder = folder / "model.safetensors"
-    model = backbone.from_folder(folder, weights or in_folder)
+    model = torch_weights.from_folder(folder, weights or in_folder)
     if weights not in (None, in_folder):
         save_file({key: tensor.clone() for key, tensor in model.state_dict().items()}, in_folder, {"format": "pt"})
     try:
         config = json.loads((folder / "config.json").read_bytes())
-        cfg = config["pretrained_cfg"]
-        said = {
+        facts = {
             "source": config.get("source"),
             "sha256": config.get("sha256") or cache.sha256(in_folder),
-            "license": cfg.get("license"),
+            "license": config["pretrained_cfg"].get("license"),
         }
-        spec = _spec(name or folder.name, config, said)
+        spec = _spec_of(name or folder.name, config, {key: value for key, value in facts.items() if value})
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise ConversionError(
             f"{folder}: expected timm's config.json and model.safetensors: {type(error).__name__}: {error}"
@@ -143,7 +160,7 @@ def convert_checkpoint(
     img_size: int | tuple[int, int] | None = None,
     source: str = "",
     license: str | None = None,
-    class_names: labels.ClassNames | None = None,
+    class_names: ClassNames | None = None,
 ) -> ModelSpec:
     """Converts a network whose weights lie in a local file, into a folder of its own.
 
@@ -153,34 +170,31 @@ def convert_checkpoint(
 
     Args:
         architecture: timm's name, with or without a tag; preprocessing is that of its published weights.
-        checkpoint: as `backbone.load_weights` takes it.
+        checkpoint: as `weights.load_weights` takes it.
         folder: made where it is missing.
-        name: what the model is to be called; None for the architecture's name.
+        name: of the model; None for the architecture's name.
         img_size: N or (H, W) in pixels; None for the published size.
-        source: where the weights come from; "" for the place that timm or torchvision publishes them at, or the file
-            where they are others.
-        license: of the weights; None for what timm or torchvision says.
-        class_names: None where the weights are the published ones, which know ImageNet's classes. Of others as many
-            as they have classes; with no names at all the classes are called by their numbers.
+        source: where the weights come from; "" for where they are published, or the file where they are others.
+        license: of the weights; None for the published one.
+        class_names: None for the published weights, whose classes are ImageNet's. Of others as many as they have
+            classes; with no names at all the classes are called by their numbers.
 
     Raises:
         ConversionError: no such architecture, weights of another network, published classes that are not ImageNet's,
-            or a size that the network cannot run at; or as `convert`. The three files are not there then.
+            or a size that the network cannot run at; or as `convert`.
         UsageError: another number of names than of classes.
-        PictureError: one of `pictures` cannot be read.
     """
-    cfg = backbone.pretrained_cfg(architecture)
-    name = name or architecture.partition(".")[0]
-    said: dict[str, Any] = {} if license is None else {"license": license}
+    cfg = torch_weights.pretrained_cfg(architecture)
+    cfg_changes: dict[str, Any] = {} if license is None else {"license": license}
     if class_names is None:
-        info = _imagenet(architecture, cfg.tag or "", cfg.num_classes)
+        info = _imagenet_info(architecture, cfg.tag or "", cfg.num_classes)
         label_names, descriptions = info.label_names(), info.label_descriptions(as_dict=True)
         source = source or (f"hf-hub:{cfg.hf_hub_id}" if cfg.hf_hub_id else cfg.url or "")
-        model = backbone.create(architecture, img_size=img_size)
-        backbone.load_weights(model, checkpoint)
+        model = torch_weights.create(architecture, img_size=img_size)
+        torch_weights.load_weights(model, checkpoint)
     else:
-        said["tag"] = ""  # which would say that they are the published ones
-        model = backbone.create_with(architecture, checkpoint, img_size=img_size)
+        cfg_changes["tag"] = ""  # that of the published ones
+        model = torch_weights.create_with(architecture, checkpoint, img_size=img_size)
         label_names, descriptions = _hub_names(class_names, checkpoint, cast(int, model.num_classes))
     size = (img_size, img_size) if isinstance(img_size, int) else img_size or cfg.input_size[1:]
     config = {
@@ -188,7 +202,7 @@ def convert_checkpoint(
         "label_descriptions": descriptions,
         "source": source or f"file {checkpoint.name}",
         "sha256": cache.sha256(checkpoint),
-        "pretrained_cfg": said,
+        "pretrained_cfg": cfg_changes,
     }
     try:
         timm.models.save_for_hf(
@@ -198,23 +212,15 @@ def convert_checkpoint(
             safe_serialization=True,
             data_config={"input_size": (cfg.input_size[0], *size)},
         )
-        del model  # the folder is read back: what is converted is what lies there
-        return convert_folder(folder, folder / "model.onnx", pictures, name=name)
-    except BaseException as error:
-        for file in _HUB_FILES:
-            (folder / file).unlink(missing_ok=True)
-        if isinstance(error, OSError):
-            raise ConversionError(f"{folder}: cannot be written: {error.strerror}") from error
-        raise
+    except OSError as error:
+        raise ConversionError(f"{folder}: cannot be written: {error.strerror}") from error
+    del model  # the folder is read back: what is converted is what lies there
+    return convert_folder(folder, folder / "model.onnx", pictures, name=name or architecture.partition(".")[0])
 
 
-def _imagenet(architecture: str, tag: str, classes: int) -> Any:
-    """timm's `ImageNetInfo` of the classes that published weights know.
-
-    Raises:
-        ConversionError: they are not those of ImageNet or one of its published subsets.
-    """
-    if not labels.are_imagenets(classes, tag):
+def _imagenet_info(architecture: str, tag: str, classes: int) -> Any:
+    """timm's `ImageNetInfo` of the classes of published weights; ConversionError where they are not ImageNet's."""
+    if not model_class_names.are_imagenets(classes, tag):
         known = f"the {classes:,} classes of its weights ({tag})" if classes and tag != "untrained" else "its classes"
         raise ConversionError(
             f"{architecture}: {known} have no names: they are not known as ImageNet's.\n"
@@ -223,14 +229,8 @@ def _imagenet(architecture: str, tag: str, classes: int) -> Any:
     return timm.data.ImageNetInfo(timm.data.infer_imagenet_subset({"num_classes": classes}))
 
 
-def _hub_names(
-    class_names: labels.ClassNames, checkpoint: Path, classes: int
-) -> tuple[list[str], dict[str, str] | None]:
-    """`class_names` as timm's hub format has them: names, or ids with descriptions.
-
-    Raises:
-        UsageError: there are others than `classes` of them.
-    """
+def _hub_names(class_names: ClassNames, checkpoint: Path, classes: int) -> tuple[list[str], dict[str, str] | None]:
+    """`class_names` as timm's hub format has them: names, or ids with descriptions."""
     names, ids = class_names
     names = names or tuple(map(str, range(classes)))
     if len(names) != classes:
@@ -241,15 +241,15 @@ def _hub_names(
     return list(ids or names), dict(zip(ids, names, strict=True)) if ids else None
 
 
-def _spec(name: str, config: Mapping[str, Any], weights: Mapping[str, str | None]) -> ModelSpec:
-    """What a config.json in timm's hub format says, in our words."""
+def _spec_of(name: str, config: Mapping[str, Any], weights: Mapping[str, str]) -> ModelSpec:
+    """The manifest from a config.json in timm's hub format."""
     cfg = config["pretrained_cfg"]
     channels, height, width = cfg["input_size"]
-    class_labels, label_ids = _named_classes(config)
+    labels, label_ids = _named_classes(config)
     return ModelSpec(
         name=name,
         architecture=config["architecture"],
-        labels=class_labels,
+        labels=labels,
         label_ids=label_ids,
         input=InputSpec(
             size=(height, width), mean=_per_channel(cfg["mean"], channels), std=_per_channel(cfg["std"], channels)
@@ -257,32 +257,8 @@ def _spec(name: str, config: Mapping[str, Any], weights: Mapping[str, str | None
         crop_mode=cfg.get("crop_mode") or "center",
         crop_pct=cfg["crop_pct"],
         interpolation=cfg["interpolation"],
-        weights={key: value for key, value in weights.items() if value},
+        weights=weights,
         accuracy=tuple(config.get("accuracy", ())),
-    )
-
-
-def _completed(spec: ModelSpec, graph: InContract, pictures: int, batches: Sequence[int]) -> ModelSpec:
-    """`spec` with what the conversion itself knows."""
-    return replace(
-        spec,
-        logits="logits",
-        embedding="embedding",
-        feature_map="feature_map" if "feature_map" in graph.outputs else None,
-        # The graph has fewer, where a batch normalization became part of a convolution.
-        weights={**spec.weights, "params": sum(parameter.numel() for parameter in graph.model.parameters())},
-        tools={
-            "torch": torch.__version__.partition("+")[0],
-            "onnxscript": onnxscript.__version__,
-            "timm": timm.__version__,
-        },
-        parity={
-            "reference": "torch",
-            "batches": list(batches),
-            "pictures": pictures,
-            "max_relative_l2": parity.MAX_RELATIVE_L2,
-            "max_absolute": parity.MAX_ABSOLUTE,
-        },
     )
 
 
@@ -291,22 +267,18 @@ def _named_classes(config: Mapping[str, Any]) -> tuple[tuple[str, ...], tuple[st
     names, descriptions = config.get("label_names"), config.get("label_descriptions")
     if names is None:
         cfg = config["pretrained_cfg"]
-        info = _imagenet(config["architecture"], cfg.get("tag") or "", config.get("num_classes", cfg["num_classes"]))
+        classes = config.get("num_classes", cfg["num_classes"])
+        info = _imagenet_info(config["architecture"], cfg.get("tag") or "", classes)
         names, descriptions = info.label_names(), info.label_descriptions(as_dict=True)
     if not isinstance(names, list):
         raise ValueError("label_names is no list, so it is open which class each name is of")
     if descriptions is None:
-        return labels.numbered(names), None
+        return model_class_names.numbered(names), None
     # With descriptions the names are WordNet ids.
-    return labels.from_descriptions([descriptions[label_id] for label_id in names], names), tuple(names)
+    return model_class_names.from_descriptions([descriptions[label_id] for label_id in names], names), tuple(names)
 
 
 def _per_channel(values: Sequence[float], channels: int) -> tuple[float, ...]:
     if len(values) not in (1, channels):
         raise ValueError(f"{len(values)} numbers for {channels} channels")
     return tuple(map(float, values)) * (channels // len(values))
-
-
-def _shortened(error: Exception) -> str:
-    text = " ".join(str(error).split())
-    return text if len(text) <= 200 else f"{text[:200]}..."

@@ -11,9 +11,9 @@ from visiontool import runtime
 from visiontool.errors import ConversionError, ModelError
 from visiontool.images import transforms
 from visiontool.images.decode import ImageSource, open_image
+from visiontool.model.difference import padded, relative_l2
 from visiontool.model.spec import MANIFEST_KEY, InputSpec, ModelSpec
-from visiontool.pytorch.wrapper import LUMA, InContract
-from visiontool.runtime.alike import padded, relative_l2
+from visiontool.pytorch.exporters import LUMA, OnnxWrapper
 
 MAX_RELATIVE_L2 = 1e-5
 MAX_ABSOLUTE = 1e-3
@@ -22,11 +22,7 @@ _TORCH_BATCH = 8
 
 
 def pixels_of(pictures: Sequence[ImageSource], spec: ModelSpec, count: int) -> NDArray[np.uint8]:
-    """`count` different inputs, (count, H, W, 3): the pictures, padded with flips and shifts.
-
-    Raises:
-        PictureError: one of `pictures` cannot be read.
-    """
+    """`count` different inputs, (count, H, W, 3): the pictures, padded with flips and shifts."""
     fitted = [transforms.fit_to_spec(open_image(picture).image, spec) for picture in pictures[:count]]
     return padded(fitted, count)
 
@@ -38,15 +34,11 @@ def check(
     expected: Mapping[str, NDArray[np.float32]],
     batches: Sequence[int],
 ) -> None:
-    """Compares the file, opened by the code that users run, with what the network gave in torch.
-
-    Args:
-        pixels: at least as many as the largest of `batches`.
-        expected: the `answers` for them.
+    """Compares the file, opened by the code that users run, with the `answers` of the network in torch for pixels.
 
     Raises:
-        ConversionError: an output differs by more than the gates (docs/design.md says where they come from), or
-            another class is named.
+        ConversionError: an output differs by more than the bounds (docs/design.md has their source), or another class
+            has the largest logit.
         ModelError: the file cannot be opened or run.
     """
     opened = runtime.open_model(path, device="cpu")
@@ -63,24 +55,26 @@ def check(
             scale = 1.0 if name == "logits" else max(1.0, float(np.abs(values).max()))
             _compare(f"{name}, batch {batch}", got, values, MAX_ABSOLUTE * scale)
             if name == "logits":
-                _compare_classes(f"batch {batch}", got, values)
+                ordered = np.sort(values, axis=1)
+                is_clear = ordered[:, -1] - ordered[:, -2] > MAX_ABSOLUTE
+                if (got.argmax(1) != values.argmax(1))[is_clear].any():
+                    raise ConversionError(f"batch {batch}: the file and torch name different classes")
 
 
-def answers(graph: InContract, spec: InputSpec, pixels: NDArray[np.uint8]) -> dict[str, NDArray[np.float32]]:
-    """What the network gives in torch for pixels (N, H, W, 3), by output; it is normalized apart from the graph."""
+def answers(wrapper: OnnxWrapper, spec: InputSpec, pixels: NDArray[np.uint8]) -> dict[str, NDArray[np.float32]]:
+    """The outputs of the network in torch for pixels (N, H, W, 3), which are normalized apart from the graph."""
     chunks = []
     for start in range(0, len(pixels), _TORCH_BATCH):
         with torch.inference_mode():
             x = normalized(pixels[start : start + _TORCH_BATCH], spec)
-            values = [output.numpy() for output in graph.answers(x)]
-            # Not the head's word for it but the whole network's.
-            values[0] = graph.model(x).numpy()
+            values = [output.numpy() for output in wrapper.answers(x)]
+            values[0] = wrapper.model(x).numpy()  # of the whole network at once, not of its parts
         chunks.append(values)
-    return {name: np.concatenate(parts) for name, parts in zip(graph.outputs, zip(*chunks, strict=True), strict=True)}
+    return {name: np.concatenate(parts) for name, parts in zip(wrapper.outputs, zip(*chunks, strict=True), strict=True)}
 
 
 def normalized(pixels: NDArray[np.uint8], spec: InputSpec) -> torch.Tensor:
-    """What the network was trained on, (N, channels, H, W), worked out apart from the exported graph."""
+    """The input of the network, (N, channels, H, W), computed in float64 apart from the exported graph."""
     values = pixels.astype(np.float64) / 255
     if len(spec.mean) == 1:
         values = (values @ np.array(LUMA))[..., None]
@@ -88,21 +82,13 @@ def normalized(pixels: NDArray[np.uint8], spec: InputSpec) -> torch.Tensor:
     return torch.from_numpy(np.ascontiguousarray(values.transpose(0, 3, 1, 2), dtype=np.float32))
 
 
-def _compare(what: str, got: NDArray[np.float32], expected: NDArray[np.float32], max_absolute: float) -> None:
+def _compare(output: str, got: NDArray[np.float32], expected: NDArray[np.float32], max_absolute: float) -> None:
     if got.shape != expected.shape:
-        raise ConversionError(f"{what}: shape {got.shape} in the file, {expected.shape} in torch")
+        raise ConversionError(f"{output}: shape {got.shape} in the file, {expected.shape} in torch")
     relative, absolute = relative_l2(expected, got), float(np.abs(got - expected).max())
     if not (relative <= MAX_RELATIVE_L2 and absolute <= max_absolute):
         raise ConversionError(
-            f"{what}: the file does not answer as torch does "
+            f"{output}: the file does not answer as torch does "
             f"(relative difference {relative:.1e}, at most {MAX_RELATIVE_L2:.0e}; "
             f"largest {absolute:.1e}, at most {max_absolute:.0e})"
         )
-
-
-def _compare_classes(what: str, got: NDArray[np.float32], expected: NDArray[np.float32]) -> None:
-    """Raises ConversionError where another class is named although torch's answer is clear."""
-    ordered = np.sort(expected, axis=1)
-    clear = ordered[:, -1] - ordered[:, -2] > MAX_ABSOLUTE
-    if (got.argmax(1) != expected.argmax(1))[clear].any():
-        raise ConversionError(f"{what}: the file and torch name different classes")

@@ -3,13 +3,13 @@
 import os
 from contextlib import suppress
 from pathlib import Path
-from typing import NamedTuple
 
 from visiontool.data import dataset
 from visiontool.data.discover import find_images
 from visiontool.data.label_table import read_csv
 from visiontool.data.samples import split_called
 from visiontool.errors import DataError, first_line
+from visiontool.evaluation.compare import Pictures
 from visiontool.hub import resolve
 from visiontool.hub.cache import MODEL_FILE
 from visiontool.model.spec import ModelSpec
@@ -18,16 +18,6 @@ from visiontool.training import settings
 from visiontool.training.finetune import SPLITS_FILE
 
 _SPLITS_HELP = "Expected the splits.csv of a run: path,label,split with a line for each picture of the data."
-
-
-class Pictures(NamedTuple):
-    """Pictures, and where they are from."""
-
-    paths: tuple[str, ...]
-    targets: tuple[int, ...] | None
-    """The class id of each in the model's labels; None where nobody says."""
-    origin: str
-    """For people: "photos", "val of runs/mydata"."""
 
 
 def pictures_for(spec: ModelSpec, *, run: Path | None = None, on: Path | None = None) -> Pictures:

@@ -1,59 +1,136 @@
-"""How fast networks are and what memory they take, on this machine and in the way of `predict`.
+"""How fast models are on this machine and what memory they take, used as `predict` uses them.
 
-Each network at each precision and batch size is a row. All rows are measured in turns, round after round, so that a
-machine whose speed drifts slows all alike; and each time in a process of its own (`process`, `measuring`).
+Each model at each precision and batch size is a measurement. All are taken in turns, round after round, so that a
+machine whose speed drifts slows all alike; and each time in a process of its own.
 """
 
-from collections.abc import Sequence
-from dataclasses import replace
+import math
+import statistics
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any, NamedTuple
 
-from visiontool.data.loader import fitted
-from visiontool.data.prepare import Recipe
 from visiontool.errors import ConversionError, ModelError, UsageError
 from visiontool.evaluation.benchmark import process
-from visiontool.evaluation.benchmark.measuring import Task
-from visiontool.evaluation.benchmark.rows import Accuracy, Row, Subject
+from visiontool.evaluation.benchmark.process import Job, Round
 from visiontool.hub import catalog, resolve
-from visiontool.images.decode import DEFAULT_LIMITS
 from visiontool.inference.classifier import Classifier
 from visiontool.model.spec import ModelSpec, Precision
 from visiontool.progress import Progress, silent
 
 ROUNDS = 3
-_FEWEST_ROUNDS = 2
-# A row whose first rounds took longer, since its runs are long, has no others; unless it was meant to take longer.
-_LONG_S = 20.0
-_MOST_FOR_CALIBRATION = 100
+_MIN_ROUNDS = 2
+_MEDIANS = (
+    "network_images_per_s",
+    "end_to_end_images_per_s",
+    "opening_images_per_s",
+    "decode_ms_per_image",
+    "preprocess_ms_per_image",
+    "run_ms_per_image",
+)
+_LONG_S = 20.0  # a measurement that took longer in its first rounds gets no other, unless it was meant to be long
+
+Reduce = Callable[[Path, ModelSpec, Precision, Sequence[str], Path], ModelSpec]
+"""Writes a float32 file in another precision: `export.precision.reduced_file`."""
 
 
-def subjects(models: Sequence[str | Path | None]) -> list[Subject]:
-    """The files that models mean.
+class Accuracy(NamedTuple):
+    """How often a model's best answer is right."""
 
-    Args:
-        models: as `Classifier.load` takes them; None for the default model.
+    top1: float  # 0 to 1
+    dataset: str
 
-    Raises:
-        ModelError: as `Classifier.load`.
-        UsageError: the same file twice.
-    """
-    found: list[Subject] = []
+
+class ModelFile(NamedTuple):
+    """A model file to measure."""
+
+    name: str  # no other has it at this precision
+    path: Path
+    spec: ModelSpec
+    file_bytes: int
+    accuracy: Accuracy | None  # of this very file; None where it is not known
+    is_made_here: bool = False  # from a float32 file, only to be measured
+
+
+@dataclass
+class Measurement:
+    """One model file at one batch size."""
+
+    file: ModelFile
+    batch_size: int
+    rounds: list[Round] = field(default_factory=list)
+    error: str | None = None  # why it could not be measured
+
+    @property
+    def latencies_ms(self) -> list[float]:
+        """The latencies of all rounds, sorted."""
+        return sorted(latency for round_ in self.rounds for latency in round_.latencies_ms)
+
+    def latency_ms(self, share: float) -> float:
+        """The latency that `share` of them do not exceed (nearest rank)."""
+        latencies = self.latencies_ms
+        return latencies[math.ceil(share * len(latencies)) - 1]
+
+    def median(self, figure: str) -> float:
+        """The median over the rounds of one of their figures, by its name."""
+        return float(statistics.median(getattr(round_, figure) for round_ in self.rounds))
+
+    def peak(self, figure: str) -> int | None:
+        """The largest over the rounds of one of their figures; None where it is not known."""
+        values = (getattr(round_, figure) for round_ in self.rounds)
+        return max((value for value in values if value is not None), default=None)
+
+    @property
+    def noise(self) -> float | None:
+        """How far the rounds' median latencies are apart, as a share of their median; None for a single round."""
+        medians = [statistics.median(round_.latencies_ms) for round_ in self.rounds]
+        return (max(medians) - min(medians)) / statistics.median(medians) if len(medians) > 1 else None
+
+    def to_json(self) -> dict[str, Any]:
+        """The measurement as JSON has it, units in the names."""
+        row: dict[str, Any] = {
+            "model": self.file.name,
+            "architecture": self.file.spec.architecture,
+            "precision": self.file.spec.precision,
+            "made_here": self.file.is_made_here,
+            "batch_size": self.batch_size,
+            "status": "ok" if self.rounds else "error",
+        }
+        if not self.rounds:
+            return {**row, "error": self.error or "interrupted"}
+        return {
+            **row,
+            "device": self.rounds[0].device,
+            "provider": self.rounds[0].provider,
+            "rounds": len(self.rounds),
+            "runs": len(self.latencies_ms),
+            "latency_p50_ms": self.latency_ms(0.5),
+            "latency_p95_ms": self.latency_ms(0.95),
+            "noise": self.noise,
+            **{figure: self.median(figure) for figure in _MEDIANS},
+            "peak_memory_bytes": self.peak("peak_memory_bytes"),
+            "gpu_memory_bytes": self.peak("gpu_memory_bytes"),
+            "file_bytes": self.file.file_bytes,
+            "accuracy": None if self.file.accuracy is None else self.file.accuracy._asdict(),
+        }
+
+
+def model_files(models: Sequence[str | Path | None]) -> list[ModelFile]:
+    """The files of `models`, as `Classifier.load` takes them; UsageError for the same file twice."""
+    files: list[ModelFile] = []
     for model in models:
         path = resolve.resolve(model)
-        if any(path.samefile(other.path) for other in found):
+        if any(path.samefile(other.path) for other in files):
             raise UsageError(f"two of the models are the same file, {path}; leave one out")
         spec = Classifier.load(path, device="cpu").spec
-        found.append(Subject(spec.name, path, spec, path.stat().st_size, _accuracy(spec)))
-    names = [subject.name for subject in found]
-    # Files that say the same of themselves are told apart by their paths.
-    return [
-        subject if names.count(subject.name) == 1 else subject._replace(name=f"{subject.name} ({subject.path})")
-        for subject in found
-    ]
+        files.append(ModelFile(spec.name, path, spec, path.stat().st_size, _accuracy(spec)))
+    names = [file.name for file in files]
+    return [file if names.count(file.name) == 1 else file._replace(name=f"{file.name} ({file.path})") for file in files]
 
 
 def _accuracy(spec: ModelSpec) -> Accuracy | None:
-    """What the file says, else what the publisher of the same weights says."""
+    """The accuracy in the file, else the published one of the same weights."""
     for fact in spec.accuracy:
         match fact:
             case {"top1": int() | float() as top1, "dataset": str(dataset)} if 0 <= top1 <= 1:
@@ -62,74 +139,51 @@ def _accuracy(spec: ModelSpec) -> Accuracy | None:
         entry = catalog.find(spec.name)
     except ModelError:
         return None
-    same = entry.name == spec.name and entry.top1 is not None
-    return Accuracy((entry.top1 or 0) / 100, "ImageNet-1k, as published") if same else None
+    if entry.name != spec.name or entry.top1 is None:
+        return None
+    return Accuracy(entry.top1 / 100, "ImageNet-1k, as published")
 
 
-def rows(
-    files: Sequence[Subject],
+def measurements(
+    files: Sequence[ModelFile],
     precisions: Sequence[Precision],
     batch_sizes: Sequence[int],
     pictures: Sequence[str],
     folder: Path,
     *,
+    reduce: Reduce,
     progress: Progress = silent,
-) -> list[Row]:
-    """What is to be measured. A float32 file is made into every other precision; what has another is taken as it is.
+) -> list[Measurement]:
+    """What to measure: float32 files at every precision, others at their own.
 
     Args:
         pictures: paths; int8 is calibrated on them.
-        folder: for the files that are made.
-        progress: is called with "convert" and how many are done, of how many.
+        folder: for the files that `reduce` writes.
+        progress: called with "convert" and how many files are done, of how many.
     """
-    wanted = [
+    variants = [
         (file, precision)
         for file in files
         for precision in (precisions if file.spec.precision == "fp32" else (file.spec.precision,))
     ]
-    made: list[Row] = []
-    for number, (file, precision) in enumerate(wanted):
+    result: list[Measurement] = []
+    for number, (file, precision) in enumerate(variants):
         error = None
         if precision != file.spec.precision:
-            progress("convert", number, len(wanted))
+            progress("convert", number, len(variants))
+            target = folder / f"{number}.onnx"
             try:
-                file = _reduced(file, precision, pictures, folder / f"{number}.onnx")
+                spec = reduce(file.path, file.spec, precision, pictures, target)
+                file = ModelFile(file.name, target, spec, target.stat().st_size, None, is_made_here=True)
             except (ConversionError, ModelError) as failure:
                 file = file._replace(spec=replace(file.spec, precision=precision), is_made_here=True)
                 error = str(failure)
-        made += [Row(file, batch_size, error=error) for batch_size in batch_sizes]
-    return made
-
-
-def _reduced(subject: Subject, precision: Precision, pictures: Sequence[str], target: Path) -> Subject:
-    """The subject at another precision, written to `target`.
-
-    Raises:
-        ConversionError, ModelError: there can be no such file.
-        DataError: none of the pictures can be read.
-    """
-    if subject.spec.resize == "graph":
-        raise ConversionError(f"the file resizes pictures itself; name the model that {precision} can be made of")
-    from visiontool.export.precision import fp16, int8
-    from visiontool.graph import edit
-
-    model, _ = edit.load(subject.path)
-    if precision == "fp16":
-        model = fp16.to_fp16(model, subject.spec)
-    else:
-        pixels = fitted(pictures, Recipe.of(subject.spec, DEFAULT_LIMITS), _MOST_FOR_CALIBRATION)
-        model = int8.to_int8(model, subject.spec, [pixels]).model
-    spec = replace(subject.spec, precision=precision, accuracy=())
-    edit.describe(model, spec)
-    try:
-        target.write_bytes(model.SerializeToString())
-    except OSError as error:
-        raise ConversionError(f"{target}: cannot be written: {error.strerror}") from None
-    return Subject(subject.name, target, spec, target.stat().st_size, None, is_made_here=True)
+        result += [Measurement(file, batch_size, error=error) for batch_size in batch_sizes]
+    return result
 
 
 def measure(
-    wanted: Sequence[Row],
+    measurements: Sequence[Measurement],
     pictures: Sequence[str],
     *,
     seconds: float,
@@ -137,30 +191,31 @@ def measure(
     provider: str | None = None,
     progress: Progress = silent,
 ) -> None:
-    """Measures the rows, which have all that was measured so far whenever this ends.
+    """Takes the measurements, which have all rounds that are done whenever this ends.
 
     Args:
-        seconds: of each row, all rounds together; a few runs are made of each in any case.
+        seconds: for each measurement, all rounds together; every round runs the model a few times in any case.
         device: as `Classifier.load` takes it, as is `provider`.
-        progress: is called with "measure" and how many rows are done, of how many, over all rounds.
+        progress: called with "measure" and how many rounds are done, of how many, over all measurements.
 
     Raises:
         DeviceError, UsageError: the device cannot be used, or there is no such.
         DataError: none of the pictures can be read.
         VisiontoolError: no process could be started.
     """
-    total = ROUNDS * len(wanted)
-    for round_ in range(ROUNDS):
-        for number, row in enumerate(wanted):
-            progress("measure", round_ * len(wanted) + number, total)
-            took = sum(done.seconds for done in row.rounds)
-            if row.error is not None or (round_ >= _FEWEST_ROUNDS and took > max(_LONG_S, 3 * seconds)):
+    total = ROUNDS * len(measurements)
+    for round_number in range(ROUNDS):
+        for number, measurement in enumerate(measurements):
+            progress("measure", round_number * len(measurements) + number, total)
+            spent = sum(round_.seconds for round_ in measurement.rounds)
+            is_long = round_number >= _MIN_ROUNDS and spent > max(_LONG_S, 3 * seconds)
+            if measurement.error is not None or is_long:
                 continue
-            path = str(row.subject.path)
-            task = Task(path, device, provider, row.batch_size, tuple(pictures), seconds / ROUNDS)
+            path = str(measurement.file.path)
+            job = Job(path, device, provider, measurement.batch_size, tuple(pictures), seconds / ROUNDS)
             try:
-                row.rounds.append(process.measured(task))
+                measurement.rounds.append(process.measure_in_process(job))
             except ModelError as error:
-                row.error = str(error)
-                row.rounds.clear()
+                measurement.error = str(error)
+                measurement.rounds.clear()
     progress("measure", total, total)

@@ -1,25 +1,63 @@
-"""A process for each measurement: peaks of memory do not mix, and a crash costs one row."""
+"""One round of a measurement, in a process of its own: peaks of memory do not mix, and a crash costs one row."""
 
 import os
+import time
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
+from itertools import cycle, islice
+from typing import NamedTuple
 
+import numpy as np
+from numpy.typing import NDArray
+
+from visiontool.data.loader import TIMEOUT_S, Opening, StageTimes, cores, fitted, prepared
+from visiontool.data.prepare import Recipe
 from visiontool.data.worker import EndedError, Worker
 from visiontool.errors import DataError, DeviceError, ModelError, UsageError, VisiontoolError, first_line
-from visiontool.evaluation.benchmark.measuring import Round, Task, measure
+from visiontool.evaluation.benchmark import machine
+from visiontool.images.decode import DEFAULT_LIMITS
+from visiontool.inference.classifier import Classifier
 
-_OF_ALL = (DeviceError, UsageError, DataError)  # what one process cannot do for these, no other can
+_WARM_UP = 0.2  # share of the time of a measurement
 
 
-def measured(task: Task) -> Round:
-    """`measure` in a process of its own.
+class Job(NamedTuple):
+    """What to measure: one model at one batch size."""
 
-    Raises:
-        DeviceError, UsageError, DataError: as `measure`.
-        ModelError: anything else that keeps this one task from being done.
-    """
-    worker = Worker(_answer)
+    model: str
+    device: str
+    provider: str | None
+    batch_size: int
+    pictures: tuple[str, ...]  # paths; they are used again and again
+    seconds: float  # for all that is measured together
+
+
+class Round(NamedTuple):
+    """What one process measured."""
+
+    device: str
+    provider: str
+    latencies_ms: tuple[float, ...]  # of single batches, one after another on the whole machine
+    network_images_per_s: float  # with as many batches at once as fill the machine
+    opening_images_per_s: float  # opened and fitted, without the network
+    end_to_end_images_per_s: float
+    decode_ms_per_image: float  # added up over all threads and processes, as are the next two
+    preprocess_ms_per_image: float
+    run_ms_per_image: float
+    unreadable: float  # share of the pictures
+    peak_memory_bytes: int | None  # of the process; None where it is not known
+    gpu_memory_bytes: int | None
+    seconds: float  # that the whole round took
+
+
+def measure_in_process(job: Job) -> Round:
+    """`measure` in a process of its own; ModelError for all that would not keep another job from being done."""
+    worker = Worker(_measure_or_error)
     try:
         worker.start()
-        answer = worker.call(task)
+        answer = worker.call(job)
     except EndedError as ended:
         raise ModelError(f"its process {ended}") from None
     finally:
@@ -30,13 +68,137 @@ def measured(task: Task) -> Round:
     return round_
 
 
-def _answer(task: Task) -> Round | VisiontoolError:
+def _measure_or_error(job: Job) -> Round | VisiontoolError:
     try:
-        return measure(task)
-    except _OF_ALL as error:
+        return measure(job)
+    except (DeviceError, UsageError, DataError) as error:
         return error
+    except VisiontoolError as error:
+        return ModelError(str(error))
     except Exception as error:
-        if "VISIONTOOL_DEBUG" in os.environ and not isinstance(error, VisiontoolError):
+        if "VISIONTOOL_DEBUG" in os.environ:
             raise
-        told = str(error) if isinstance(error, VisiontoolError) else f"{type(error).__name__}: {first_line(error)}"
-        return ModelError(told)
+        return ModelError(f"{type(error).__name__}: {first_line(error)}")
+
+
+def measure(job: Job) -> Round:
+    """Measures in this process."""
+    began = time.perf_counter()
+    free_before = machine.free_on_gpus()
+    share = job.seconds / 5
+    for_few = _load(job, threads=0)
+    fixed = for_few.fixed_batch
+    if fixed is not None and job.batch_size % fixed:
+        raise ModelError(f"the file takes {fixed} pictures at once, and {job.batch_size} is no multiple of that")
+    recipe = Recipe.of(for_few.spec, DEFAULT_LIMITS)
+    # A graph that resizes pictures takes those of one size together.
+    pictures = job.pictures[:1] if for_few.spec.resize == "graph" else job.pictures
+    pixels = fitted(pictures, recipe, job.batch_size)
+    pixels = pixels[np.arange(job.batch_size) % len(pixels)]
+    # As predict does it: on the CPU one batch on all cores is soonest for a few pictures, a batch a core for many.
+    latencies = _latencies(for_few, pixels, share) if for_few.provider == "cpu" else []
+    del for_few
+    for_many = _load(job, threads=1)
+    latencies = latencies or _latencies(for_many, pixels, share)
+    network = _network_rate(for_many, pixels, share)
+    opening = _opening_rate(job.pictures, recipe, share)
+    end_to_end, times, unreadable = _end_to_end(for_many, job, 2 * share)
+    return Round(
+        device=for_many.device,
+        provider=for_many.provider,
+        latencies_ms=tuple(latencies),
+        network_images_per_s=network,
+        opening_images_per_s=opening,
+        end_to_end_images_per_s=end_to_end,
+        decode_ms_per_image=1000 * times.decode_s,
+        preprocess_ms_per_image=1000 * times.preprocess_s,
+        run_ms_per_image=1000 * times.network_s,
+        unreadable=unreadable,
+        peak_memory_bytes=machine.peak_bytes(),
+        gpu_memory_bytes=machine.taken_on_gpu(for_many.device, free_before),
+        seconds=time.perf_counter() - began,
+    )
+
+
+def _load(job: Job, threads: int) -> Classifier:
+    return Classifier.load(
+        job.model, device=job.device, provider=job.provider, threads=threads, engine_batch=job.batch_size
+    )
+
+
+def _latencies(classifier: Classifier, pixels: NDArray[np.uint8], seconds: float) -> list[float]:
+    """Milliseconds of each batch."""
+    for _ in _repeat_for(_WARM_UP * seconds):
+        classifier.run(pixels, classifier.spec.logits)
+    latencies = []
+    for _ in _repeat_for(seconds):
+        start = time.perf_counter()
+        classifier.run(pixels, classifier.spec.logits)
+        latencies.append(1000 * (time.perf_counter() - start))
+    return latencies
+
+
+def _network_rate(classifier: Classifier, pixels: NDArray[np.uint8], seconds: float) -> float:
+    """Pictures a second, with as many batches at once as fill the machine."""
+    at_once = classifier.runs_at_once
+
+    def rate(for_seconds: float) -> float:
+        return len(pixels) * _per_second(for_seconds, lambda: classifier.run(pixels, classifier.spec.logits))
+
+    with ThreadPoolExecutor(at_once) as pool:
+        _skip(pool.map(rate, [_WARM_UP * seconds] * at_once), at_once)
+        return sum(pool.map(rate, [seconds] * at_once))
+
+
+def _opening_rate(pictures: Sequence[str], recipe: Recipe, seconds: float) -> float:
+    """Pictures a second that are opened and fitted, by as many processes as predict has."""
+    opening = Opening(cores(), TIMEOUT_S, isolate=True)
+    ahead = 4 * opening.workers
+    with closing(prepared(cycle(pictures), recipe, opening, ahead)) as items:
+        _skip(items, 2 * ahead)  # the processes have started
+        return opening.workers * _per_second(seconds, lambda: _skip(items, opening.workers))
+
+
+def _end_to_end(classifier: Classifier, job: Job, seconds: float) -> tuple[float, StageTimes, float]:
+    """From files to answers: pictures a second, the seconds of each stage for a picture, and the unreadable share."""
+    times = StageTimes()
+    results = classifier.predict_stream(
+        cycle(job.pictures), top_k=1, batch_size=job.batch_size, timeout=TIMEOUT_S, isolate=True, times=times
+    )
+    # Results come by batches, and as many batches at about the same time as the machine takes at once.
+    step = job.batch_size * classifier.runs_at_once
+    done = unreadable = 0
+
+    def take() -> None:
+        nonlocal done, unreadable
+        unreadable += sum(result.error is not None for result in islice(results, step))
+        done += step
+
+    with closing(results):
+        _skip(results, step)
+        times.decode_s = times.preprocess_s = times.network_s = 0.0
+        rate = step * _per_second(seconds, take)
+    each = StageTimes(times.decode_s / done, times.preprocess_s / done, times.network_s / done)
+    return rate, each, unreadable / done
+
+
+def _per_second(seconds: float, work: Callable[[], object]) -> float:
+    """How often a second `work` is done."""
+    start = time.perf_counter()
+    done = 0
+    for _ in _repeat_for(seconds):
+        work()
+        done += 1
+    return done / (time.perf_counter() - start)
+
+
+def _repeat_for(seconds: float) -> Iterator[None]:
+    """Yields until the time is over, once at least."""
+    end = time.perf_counter() + seconds
+    yield
+    while time.perf_counter() < end:
+        yield
+
+
+def _skip(items: Iterator[object], count: int) -> None:
+    deque(islice(items, count), maxlen=0)

@@ -1,32 +1,46 @@
 """Whether a model answers as another does: both on the same pictures, through the code that users run.
 
-A is the measure and B is judged: an export by its source, a file on one device by the same file on another.
+A is the reference and B is judged: an export by its source, a file on one device by the same file on another.
 """
 
-from collections.abc import Sequence
+import time
+from collections.abc import Generator, Sequence
 from contextlib import closing
+from typing import NamedTuple
 
-from visiontool.data.loader import TIMEOUT_S
+import numpy as np
+from numpy.typing import NDArray
+
+from visiontool.data.loader import FEW, TIMEOUT_S, Opening, cores, prepared
 from visiontool.data.loader import batches as batches_of
+from visiontool.data.prepare import Recipe
 from visiontool.errors import DataError, GateError
-from visiontool.evaluation.compare import run_both
-from visiontool.evaluation.compare.comparison import Comparison, Side
-from visiontool.evaluation.compare.gates import gate_for
+from visiontool.evaluation.compare.comparison import Accumulator, ComparedModel, Comparison, Pictures
+from visiontool.evaluation.compare.gates import gate_for, label_differences, manifest_differences
 from visiontool.evaluation.compare.layers import first_difference
-from visiontool.evaluation.compare.manifests import differences, label_differences
-from visiontool.evaluation.compare.run_both import Pair, Unreadable
-from visiontool.evaluation.compare.tally import Tally
 from visiontool.hub.cache import MODEL_FILE
-from visiontool.images.decode import DEFAULT_LIMITS, Limits
-from visiontool.inference.classifier import Classifier
+from visiontool.images.decode import DEFAULT_LIMITS
+from visiontool.inference.classifier import DEFAULT_BATCH_SIZE, Classifier
+from visiontool.model.difference import BATCHES, batches_for, padded, relative_l2
 from visiontool.progress import Progress, silent
-from visiontool.runtime.alike import BATCHES
-from visiontool.training.pictures import Pictures
 
-__all__ = ["BATCHES", "Comparison", "check", "compare", "first_difference"]
+__all__ = ["BATCHES", "Comparison", "Pictures", "check", "compare", "first_difference"]
 
-_EMBEDDED = 256  # pictures whose embeddings are compared, since each costs both networks another run
-_KEPT_BYTES = 64 * 2**20  # of pixels, for batches and speed
+Pixels = NDArray[np.uint8]
+Floats = NDArray[np.float32]
+
+_MAX_EMBEDDED = 256  # pictures whose embeddings are compared, since each goes through both networks once more
+_MAX_FIRST_BYTES = 64 * 2**20  # of pixels, for batches and speed
+_ROUNDS = 5
+
+
+class PicturePair(NamedTuple):
+    """One picture as each of the two models takes it."""
+
+    number: int  # among all pictures
+    path: str
+    a: Pixels
+    b: Pixels
 
 
 def compare(
@@ -35,40 +49,35 @@ def compare(
     pictures: Pictures,
     *,
     batches: Sequence[int] = BATCHES,
-    limits: Limits = DEFAULT_LIMITS,
-    timeout: float = TIMEOUT_S,
     progress: Progress = silent,
 ) -> Comparison:
-    """Compares B with A on pictures, each prepared for each of the two by what its own file says.
+    """Compares B with A on pictures, each prepared for each of the two by its own manifest.
 
     However many pictures there are, memory holds some tens of them. Pictures that cannot be read are left out.
 
     Args:
         batches: the sizes that the logits of B must not depend on.
-        limits, timeout: as `Classifier.predict_stream` takes them.
         progress: called with "compare" and how many pictures of all are done.
 
     Raises:
         DataError: none of the pictures can be read.
-        GateError: the two know another number of classes, so there is nothing to compare.
+        GateError: the two have another number of classes, so there is nothing to compare.
         ModelError: one of the two cannot be run.
     """
     if len(a.spec.labels) != len(b.spec.labels):
         (first,) = label_differences(a.spec, b.spec)
-        raise GateError(f"{_called(b)} cannot answer as {_called(a)} does, it knows other classes: {first}")
+        raise GateError(f"{_name(b)} cannot answer as {_name(a)} does, it knows other classes: {first}")
     gate = gate_for(a, b)
-    tally = Tally(a, b, gate.sure)
-    stream = run_both.pairs(a, b, pictures.paths, limits, timeout)
-    with closing(stream):
-        kept = _see(a, b, pictures, stream, tally, max(batches), progress)
-    worst = tally.worst
-    if worst is None:
-        raise DataError(f"{pictures.origin}: none of the pictures can be read\n{tally.first_unreadable}")
-    pixels_a, pixels_b = [pair.a for pair in kept], [pair.b for pair in kept]
-    speeds = run_both.images_per_s(a, b, (pixels_a, pixels_b))
-    accuracies = tally.accuracies if pictures.targets is not None else (None, None)
-    sides = [
-        Side(
+    totals = Accumulator(a, b, gate.sure)
+    first_pairs = _compare_pictures(a, b, pictures, totals, max(batches), progress)
+    if totals.worst is None:
+        raise DataError(f"{pictures.origin}: none of the pictures can be read\n{totals.first_unreadable}")
+    worst_path, *worst_answers = totals.worst
+    pixels_a, pixels_b = [pair.a for pair in first_pairs], [pair.b for pair in first_pairs]
+    speeds = _images_per_s(a, b, (pixels_a, pixels_b))
+    accuracies = totals.accuracies if pictures.targets is not None else (None, None)
+    models = [
+        ComparedModel(
             name=model.spec.name,
             path=str(model.path),
             device=model.device,
@@ -78,86 +87,134 @@ def compare(
             accuracy=accuracy,
             worst_answer=answer,
         )
-        for model, speed, accuracy, answer in zip((a, b), speeds, accuracies, (worst.a, worst.b), strict=True)
+        for model, speed, accuracy, answer in zip((a, b), speeds, accuracies, worst_answers, strict=True)
     ]
     return Comparison(
-        a=sides[0],
-        b=sides[1],
+        a=models[0],
+        b=models[1],
         origin=pictures.origin,
-        pictures=tally.pictures,
-        unreadable=tally.unreadable,
-        no_numbers=tally.no_numbers,
-        agreement=tally.agreement,
-        changed=tally.changed,
-        sure_changed=tally.sure_changed,
-        max_probability_difference=tally.max_probability,
-        worst=worst.path,
-        relative_l2=tally.relative_l2,
-        max_absolute=tally.max_absolute,
-        largest_logit=tally.largest_logit,
-        embedding_cosine=tally.cosine,
-        batch_difference=run_both.batch_difference(b, pixels_b, batches),
+        pictures=totals.pictures,
+        unreadable=totals.unreadable,
+        no_numbers=totals.no_numbers,
+        agreement=totals.agreement,
+        changed=totals.changed,
+        sure_changed=totals.sure_changed,
+        max_probability_difference=totals.max_probability_difference,
+        worst=worst_path,
+        relative_l2=totals.relative_l2,
+        max_absolute=totals.max_absolute,
+        largest_logit=totals.largest_logit,
+        embedding_cosine=totals.embedding_cosine,
+        batch_difference=_batch_difference(b, pixels_b, batches),
         batches=tuple(batches),
         gate=gate,
-        said=tuple(differences(a.spec, b.spec)),
+        manifest_differences=tuple(manifest_differences(a.spec, b.spec)),
     )
 
 
 def check(a: Classifier, b: Classifier, comparison: Comparison) -> None:
-    """Passes a comparison without faults.
-
-    Raises:
-        GateError: it has some; names the worst picture, its two answers, and the first layer that differs.
-    """
+    """Raises GateError for a comparison with faults: the first, the worst picture, and the first layer that differs."""
     faults = comparison.faults
     if not faults:
         return
     more = f" (and {len(faults) - 1} more)" if len(faults) > 1 else ""
-    answers = " became ".join(side.worst_answer.told() for side in (comparison.a, comparison.b))
+    answers = f"{comparison.a.worst_answer} became {comparison.b.worst_answer}"
     worst = f"The worst picture is {comparison.worst}: {answers}.\n" if comparison.differs else ""
     layer = first_difference(a, b, comparison.worst) or "their layers cannot be matched by name"
     raise GateError(
-        f"{_called(b)} does not answer as {_called(a)} does: {faults[0]}{more}\n{worst}{layer[:1].upper()}{layer[1:]}."
+        f"{_name(b)} does not answer as {_name(a)} does: {faults[0]}{more}\n{worst}{layer[:1].upper()}{layer[1:]}."
     )
 
 
-def _see(
-    a: Classifier,
-    b: Classifier,
-    pictures: Pictures,
-    stream: run_both.Stream,
-    tally: Tally,
-    most_kept: int,
-    progress: Progress,
-) -> list[Pair]:
-    """Has both see all pictures; gives the first few of these."""
-    total = len(pictures.paths)
-    step = -(-total // _EMBEDDED)
-    kept: list[Pair] = []
-    done = 0
-    for some in batches_of(stream, run_both.at_once(a, b)):
-        pairs = [item for item in some if isinstance(item, Pair)]
-        for item in some:
-            if isinstance(item, Unreadable):
-                tally.leave_out(item.path, item.error)
-        if pairs:
-            targets = None if pictures.targets is None else [pictures.targets[pair.place] for pair in pairs]
-            logits_a, logits_b = run_both.both(a, b, pairs, (a.spec.logits, b.spec.logits))
-            tally.add([pair.path for pair in pairs], logits_a, logits_b, targets)
-            embedded = [pair for pair in pairs if pair.place % step == 0]
-            if embedded and a.spec.embedding is not None and b.spec.embedding is not None:
-                tally.add_embeddings(*run_both.both(a, b, embedded, (a.spec.embedding, b.spec.embedding)))
-        for pair in pairs:
-            if len(kept) < most_kept and (not kept or sum(map(_bytes, [*kept, pair])) <= _KEPT_BYTES):
-                kept.append(pair)
-        done += len(some)
-        progress("compare", done, total)
-    return kept
-
-
-def _bytes(pair: Pair) -> int:
-    return pair.a.nbytes + pair.b.nbytes
-
-
-def _called(model: Classifier) -> str:
+def _name(model: Classifier) -> str:
     return model.spec.name if model.path.name == MODEL_FILE else model.path.name
+
+
+def _compare_pictures(
+    a: Classifier, b: Classifier, pictures: Pictures, totals: Accumulator, max_first: int, progress: Progress
+) -> list[PicturePair]:
+    """Adds what both give for all pictures to `totals`; returns the first few pictures."""
+    count = len(pictures.paths)
+    embedded_step = -(-count // _MAX_EMBEDDED)
+    batch_size = min(a.batch_size(None), b.batch_size(None))
+    first_pairs: list[PicturePair] = []
+    first_bytes = 0
+    with closing(_pairs(a, b, pictures.paths, batch_size, totals)) as stream:
+        for pairs in batches_of(stream, batch_size):
+            targets = None if pictures.targets is None else [pictures.targets[pair.number] for pair in pairs]
+            logits_a, logits_b = _outputs(a, b, pairs, (a.spec.logits, b.spec.logits))
+            totals.add([pair.path for pair in pairs], logits_a, logits_b, targets)
+            embedded = [pair for pair in pairs if pair.number % embedded_step == 0]
+            if embedded and a.spec.embedding is not None and b.spec.embedding is not None:
+                totals.add_embeddings(*_outputs(a, b, embedded, (a.spec.embedding, b.spec.embedding)))
+            for pair in pairs:
+                size = pair.a.nbytes + pair.b.nbytes
+                if len(first_pairs) < max_first and (not first_pairs or first_bytes + size <= _MAX_FIRST_BYTES):
+                    first_pairs.append(pair)
+                    first_bytes += size
+            progress("compare", totals.pictures + totals.no_numbers + totals.unreadable, count)
+    return first_pairs
+
+
+def _pairs(
+    a: Classifier, b: Classifier, paths: Sequence[str], batch_size: int, totals: Accumulator
+) -> Generator[PicturePair, None, None]:
+    """Each picture prepared for each model, opened once where that is the same; `totals` counts the unreadable."""
+    recipes = [Recipe.of(model.spec, DEFAULT_LIMITS) for model in (a, b)]
+    if recipes[0] == recipes[1]:
+        del recipes[1]
+    opening = Opening(cores(), TIMEOUT_S, isolate=len(paths) > FEW)
+    streams = [prepared(paths, recipe, opening, 2 * batch_size + opening.workers) for recipe in recipes]
+    try:
+        for index, (path, *items) in enumerate(zip(paths, *streams, strict=True)):
+            errors = [item.error for item in items if item.error is not None]
+            pixels = [item.pixels for item in items if item.pixels is not None]
+            if errors:
+                totals.add_unreadable(path, errors[0])
+            else:
+                yield PicturePair(index, path, pixels[0], pixels[-1])
+    finally:
+        for stream in streams:
+            stream.close()
+
+
+def _outputs(a: Classifier, b: Classifier, pairs: Sequence[PicturePair], names: tuple[str, str]) -> list[Floats]:
+    """An output of each model for these pictures."""
+    result = []
+    for model, name, pixels in ((a, names[0], [pair.a for pair in pairs]), (b, names[1], [pair.b for pair in pairs])):
+        if len({picture.shape for picture in pixels}) == 1:  # a graph that resizes takes pictures of any size
+            result.append(model.run(np.stack(pixels), name))
+        else:
+            result.append(np.concatenate([model.run(picture[None], name) for picture in pixels]))
+    return result
+
+
+def _batch_difference(model: Classifier, pixels: Sequence[Pixels], batches: Sequence[int]) -> float:
+    """The largest relative L2 difference between the logits of pictures in a batch of each size and one by one."""
+    height, width = pixels[0].shape[:2]
+    sizes = batches_for((height, width), batches)
+    inputs = _of_one_size(pixels, max(sizes))
+    alone = np.concatenate([model.run(picture[None], model.spec.logits) for picture in inputs])
+    return max(relative_l2(alone[:size], model.run(inputs[:size], model.spec.logits)) for size in sizes)
+
+
+def _of_one_size(pixels: Sequence[Pixels], count: int) -> Pixels:
+    """`count` inputs: the pictures of the size of the first, padded with flips and shifts."""
+    return padded([picture for picture in pixels if picture.shape == pixels[0].shape], count)
+
+
+def _images_per_s(a: Classifier, b: Classifier, pixels: tuple[Sequence[Pixels], Sequence[Pixels]]) -> list[float]:
+    """Pictures a second through each network alone: the median of a few batches, the two models in turn, so that what
+    else the machine does meets both.
+    """
+    batches = [
+        _of_one_size(inputs, model.fixed_batch or min(len(inputs), DEFAULT_BATCH_SIZE))
+        for model, inputs in zip((a, b), pixels, strict=True)
+    ]
+    seconds: tuple[list[float], list[float]] = ([], [])
+    for _ in range(_ROUNDS):
+        for model, batch, times in zip((a, b), batches, seconds, strict=True):
+            start = time.perf_counter()
+            model.run(batch, model.spec.logits)
+            times.append((time.perf_counter() - start) / len(batch))
+    return [1 / float(np.median(times)) for times in seconds]

@@ -1,24 +1,25 @@
-"""How far two models may differ that should answer alike, by what they are.
+"""How far two models may differ that should answer alike: their numbers, and their manifests.
 
-A bound is about what cannot be helped (the rounding of a number type), with room for another processor; it is not a
-wish. Each has its source beside it. docs/verify.md shows the same table, and a test compares the two.
+A bound is the rounding of a number type, with room for another processor. Each has its source beside it. docs/verify.md
+shows the same table, and a test compares the two.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass, fields
-from typing import TYPE_CHECKING, Any
+from itertools import zip_longest
+from typing import Any
 
-if TYPE_CHECKING:
-    from visiontool.inference.classifier import Classifier
+from visiontool.inference.classifier import Classifier
+from visiontool.model.spec import ModelSpec
+from visiontool.text import short_repr
 
-MANY = 200
-"""Pictures from which on a share of them says something: of fewer, one that changes its answer is half a point."""
-FEW_CHANGED = 1
-"""Answers that may change among fewer pictures than `MANY`."""
+MANY = 200  # pictures from which on shares of them are judged: of fewer, one changed answer is half a point
+FEW_CHANGED = 1  # answers that may change among fewer pictures
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Gate:
-    """What B may differ by from A; None where nothing is asked.
+    """What B may differ by from A; None where nothing is bounded.
 
     `agreement` and `accuracy_drop` are asked of `MANY` pictures. Of fewer, `FEW_CHANGED` answers may change, and none
     that A is sure of.
@@ -36,7 +37,7 @@ class Gate:
 
 
 GATES = {
-    # Torch and onnxruntime are asked for the first two whenever a network is converted (`training.parity`); two files
+    # Torch and onnxruntime are asked for the first two whenever a network is converted (`pytorch.parity`); two files
     # for one runtime are no further apart. 1e-3 of a logit can do so much to a probability at a temperature of 0.5. A
     # tie may go either way, nothing else, however many the pictures are.
     "fp32": Gate(relative_l2=1e-5, max_absolute=1e-3, probability=1e-3, cosine=0.99999, sure=1e-3),
@@ -56,28 +57,73 @@ GATES = {
 }
 
 
-def gate_for(a: "Classifier", b: "Classifier") -> Gate:
-    """The gate for B, to be judged by A: of all that they are, what may differ most counts."""
-    kinds = [_precision(a, b)]
-    if a.spec.resize != b.spec.resize:
-        kinds.append("resize in the graph")
-    return _loosest([GATES[kind] for kind in kinds])
-
-
-def _precision(a: "Classifier", b: "Classifier") -> str:
+def gate_for(a: Classifier, b: Classifier) -> Gate:
+    """The gate for B, to be judged by A: the loosest of all that apply."""
     precisions = {a.spec.precision, b.spec.precision}
-    lowest = next(name for name in ("int8", "fp16", "fp32") if name in precisions)
-    return "fp32 off the CPU" if lowest == "fp32" and {a.device, b.device} != {"cpu"} else lowest
-
-
-def _loosest(gates: list[Gate]) -> Gate:
-    """Of each bound the one that lets most pass."""
-    values: dict[str, Any] = {}
+    kind: str = next(name for name in ("int8", "fp16", "fp32") if name in precisions)
+    if kind == "fp32" and {a.device, b.device} != {"cpu"}:
+        kind = "fp32 off the CPU"
+    gates = [GATES[kind]]
+    if a.spec.resize != b.spec.resize:
+        gates.append(GATES["resize in the graph"])
+    loosest: dict[str, Any] = {}
     for field in fields(Gate):
         bounds = [getattr(gate, field.name) for gate in gates]
-        asked = [bound for bound in bounds if bound is not None]
-        if field.name == "agreement":  # where none is named, no answer may change that A is sure of
-            values[field.name] = min(asked, default=None)
+        given = [bound for bound in bounds if bound is not None]
+        if field.name == "agreement":  # without one, no answer may change that A is sure of
+            loosest[field.name] = min(given, default=None)
         else:
-            values[field.name] = None if len(asked) < len(bounds) else (min if field.name == "cosine" else max)(asked)
-    return Gate(**values)
+            loosest[field.name] = None if len(given) < len(bounds) else (min if field.name == "cosine" else max)(given)
+    return Gate(**loosest)
+
+
+def manifest_differences(a: ModelSpec, b: ModelSpec) -> list[str]:
+    """Differences of two manifests that change what a user sees, a line each."""
+    lines = label_differences(a, b)
+    if a.temperature != b.temperature:
+        lines += [f"the temperature is {a.temperature:g} in A, {b.temperature:g} in B, so the probabilities are others"]
+    return lines + preprocessing_differences(a, b)
+
+
+def label_differences(a: ModelSpec, b: ModelSpec) -> list[str]:
+    """The first label that differs, and the first id where both have ids."""
+    lines = _first_difference("label", a.labels, b.labels)
+    if not lines and a.label_ids is not None and b.label_ids is not None:
+        lines = _first_difference("label id", a.label_ids, b.label_ids)
+    return lines
+
+
+def preprocessing_differences(a: ModelSpec, b: ModelSpec) -> list[str]:
+    """What is done otherwise with a picture on its way to the network.
+
+    That the one is resized by its graph and the other before it is no difference here, nor another layout, type or
+    order of colors of the same pixels; what that costs shows in the answers.
+    """
+    pairs: list[tuple[str, object, object]] = [
+        ("input size", a.input.size, b.input.size),
+        ("crop mode", a.crop_mode, b.crop_mode),
+        ("crop_pct", a.crop_pct, b.crop_pct),
+        ("interpolation", a.interpolation, b.interpolation),
+    ]
+    if (a.input.dtype == "uint8") == (b.input.dtype == "uint8"):  # else one may normalize inside, the other outside
+        for name in ("mean", "std"):
+            # One number for all channels, or one each.
+            of_a, of_b = ((getattr(spec.input, name) * 3)[:3] for spec in (a, b))
+            pairs.append((name, of_a, of_b))
+    return [f"the {name} is {_text(one)} in A, {_text(other)} in B" for name, one, other in pairs if one != other]
+
+
+def _first_difference(kind: str, a: Sequence[str], b: Sequence[str]) -> list[str]:
+    differing = [i for i, (one, other) in enumerate(zip_longest(a, b)) if one != other]
+    if not differing:
+        return []
+    first = differing[0]
+    one, other = (short_repr(names[first]) if first < len(names) else "none" for names in (a, b))
+    more = f"; {len(differing):,} differ" if len(differing) > 1 else ""
+    return [f"{kind} {first} is {one} in A, {other} in B{more}"]
+
+
+def _text(value: object) -> str:
+    if isinstance(value, tuple):
+        return "(" + ", ".join(f"{number:g}" for number in value) + ")"
+    return f"{value:g}" if isinstance(value, float) else str(value)

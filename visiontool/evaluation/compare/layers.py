@@ -1,4 +1,4 @@
-"""Where two networks part: the values between their layers, side by side.
+"""Which layer is the first whose output differs between two networks.
 
 Exports keep the names of the values of the graph that they were made from, whatever they put between them (casts,
 quantization), so what has the same name must be the same but for rounding.
@@ -17,71 +17,71 @@ from visiontool import runtime
 from visiontool.data.loader import batches, fitted
 from visiontool.data.prepare import Recipe
 from visiontool.errors import ModelError, first_line
-from visiontool.evaluation.compare.gates import gate_for
-from visiontool.evaluation.compare.manifests import preprocessing_differences
+from visiontool.evaluation.compare.gates import gate_for, preprocessing_differences
 from visiontool.graph import edit
 from visiontool.images import transforms
 from visiontool.images.decode import DEFAULT_LIMITS
 from visiontool.inference.classifier import Classifier
-from visiontool.runtime.alike import relative_l2
+from visiontool.model.difference import relative_l2
 
-_AT_ONCE = 64  # layers that are looked at in one run; what they give takes memory
-_LEAST_MATCHED = 0.5  # share of A's values; where fewer have a name in common, it is by chance
-_JUMP = 3.0  # a layer whose output differs by more than so many times as much as its inputs do is to blame
+_AT_ONCE = 64  # layers whose outputs are fetched together; they take memory
+_MIN_MATCHED = 0.5  # share of A's values; where fewer have a name in common, it is by chance
+_JUMP = 3.0  # a layer is to blame whose output differs by more than so many times as much as its inputs do
 
 
-class _Step(NamedTuple):
-    """A layer of A, by what share of its size its output differs in B, and what its inputs do at most."""
+class _LayerDifference(NamedTuple):
+    """A layer of A, and by what share of its size its output, and its inputs at most, differ in B."""
 
     layer: onnx.NodeProto
     output: float
     inputs: float
     shapes: tuple[tuple[int, ...], tuple[int, ...]]
 
+    def __str__(self) -> str:
+        layer = f"{self.layer.name or self.layer.output[0]} ({self.layer.op_type})"
+        if self.shapes[0][1:] != self.shapes[1][1:]:
+            return f"{layer}, which gives {list(self.shapes[0])} in A and {list(self.shapes[1])} in B"
+        return f"{layer}: its output by {self.output:.2%} of its size, its inputs by {self.inputs:.2%}"
+
 
 def first_difference(a: Classifier, b: Classifier, picture: str) -> str | None:
     """The first layer, in A's order, that makes something else of a picture in B than in A, in words.
 
-    Where the picture reaches the two in different ways, they say that instead. Both are run on the CPU.
-
-    Returns:
-        None where the values between the layers of the two have other names.
-
-    Raises:
-        DataError: the picture cannot be read.
-        ModelError: a file is damaged, or onnxruntime cannot run it.
+    Where the picture reaches the two in different ways, the words are about that. Both are run on the CPU. None where
+    the values between the layers of the two have other names.
     """
-    if said := preprocessing_differences(a.spec, b.spec):
-        return f"the two are given different pixels: {'; '.join(said)}"
+    if differences := preprocessing_differences(a.spec, b.spec):
+        return f"the two are given different pixels: {'; '.join(differences)}"
     bound = gate_for(a, b).layer
-    farthest: _Step | None = None
+    farthest: _LayerDifference | None = None
     with tempfile.TemporaryDirectory(prefix="visiontool-") as folder:
-        of_a, of_b = (_Network(model, picture, Path(folder)) for model in (a, b))
-        common = of_a.values & of_b.values
-        if len(common) < _LEAST_MATCHED * len(of_a.values):
+        graph_a, graph_b = (_InspectedGraph(model, picture, Path(folder)) for model in (a, b))
+        common = graph_a.values & graph_b.values
+        if len(common) < _MIN_MATCHED * len(graph_a.values):
             return None
-        for step in _steps(of_a, of_b, common):
-            if step.output > bound and step.output > _JUMP * step.inputs:
-                return f"the first layer that differs is {_told(step)}"
-            if farthest is None or step.output - step.inputs > farthest.output - farthest.inputs:
-                farthest = step
+        for difference in _differences(graph_a, graph_b, common):
+            if difference.output > bound and difference.output > _JUMP * difference.inputs:
+                return f"the first layer that differs is {difference}"
+            if farthest is None or difference.output - difference.inputs > farthest.output - farthest.inputs:
+                farthest = difference
     if farthest is None or farthest.output <= bound:
         return f"on the CPU, no layer makes of it something that differs by more than {bound:.2%} of its size"
-    return f"they part little by little, and the layer that adds most is {_told(farthest)}"
+    return f"they part little by little, and the layer that adds most is {farthest}"
 
 
-class _Network:
-    """A model file whose values can be looked at."""
+class _InspectedGraph:
+    """A model file whose values between the layers can be fetched for one picture."""
 
     def __init__(self, model: Classifier, picture: str, folder: Path) -> None:
         self._path = model.path
         self._model, _ = edit.load(model.path)
-        self._tensor = _tensor(model, picture)
-        self._file = folder / "looked_at.onnx"
+        pixels = fitted([picture], Recipe.of(model.spec, DEFAULT_LIMITS), 1)
+        self._tensor = transforms.to_tensor(pixels.repeat(model.fixed_batch or 1, axis=0), model.spec.input)
+        self._file = folder / "inspected.onnx"
         self.layers = list(self._model.graph.node)
         self.values = {name for layer in self.layers for name in layer.output if name}
 
-    def look(self, names: Sequence[str]) -> dict[str, NDArray[Any]]:
+    def fetch(self, names: Sequence[str]) -> dict[str, NDArray[Any]]:
         """These values."""
         graph = self._model.graph
         del graph.output[:]
@@ -96,33 +96,19 @@ class _Network:
         return dict(zip(names, values, strict=True))
 
 
-def _steps(a: _Network, b: _Network, common: set[str]) -> Iterator[_Step]:
+def _differences(a: _InspectedGraph, b: _InspectedGraph, common: set[str]) -> Iterator[_LayerDifference]:
     """What each layer of A adds to the difference, in order."""
     differing: dict[str, float] = {}
     for layers in batches(a.layers, _AT_ONCE):
         names = [name for layer in layers for name in layer.output if name in common]
-        of_a, of_b = (network.look(names) for network in (a, b)) if names else ({}, {})
+        values_a, values_b = (graph.fetch(names) for graph in (a, b)) if names else ({}, {})
         for layer in layers:
             inputs = max((differing.get(name, 0.0) for name in layer.input), default=0.0)
             for name in layer.output:
-                differing[name] = inputs  # as far as anybody knows
-                if name in of_a and of_a[name].dtype.kind == "f" and of_b[name].dtype.kind == "f":
-                    one, other = of_a[name], of_b[name]
-                    shapes = (one.shape, other.shape)
-                    # The first axis is the picture's, which comes again where a graph takes a fixed number of them.
-                    same = one.shape[1:] == other.shape[1:]
-                    differing[name] = relative_l2(one[:1], other[:1]) if same else math.inf
-                    yield _Step(layer, differing[name], inputs, shapes)
-
-
-def _tensor(model: Classifier, picture: str) -> NDArray[Any]:
-    """What the graph is given for a picture, as often as it takes pictures at once."""
-    pixels = fitted([picture], Recipe.of(model.spec, DEFAULT_LIMITS), 1)
-    return transforms.to_tensor(pixels.repeat(model.fixed_batch or 1, axis=0), model.spec.input)
-
-
-def _told(step: _Step) -> str:
-    layer = f"{step.layer.name or step.layer.output[0]} ({step.layer.op_type})"
-    if step.shapes[0][1:] != step.shapes[1][1:]:
-        return f"{layer}, which gives {list(step.shapes[0])} in A and {list(step.shapes[1])} in B"
-    return f"{layer}: its output by {step.output:.2%} of its size, its inputs by {step.inputs:.2%}"
+                differing[name] = inputs  # where it cannot be compared
+                if name in values_a and values_a[name].dtype.kind == "f" and values_b[name].dtype.kind == "f":
+                    one, other = values_a[name], values_b[name]
+                    # The first axis is the batch: the same picture repeated where a graph has a fixed number.
+                    is_same_shape = one.shape[1:] == other.shape[1:]
+                    differing[name] = relative_l2(one[:1], other[:1]) if is_same_shape else math.inf
+                    yield _LayerDifference(layer, differing[name], inputs, (one.shape, other.shape))

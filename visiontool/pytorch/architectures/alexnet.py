@@ -7,17 +7,15 @@ Source:
     61,100,840 parameters, where the paper of 2012 counts 60 million.
 """
 
-from typing import Any
-
 import torch
 import torchvision
-from timm.models import build_model_with_cfg, generate_default_cfgs, register_model
+from timm.models import generate_default_cfgs
 from torch import nn
 
-from visiontool.pytorch.architectures.torchvision_cfg import torchvision_cfg
+from visiontool.pytorch.architectures.common import HeadMixin, register, torchvision_cfg
 
 
-class AlexNet(torchvision.models.AlexNet):
+class AlexNet(HeadMixin, torchvision.models.AlexNet):
     """AlexNet; two layers of 4096 stand between the pictures' features and the classifier."""
 
     def __init__(self, num_classes: int = 1000, in_chans: int = 3) -> None:
@@ -43,9 +41,6 @@ class AlexNet(torchvision.models.AlexNet):
         x = self.classifier[:-1](x)  # (N, 4096)
         return x if pre_logits else self.classifier[-1](x)
 
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return self.forward_head(self.forward_features(x))
-
 
 default_cfgs = generate_default_cfgs(
     {
@@ -55,8 +50,4 @@ default_cfgs = generate_default_cfgs(
     }
 )
 
-
-@register_model
-def alexnet(pretrained: bool = False, **kwargs: Any) -> AlexNet:
-    """AlexNet, torchvision's weights."""
-    return build_model_with_cfg(AlexNet, "alexnet", pretrained, **kwargs)
+register(AlexNet, "alexnet")

@@ -8,14 +8,12 @@ Source:
     11,295,240 parameters: 11,285,224 without those biases, and the paper names no number.
 """
 
-from typing import Any
-
 import torch
 from timm.layers import ClassifierHead
-from timm.models import build_model_with_cfg, generate_default_cfgs, register_model
+from timm.models import generate_default_cfgs
 from torch import nn
 
-from visiontool.pytorch.architectures.untrained_cfg import untrained_cfg
+from visiontool.pytorch.architectures.common import TimmHeadMixin, register, untrained_cfg
 
 
 def _conv(in_channels: int, channels: int, kernel: int, stride: int = 1) -> nn.Sequential:
@@ -72,7 +70,7 @@ class Reduction(nn.Module):
         return torch.cat([self.conv3x3(x), self.double3x3(x), self.pool(x)], dim=1)
 
 
-class BNInception(nn.Module):
+class BNInception(TimmHeadMixin, nn.Module):
     """BN-Inception for pictures whose sides are multiples of 32 pixels."""
 
     def __init__(self, num_classes: int = 1000, in_chans: int = 3, global_pool: str = "avg") -> None:
@@ -98,31 +96,14 @@ class BNInception(nn.Module):
         self.inception5b = Inception(1024, 352, (192, 320), (192, 224), 128, pool=nn.MaxPool2d)  # (N, 1024, 7, 7)
         self.head = ClassifierHead(self.num_features, num_classes, pool_type=global_pool)
 
-    def get_classifier(self) -> nn.Module:
-        return self.head.fc
-
-    def reset_classifier(self, num_classes: int) -> None:
-        self.num_classes = num_classes
-        self.head.reset(num_classes)
-
     def forward_features(self, x: torch.Tensor) -> torch.Tensor:
         x = self.inception3c(self.inception3b(self.inception3a(self.stem(x))))
         x = self.inception4d(self.inception4c(self.inception4b(self.inception4a(x))))
         return self.inception5b(self.inception5a(self.inception4e(x)))
-
-    def forward_head(self, x: torch.Tensor, pre_logits: bool = False) -> torch.Tensor:
-        return self.head(x, pre_logits=pre_logits)
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return self.forward_head(self.forward_features(x))
 
 
 default_cfgs = generate_default_cfgs(
     {"bn_inception.untrained": untrained_cfg(pool_size=(7, 7), first_conv="stem.0.0", classifier="head.fc")}
 )
 
-
-@register_model
-def bn_inception(pretrained: bool = False, **kwargs: Any) -> BNInception:
-    """BN-Inception, Inception v2."""
-    return build_model_with_cfg(BNInception, "bn_inception", pretrained, **kwargs)
+register(BNInception, "bn_inception")

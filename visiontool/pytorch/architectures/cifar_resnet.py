@@ -11,15 +11,13 @@ Source:
     first convolution (96 more), and the first norm of stages 2 and 3 is as wide as the stage before (32 and 64 fewer).
 """
 
-from typing import Any
-
 import torch
 from timm.layers import ClassifierHead
-from timm.models import build_model_with_cfg, generate_default_cfgs, register_model
+from timm.models import generate_default_cfgs
 from torch import nn
 from torch.nn import functional
 
-from visiontool.pytorch.architectures.untrained_cfg import untrained_cfg
+from visiontool.pytorch.architectures.common import TimmHeadMixin, register, untrained_cfg
 
 
 def _conv3x3(in_channels: int, channels: int, stride: int = 1) -> nn.Conv2d:
@@ -68,7 +66,7 @@ class PreActivationBlock(nn.Module):
         return residual + _shortcut(activated if self.first else x, self.channels)
 
 
-class CifarResNet(nn.Module):
+class CifarResNet(TimmHeadMixin, nn.Module):
     """A ResNet of 6 * `blocks` + 2 layers for pictures of 32x32 pixels."""
 
     def __init__(
@@ -103,23 +101,10 @@ class CifarResNet(nn.Module):
             if isinstance(module, nn.Conv2d):
                 nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
 
-    def get_classifier(self) -> nn.Module:
-        return self.head.fc
-
-    def reset_classifier(self, num_classes: int) -> None:
-        self.num_classes = num_classes
-        self.head.reset(num_classes)
-
     def forward_features(self, x: torch.Tensor) -> torch.Tensor:
         x = self.stage1(self.norm1(self.conv1(x)))  # (N, 3, 32, 32) -> (N, 16, 32, 32)
         x = self.stage2(x)  # (N, 32, 16, 16)
         return self.norm2(self.stage3(x))  # (N, 64, 8, 8)
-
-    def forward_head(self, x: torch.Tensor, pre_logits: bool = False) -> torch.Tensor:
-        return self.head(x, pre_logits=pre_logits)
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return self.forward_head(self.forward_features(x))
 
 
 _CFG = untrained_cfg(
@@ -132,58 +117,12 @@ _CFG = untrained_cfg(
     first_conv="conv1",
     classifier="head.fc",
 )
-default_cfgs = generate_default_cfgs(
-    {f"cifar_resnet{version}{layers}.untrained": _CFG for version in ("", "v2_") for layers in (20, 32, 44, 56)}
-)
+_NETWORKS = {
+    f"cifar_resnet{version}{6 * blocks + 2}": {"blocks": blocks, "pre_activation": version == "v2_"}
+    for version in ("", "v2_")
+    for blocks in (3, 5, 7, 9)
+}
+default_cfgs = generate_default_cfgs({f"{name}.untrained": _CFG for name in _NETWORKS})
 
-
-def _cifar_resnet(name: str, pretrained: bool, **kwargs: Any) -> CifarResNet:
-    return build_model_with_cfg(CifarResNet, name, pretrained, **kwargs)
-
-
-@register_model
-def cifar_resnet20(pretrained: bool = False, **kwargs: Any) -> CifarResNet:
-    """ResNet-20 for CIFAR."""
-    return _cifar_resnet("cifar_resnet20", pretrained, blocks=3, pre_activation=False, **kwargs)
-
-
-@register_model
-def cifar_resnet32(pretrained: bool = False, **kwargs: Any) -> CifarResNet:
-    """ResNet-32 for CIFAR."""
-    return _cifar_resnet("cifar_resnet32", pretrained, blocks=5, pre_activation=False, **kwargs)
-
-
-@register_model
-def cifar_resnet44(pretrained: bool = False, **kwargs: Any) -> CifarResNet:
-    """ResNet-44 for CIFAR."""
-    return _cifar_resnet("cifar_resnet44", pretrained, blocks=7, pre_activation=False, **kwargs)
-
-
-@register_model
-def cifar_resnet56(pretrained: bool = False, **kwargs: Any) -> CifarResNet:
-    """ResNet-56 for CIFAR."""
-    return _cifar_resnet("cifar_resnet56", pretrained, blocks=9, pre_activation=False, **kwargs)
-
-
-@register_model
-def cifar_resnetv2_20(pretrained: bool = False, **kwargs: Any) -> CifarResNet:
-    """Pre-activation ResNet-20 for CIFAR."""
-    return _cifar_resnet("cifar_resnetv2_20", pretrained, blocks=3, pre_activation=True, **kwargs)
-
-
-@register_model
-def cifar_resnetv2_32(pretrained: bool = False, **kwargs: Any) -> CifarResNet:
-    """Pre-activation ResNet-32 for CIFAR."""
-    return _cifar_resnet("cifar_resnetv2_32", pretrained, blocks=5, pre_activation=True, **kwargs)
-
-
-@register_model
-def cifar_resnetv2_44(pretrained: bool = False, **kwargs: Any) -> CifarResNet:
-    """Pre-activation ResNet-44 for CIFAR."""
-    return _cifar_resnet("cifar_resnetv2_44", pretrained, blocks=7, pre_activation=True, **kwargs)
-
-
-@register_model
-def cifar_resnetv2_56(pretrained: bool = False, **kwargs: Any) -> CifarResNet:
-    """Pre-activation ResNet-56 for CIFAR."""
-    return _cifar_resnet("cifar_resnetv2_56", pretrained, blocks=9, pre_activation=True, **kwargs)
+for _name, _arguments in _NETWORKS.items():
+    register(CifarResNet, _name, **_arguments)

@@ -7,15 +7,12 @@ Source:
     table add up to 6.8 million.
 """
 
-from typing import Any
-
 import torch
 import torchvision
-from timm.models import build_model_with_cfg, generate_default_cfgs, register_model
+from timm.models import generate_default_cfgs
 from torch import nn
 
-from visiontool.pytorch.architectures.heads import PooledLinear
-from visiontool.pytorch.architectures.torchvision_cfg import torchvision_cfg
+from visiontool.pytorch.architectures.common import PooledLinear, register, torchvision_cfg
 
 
 class GoogLeNet(PooledLinear, torchvision.models.GoogLeNet):
@@ -57,8 +54,4 @@ default_cfgs = generate_default_cfgs(
     }
 )
 
-
-@register_model
-def googlenet(pretrained: bool = False, **kwargs: Any) -> GoogLeNet:
-    """GoogLeNet, torchvision's weights."""
-    return build_model_with_cfg(GoogLeNet, "googlenet", pretrained, pretrained_filter_fn=checkpoint_filter_fn, **kwargs)
+register(GoogLeNet, "googlenet", pretrained_filter_fn=checkpoint_filter_fn)

@@ -6,16 +6,14 @@ Source:
     over logits instead of radial basis functions. 61,706 parameters.
 """
 
-from typing import Any
-
 import torch
-from timm.models import build_model_with_cfg, generate_default_cfgs, register_model
+from timm.models import generate_default_cfgs
 from torch import nn
 
-from visiontool.pytorch.architectures.untrained_cfg import untrained_cfg
+from visiontool.pytorch.architectures.common import HeadMixin, register, untrained_cfg
 
 
-class LeNet5(nn.Module):
+class LeNet5(HeadMixin, nn.Module):
     """LeNet-5 for gray pictures of 32x32 pixels, with timm's interface."""
 
     def __init__(self, num_classes: int = 10, in_chans: int = 1) -> None:
@@ -46,9 +44,6 @@ class LeNet5(nn.Module):
         x = torch.tanh(self.f6(x.flatten(1)))  # (N, 84)
         return x if pre_logits else self.fc(x)
 
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return self.forward_head(self.forward_features(x))
-
 
 default_cfgs = generate_default_cfgs(
     {
@@ -64,8 +59,4 @@ default_cfgs = generate_default_cfgs(
     }
 )
 
-
-@register_model
-def lenet5(pretrained: bool = False, **kwargs: Any) -> LeNet5:
-    """LeNet-5 for gray pictures of 32x32 pixels."""
-    return build_model_with_cfg(LeNet5, "lenet5", pretrained, **kwargs)
+register(LeNet5, "lenet5")

@@ -6,14 +6,11 @@ Source:
     are its "cascaded cross channel parametric pooling", cccp. 7,595,176 parameters: the published file of 29 MiB.
 """
 
-from typing import Any
-
 import torch
-from timm.models import build_model_with_cfg, generate_default_cfgs, register_model
+from timm.models import generate_default_cfgs
 from torch import nn
 
-from visiontool.pytorch.architectures.heads import ConvolutionPooled
-from visiontool.pytorch.architectures.untrained_cfg import untrained_cfg
+from visiontool.pytorch.architectures.common import ConvolutionPooled, register, untrained_cfg
 
 
 def _mlpconv(in_channels: int, channels: int, kernel: int, stride: int = 1, padding: int = 0) -> list[nn.Module]:
@@ -60,8 +57,4 @@ default_cfgs = generate_default_cfgs(
     {"nin.untrained": untrained_cfg(pool_size=(6, 6), first_conv="features.0", classifier="classifier.0")}
 )
 
-
-@register_model
-def nin(pretrained: bool = False, **kwargs: Any) -> NiN:
-    """Network in Network for ImageNet."""
-    return build_model_with_cfg(NiN, "nin", pretrained, **kwargs)
+register(NiN, "nin")

@@ -4,15 +4,12 @@ Source: Ma et al. 2018, "ShuffleNet V2: Practical Guidelines for Efficient CNN A
     torchvision/models/shufflenetv2.py.
 """
 
-from typing import Any
-
 import torch
 import torchvision
-from timm.models import build_model_with_cfg, generate_default_cfgs, register_model
+from timm.models import generate_default_cfgs
 from torch import nn
 
-from visiontool.pytorch.architectures.heads import PooledLinear
-from visiontool.pytorch.architectures.torchvision_cfg import torchvision_cfg
+from visiontool.pytorch.architectures.common import PooledLinear, register, torchvision_cfg
 
 
 class ShuffleNetV2(PooledLinear, torchvision.models.ShuffleNetV2):
@@ -34,40 +31,20 @@ class ShuffleNetV2(PooledLinear, torchvision.models.ShuffleNetV2):
 
 
 _LAYERS = {"pool_size": (7, 7), "first_conv": "conv1.0", "classifier": "fc"}
-_models = torchvision.models
+_CHANNELS = {
+    "0_5": [24, 48, 96, 192, 1024],
+    "1_0": [24, 116, 232, 464, 1024],
+    "1_5": [24, 176, 352, 704, 1024],
+    "2_0": [24, 244, 488, 976, 2048],
+}
 default_cfgs = generate_default_cfgs(
     {
-        "shufflenet_v2_x0_5.tv_in1k": torchvision_cfg(_models.ShuffleNet_V2_X0_5_Weights.IMAGENET1K_V1, **_LAYERS),
-        "shufflenet_v2_x1_0.tv_in1k": torchvision_cfg(_models.ShuffleNet_V2_X1_0_Weights.IMAGENET1K_V1, **_LAYERS),
-        "shufflenet_v2_x1_5.tv_in1k": torchvision_cfg(_models.ShuffleNet_V2_X1_5_Weights.IMAGENET1K_V1, **_LAYERS),
-        "shufflenet_v2_x2_0.tv_in1k": torchvision_cfg(_models.ShuffleNet_V2_X2_0_Weights.IMAGENET1K_V1, **_LAYERS),
+        f"shufflenet_v2_x{width}.tv_in1k": torchvision_cfg(
+            torchvision.models.get_model_weights(f"shufflenet_v2_x{width}").IMAGENET1K_V1, **_LAYERS
+        )
+        for width in _CHANNELS
     }
 )
 
-
-def _shufflenet(name: str, channels: list[int], pretrained: bool, **kwargs: Any) -> ShuffleNetV2:
-    return build_model_with_cfg(ShuffleNetV2, name, pretrained, channels=channels, **kwargs)
-
-
-@register_model
-def shufflenet_v2_x0_5(pretrained: bool = False, **kwargs: Any) -> ShuffleNetV2:
-    """ShuffleNet v2, half as wide, torchvision's weights."""
-    return _shufflenet("shufflenet_v2_x0_5", [24, 48, 96, 192, 1024], pretrained, **kwargs)
-
-
-@register_model
-def shufflenet_v2_x1_0(pretrained: bool = False, **kwargs: Any) -> ShuffleNetV2:
-    """ShuffleNet v2, torchvision's weights."""
-    return _shufflenet("shufflenet_v2_x1_0", [24, 116, 232, 464, 1024], pretrained, **kwargs)
-
-
-@register_model
-def shufflenet_v2_x1_5(pretrained: bool = False, **kwargs: Any) -> ShuffleNetV2:
-    """ShuffleNet v2, 1.5 times as wide, torchvision's weights."""
-    return _shufflenet("shufflenet_v2_x1_5", [24, 176, 352, 704, 1024], pretrained, **kwargs)
-
-
-@register_model
-def shufflenet_v2_x2_0(pretrained: bool = False, **kwargs: Any) -> ShuffleNetV2:
-    """ShuffleNet v2, twice as wide, torchvision's weights."""
-    return _shufflenet("shufflenet_v2_x2_0", [24, 244, 488, 976, 2048], pretrained, **kwargs)
+for _width, _channels in _CHANNELS.items():
+    register(ShuffleNetV2, f"shufflenet_v2_x{_width}", channels=_channels)

@@ -4,15 +4,12 @@ Source: Iandola et al. 2016, "SqueezeNet: AlexNet-level accuracy with 50x fewer 
     torchvision/models/squeezenet.py.
 """
 
-from typing import Any
-
 import torch
 import torchvision
-from timm.models import build_model_with_cfg, generate_default_cfgs, register_model
+from timm.models import generate_default_cfgs
 from torch import nn
 
-from visiontool.pytorch.architectures.heads import ConvolutionPooled
-from visiontool.pytorch.architectures.torchvision_cfg import torchvision_cfg
+from visiontool.pytorch.architectures.common import ConvolutionPooled, register, torchvision_cfg
 
 
 class SqueezeNet(ConvolutionPooled, torchvision.models.SqueezeNet):
@@ -45,14 +42,5 @@ default_cfgs = generate_default_cfgs(
     }
 )
 
-
-@register_model
-def squeezenet1_0(pretrained: bool = False, **kwargs: Any) -> SqueezeNet:
-    """SqueezeNet 1.0, torchvision's weights."""
-    return build_model_with_cfg(SqueezeNet, "squeezenet1_0", pretrained, version="1_0", **kwargs)
-
-
-@register_model
-def squeezenet1_1(pretrained: bool = False, **kwargs: Any) -> SqueezeNet:
-    """SqueezeNet 1.1, torchvision's weights."""
-    return build_model_with_cfg(SqueezeNet, "squeezenet1_1", pretrained, version="1_1", **kwargs)
+register(SqueezeNet, "squeezenet1_0", version="1_0")
+register(SqueezeNet, "squeezenet1_1", version="1_1")

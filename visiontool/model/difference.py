@@ -1,4 +1,4 @@
-"""What two forms of one network are compared on, and by what: inputs, batch sizes, the length of a difference."""
+"""How far two forms of one network are apart: inputs and batch sizes to compare them on, and a measure."""
 
 import math
 from collections.abc import Sequence
@@ -8,12 +8,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 BATCHES = (1, 2, 7, 32)
-_MOST_PIXELS_AT_ONCE = 32 * 320 * 320  # in one run; the output of VGG's first layer takes 0.84 GB for them
+_MAX_PIXELS = 32 * 320 * 320  # in one run; the output of VGG's first layer takes 0.84 GB for them
 
 
 def batches_for(size: tuple[int, int], batches: Sequence[int] = BATCHES) -> tuple[int, ...]:
     """Those of `batches` that a network for pictures of `size` (H, W) runs in a few GB of memory."""
-    return tuple(batch for batch in batches if batch <= 2 or batch * size[0] * size[1] <= _MOST_PIXELS_AT_ONCE)
+    return tuple(batch for batch in batches if batch <= 2 or batch * size[0] * size[1] <= _MAX_PIXELS)
 
 
 def padded(pixels: Sequence[NDArray[np.uint8]], count: int) -> NDArray[np.uint8]:
@@ -27,7 +27,7 @@ def padded(pixels: Sequence[NDArray[np.uint8]], count: int) -> NDArray[np.uint8]
 
 
 def relative_l2(expected: NDArray[Any], got: NDArray[Any]) -> float:
-    """The length of the difference as a share of that of `expected`; infinite where only one has what is no number."""
+    """The length of the difference as a share of that of `expected`; infinite where only one is not finite."""
     if not (np.isfinite(expected).all() and np.isfinite(got).all()):
         return 0.0 if np.array_equal(expected, got, equal_nan=True) else math.inf
     expected, got = expected.astype(np.float64), got.astype(np.float64)

@@ -1,11 +1,20 @@
-"""What NVIDIA's driver says of itself and the GPUs, asked through ctypes: no package is needed for it."""
+"""What is installed on this machine: the packages that bring onnxruntime, and NVIDIA's driver and GPUs.
+
+The driver is asked through ctypes, so no package is needed for it.
+"""
 
 import ctypes
 import sys
 from contextlib import suppress
 from functools import cache
+from importlib.metadata import Distribution
+from importlib.util import find_spec
+from pathlib import Path
 from typing import Any, NamedTuple
 
+from visiontool.errors import pip
+
+_PREFERRED = "onnxruntime-gpu"  # it runs on the CPU too
 _MAJOR, _MINOR = 75, 76  # CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR and _MINOR
 _TEXT = 96  # bytes; NVML's names have at most this
 
@@ -16,12 +25,49 @@ class Gpu(NamedTuple):
     name: str
     compute_capability: str
     memory_bytes: int
-    free_bytes: int | None
-    """None where only the driver's management library would know, and is not there."""
+    free_bytes: int | None  # None without the driver's management library
 
 
 class _Memory(ctypes.Structure):
     _fields_ = (("total", ctypes.c_ulonglong), ("free", ctypes.c_ulonglong), ("used", ctypes.c_ulonglong))
+
+
+def wheels() -> tuple[str, ...]:
+    """The installed packages that brought the module onnxruntime, with their versions.
+
+    All have a module of the same name, so two of them break each other.
+    """
+    spec = find_spec("onnxruntime")
+    if spec is None:
+        return ()
+    (package, *_) = map(Path, spec.submodule_search_locations or [])
+    main = f"{package.name}/__init__.py"
+    installed = map(Distribution.at, sorted(package.parent.glob("onnxruntime*.dist-info")))
+    return tuple(f"{each.name} {each.version}" for each in installed if main in map(str, each.files or ()))
+
+
+def wheel_names() -> list[str]:
+    """The same without versions."""
+    return [wheel.split()[0] for wheel in wheels()]
+
+
+def wheel_conflict() -> str | None:
+    """What to do where several are installed; None where one is."""
+    names = wheel_names()
+    if len(names) < 2:
+        return None
+    conflict = f"{' and '.join(wheels())} are installed in one place, each over the other's files. One is enough:"
+    return "\n".join((conflict, pip(f"uninstall -y {' '.join(names)}"), pip(f"install {_best_wheel(names)}")))
+
+
+def wheel_repair() -> str:
+    """What to do where the module cannot be used."""
+    reinstall = pip(f"install --force-reinstall --no-deps {_best_wheel(wheel_names())}")
+    return wheel_conflict() or f"Install it again: {reinstall}"
+
+
+def _best_wheel(names: list[str]) -> str:
+    return _PREFERRED if _PREFERRED in names or not names else names[0]
 
 
 def gpus() -> tuple[Gpu, ...]:
