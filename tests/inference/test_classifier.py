@@ -292,7 +292,7 @@ def test_one_classifier_serves_several_threads(classifier):
 )  # fmt: skip
 def test_run_takes_nothing_but_uint8_of_the_graphs_size(classifier, pixels):
     with pytest.raises(UsageError, match=r"expected uint8 \(N, 8, 8, 3\)"):
-        classifier.run(pixels, "logits")
+        classifier.outputs(pixels, "logits")
 
 
 def test_logits_with_two_axes_of_one_more_are_logits(tmp_path):

@@ -311,7 +311,7 @@ def test_timm_gives_the_same_logits_from_the_folder(tmp_path, name, size, saved_
     pixels = parity.pixels_of(SAMPLES, spec, 3)
     with torch.inference_mode():
         expected = again(parity.normalized(pixels, spec.input)).numpy()
-    np.testing.assert_allclose(classifier.run(pixels, "logits"), expected, atol=1e-3, rtol=1e-4)
+    np.testing.assert_allclose(classifier.outputs(pixels, "logits"), expected, atol=1e-3, rtol=1e-4)
     assert converting.convert_folder(folder, tmp_path / "again.onnx", SAMPLES, name=spec.name) == spec
 
 
@@ -383,7 +383,7 @@ def test_squeezenets_folder_gives_timm_the_same_logits(squeezenet):
     pixels = parity.pixels_of(SAMPLES, spec, 8)
     with torch.inference_mode():
         expected = model(parity.normalized(pixels, spec.input)).numpy()
-    np.testing.assert_allclose(Classifier.load(folder).run(pixels, "logits"), expected, atol=1e-4)
+    np.testing.assert_allclose(Classifier.load(folder).outputs(pixels, "logits"), expected, atol=1e-4)
 
 
 @pytest.mark.real
@@ -391,9 +391,9 @@ def test_squeezenets_feature_map_averages_to_its_embedding(squeezenet):
     folder, _ = squeezenet
     classifier = Classifier.load(folder)
     pixels = np.stack([np.asarray(Image.open(SAMPLES[0]).convert("RGB").resize((224, 224)))])
-    feature_map = classifier.run(pixels, "feature_map")
+    feature_map = classifier.outputs(pixels, "feature_map")
     assert feature_map.shape[:2] == (1, 512)
-    np.testing.assert_allclose(feature_map.mean((2, 3)), classifier.run(pixels, "embedding"), atol=1e-4)
+    np.testing.assert_allclose(feature_map.mean((2, 3)), classifier.outputs(pixels, "embedding"), atol=1e-4)
 
 
 @pytest.mark.slow

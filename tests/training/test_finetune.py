@@ -460,4 +460,4 @@ def test_ants_and_bees_with_a_real_imagenet_network(run, at_home, shared):
     tensor = torch.from_numpy(((pixels / np.float32(255) - mean) / std).transpose(0, 3, 1, 2).copy())
     with torch.inference_mode():
         expected = model(tensor).numpy()
-    np.testing.assert_allclose(classifier.run(pixels, "logits"), expected, rtol=1e-4, atol=1e-4)
+    np.testing.assert_allclose(classifier.outputs(pixels, "logits"), expected, rtol=1e-4, atol=1e-4)

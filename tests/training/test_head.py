@@ -10,11 +10,10 @@ from sklearn.linear_model import LogisticRegression
 from threadpoolctl import threadpool_limits
 
 from visiontool.errors import DataError, UsageError
-from visiontool.training.head import KINDS, Solved, solve
+from visiontool.training.head import KINDS, Solution, solve
 from visiontool.training.head.balance import Balancing
 from visiontool.training.head.logistic import Space, fit
-from visiontool.training.head.select import STRENGTHS, HeldOut, nearest_mean
-from visiontool.training.head.temperature import fit_temperature
+from visiontool.training.head.select import STRENGTHS, HeldOut, fit_temperature, nearest_mean
 
 Floats = NDArray[np.float32]
 Ints = NDArray[np.int64]
@@ -37,15 +36,15 @@ def blobs(counts: list[int], width: int, *, distance: float, seed: int = 0, view
     return np.concatenate([pictures[:, None], others], axis=1).astype(np.float32) + 5, class_ids
 
 
-def solved(embeddings: Floats, class_ids: Ints, **options: object) -> Solved:
+def solved(embeddings: Floats, class_ids: Ints, **options: object) -> Solution:
     return solve(embeddings, class_ids, int(class_ids.max()) + 1, np.arange(len(class_ids)), **options)  # type: ignore[arg-type]
 
 
-def predicted(solution: Solved, embeddings: Floats) -> Ints:
+def predicted(solution: Solution, embeddings: Floats) -> Ints:
     return (embeddings[:, 0] @ solution.head.weight.T + solution.head.bias).argmax(axis=1)
 
 
-def balanced_accuracy(solution: Solved, embeddings: Floats, class_ids: Ints) -> float:
+def balanced_accuracy(solution: Solution, embeddings: Floats, class_ids: Ints) -> float:
     right = predicted(solution, embeddings) == class_ids
     return float(np.mean([right[class_ids == class_id].mean() for class_id in np.unique(class_ids)]))
 
@@ -82,7 +81,7 @@ class TestSpace:
     def test_a_solution_in_it_is_that_of_scaled_embeddings(self, count: int, width: int, rank: int) -> None:
         embeddings, class_ids = blobs([count // 2] * 2, width, distance=3)
         space = Space.of(embeddings[:, 0])
-        features = space.features(embeddings)
+        features = space.project(embeddings)
         assert features.shape == (1, count, rank)
         assert np.sum(features[0] ** 2, axis=1).mean() == pytest.approx(1, abs=1e-5)
         ours = space.unfold(fit(features[0], class_ids, np.ones(count), 0.1, 2, tolerance=1e-9))

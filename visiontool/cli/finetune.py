@@ -110,6 +110,7 @@ def finetune(
     from visiontool.cli.pull import obtain
     from visiontool.cli.render.finetune import show_plan, show_run, write_preview
     from visiontool.cli.render.runtime import say_how
+    from visiontool.data.loader import LoadOptions
     from visiontool.images.decode import DEFAULT_LIMITS, Limits
     from visiontool.training.finetune import finetune as run_finetune
 
@@ -117,17 +118,15 @@ def finetune(
     model = obtain(wanted.model, weights=weights, offline=offline, quiet=quiet, labels_matter=False)
     if weights is not None:
         wanted = replace(wanted, model=Path(model or "").parent.name)  # with these weights, by its name in the cache
+    limits = Limits(max_pixels or DEFAULT_LIMITS.max_pixels, max_bytes or DEFAULT_LIMITS.max_bytes)
     means: dict[str, Any] = {
         "model": model,
-        "limits": Limits(max_pixels or DEFAULT_LIMITS.max_pixels, max_bytes or DEFAULT_LIMITS.max_bytes),
-        "workers": workers,
-        "timeout": timeout,
-        "batch_size": batch_size,
+        "options": LoadOptions(limits, workers, timeout, batch_size),
         "opened": (lambda classifier: say_how(classifier, batch_size)) if verbose else (lambda classifier: None),
     }
     if preview_augment is not None:
         with only_ours_on_stderr():
-            write_preview(preview_augment, wanted, model=model, limits=means["limits"])
+            write_preview(preview_augment, wanted, model=model, limits=limits)
         click.echo(preview_augment)
         return 0
     if dry_run:

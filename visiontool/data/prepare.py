@@ -6,7 +6,6 @@ from typing import TYPE_CHECKING, Any, NamedTuple, get_args
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
 
 from visiontool.errors import PictureError, UsageError
 from visiontool.images import transforms
@@ -22,11 +21,11 @@ class Recipe(NamedTuple):
     """How every picture is made ready for one model."""
 
     fit_options: dict[str, Any]
-    """What `preprocess.fit` takes beside the picture."""
+    """What `transforms.fit` takes beside the picture."""
     resize_to: int
     limits: Limits
     views: "tuple[View, ...]" = ()
-    """What finetuning wants of each picture; predict, which has none, sees the plain one."""
+    """What finetuning wants of each picture; predict, which has none, gets the plain one."""
     whole: bool = False
     """Whether the graph resizes pictures itself, and takes all of their pixels."""
 
@@ -67,16 +66,22 @@ def prepare(source: ImageSource, recipe: Recipe, *, plain_only: bool = False) ->
         NotPlainError: `plain_only`, and it is a picture of another format.
     """
     path = os.fspath(source) if isinstance(source, str | os.PathLike) else None
+    look = None
     start = time.perf_counter()
     try:
         picture = open_image(source, resize_to=recipe.resize_to, limits=recipe.limits, plain_only=plain_only)
         opened = time.perf_counter()
         if recipe.views:
-            pixels, look = _views_of(picture.image, recipe)
+            # Imported here, since predict needs neither.
+            from visiontool.images.augment import render_all
+            from visiontool.images.fingerprint import look_at
+
+            look = look_at(picture.image)
+            pixels = render_all(picture.image, recipe.views, look.pixels, recipe.fit_options)
         elif recipe.whole:
-            pixels, look = transforms.whole(picture.image, recipe.fit_options), None
+            pixels = transforms.whole(picture.image, recipe.fit_options)
         else:
-            pixels, look = transforms.fit(picture.image, **recipe.fit_options), None
+            pixels = transforms.fit(picture.image, **recipe.fit_options)
     except NotPlainError:
         raise
     except PictureError as error:
@@ -84,12 +89,3 @@ def prepare(source: ImageSource, recipe: Recipe, *, plain_only: bool = False) ->
     except MemoryError:
         return Prepared(path, error="not enough memory to resize it", decode_s=time.perf_counter() - start)
     return Prepared(path, pixels, None, picture.notes, opened - start, time.perf_counter() - opened, look)
-
-
-def _views_of(image: Image.Image, recipe: Recipe) -> "tuple[NDArray[np.uint8], Look]":
-    # Imported here, since predict needs neither.
-    from visiontool.images.augment import render_all
-    from visiontool.images.fingerprint import look_at
-
-    look = look_at(image)
-    return render_all(image, recipe.views, look.pixels, recipe.fit_options), look

@@ -93,7 +93,7 @@ def write_preview(file: Path, wanted: "Settings", *, model: "str | Path | None",
     """
     if file.suffix.lower() != ".png":
         raise UsageError(f"--preview-augment {file}: expected the name of a PNG file")
-    from visiontool.data.loader import TIMEOUT_S, Opening, cores, prepared
+    from visiontool.data.loader import load
     from visiontool.data.prepare import Recipe
     from visiontool.images import augment
     from visiontool.training.finetune import open_model, read_data
@@ -105,8 +105,8 @@ def write_preview(file: Path, wanted: "Settings", *, model: "str | Path | None",
     count = min(_PREVIEWED, len(samples))
     some = [samples[place * len(samples) // count] for place in range(count)]
     rows = []
-    items = prepared([sample.path for sample in some], recipe, Opening(cores(), TIMEOUT_S), count)
-    for sample, opened in zip(some, list(items), strict=True):
+    opened_all = list(load([sample.path for sample in some], recipe))
+    for sample, opened in zip(some, opened_all, strict=True):
         if opened.pixels is not None:
             rows.append((sample.name, [*opened.pixels]))
         elif wanted.on_bad != "skip":

@@ -11,7 +11,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from visiontool.data.loader import TIMEOUT_S, Opening, StageTimes, cores, prepared
+from visiontool.data.loader import TIMEOUT_S, LoadOptions, StageTimes, cores, load
 from visiontool.data.prepare import Recipe
 from visiontool.errors import DataError, ModelError
 from visiontool.evaluation.benchmark import memory
@@ -106,10 +106,9 @@ def _pixels(pictures: Sequence[str], recipe: Recipe, count: int) -> NDArray[np.u
     """`count` pictures (N, H, W, 3): the first that can be read, again and again. Where the graph resizes them itself,
     the first and others of its size.
     """
-    opening = Opening(cores(), TIMEOUT_S)
     some: list[NDArray[np.uint8]] = []
     error: str | None = None
-    with closing(prepared(pictures, recipe, opening, 2 * opening.workers)) as items:
+    with closing(load(pictures, recipe, LoadOptions(isolate=False))) as items:
         for item in items:
             error = error or item.error
             if item.pixels is not None:
@@ -125,11 +124,11 @@ def _pixels(pictures: Sequence[str], recipe: Recipe, count: int) -> NDArray[np.u
 def _latencies(classifier: Classifier, pixels: NDArray[np.uint8], seconds: float) -> list[float]:
     """Milliseconds of each run."""
     for _ in _for_seconds(_WARM_SHARE * seconds):
-        classifier.run(pixels, classifier.spec.logits)
+        classifier.outputs(pixels, classifier.spec.logits)
     latencies = []
     for _ in _for_seconds(seconds):
         start = time.perf_counter()
-        classifier.run(pixels, classifier.spec.logits)
+        classifier.outputs(pixels, classifier.spec.logits)
         latencies.append(1000 * (time.perf_counter() - start))
     return latencies
 
@@ -139,7 +138,7 @@ def _network_rate(classifier: Classifier, pixels: NDArray[np.uint8], seconds: fl
     at_once = classifier.runs_at_once
 
     def rate(for_seconds: float) -> float:
-        return len(pixels) * _per_second(for_seconds, lambda: classifier.run(pixels, classifier.spec.logits))
+        return len(pixels) * _per_second(for_seconds, lambda: classifier.outputs(pixels, classifier.spec.logits))
 
     with ThreadPoolExecutor(at_once) as pool:
         _take(pool.map(rate, [_WARM_SHARE * seconds] * at_once), at_once)
@@ -148,11 +147,10 @@ def _network_rate(classifier: Classifier, pixels: NDArray[np.uint8], seconds: fl
 
 def _opening_rate(pictures: Sequence[str], recipe: Recipe, seconds: float) -> float:
     """Pictures a second that are opened and fitted, by as many processes as predict has."""
-    opening = Opening(cores(), TIMEOUT_S, isolate=True)
-    ahead = 4 * opening.workers
-    with closing(prepared(cycle(pictures), recipe, opening, ahead)) as items:
-        _take(items, 2 * ahead)  # the processes have started
-        return opening.workers * _per_second(seconds, lambda: _take(items, opening.workers))
+    workers = cores()
+    with closing(load(cycle(pictures), recipe, LoadOptions(isolate=True), ahead=3 * workers)) as items:
+        _take(items, 8 * workers)  # the processes have started
+        return workers * _per_second(seconds, lambda: _take(items, workers))
 
 
 def _end_to_end(classifier: Classifier, task: Task, seconds: float) -> tuple[float, StageTimes, float]:

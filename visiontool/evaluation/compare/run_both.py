@@ -7,7 +7,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from visiontool.data.loader import FEW, Opening, cores, prepared
+from visiontool.data.loader import LoadOptions, load
 from visiontool.data.prepare import Recipe
 from visiontool.images.decode import Limits
 from visiontool.inference.classifier import DEFAULT_BATCH_SIZE, Classifier
@@ -48,9 +48,8 @@ def pairs(a: Classifier, b: Classifier, paths: Sequence[str], limits: Limits, ti
     recipes = [Recipe.of(model.spec, limits) for model in (a, b)]
     if recipes[0] == recipes[1]:
         del recipes[1]
-    opening = Opening(cores(), timeout, isolate=len(paths) > FEW)
-    ahead = 2 * at_once(a, b) + opening.workers
-    streams = [prepared(paths, recipe, opening, ahead) for recipe in recipes]
+    options = LoadOptions(timeout=timeout)
+    streams = [load(paths, recipe, options, ahead=2 * at_once(a, b)) for recipe in recipes]
     try:
         for place, (path, *both) in enumerate(zip(paths, *streams, strict=True)):
             errors = [item.error for item in both if item.error is not None]
@@ -68,8 +67,8 @@ def both(a: Classifier, b: Classifier, some: Sequence[Pair], outputs: tuple[str,
 
 def _run(model: Classifier, pixels: Sequence[Pixels], output: str) -> Floats:
     if len({picture.shape for picture in pixels}) == 1:  # a graph that resizes takes pictures of any size
-        return model.run(np.stack(pixels), output)
-    return np.concatenate([model.run(picture[None], output) for picture in pixels])
+        return model.outputs(np.stack(pixels), output)
+    return np.concatenate([model.outputs(picture[None], output) for picture in pixels])
 
 
 def batch_difference(model: Classifier, pixels: Sequence[Pixels], batches: Sequence[int]) -> float:
@@ -82,10 +81,10 @@ def batch_difference(model: Classifier, pixels: Sequence[Pixels], batches: Seque
     height, width = pixels[0].shape[:2]
     sizes = batches_for((height, width), batches)
     views = _padded(pixels, max(sizes))
-    alone = np.concatenate([model.run(view[None], model.spec.logits) for view in views])
+    alone = np.concatenate([model.outputs(view[None], model.spec.logits) for view in views])
     largest = 0.0
     for size in sizes:
-        together = model.run(views[:size], model.spec.logits)
+        together = model.outputs(views[:size], model.spec.logits)
         largest = max(largest, relative_l2(alone[:size], together))
     return largest
 
@@ -109,6 +108,6 @@ def images_per_s(
     for _ in range(_ROUNDS):
         for model, batch, taken in zip((a, b), batches, seconds, strict=True):
             start = time.perf_counter()
-            model.run(batch, model.spec.logits)
+            model.outputs(batch, model.spec.logits)
             taken.append((time.perf_counter() - start) / len(batch))
     return 1 / float(np.median(seconds[0])), 1 / float(np.median(seconds[1]))

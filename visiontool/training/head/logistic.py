@@ -67,7 +67,7 @@ class Space:
         kept = squares_along > _NOTHING * count * scale**2
         return cls(mean, scale, centered.T @ (combinations[:, kept] / np.sqrt(squares_along[kept])))
 
-    def features(self, embeddings: NDArray[np.float32]) -> NDArray[np.float32]:
+    def project(self, embeddings: NDArray[np.float32]) -> NDArray[np.float32]:
         """(V, N, R) of embeddings (N, V, D): views first, so that one view and all views are both one block."""
         count, views, _ = embeddings.shape
         to = self.basis / self.scale
@@ -172,8 +172,7 @@ def _second_moments(features: NDArray[np.floating], weights: NDArray[np.float64]
     """(R,) weighted mean of the squares of each column."""
     moments = np.zeros(features.shape[1])
     for rows in _blocks(*features.shape):
-        block = features[rows].astype(np.float64)
-        moments += weights[rows] @ (block * block)
+        moments += weights[rows] @ features[rows].astype(np.float64) ** 2
     return moments
 
 

@@ -12,7 +12,8 @@ from safetensors.numpy import load_file, save_file
 from visiontool import Classifier, InputSpec, ModelSpec
 from visiontool.data.discover import find_images
 from visiontool.graph.head import with_head
-from visiontool.training import timm_files
+from visiontool.training.head import Head
+from visiontool.training.model_files import write_timm_files
 
 LENET = ROOT / "weights" / "lenet5"
 LABELS = ("one", "two, or a pair", "drei", "\u0447\u0435\u0442\u044b\u0440\u0435")
@@ -22,7 +23,7 @@ def make_run(source, folder, **changes):
     """A run in `folder`: the network of the model file `source` with a new head. Returns the head."""
     spec = Classifier.load(source).spec
     random = np.random.default_rng(7)
-    width = Classifier.load(source).run(blank(spec), spec.embedding).shape[1]
+    width = Classifier.load(source).outputs(blank(spec), spec.embedding).shape[1]
     weight = (random.standard_normal((len(LABELS), width)) / width**0.5).astype(np.float32)
     bias = random.standard_normal(len(LABELS)).astype(np.float32)
     folder.mkdir()
@@ -34,7 +35,7 @@ def make_run(source, folder, **changes):
         "accuracy": (),
     } | changes
     spec = with_head(source, folder / "model.onnx", weight, bias, replace(spec, **changes))
-    assert timm_files.write(source, folder, spec, weight, bias)
+    assert write_timm_files(source, folder, spec, Head(weight, bias, 1.0))
     return weight, bias
 
 
@@ -61,7 +62,7 @@ def timms_logits(run, pixels):
 def check_logits(run):
     classifier = Classifier.load(run)
     pixels = random_pixels(classifier.spec)
-    logits = classifier.run(pixels, "logits")
+    logits = classifier.outputs(pixels, "logits")
     assert np.ptp(logits, axis=0).min() > 1e-3  # the pictures are told apart
     np.testing.assert_allclose(timms_logits(run, pixels), logits, rtol=1e-4, atol=1e-4)
 
@@ -161,7 +162,9 @@ def test_nothing_is_written_where_timm_could_not_give_the_logits(fault, tmp_path
     run = tmp_path / "run"
     run.mkdir()
     spec = replace(Classifier.load(LENET).spec, labels=("a", "b"))
-    assert not timm_files.write(source / "model.onnx", run, spec, np.ones((2, 84), np.float32), np.ones(2, np.float32))
+    assert not write_timm_files(
+        source / "model.onnx", run, spec, Head(np.ones((2, 84), np.float32), np.ones(2, np.float32), 1.0)
+    )
     assert list(run.iterdir()) == []
 
 

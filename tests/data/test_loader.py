@@ -15,7 +15,7 @@ from PIL import Image
 
 from visiontool import VisiontoolError
 from visiontool.data import loader
-from visiontool.data.loader import Opening, StageTimes, batches, cores, prepared, run_ahead
+from visiontool.data.loader import LoadOptions, StageTimes, batches, cores, load, map_ahead
 from visiontool.data.prepare import Prepared, Recipe
 from visiontool.images.augment import LEVELS, render_all, views
 from visiontool.images.decode import Limits
@@ -59,8 +59,8 @@ def wait_until(condition, seconds=10.0):
         time.sleep(0.01)
 
 
-def answers_of(images, ahead=8, **opening):
-    return prepared(images, RECIPE, Opening(**{"workers": 4, "timeout": 10.0, **opening}), ahead)
+def answers_of(images, ahead=4, **options):
+    return load(images, RECIPE, LoadOptions(**{"workers": 4, "isolate": False, **options}), ahead=ahead)
 
 
 def names(count):
@@ -73,7 +73,7 @@ def names(count):
 @pytest.mark.parametrize("workers", [1, 3, 16])
 def test_pictures_come_out_in_order_whatever_time_each_takes(opens, workers):
     opens(lambda path: time.sleep(random.uniform(0, 0.01)))
-    answers = answers_of(names(120), workers=workers, ahead=20)
+    answers = answers_of(names(120), workers=workers)
     assert [answer.path for answer in answers] == names(120)
     assert not opening_threads()
 
@@ -87,7 +87,7 @@ def test_no_more_than_ahead_are_taken_before_they_are_asked_for(opens, ahead, wo
     answers = answers_of(source, ahead=ahead, workers=workers)
     assert not taken
     for asked, _ in zip(range(1, 101), answers, strict=False):
-        assert len(taken) <= asked + ahead - 1
+        assert len(taken) <= asked + ahead + workers - 1
     answers.close()
 
 
@@ -97,8 +97,8 @@ def test_views_come_out_in_order_from_files_and_from_objects(tmp_path):
     files = [tmp_path / f"{number}.png" for number in range(8)]
     for image, file in zip(images, files, strict=True):
         image.save(file)
-    from_files = list(prepared(files, recipe, Opening(3), 5))
-    from_objects = list(prepared(images, recipe, Opening(3), 5))
+    from_files = list(load(files, recipe, LoadOptions(workers=3)))
+    from_objects = list(load(images, recipe))
     assert [answer.path for answer in from_files] == list(map(str, files))
     for one, other, image in zip(from_files, from_objects, images, strict=True):
         np.testing.assert_array_equal(one.pixels, other.pixels)
@@ -206,7 +206,7 @@ def test_runs_are_in_order_and_so_many_at_once():
         return item * 2
 
     times = StageTimes()
-    assert list(run_ahead(run, range(100), 3, times)) == [(item, item * 2) for item in range(100)]
+    assert list(map_ahead(run, range(100), 3, times)) == [(item, item * 2) for item in range(100)]
     assert max(most) == 3
     assert 0.1 < times.network_s < 3
 
@@ -220,7 +220,7 @@ def test_an_exception_of_a_run_reaches_the_caller_and_the_others_are_dropped():
             raise ZeroDivisionError
         time.sleep(0.01)
 
-    results = run_ahead(run, range(100), 2, StageTimes())
+    results = map_ahead(run, range(100), 2, StageTimes())
     assert [item for item, _ in itertools.islice(results, 2)] == [0, 1]
     with pytest.raises(ZeroDivisionError):
         list(results)
@@ -229,7 +229,7 @@ def test_an_exception_of_a_run_reaches_the_caller_and_the_others_are_dropped():
 
 
 def test_a_close_does_not_wait_for_a_run(hung):
-    results = run_ahead(lambda item: item and hung.wait(), range(3), 1, StageTimes())
+    results = map_ahead(lambda item: item and hung.wait(), range(3), 1, StageTimes())
     next(results)
     start = time.monotonic()
     results.close()
