@@ -102,8 +102,10 @@ def test_views_come_out_in_order_from_files_and_from_objects(tmp_path):
     assert [answer.path for answer in from_files] == list(map(str, files))
     for one, other, image in zip(from_files, from_objects, images, strict=True):
         np.testing.assert_array_equal(one.pixels, other.pixels)
-        assert one.look == other.look == look_at(image)
-        np.testing.assert_array_equal(one.pixels, render_all(image, recipe.views, one.look.pixels, recipe.fit_options))
+        assert one.fingerprint == other.fingerprint == look_at(image)
+        np.testing.assert_array_equal(
+            one.pixels, render_all(image, recipe.views, one.fingerprint.pixels, recipe.fit_options)
+        )
 
 
 def test_no_more_than_workers_are_opened_at_the_same_time(opens):
@@ -224,7 +226,7 @@ def test_an_exception_of_a_run_reaches_the_caller_and_the_others_are_dropped():
     assert [item for item, _ in itertools.islice(results, 2)] == [0, 1]
     with pytest.raises(ZeroDivisionError):
         list(results)
-    wait_until(lambda: not [thread for thread in opening_threads() if thread.name.startswith("visiontool-run")])
+    wait_until(lambda: not [thread for thread in opening_threads() if thread.name.startswith("visiontool-network")])
     assert len(ran) < 8
 
 

@@ -324,16 +324,19 @@ def test_a_picture_has_its_views_and_its_look(tmp_path):
     plain = Recipe.of(COLOR_SPEC, Limits())._replace(fit_options=fit_options(), resize_to=64)
     with_views = plain._replace(views=views(3, ALL, 0))
     before, after = prepare(tmp_path / "a.jpg", plain), prepare(tmp_path / "a.jpg", with_views)
-    assert (before.pixels.shape, before.look) == ((64, 64, 3), None)
+    assert (before.pixels.shape, before.fingerprint) == ((64, 64, 3), None)
     assert after.pixels.shape == (3, 64, 64, 3)
     np.testing.assert_array_equal(after.pixels[0], before.pixels)
     np.testing.assert_array_equal(after.pixels[1], before.pixels[:, ::-1])
-    assert (after.look.width, after.look.height) == (200, 150)  # decoded at an eighth: its views come from that
+    assert (after.fingerprint.width, after.fingerprint.height) == (
+        200,
+        150,
+    )  # decoded at an eighth: its views come from that
     with Image.open(tmp_path / "a.jpg") as image:
         image.draft(None, (128, 128))
-        assert after.look == look_at(image)
+        assert after.fingerprint == look_at(image)
         np.testing.assert_array_equal(
-            after.pixels[2], render(image, with_views.views[2], after.look.pixels, fit_options())
+            after.pixels[2], render(image, with_views.views[2], after.fingerprint.pixels, fit_options())
         )
     assert before.fit_s > 0
     assert Recipe.of(COLOR_SPEC, Limits(), with_views.views).views == with_views.views
@@ -345,14 +348,14 @@ def test_a_picture_without_one_of_its_views_is_an_error(tmp_path, monkeypatch):
     recipe = Recipe(fit_options(), 64, Limits(), views(3, ALL, 0))
     answer = prepare(tmp_path / "long.png", recipe)
     assert "too elongated" in answer.error
-    assert (answer.pixels, answer.look) == (None, None)
+    assert (answer.pixels, answer.fingerprint) == (None, None)
 
     def fails(*_):
         raise MemoryError
 
     monkeypatch.setattr("visiontool.images.augment._colored", fails)
     answer = prepare(tmp_path / "a.png", recipe)
-    assert (answer.error, answer.pixels, answer.look) == ("not enough memory to resize it", None, None)
+    assert (answer.error, answer.pixels, answer.fingerprint) == ("not enough memory to resize it", None, None)
 
 
 # The sheet

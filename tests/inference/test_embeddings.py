@@ -68,7 +68,7 @@ def test_the_embedding_of_a_color_is_the_color_in_every_view(colors, pictures, s
     np.testing.assert_array_equal(result.vectors, expected)
     assert (result.errors, result.computed, result.notes) == ({}, 12, ())
     assert sum(sizes) == 12
-    assert result.looks == [look_at(Image.open(path)) for path in pictures]
+    assert result.fingerprints == [look_at(Image.open(path)) for path in pictures]
 
 
 def test_the_first_view_is_what_embed_gives_bit_for_bit(tmp_path):
@@ -91,7 +91,7 @@ def test_a_second_run_computes_nothing(colors, pictures, sizes):
     assert done[0] == (0, 6)
     assert done[-1] == (6, 6)
     np.testing.assert_array_equal(second.vectors, first.vectors)
-    assert second.looks == first.looks
+    assert second.fingerprints == first.fingerprints
 
 
 def test_other_views_compute_only_what_is_new(colors, pictures, sizes):
@@ -109,7 +109,7 @@ def test_other_views_compute_only_what_is_new(colors, pictures, sizes):
     assert embed_views(colors, pictures, views(3, DIMMED, 1)[1:]).computed == 0
     backwards = embed_views(colors, pictures, views(3, DIMMED, 1)[::-1])
     assert backwards.computed == 0
-    np.testing.assert_array_equal(backwards.embeddings, three.vectors[:, ::-1])
+    np.testing.assert_array_equal(backwards.vectors, three.vectors[:, ::-1])
 
 
 def test_what_cannot_be_read_is_told_where_it_stands(colors, pictures, tmp_path, sizes):
@@ -126,7 +126,7 @@ def test_what_cannot_be_read_is_told_where_it_stands(colors, pictures, tmp_path,
     assert "no such file" in result.errors[5]
     np.testing.assert_array_equal(result.vectors[[0, 2, 6], 0], np.eye(3))
     for index in result.errors:
-        assert result.looks[index] is None
+        assert result.fingerprints[index] is None
         assert not result.vectors[index].any()
     assert sum(sizes) == 6
     save_picture(text.with_suffix(".png"), BLUE).rename(text)
@@ -157,7 +157,7 @@ def test_the_same_bytes_are_one_picture_under_any_name(colors, pictures, tmp_pat
     assert result.computed == sum(sizes) == 4
     assert done[-1] == (4, 4)
     np.testing.assert_array_equal(result.vectors[:, 0], np.eye(3)[[1, 0, 1, 1]])
-    assert result.looks[0] == result.looks[2] == result.looks[3] != result.looks[1]
+    assert result.fingerprints[0] == result.fingerprints[2] == result.fingerprints[3] != result.fingerprints[1]
     for path in pictures:
         os.rename(path, path.replace(".png", ".moved"))
     moved = embed_views(colors, [pictures[i].replace(".png", ".moved") for i in (0, 1)], TWO)
@@ -204,7 +204,7 @@ def test_more_pictures_than_a_few_are_opened_in_processes_with_the_same_answers(
     paths = [str(save_picture(tmp_path / "in" / f"n{i}.png", (i, 0, 0), (8, 8))) for i in range(66)]
     result = embed_views(colors, paths, TWO, LoadOptions(workers=2))
     np.testing.assert_allclose(result.vectors[:, :, 0] * 255, np.arange(66)[:, None].repeat(2, 1), rtol=1e-6)
-    assert result.looks[7] == look_at(Image.open(paths[7]))
+    assert result.fingerprints[7] == look_at(Image.open(paths[7]))
 
 
 @pytest.mark.parametrize("batch_size", [1, 3, 8])
@@ -227,7 +227,7 @@ def test_an_embedding_that_is_no_number_is_an_error_of_its_picture(tmp_path, pic
         assert result.computed == computed
         assert result.errors == dict.fromkeys((0, 2), "the network's answer is not a number")
         assert result.vectors[:, 0].tolist() == [[0.0] * 3, [1.0] * 3, [0.0] * 3]
-        assert [look is None for look in result.looks] == [True, False, True]
+        assert [fingerprint is None for fingerprint in result.fingerprints] == [True, False, True]
 
 
 @pytest.mark.parametrize("shape", [["N", "D"], ["N", "D", 1, 1]])

@@ -98,26 +98,31 @@ def load(
     if isolate is None:
         isolate = isinstance(images, Sized) and len(images) > FEW
     pool: _Pool | None = None
-    waiting: deque[Prepared | Future[Prepared]] = deque()
 
-    def oldest() -> Prepared:
-        item = waiting.popleft()
-        return item.result() if isinstance(item, Future) else item
+    def start(image: ImageSource) -> Prepared | Future[Prepared]:
+        nonlocal pool
+        if not isinstance(image, str | os.PathLike):
+            return prepare(image, recipe)
+        pool = pool or _Pool(recipe, workers, options.timeout, isolate)
+        return pool.submit(image)
 
     try:
-        for image in images:
-            if isinstance(image, str | os.PathLike):
-                pool = pool or _Pool(recipe, workers, options.timeout, isolate)
-                waiting.append(pool.submit(image))
-            else:
-                waiting.append(prepare(image, recipe))
-            if len(waiting) >= most:
-                yield oldest()
-        while waiting:
-            yield oldest()
+        for item in _queued(map(start, images), most - 1):
+            yield item.result() if isinstance(item, Future) else item
     finally:
         if pool is not None:
             pool.close()
+
+
+def _queued(items: Iterable[T], count: int) -> Iterator[T]:
+    """The items in order, with `count` of them taken ahead."""
+    waiting: deque[T] = deque()
+    for item in items:
+        waiting.append(item)
+        if len(waiting) > count:
+            yield waiting.popleft()
+    while waiting:
+        yield waiting.popleft()
 
 
 def fitted(paths: Sequence[str], recipe: Recipe, most: int) -> NDArray[np.uint8]:
@@ -304,21 +309,11 @@ def map_ahead(
         start = time.perf_counter()
         return function(item), time.perf_counter() - start
 
-    waiting: deque[tuple[T, Future[tuple[U, float]]]] = deque()
-
-    def oldest() -> tuple[T, U]:
-        item, future = waiting.popleft()
-        result, seconds = future.result()
-        times.network_s += seconds
-        return item, result
-
-    pool = ThreadPoolExecutor(at_once, thread_name_prefix="visiontool-run")
+    pool = ThreadPoolExecutor(at_once, thread_name_prefix="visiontool-network")
     try:
-        for item in items:
-            waiting.append((item, pool.submit(timed, item)))
-            if len(waiting) > at_once:
-                yield oldest()
-        while waiting:
-            yield oldest()
+        for item, future in _queued(((item, pool.submit(timed, item)) for item in items), at_once):
+            result, seconds = future.result()
+            times.network_s += seconds
+            yield item, result
     finally:
         pool.shutdown(wait=False, cancel_futures=True)

@@ -54,7 +54,7 @@ class Prepared(NamedTuple):
     notes: tuple[str, ...] = ()
     decode_s: float = 0.0
     fit_s: float = 0.0
-    look: "Look | None" = None
+    fingerprint: "Look | None" = None
     """Of a picture that was read, where the recipe has views."""
 
 
@@ -66,7 +66,7 @@ def prepare(source: ImageSource, recipe: Recipe, *, plain_only: bool = False) ->
         NotPlainError: `plain_only`, and it is a picture of another format.
     """
     path = os.fspath(source) if isinstance(source, str | os.PathLike) else None
-    look = None
+    fingerprint = None
     start = time.perf_counter()
     try:
         picture = open_image(source, resize_to=recipe.resize_to, limits=recipe.limits, plain_only=plain_only)
@@ -76,8 +76,8 @@ def prepare(source: ImageSource, recipe: Recipe, *, plain_only: bool = False) ->
             from visiontool.images.augment import render_all
             from visiontool.images.fingerprint import look_at
 
-            look = look_at(picture.image)
-            pixels = render_all(picture.image, recipe.views, look.pixels, recipe.fit_options)
+            fingerprint = look_at(picture.image)
+            pixels = render_all(picture.image, recipe.views, fingerprint.pixels, recipe.fit_options)
         elif recipe.whole:
             pixels = transforms.whole(picture.image, recipe.fit_options)
         else:
@@ -88,4 +88,4 @@ def prepare(source: ImageSource, recipe: Recipe, *, plain_only: bool = False) ->
         return Prepared(path, error=str(error), decode_s=time.perf_counter() - start)
     except MemoryError:
         return Prepared(path, error="not enough memory to resize it", decode_s=time.perf_counter() - start)
-    return Prepared(path, pixels, None, picture.notes, opened - start, time.perf_counter() - opened, look)
+    return Prepared(path, pixels, None, picture.notes, opened - start, time.perf_counter() - opened, fingerprint)

@@ -95,15 +95,14 @@ class Classifier:
         """Opens a model.
 
         Args:
-            model: path of an .onnx file, a folder with a model.onnx, or a built-in name; None for the default model.
+            model: path of an .onnx file, a folder with a model.onnx, or a name; None for the default model.
             device: "auto", "cpu", "cuda" or "cuda:N".
             provider: "cpu", "cuda", "tensorrt" or another of onnxruntime's, that or an error; None for what suits the
                 device (docs/gpu.md).
             threads: of one run of the network on the CPU; 0 for all physical cores. `predict_stream` runs as many at
                 once as there are cores for them: 1 is the best for many pictures, 0 for few.
-            crop_mode: "center", "border" or "squash" instead of the model's own.
-            description: what a file from another tool does not say of itself.
-            limits: bytes and pixels above which a picture is not decoded, and what happens to a JPEG that is cut off.
+            crop_mode: instead of the model's own.
+            description: what the manifest of a file from another tool would say.
             engine_batch: the most pictures in a run that TensorRT builds its engine for (docs/gpu.md).
 
         Raises:
@@ -113,9 +112,8 @@ class Classifier:
         """
         if crop_mode is not None and crop_mode not in transforms.CROP_MODES:
             raise UsageError(f"crop_mode {crop_mode!r} is none of {', '.join(transforms.CROP_MODES)}")
-        opened = runtime.open_model(
-            resolve.resolve(model), device=device, provider=provider, threads=threads, engine_batch=engine_batch
-        )
+        on: dict[str, Any] = {"device": device, "provider": provider, "threads": threads, "engine_batch": engine_batch}
+        opened = runtime.open_model(resolve.resolve(model), **on)
         path, manifest = opened.path, opened.scan.metadata.get(MANIFEST_KEY)
         assumed: tuple[str, ...] = ()
         if manifest is None:
@@ -139,14 +137,11 @@ class Classifier:
         spec = replace(spec, crop_mode=crop_mode) if crop_mode else spec
         classifier = cls(opened, spec, assumed, threads=threads, limits=limits)
         classifier._arguments = {
+            **on,
             "model": os.path.abspath(path),
-            "device": device,
-            "provider": provider,
-            "threads": threads,
             "crop_mode": crop_mode,
             "description": description,
             "limits": limits,
-            "engine_batch": engine_batch,
         }
         return classifier
 
@@ -178,16 +173,13 @@ class Classifier:
         Args:
             top_k: classes in an answer, at most as many as the model has.
             min_probability: below it, a result is marked `unknown`.
-            batch_size: pictures in one run of the network; None for 8, and fewer where many runs go on at once, but 64
-                on a GPU where they are small. A graph that resizes pictures itself takes only those of one size
-                together; None is 1 then.
+            batch_size: pictures in one run of the network; None for what suits it.
             workers: files opened at the same time; None for one a core.
             timeout: seconds after which a file that is being opened is given up, with an error.
             isolate: opens all files in processes of their own, not only those that are neither JPEG, PNG, WebP nor
-                BMP: what hangs or crashes the decoder costs one result, and a process may take no more memory than a
-                picture within the limits needs. Worth its start, a tenth of a second or two, for more than about a
-                hundred pictures.
-            times: is added to, for those who want to know what takes the time.
+                BMP: what hangs, crashes or takes too much memory costs one result. Worth its start, a tenth of a
+                second or two, for more than about a hundred pictures.
+            times: is added to.
 
         Raises:
             UsageError: a number out of range, or one picture where a list of pictures is expected.

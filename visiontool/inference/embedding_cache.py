@@ -28,7 +28,7 @@ NOT_KEPT = "Embeddings are not kept for the next run"
 _MAX_BYTES = 10 * 10**9  # then the oldest rows go
 # Goes up when the same picture comes to the network with other pixels than before, or when rows are written otherwise.
 _FORMAT = 2
-_LOOK = struct.Struct("<II16s3s")  # width, height, digest of its pixels, color
+_HEAD = struct.Struct("<II16s3s")  # width, height, digest of its pixels, color
 _SETUP = f"""
 PRAGMA cache_size = {-(2**15)};  -- KiB
 PRAGMA page_size = {2**16};  -- the largest there is: of smaller ones, embeddings of 2,048 numbers would fill a half
@@ -65,15 +65,16 @@ def backbone_digest(classifier: "Classifier", recipe: Recipe) -> bytes:
     return hashlib.sha256(json.dumps(parts).encode()).digest()
 
 
-def look_to_bytes(look: Look) -> bytes:
-    """A look as it is kept."""
-    return _LOOK.pack(look.width, look.height, bytes.fromhex(look.pixels), look.color) + look.thumbnail
+def fingerprint_to_bytes(fingerprint: Look) -> bytes:
+    """A fingerprint as it is kept."""
+    width, height, pixels, thumbnail, color = fingerprint
+    return _HEAD.pack(width, height, bytes.fromhex(pixels), color) + thumbnail
 
 
-def look_from(value: bytes) -> Look:
-    """The look that was kept as `value`."""
-    width, height, pixels, color = _LOOK.unpack_from(value)
-    return Look(width, height, pixels.hex(), value[_LOOK.size :], color)
+def fingerprint_from(value: bytes) -> Look:
+    """The fingerprint that was kept as `value`."""
+    width, height, pixels, color = _HEAD.unpack_from(value)
+    return Look(width, height, pixels.hex(), value[_HEAD.size :], color)
 
 
 class EmbeddingCache:

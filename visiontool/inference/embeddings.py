@@ -25,8 +25,8 @@ from visiontool.inference.embedding_cache import (
     EmbeddingCache,
     backbone_digest,
     file,
-    look_from,
-    look_to_bytes,
+    fingerprint_from,
+    fingerprint_to_bytes,
 )
 
 if TYPE_CHECKING:
@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 
 _READ_AT_ONCE = 256  # pictures that are looked up together
 _HASHED_AT_ONCE = 64  # files for a thread at a time: handing over a single one takes as long as reading it
-_LOOK = "look"  # in place of a view's key
+_FINGERPRINT = "look"  # in place of a view's key
 
 
 class Embeddings(NamedTuple):
@@ -43,7 +43,7 @@ class Embeddings(NamedTuple):
 
     vectors: NDArray[np.float32]
     """(N, V, D); zeros where the picture cannot be read."""
-    looks: list[Look | None]
+    fingerprints: list[Look | None]
     """None where the picture cannot be read."""
     errors: dict[int, str]
     """The index of each picture that cannot be read, and why."""
@@ -93,7 +93,8 @@ def embed_views(
         for places, indices in work.read(cache).items():
             work.compute(places, indices, cache)
     work.copy_to_same()
-    return Embeddings(work.vectors, work.looks, dict(sorted(work.errors.items())), work.computed, tuple(cache.notes))
+    errors = dict(sorted(work.errors.items()))
+    return Embeddings(work.vectors, work.fingerprints, errors, work.computed, tuple(cache.notes))
 
 
 class _Work:
@@ -110,7 +111,7 @@ class _Work:
         self.recipe = Recipe.of(classifier.spec, options.limits)
         self.backbone = b""
         self.vectors = np.zeros((len(paths), len(views), classifier.embedding_width()), np.float32)
-        self.looks: list[Look | None] = [None] * len(paths)
+        self.fingerprints: list[Look | None] = [None] * len(paths)
         self.errors: dict[int, str] = {}
         self.computed = 0
         self._classifier = classifier
@@ -136,21 +137,21 @@ class _Work:
         """Takes what is kept. Gives the pictures that lack something, by the places of the views that they lack."""
         lacking = defaultdict[tuple[int, ...], list[int]](list)
         for indices in batches(self._same, _READ_AT_ONCE):
-            targets: dict[bytes, tuple[int, int | None]] = {}  # picture and view of a key; None for the look
+            targets: dict[bytes, tuple[int, int | None]] = {}  # picture and view of a key; None for the fingerprint
             for index in indices:
                 if (digest := self._digests[index]) is not None:
-                    targets[self._key(digest, _LOOK)] = index, None
+                    targets[self._key(digest, _FINGERPRINT)] = index, None
                     targets |= {self._key(digest, key): (index, place) for place, key in enumerate(self._keys)}
             kept = set()
             for key, value in cache.read(list(targets)):
                 index, place = targets[key]
                 kept.add((index, place))
                 if place is None:
-                    self.looks[index] = look_from(value)
+                    self.fingerprints[index] = fingerprint_from(value)
                 else:
                     self.vectors[index, place] = np.frombuffer(value, "<f4")
             for index in indices:
-                is_new = self.looks[index] is None
+                is_new = self.fingerprints[index] is None
                 places = tuple(place for place in range(len(self._keys)) if is_new or (index, place) not in kept)
                 if places:
                     lacking[places].append(index)
@@ -185,7 +186,7 @@ class _Work:
                 vectors = iter(embedded)
                 for index, item in batch:
                     if item.error is None:
-                        self._add(index, places, item.look, next(vectors), cache)
+                        self._add(index, places, item.fingerprint, next(vectors), cache)
                     else:
                         self.errors[index] = item.error
                         self.vectors[index] = 0.0
@@ -197,7 +198,7 @@ class _Work:
         for first, indices in self._same.items():
             for index in indices[1:]:
                 self.vectors[index] = self.vectors[first]
-                self.looks[index] = self.looks[first]
+                self.fingerprints[index] = self.fingerprints[first]
                 if first in self.errors:
                     self.errors[index] = self.errors[first]
 
@@ -205,7 +206,7 @@ class _Work:
         self,
         index: int,
         places: tuple[int, ...],
-        look: Look | None,
+        fingerprint: Look | None,
         vectors: NDArray[np.float32],
         cache: EmbeddingCache,
     ) -> None:
@@ -213,18 +214,20 @@ class _Work:
         if not np.isfinite(vectors).all():
             self.errors[index] = "the network's answer is not a number"
             self.vectors[index] = 0.0
-            self.looks[index] = None
+            self.fingerprints[index] = None
             return
         self.vectors[index, list(places)] = vectors
-        self.looks[index] = look
+        self.fingerprints[index] = fingerprint
         digest = self._digests[index]
-        if look is not None and digest is not None:
-            keys = [self._key(digest, self._keys[place]) for place in places]
-            values = [vector.astype("<f4", copy=False).tobytes() for vector in vectors]
-            cache.add([*zip(keys, values, strict=True), (self._key(digest, _LOOK), look_to_bytes(look))])
+        if fingerprint is not None and digest is not None:
+            rows = [
+                (self._key(digest, self._keys[place]), vector.astype("<f4", copy=False).tobytes())
+                for place, vector in zip(places, vectors, strict=True)
+            ]
+            cache.add([*rows, (self._key(digest, _FINGERPRINT), fingerprint_to_bytes(fingerprint))])
 
     def _key(self, digest: bytes, name: str) -> bytes:
-        """The key of the look of a picture, or of the embedding of the view with that key."""
+        """The key of the fingerprint of a picture, or of the embedding of the view with that key."""
         return hashlib.blake2b(self.backbone + digest + name.encode(), digest_size=16).digest()
 
 

@@ -11,9 +11,8 @@ from visiontool.data import dataset
 from visiontool.data.dataset import Dataset
 from visiontool.data.loader import LoadOptions, load
 from visiontool.data.prepare import Recipe
-from visiontool.images import fingerprint
 from visiontool.images.augment import View
-from visiontool.images.fingerprint import Look
+from visiontool.images.fingerprint import Look, same
 from visiontool.images.transforms import share_kept
 from visiontool.inference.classifier import Classifier
 from visiontool.inference.embeddings import embed_views
@@ -88,18 +87,19 @@ def embed(
     is_other = [sample.split not in ("train", "test", UNUSED) for sample in data.samples]
     table.embed("plain", np.flatnonzero(is_other).tolist(), slice(1))
     table.drop_unreadable(settings)
-    _suggest_border(classifier, table.looks)
+    _suggest_border(classifier, [one for one in table.fingerprints if one is not None])
 
-    same = list(range(len(table.looks)))  # the first of the same pictures, for each
-    opened = [index for index, look in enumerate(table.looks) if look is not None]
-    for index, group in zip(opened, fingerprint.same([look for look in table.looks if look is not None]), strict=True):
-        same[index] = opened[group]
-    splits = dataset.split(table.data, same, val_share=settings.val_share, seed=settings.seed)
+    known = {index: one for index, one in enumerate(table.fingerprints) if one is not None}
+    opened = [*known]
+    first_of = list(range(len(table.fingerprints)))  # the first of the same pictures, for each
+    for index, group in zip(known, same([*known.values()]), strict=True):
+        first_of[index] = opened[group]
+    splits = dataset.split(table.data, first_of, val_share=settings.val_share, seed=settings.seed)
     notes = [] if settings.folds is not None else dataset.unjudged(table.data, splits)
-    for note in (*notes, *dataset.contradictions(table.data, same), *dataset.leaks(table.data, splits, same)):
+    for note in (*notes, *dataset.contradictions(table.data, first_of), *dataset.leaks(table.data, splits, first_of)):
         _log.info(note)
     splits = few_of(table.data, splits, settings.few, settings.seed)
-    groups = dataset.groups_of(table.data, same)
+    groups = dataset.groups_of(table.data, first_of)
     late = [index for index, split in enumerate(splits) if split == "train" and not table.is_whole[index]]
     table.embed("views", late, slice(1, None))
     readable = table.drop_unreadable(settings)
@@ -114,7 +114,7 @@ class _Table:
         self, data: Dataset, classifier: Classifier, views: Sequence[View], options: LoadOptions, progress: Progress
     ) -> None:
         self.data = data
-        self.looks: list[Look | None] = [None] * len(data.samples)
+        self.fingerprints: list[Look | None] = [None] * len(data.samples)
         self.embeddings = np.zeros((len(data.samples), len(views), classifier.embedding_width()), np.float32)
         self.is_whole = np.zeros(len(data.samples), bool)  # embedded in all views
         self.passes = 0
@@ -141,8 +141,8 @@ class _Table:
         self.embeddings[indices, views] = result.vectors
         self.is_whole[indices] = views.stop is None
         self.passes += result.computed
-        for index, look in zip(indices, result.looks, strict=True):
-            self.looks[index] = look
+        for index, fingerprint in zip(indices, result.fingerprints, strict=True):
+            self.fingerprints[index] = fingerprint
         self._errors.update({indices[place]: error for place, error in result.errors.items()})
         for note in result.notes:
             if note not in self._notes:
@@ -151,7 +151,7 @@ class _Table:
 
     def drop_unreadable(self, settings: Settings) -> list[int]:
         """Leaves out the pictures that cannot be read; gives the indices of the others."""
-        readable = [index for index in range(len(self.looks)) if index not in self._errors]
+        readable = [index for index in range(len(self.fingerprints)) if index not in self._errors]
         if not self._errors:
             return readable
         names = {self.data.samples[index].name: error for index, error in sorted(self._errors.items())}
@@ -159,7 +159,7 @@ class _Table:
             dataset.check(self.data, names)
         self.data = dataset.without(self.data, names)
         dataset.check(self.data)
-        self.looks = [self.looks[index] for index in readable]
+        self.fingerprints = [self.fingerprints[index] for index in readable]
         self.embeddings, self.is_whole = self.embeddings[readable], self.is_whole[readable]
         self._errors = {}
         some = "; ".join(f"{name}: {error}" for name, error in [*names.items()][:_MOST_NAMED])
@@ -181,13 +181,13 @@ def few_of(data: Dataset, splits: Sequence[str], few: int | None, seed: int) -> 
     return tuple(chosen)
 
 
-def _suggest_border(classifier: Classifier, looks: Sequence[Look | None]) -> None:
+def _suggest_border(classifier: Classifier, fingerprints: Sequence[Look]) -> None:
     """Says so where the crop takes away much of most pictures."""
     spec = classifier.spec
     if spec.crop_mode != "center":
         return
     ideal = share_kept(spec.input.size, spec)  # the crop cuts that much off a picture of its own proportions too
-    shares = [share_kept((look.height, look.width), spec) / ideal for look in looks if look is not None]
+    shares = [share_kept((one.height, one.width), spec) / ideal for one in fingerprints]
     if shares and (cut := 1 - float(np.median(shares))) > _CUT_MUCH:
         _log.info(
             f"Half of the pictures are so wide or high that {cut:.0%} of their area or more is not seen.\n"

@@ -112,9 +112,6 @@ def write_timm_files(source: Path, folder: Path, spec: ModelSpec, head: Head) ->
     Returns:
         False, and nothing is written, where there are no such files, where they are of another network than `source`,
         or where this head on the embedding is nothing that timm could build.
-
-    Raises:
-        OSError: the files cannot be written.
     """
     try:
         config = json.loads((source.parent / CONFIG).read_bytes())
@@ -140,7 +137,11 @@ def write_timm_files(source: Path, folder: Path, spec: ModelSpec, head: Head) ->
 def _find_place(
     source: Path, config: Mapping[str, Any], tensors: Mapping[str, NDArray[Any]], width: int
 ) -> _Place | None:
-    """Where the head for embeddings of `width` goes; None where the network has no place for it."""
+    """Where the head for embeddings of `width` goes; None where the network has no place for it.
+
+    It has one where its own head on the embedding of `source` gives the logits. It does not where a norm stands
+    between, as in LeViT, or where the files beside `source` are of another network.
+    """
     architecture, layers = config["architecture"], config["pretrained_cfg"]["classifier"]
     model_args = dict(config.get("model_args") or {})
     layers = [layers] if isinstance(layers, str) else list(layers)
@@ -152,25 +153,17 @@ def _find_place(
         return None
     if architecture in _LINEAR_LAYERS and not model_args.get("linear_head"):
         return _Place(layers, [_LINEAR_LAYERS[architecture]], 2, {**model_args, "linear_head": True})
-    if _DISTILLED in architecture or _gives_logits(source, np.reshape(weight, (-1, width)), np.asarray(bias)):
-        return _Place(layers, layers, weight.ndim, model_args)
-    return None
-
-
-def _gives_logits(source: Path, weight: NDArray[np.float32], bias: NDArray[np.float32]) -> bool:
-    """Whether this head on the embedding of `source` gives its logits, so that another head can take its place.
-
-    It does not where a norm stands between, as in LeViT, or where the files beside `source` are of another network.
-    """
+    place = _Place(layers, layers, weight.ndim, model_args)
+    if _DISTILLED in architecture:
+        return place
     classifier = Classifier.load(source, device="cpu")
-    pixels = np.random.default_rng(0).integers(0, 256, (2, *classifier.spec.input.size, 3), np.uint8)
-    embedding, logits = (
-        classifier.outputs(pixels, name or "") for name in (classifier.spec.embedding, classifier.spec.logits)
-    )
-    expected = embedding @ weight.T + bias
-    return expected.shape == logits.shape and bool(
-        np.abs(expected - logits).max() <= _TIMM_TOLERANCE * np.abs(logits).max()
-    )
+    spec = classifier.spec
+    pixels = np.random.default_rng(0).integers(0, 256, (2, *spec.input.size, 3), np.uint8)
+    logits = classifier.outputs(pixels, spec.logits)
+    expected = classifier.outputs(pixels, spec.embedding or "") @ np.reshape(weight, (-1, width)).T + bias
+    if expected.shape != logits.shape:
+        return None
+    return place if np.abs(expected - logits).max() <= _TIMM_TOLERANCE * np.abs(logits).max() else None
 
 
 def _config(before: Mapping[str, Any], place: _Place, spec: ModelSpec) -> dict[str, Any]:

@@ -127,7 +127,16 @@ class HeldOut:
 
         The members of a group stay together. A class that would be judged in one round alone is always trained on.
         """
-        rounds = _rounds(class_ids, groups, seed)
+        rounds = np.full(len(class_ids), -1)  # fewer than two classes could be judged
+        pairs = np.unique(np.stack([class_ids, groups]), axis=1)
+        count = min(_FOLDS, int(np.bincount(pairs[0]).max()))  # a class of as many groups can be in every round
+        if count >= 2:
+            fold_of = np.array(folds(class_ids, groups, count, seed), np.int64)
+            if len(class_ids) >= _FEW_PICTURES:
+                fold_of[fold_of > 0] = -1
+            if len(np.unique(class_ids[fold_of >= 0])) >= 2:
+                judging, numbers = np.unique(fold_of, return_inverse=True)
+                rounds = numbers - int(judging[0] < 0)
         judged = np.flatnonzero(rounds >= 0)
         return cls(class_ids, rounds, judged, balance.judging_weights(class_ids[judged]))
 
@@ -141,7 +150,7 @@ class HeldOut:
         return (np.flatnonzero(self.rounds != number) for number in range(self.count))
 
     def logits(self, heads: Sequence[Linear], features: NDArray[np.float32]) -> NDArray[np.float64]:
-        """(J, C) of the judged pictures' features (N, R) of view 0, by the heads of their rounds."""
+        """(J, C) of the judged pictures, from features (N, R) of view 0, by the heads of their rounds."""
         logits = np.empty((len(self.judged), len(heads[0].bias)))
         for number, head in enumerate(heads):
             of_round = self.rounds[self.judged] == number
@@ -241,7 +250,6 @@ def best_nearest_mean(data: TrainingSet, held_out: HeldOut) -> Choice:
 
     def judge(all_views: bool) -> tuple[Judgment, float]:
         heads = [data.nearest_mean(all_views, training) for training in held_out.training()]
-        # How sure it may be is for the held-out pictures to say.
         scale = 1 / held_out.temperature(held_out.logits(heads, data.features[0]), _ANY_SCALE)
         return held_out.judge([head.times(scale) for head in heads], data.features[0]), scale
 
@@ -252,22 +260,6 @@ def best_nearest_mean(data: TrainingSet, held_out: HeldOut) -> Choice:
             best, scale, all_views = plain, plain_scale, False
     logits = held_out.logits(best.heads, data.features[0])
     return Choice("nearest-mean", all_views, best.nll, logits, lambda: data.nearest_mean(all_views).times(scale))
-
-
-def _rounds(class_ids: NDArray[np.int64], groups: NDArray[np.int64], seed: int) -> NDArray[np.int64]:
-    """In which round each picture is judged; all -1 where fewer than two classes could be."""
-    never = np.full(len(class_ids), -1)
-    pairs = np.unique(np.stack([class_ids, groups]), axis=1)
-    count = min(_FOLDS, int(np.bincount(pairs[0]).max()))  # a class of as many groups can be in every round
-    if count < 2:
-        return never
-    rounds = np.array(folds(class_ids, groups, count, seed), np.int64)
-    if len(class_ids) >= _FEW_PICTURES:
-        rounds[rounds > 0] = -1
-    if len(np.unique(class_ids[rounds >= 0])) < 2:
-        return never
-    judging, renumbered = np.unique(rounds, return_inverse=True)
-    return renumbered - int(judging[0] < 0)
 
 
 def fit_temperature(
