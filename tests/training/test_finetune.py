@@ -108,10 +108,6 @@ def test_a_folder_becomes_a_model(run, data, at_home, color_model):
     ran = run("finetune", data, "-m", color_model, "--balance", "weights", "--json", "-q")
     again = json.loads(ran.out)
     assert (ran.err, again["folder"], again["backbone_passes"]) == ("", f"{folder}-2", 0)
-    other_split = json.loads(run("finetune", data, "-m", color_model, "--seed", "5", "--json", "-q").out)
-    before, now = splits_of(folder), splits_of(Path(other_split["folder"]))
-    new = [path for path in now if now[path] == "train" and before[path] == "val"]
-    assert other_split["backbone_passes"] == len(new) > 0  # their mirrors
 
 
 @pytest.mark.slow
@@ -160,12 +156,10 @@ def test_same_pictures_stay_on_one_side(run, at_home, color_model):
         for number in range(10):
             with Image.open(folder / f"{number}.png") as image:
                 image.transpose(Image.Transpose.FLIP_LEFT_RIGHT).save(folder / f"copy{number}.png")
-    for seed in range(2):
-        ran = run("finetune", "d", "-m", color_model, "-q", "--seed", seed)
-        splits = splits_of(Path(ran.out.strip()))
-        assert sorted(set(splits.values())) == ["train", "val"]
-        for label in ("warm", "cold"):
-            assert all(splits[f"{label}/{n}.png"] == splits[f"{label}/copy{n}.png"] for n in range(10))
+    splits = splits_of(Path(run("finetune", "d", "-m", color_model, "-q").out.strip()))
+    assert sorted(set(splits.values())) == ["train", "val"]
+    for label in ("warm", "cold"):
+        assert all(splits[f"{label}/{n}.png"] == splits[f"{label}/copy{n}.png"] for n in range(10))
     shutil.copy("d/warm/0.png", "d/cold/same.png")
     ran = run("finetune", "d", "-m", color_model)
     assert "1 picture has several labels, e.g. cold/same.png = warm/0.png" in ran.err
@@ -187,22 +181,20 @@ def test_every_fault_is_told_at_once(run, at_home, color_model):
 
 
 def test_a_class_without_a_picture_in_val_is_named_and_not_refused(run, data, at_home, color_model):
+    typed = ("finetune", data, "-m", color_model)
     for number in range(1, 12):
         (data / "cold" / f"{number}.png").unlink()
-    planned = run("finetune", data, "-m", color_model, "--dry-run")
-    ran = run("finetune", data, "-m", color_model, "--json")
+    planned, ran = run(*typed, "--dry-run"), run(*typed, "--json")
     assert ran.code == 0, ran.err
     for err in (planned.err, ran.err):
         assert err.count("1 class has no picture in val, with too few pictures or groups to draw from") == 1
     measured = json.loads(ran.out)["val"]
     assert (measured["classes"], measured["per_class"][0]["recall"], measured["macro_f1"]) == (2, None, 1.0)
     assert "Macro-F1    1.000 over the 2 of 3 classes that have pictures here" in ran.err
-    again = run("finetune", data, "-m", color_model, "--splits", "runs/moods/splits.csv", "--json")
-    assert json.loads(again.out)["val"] == measured
     (data / "fresh").rename(at_home / "elsewhere")
     for number in range(1, 12):
         (data / "warm" / f"{number}.png").unlink()
-    ran = run("finetune", data, "-m", color_model)
+    ran = run(*typed)
     assert ran.code == 3
     assert "no class has a picture in val" in ran.err
 
@@ -249,25 +241,21 @@ def test_folders_named_by_ids_get_the_labels_of_the_model(run, at_home, make_col
 
 
 def test_few_and_folds(run, data, at_home, color_model):
-    few = json.loads(run("finetune", data, "-m", color_model, "--few", 3, "--json").out)
-    assert few["pictures"] == {"train": 9, "val": 6}
-    assert few["val"]["pictures"] == 6
-    given = json.loads(run("finetune", data, "-m", color_model, "--splits", "runs/moods/splits.csv", "--json").out)
-    assert given["pictures"] == {"train": 9, "val": 6}
-    assert given["backbone_passes"] == 0  # nothing but these is seen
-    ran = run("finetune", data, "-m", color_model, "--few", 4, "--folds", 4, "--json")
+    typed = ("finetune", data, "-m", color_model, "--json")
+    few = json.loads(run(*typed, "--few", 3).out)
+    assert (few["pictures"], few["val"]["pictures"]) == ({"train": 9, "val": 6}, 6)
+    given = json.loads(run(*typed, "--splits", "runs/moods/splits.csv").out)
+    assert (given["pictures"], given["backbone_passes"]) == ({"train": 9, "val": 6}, 0)  # nothing else is opened
+    ran = run(*typed, "--few", 4, "--folds", 4)
     folds = json.loads(ran.out)
-    assert folds["pictures"] == {"train": 12}
+    assert (folds["pictures"], folds["judged_by"]) == ({"train": 12}, "4 folds")
     assert folds["val"]["pictures"] == 12  # each is judged once
-    assert folds["judged_by"] == "4 folds"
     assert "4 folds" in ran.err
-    (data / "cold" / "0.png").rename(data / "cold" / "cold.png")
     for number in range(1, 12):
-        shutil.copy(data / "cold" / "cold.png", data / "cold" / f"{number}.png")
-    ran = run("finetune", data, "-m", color_model, "--folds", 4, "--json")
+        shutil.copy(data / "cold" / "0.png", data / "cold" / f"{number}.png")
+    ran = run(*typed, "--folds", 4)
     assert "1 class is in no fold, with too few pictures or groups (copies count once): cold" in ran.err
     assert (json.loads(ran.out)["val"]["pictures"], json.loads(ran.out)["val"]["classes"]) == (24, 2)
-    assert "over the 2 of 3 classes that have pictures here" in ran.err
 
 
 def test_settings_have_a_model_as_a_path_where_it_is_one(at_home, color_model):
@@ -284,37 +272,30 @@ def test_settings_have_a_model_as_a_path_where_it_is_one(at_home, color_model):
 
 
 def test_a_dry_run_writes_nothing(run, data, at_home, color_model):
+    typed = ("finetune", data, "-m", color_model, "--dry-run")
     before = sorted(tree(at_home))
-    ran = run("finetune", data, "-m", color_model, "--dry-run", "--views", 2)
+    ran = run(*typed, "--views", 2)
     assert ran.code == 0
     for word in ("36 pictures", "3 classes", "30 train, 6 val", "66 pictures through the backbone", "colors"):
         assert word in ran.out
-    assert max(map(len, ran.out.splitlines())) <= 160
-    planned = json.loads(run("finetune", data, "-m", color_model, "--dry-run", "--json").out)
-    assert planned["memory_bytes"] == 4 * 36 * 2 * 3
-    few = ("finetune", data, "-m", color_model, "--few", 3, "--folds", 3, "--json")
-    planned = json.loads(run(*few, "--dry-run").out)
-    assert planned["backbone_passes"] == 9 * 2
+    assert json.loads(run(*typed, "--json").out)["memory_bytes"] == 4 * 36 * 2 * 3
+    assert json.loads(run(*typed, "--few", 3, "--folds", 3, "--json").out)["backbone_passes"] == 9 * 2
     assert sorted(tree(at_home)) == before
-    (data / "inner").mkdir()
-    (data / "warm").rename(data / "inner" / "warm")
-    assert "label is a folder in a folder" in run("finetune", data, "-m", color_model, "--dry-run").err
-    assert run("finetune", data, "-m", color_model, "--dry-run", "-q").err == ""
 
 
 def test_a_sheet_of_views(run, data, at_home, color_model):
-    ran = run("finetune", data, "-m", color_model, "--augment", "heavy", "--preview-augment", "sheet.png")
-    assert ran.code == 0, ran.err
+    typed = ("finetune", data, "-m", color_model, "--augment", "heavy", "--preview-augment")
+    assert run(*typed, "sheet.png").code == 0
     with Image.open(at_home / "sheet.png") as image:
         assert image.width > image.height / 3
     assert not (at_home / "runs").exists()
-    assert run("finetune", data, "-m", color_model, "--preview-augment", "sheet.txt").code == 2
+    assert run(*typed, "sheet.txt").code == 2
     (data / "cold" / "0.png").write_bytes(b"no picture")
-    ran = run("finetune", data, "-m", color_model, "--preview-augment", "sheet.png")
+    ran = run(*typed, "sheet.png")
     assert ran.code == 3
     assert "cold/0.png: " in ran.err
     assert "--on-bad skip" in ran.err
-    assert run("finetune", data, "-m", color_model, "--preview-augment", "sheet.png", "--on-bad", "skip").code == 0
+    assert run(*typed, "sheet.png", "--on-bad", "skip").code == 0
 
 
 @pytest.mark.parametrize(
@@ -408,11 +389,7 @@ def test_a_crop_that_cuts_much_is_told(run, at_home, color_model):
 
 
 @pytest.mark.real
-@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")
 def test_ants_and_bees_with_a_real_imagenet_network(run, at_home, shared):
-    torch, timm = pytest.importorskip("torch"), pytest.importorskip("timm")
-    from visiontool.images.transforms import fit_to_spec
-
     shutil.unpack_archive(shared / "data" / "ants_and_bees.tar", at_home)
     weights = shared / "weights" / "squeezenet1_1" / "model.safetensors"
     ran = run("finetune", "ants_and_bees", "-m", "squeezenet1_1", "--weights", weights, "--json")
@@ -426,20 +403,7 @@ def test_ants_and_bees_with_a_real_imagenet_network(run, at_home, shared):
     assert again["backbone_passes"] == 0
     assert again["val"] == result["val"]
 
-    # The predictions of the written file are those that it was judged by, and torch's are the same.
-    import visiontool.pytorch.architectures  # noqa: F401
-
-    classifier = Classifier.load(result["folder"])
     pictures = sorted((at_home / "ants_and_bees" / "val").glob("*/*.jpg"))
-    right = [
-        row.predictions[0].label == path.parent.name
-        for path, row in zip(pictures, classifier.predict(pictures), strict=True)
-    ]
-    assert np.mean(right) == pytest.approx(result["val"]["accuracy"])
-    model = timm.create_model(f"local-dir:{result['folder']}", pretrained=True).eval()
-    mean, std = (np.array(value, np.float32) for value in (classifier.spec.input.mean, classifier.spec.input.std))
-    pixels = np.stack([fit_to_spec(Image.open(path).convert("RGB"), classifier.spec) for path in pictures[:8]])
-    tensor = torch.from_numpy(((pixels / np.float32(255) - mean) / std).transpose(0, 3, 1, 2).copy())
-    with torch.inference_mode():
-        expected = model(tensor).numpy()
-    np.testing.assert_allclose(classifier.outputs(pixels, "logits"), expected, rtol=1e-4, atol=1e-4)
+    rows = Classifier.load(result["folder"]).predict(pictures)
+    right = [row.predictions[0].label == path.parent.name for path, row in zip(pictures, rows, strict=True)]
+    assert np.mean(right) == pytest.approx(result["val"]["accuracy"])  # the file answers as it was judged
