@@ -52,23 +52,6 @@ def test_a_graph_that_ends_in_softmax_is_not_squashed_twice(make_color_model):
     )
 
 
-def test_a_stream_looks_only_so_far_ahead_and_stops_its_threads(classifier, tmp_path):
-    path = save_picture(tmp_path / "a.png", RED)
-    taken = []
-
-    def endless():
-        while True:
-            taken.append(1)
-            yield path
-
-    results = classifier.predict_stream(endless(), batch_size=2, workers=2)
-    for _ in range(4):
-        next(results)
-    results.close()
-    assert len(taken) <= 16
-    assert not [thread for thread in threading.enumerate() if thread.name.startswith("visiontool-open")]
-
-
 def test_a_pickled_or_copied_classifier_answers_the_same(color_model, tmp_path, monkeypatch):
     graph = color_graph()
     del graph.graph.output[1]
@@ -175,11 +158,6 @@ def test_the_picture_of_a_wide_photo_is_cut_or_squeezed(color_model):
     assert 0.2 < squeezed[0] < 0.5
 
 
-def test_the_model_of_the_environment_is_the_default(monkeypatch, color_model):
-    monkeypatch.setenv("VISIONTOOL_MODEL", str(color_model))
-    assert Classifier.load().spec.name == "colors"
-
-
 def test_cuda_that_falls_back_in_silence_is_an_error(monkeypatch, color_model):
     """As on a machine with a driver and a GPU that cannot be used: onnxruntime takes the CPU and says nothing."""
     from visiontool import DeviceError, runtime
@@ -214,18 +192,6 @@ def test_bytes_are_pictures_for_every_method(classifier, tmp_path):
         assert method([data, BytesIO(data)]).tolist() == [[1, 0, 0], [1, 0, 0]]
 
 
-def test_loading_in_several_threads_leaves_stdout_alone(color_model):
-    import sys
-
-    before = sys.stdout
-    threads = [threading.Thread(target=lambda: [Classifier.load(color_model) for _ in range(10)]) for _ in range(4)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert sys.stdout is before
-
-
 def test_one_classifier_serves_several_threads(classifier):
     answers = {}
 
@@ -246,7 +212,7 @@ def test_one_classifier_serves_several_threads(classifier):
     [np.full((1, 8, 8, 3), 0.4), np.full((1, 8, 8, 3), 300, np.int32), np.zeros((1, 9, 8, 3), np.uint8),
      np.zeros((8, 8, 3), np.uint8)],
 )  # fmt: skip
-def test_run_takes_nothing_but_uint8_of_the_graphs_size(classifier, pixels):
+def test_outputs_takes_nothing_but_uint8_of_the_graphs_size(classifier, pixels):
     with pytest.raises(UsageError, match=r"expected uint8 \(N, 8, 8, 3\)"):
         classifier.outputs(pixels, "logits")
 

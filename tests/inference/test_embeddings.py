@@ -165,18 +165,6 @@ def test_the_same_bytes_are_one_picture_under_any_name(colors, pictures, tmp_pat
     np.testing.assert_array_equal(moved.vectors[:, 0], np.eye(3)[:2])
 
 
-def test_other_bytes_under_the_same_name_size_and_time_are_result(colors, tmp_path):
-    path = save_picture(tmp_path / "a.bmp", RED)
-    status = path.stat()
-    embed_views(colors, [str(path)], PLAIN)
-    save_picture(path, BLUE)
-    os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns))
-    assert path.stat().st_size == status.st_size
-    result = embed_views(colors, [str(path)], PLAIN)
-    assert result.computed == 1
-    assert result.vectors[0, 0].tolist() == [0.0, 0.0, 1.0]
-
-
 def test_networks_and_preprocessing_do_not_mix(pictures, make_color_model, monkeypatch):
     def computed(file: str, **changes: object) -> int:
         return embed_views(Classifier.load(make_color_model(file, **changes), device="cpu"), pictures, PLAIN).computed

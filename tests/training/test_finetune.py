@@ -230,16 +230,6 @@ def test_labels_from_a_csv(run, data, at_home, color_model):
     assert Classifier.load(at_home / "runs" / "cold").spec.labels == ("a", "b")
 
 
-@pytest.mark.slow
-def test_folders_named_by_ids_get_the_labels_of_the_model(run, at_home, make_color_model):
-    model = make_color_model("ids.onnx", label_ids=("n01", "n02", "n03"))
-    for name, label in (("n01", "warm"), ("n03", "cold")):
-        fill(at_home / "d" / name, label, 10)
-    assert run("finetune", "d", "-m", model).code == 0
-    spec = Classifier.load(at_home / "runs" / "d").spec
-    assert (spec.labels, spec.label_ids) == (("blue", "red"), ("n03", "n01"))
-
-
 def test_few_and_folds(run, data, at_home, color_model):
     typed = ("finetune", data, "-m", color_model, "--json")
     few = json.loads(run(*typed, "--few", 3).out)

@@ -185,12 +185,18 @@ class _Work:
             for batch, embedded in map_ahead(vectors_of, numbered, at_once, StageTimes()):
                 vectors = iter(embedded)
                 for index, item in batch:
-                    if item.error is None:
-                        self._add(index, places, item.fingerprint, next(vectors), cache)
-                    else:
-                        self.errors[index] = item.error
-                        self.vectors[index] = 0.0
                     self._done += len(self._same[index])
+                    if item.error is not None:
+                        self._fail(index, item.error)
+                        continue
+                    rows = next(vectors)
+                    self.computed += len(places)
+                    if np.isfinite(rows).all():
+                        self.vectors[index, list(places)] = rows
+                        self.fingerprints[index] = item.fingerprint
+                        self._keep(index, places, cache)
+                    else:
+                        self._fail(index, "the network's answer is not a number")
                 self._progress(self._done, len(self._paths))
 
     def copy_to_same(self) -> None:
@@ -202,29 +208,17 @@ class _Work:
                 if first in self.errors:
                     self.errors[index] = self.errors[first]
 
-    def _add(
-        self,
-        index: int,
-        places: tuple[int, ...],
-        fingerprint: Look | None,
-        vectors: NDArray[np.float32],
-        cache: EmbeddingCache,
-    ) -> None:
-        self.computed += len(places)
-        if not np.isfinite(vectors).all():
-            self.errors[index] = "the network's answer is not a number"
-            self.vectors[index] = 0.0
-            self.fingerprints[index] = None
-            return
-        self.vectors[index, list(places)] = vectors
-        self.fingerprints[index] = fingerprint
-        digest = self._digests[index]
-        if fingerprint is not None and digest is not None:
-            rows = [
-                (self._key(digest, self._keys[place]), vector.astype("<f4", copy=False).tobytes())
-                for place, vector in zip(places, vectors, strict=True)
-            ]
-            cache.add([*rows, (self._key(digest, _FINGERPRINT), fingerprint_to_bytes(fingerprint))])
+    def _fail(self, index: int, error: str) -> None:
+        self.errors[index] = error
+        self.vectors[index] = 0.0
+        self.fingerprints[index] = None
+
+    def _keep(self, index: int, places: tuple[int, ...], cache: EmbeddingCache) -> None:
+        digest, fingerprint = self._digests[index], self.fingerprints[index]
+        if digest is not None and fingerprint is not None:
+            values = {self._keys[place]: self.vectors[index, place].astype("<f4").tobytes() for place in places}
+            values[_FINGERPRINT] = fingerprint_to_bytes(fingerprint)
+            cache.add([(self._key(digest, name), value) for name, value in values.items()])
 
     def _key(self, digest: bytes, name: str) -> bytes:
         """The key of the fingerprint of a picture, or of the embedding of the view with that key."""

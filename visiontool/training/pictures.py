@@ -44,12 +44,13 @@ def pictures_for(spec: ModelSpec, *, run: Path | None = None, on: Path | None = 
     """
     if on is not None:
         return _of_data(spec, on)
+    origin = "the samples"
     if run is not None:
         try:
             return of_run(spec, run, "val")
         except DataError as error:
-            return _samples(f"the samples, since {first_line(error)}")
-    return _samples("the samples")
+            origin = f"the samples, since {first_line(error)}"
+    return Pictures(tuple(map(str, resolve.sample_pictures())), None, origin)
 
 
 def run_of(path: Path) -> Path | None:
@@ -82,10 +83,6 @@ def of_run(spec: ModelSpec, run: Path, split: str) -> Pictures:
     class_ids = {name: class_id for class_id, name in enumerate(spec.labels)}
     targets = tuple(class_ids.get(fields[label], -1) for fields in rows)
     return Pictures(paths, None if -1 in targets else targets, f"{split} of {run}")
-
-
-def _samples(origin: str) -> Pictures:
-    return Pictures(tuple(map(str, resolve.sample_pictures())), None, origin)
 
 
 def _of_data(spec: ModelSpec, on: Path) -> Pictures:

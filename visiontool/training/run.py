@@ -26,25 +26,15 @@ _UNSAFE = re.compile(r"[^\w.+-]+")
 
 @dataclass(frozen=True, slots=True)
 class Run:
-    """A finished run.
-
-    Attributes:
-        folder: where it is.
-        spec: the manifest of its model.
-        metrics: on the pictures of val; with folds on all, each judged by a head that was trained without it.
-        solution: the head and how it was chosen.
-        folds: in how many parts the pictures were judged; None where val judged.
-        splits: how many pictures are in "train", "val" and "test".
-        passes: pictures that went through the backbone, all views counted; what was cached did not.
-    """
+    """A finished run."""
 
     folder: Path
     spec: ModelSpec
-    metrics: Metrics
+    metrics: Metrics  # on the pictures of val; with folds on all, each judged by a head that was trained without it
     solution: Solution
-    folds: int | None
-    splits: dict[str, int]
-    passes: int
+    folds: int | None  # in how many parts the pictures were judged; None where val judged
+    splits: dict[str, int]  # how many pictures are in "train", "val" and "test"
+    passes: int  # pictures that went through the backbone, all views counted; what was cached did not
 
 
 def check_outside(data: Path, output: Path | None) -> None:
@@ -58,15 +48,16 @@ def check_outside(data: Path, output: Path | None) -> None:
 def new_folder(data: Path, output: Path | None, *, force: bool = False) -> Iterator[tuple[Path, Path]]:
     """A folder for the block to fill, and the place that it takes when the block ends without an exception.
 
-    What fails leaves nothing; only a process that is killed leaves NAME.partial-... beside the place. A complete run
-    that is there stays as it was until the new one is complete.
-
-    Args:
-        data: names the run where `output` is None: runs/<its name>, or with -2, -3 ... behind it.
-        force: replaces the run in `output`.
+    What fails leaves nothing; only a process that is killed leaves NAME.partial-... beside the place, which is `output`
+    or runs/<name of the data>, with -2, -3 ... behind it. `force` replaces the run there, once the new one is complete.
     """
     try:
-        target = _unused(data) if output is None else Path(os.path.realpath(output))
+        if output is None:  # a place in runs/ called like the folder of the data, as far as that suits every system
+            name = _UNSAFE.sub("-", Path(os.path.abspath(data)).name).strip(".-") or "run"
+            places = (RUNS.absolute() / (name if number == 1 else f"{name}-{number}") for number in count(1))
+            target = next(place for place in places if not os.path.lexists(place))
+        else:
+            target = Path(os.path.realpath(output))
         is_taken = os.path.lexists(target) and not (target.is_dir() and not any(target.iterdir()))
         if is_taken and not (target / SETTINGS_FILE).is_file():
             raise UsageError(f"{target} exists and is not a run; name another folder with -o")
@@ -89,10 +80,3 @@ def new_folder(data: Path, output: Path | None, *, force: bool = False) -> Itera
         where = error.filename or output or RUNS
         problem = "the disk is full" if error.errno in cache.FULL else "cannot be written"
         raise ConversionError(f"{where}: {problem} ({error.strerror}). -o names another folder for the run.") from error
-
-
-def _unused(data: Path) -> Path:
-    """A place in runs/ called like the folder of the data, as far as that suits every system."""
-    name = _UNSAFE.sub("-", Path(os.path.abspath(data)).name).strip(".-") or "run"
-    places = (RUNS.absolute() / (name if number == 1 else f"{name}-{number}") for number in count(1))
-    return next(place for place in places if not os.path.lexists(place))

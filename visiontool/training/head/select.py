@@ -251,7 +251,7 @@ def best_nearest_mean(data: TrainingSet, held_out: HeldOut) -> Choice:
     def judge(all_views: bool) -> tuple[Judgment, float]:
         heads = [data.nearest_mean(all_views, training) for training in held_out.training()]
         scale = 1 / held_out.temperature(held_out.logits(heads, data.features[0]), _ANY_SCALE)
-        return held_out.judge([head.times(scale) for head in heads], data.features[0]), scale
+        return held_out.judge([Linear(scale * head.weight, head.bias) for head in heads], data.features[0]), scale
 
     (best, scale), all_views = judge(True), True
     if len(data.features) > 1:
@@ -259,7 +259,12 @@ def best_nearest_mean(data: TrainingSet, held_out: HeldOut) -> Choice:
         if held_out.is_clearly_better(plain, best):
             best, scale, all_views = plain, plain_scale, False
     logits = held_out.logits(best.heads, data.features[0])
-    return Choice("nearest-mean", all_views, best.nll, logits, lambda: data.nearest_mean(all_views).times(scale))
+
+    def final() -> Linear:
+        head = data.nearest_mean(all_views)  # its bias is zero
+        return Linear(scale * head.weight, head.bias)
+
+    return Choice("nearest-mean", all_views, best.nll, logits, final)
 
 
 def fit_temperature(
