@@ -2,7 +2,7 @@
 
 import copy
 import pickle
-import threading
+from concurrent.futures import ThreadPoolExecutor
 from io import BytesIO
 from pathlib import Path
 
@@ -145,11 +145,6 @@ def test_a_graph_that_gives_fewer_logits_than_labels_is_refused_when_run(tmp_pat
         classifier.logits([np.zeros((8, 8, 3), np.uint8)])
 
 
-def test_a_model_without_an_embedding_says_so(make_color_model):
-    with pytest.raises(ModelError, match="no embedding"):
-        Classifier.load(make_color_model("bare.onnx", embedding=None)).embed([])
-
-
 def test_the_picture_of_a_wide_photo_is_cut_or_squeezed(color_model):
     wide = np.zeros((8, 24, 3), np.uint8)
     wide[:, 8:16] = RED
@@ -193,18 +188,12 @@ def test_bytes_are_pictures_for_every_method(classifier, tmp_path):
 
 
 def test_one_classifier_serves_several_threads(classifier):
-    answers = {}
+    def ask(color):
+        results = classifier.predict([np.full((8, 8, 3), color, np.uint8)] * 50)
+        return [result.predictions[0].index for result in results]
 
-    def ask(number, color):
-        pixels = np.full((8, 8, 3), color, np.uint8)
-        answers[number] = [result.predictions[0].index for result in classifier.predict([pixels] * 50)]
-
-    threads = [threading.Thread(target=ask, args=item) for item in enumerate((RED, GREEN, BLUE))]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert answers == {number: [number] * 50 for number in range(3)}
+    with ThreadPoolExecutor(3) as pool:
+        assert list(pool.map(ask, (RED, GREEN, BLUE))) == [[number] * 50 for number in range(3)]
 
 
 @pytest.mark.parametrize(

@@ -297,7 +297,6 @@ def test_a_sheet_of_views(run, data, at_home, color_model):
         ("moods/warm/0.png", 3, "0.png is no folder\nExpected a folder"),
         ("moods --force", 2, "-o"),
         ("moods --rotate 10 --views 2", 2, "3 or more"),
-        ("moods --views 8", 2, "mirror"),
         ("moods --group (", 2, "regular expression"),
         ("moods --folds 5 --splits x.csv", 2, "folds"),
         ("moods --folds 5 --few 1", 2, "few is 1"),
@@ -307,8 +306,6 @@ def test_a_sheet_of_views(run, data, at_home, color_model):
         ("moods -m no.onnx", 4, "no.onnx"),
         ("moods -m flat.onnx", 4, "no embedding"),
         ("moods -o moods/first", 2, "is inside the data"),
-        ("moods -o moods/warm/first", 2, "is inside the data"),
-        ("moods -o moods --force", 2, "is inside the data"),
         ("moods -o other --force", 2, "other exists and is not a run"),
     ],
 )
