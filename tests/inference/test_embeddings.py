@@ -112,7 +112,7 @@ def test_other_views_compute_only_what_is_new(colors, pictures, sizes):
     np.testing.assert_array_equal(backwards.vectors, three.vectors[:, ::-1])
 
 
-def test_what_cannot_be_read_is_told_where_it_stands(colors, pictures, tmp_path, sizes):
+def test_what_cannot_be_read_is_an_error_of_its_own(colors, pictures, tmp_path, sizes):
     empty, text = tmp_path / "in" / "empty.jpg", tmp_path / "in" / "text.jpg"
     empty.touch()
     text.write_text("no picture at all")
@@ -183,7 +183,7 @@ def test_more_pictures_than_a_few_are_opened_in_processes_with_the_same_answers(
 
 
 @pytest.mark.parametrize("batch_size", [1, 3, 8])
-def test_no_run_has_more_views_than_asked_for(colors, pictures, sizes, batch_size):
+def test_no_batch_has_more_views_than_asked_for(colors, pictures, sizes, batch_size):
     result = embed_views(colors, pictures, views(3, DIMMED, 0), LoadOptions(batch_size=batch_size))
     assert max(sizes) <= batch_size
     assert sum(sizes) == 18
@@ -231,7 +231,7 @@ def test_a_damaged_file_is_replaced(colors, pictures, first):
     result = embed_views(colors, pictures, TWO)
     assert result.computed == 12
     np.testing.assert_array_equal(result.vectors, expected)
-    assert [note.split(" (")[0] for note in result.notes] == ["The embeddings that were kept are damaged"]
+    assert [note.split(" (")[0] for note in result.notes] == ["The cached embeddings are damaged"]
     again = embed_views(colors, pictures, TWO)
     assert (again.computed, again.notes) == (0, ())
 

@@ -61,18 +61,13 @@ def cores() -> int:
 class LoadOptions(NamedTuple):
     """How pictures are brought to a network."""
 
-    limits: Limits = DEFAULT_LIMITS
-    """For the recipe: above which a picture is not decoded."""
-    workers: int | None = None
-    """Files opened at the same time; None for one a core."""
-    timeout: float | None = TIMEOUT_S
-    """Seconds after which a file that is being opened is given up."""
-    batch_size: int | None = None
-    """Pictures in one run of the network; None for what suits it (`Classifier.batch_size`)."""
+    limits: Limits = DEFAULT_LIMITS  # for the recipe
+    workers: int | None = None  # files opened at the same time; None for one a core
+    timeout: float | None = TIMEOUT_S  # seconds after which a file that is being opened is given up
+    batch_size: int | None = None  # pictures in one run of the network; None for what suits it
+    # Whether all files are opened in processes of their own, and not only those that are neither JPEG, PNG, WebP nor
+    # BMP; None for all where there are more than `FEW`.
     isolate: bool | None = None
-    """Whether all files are opened in processes of their own, and not only those that are neither JPEG, PNG, WebP nor
-    BMP; None for all where there are more than `FEW`.
-    """
 
 
 DEFAULT_OPTIONS = LoadOptions()

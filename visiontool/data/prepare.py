@@ -20,14 +20,11 @@ if TYPE_CHECKING:
 class Recipe(NamedTuple):
     """How every picture is made ready for one model."""
 
-    fit_options: dict[str, Any]
-    """What `transforms.fit` takes beside the picture."""
+    fit_options: dict[str, Any]  # what `transforms.fit` takes beside the picture
     resize_to: int
     limits: Limits
-    views: "tuple[View, ...]" = ()
-    """What finetuning wants of each picture; predict, which has none, gets the plain one."""
-    whole: bool = False
-    """Whether the graph resizes pictures itself, and takes all of their pixels."""
+    views: "tuple[View, ...]" = ()  # what finetuning wants of each picture; predict, which has none, gets the plain one
+    whole: bool = False  # whether the graph resizes pictures itself, and takes all of their pixels
 
     @classmethod
     def of(cls, spec: ModelSpec, limits: Limits, views: "tuple[View, ...]" = ()) -> "Recipe":
@@ -54,8 +51,7 @@ class Prepared(NamedTuple):
     notes: tuple[str, ...] = ()
     decode_s: float = 0.0
     fit_s: float = 0.0
-    fingerprint: "Look | None" = None
-    """Of a picture that was read, where the recipe has views."""
+    fingerprint: "Look | None" = None  # of a picture that was read, where the recipe has views
 
 
 def prepare(source: ImageSource, recipe: Recipe, *, plain_only: bool = False) -> Prepared:

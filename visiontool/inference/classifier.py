@@ -39,7 +39,7 @@ class Classifier:
 
     Attributes:
         path: the model file.
-        spec: its manifest; labels in the order of the logits.
+        spec: its manifest.
         device: what it runs on, "cpu", "cuda:N", or another provider's name.
         provider: onnxruntime's provider that runs it, by its short name: "cpu", "cuda", "tensorrt" ...
         passed_over: why the GPU that is there is not used, where any device would do.
@@ -232,11 +232,7 @@ class Classifier:
         return self._outputs_of(images, self.embedding_output())
 
     def embedding_output(self) -> str:
-        """The name of the graph's output that gives embeddings.
-
-        Raises:
-            ModelError: the model file has none.
-        """
+        """The name of the graph's output that gives embeddings; raises ModelError where there is none."""
         if self.spec.embedding is None:
             raise ModelError(
                 f"{self.spec.name}: the file has no embedding output, the input of the last layer.\n"
@@ -275,9 +271,8 @@ class Classifier:
     def _outputs_of(self, images: Iterable[ImageSource], output: str) -> NDArray[np.float32]:
         chunks: list[NDArray[np.float32]] = []
         size = self.batch_size(None)
-        with closing(
-            load(_listed(images), self._recipe, LoadOptions(timeout=None, isolate=False), ahead=size)
-        ) as items:
+        options = LoadOptions(timeout=None, isolate=False)
+        with closing(load(_listed(images), self._recipe, options, ahead=size)) as items:
             for batch in batches(items, size):
                 for item in batch:
                     if item.error is not None:

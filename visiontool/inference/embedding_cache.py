@@ -66,13 +66,13 @@ def backbone_digest(classifier: "Classifier", recipe: Recipe) -> bytes:
 
 
 def fingerprint_to_bytes(fingerprint: Look) -> bytes:
-    """A fingerprint as it is kept."""
+    """A fingerprint as a value of the cache."""
     width, height, pixels, thumbnail, color = fingerprint
     return _HEAD.pack(width, height, bytes.fromhex(pixels), color) + thumbnail
 
 
 def fingerprint_from(value: bytes) -> Look:
-    """The fingerprint that was kept as `value`."""
+    """The fingerprint of a value of the cache."""
     width, height, pixels, color = _HEAD.unpack_from(value)
     return Look(width, height, pixels.hex(), value[_HEAD.size :], color)
 
@@ -80,7 +80,7 @@ def fingerprint_from(value: bytes) -> Look:
 class EmbeddingCache:
     """Values by key in the file `path`; None keeps nothing.
 
-    Whatever is wrong with the file or its disk is no error but a note: then less is found, or nothing is kept.
+    Whatever is wrong with the file or its disk is no error but a note.
 
     Attributes:
         notes: what the user should know.
@@ -159,7 +159,7 @@ class EmbeddingCache:
             self.notes.append(f"{NOT_KEPT}: {self._path}: {error}")
             return
         self._was_replaced = True
-        self.notes.append(f"The embeddings that were kept are damaged ({error}); they are computed anew.")
+        self.notes.append(f"The cached embeddings are damaged ({error}); they are computed anew.")
         with suppress(OSError):
             self._path.unlink()
             self._path.with_name(self._path.name + "-journal").unlink(missing_ok=True)

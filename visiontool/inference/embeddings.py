@@ -41,16 +41,11 @@ _FINGERPRINT = "look"  # in place of a view's key
 class Embeddings(NamedTuple):
     """Embeddings of V views of N pictures."""
 
-    vectors: NDArray[np.float32]
-    """(N, V, D); zeros where the picture cannot be read."""
-    fingerprints: list[Look | None]
-    """None where the picture cannot be read."""
-    errors: dict[int, str]
-    """The index of each picture that cannot be read, and why."""
-    computed: int
-    """Views that the network ran for; the others were kept, or are those of another picture with the same bytes."""
-    notes: tuple[str, ...]
-    """What the user should know of what was kept, or why nothing is kept for the next run."""
+    vectors: NDArray[np.float32]  # (N, V, D); zeros where the picture cannot be read
+    fingerprints: list[Look | None]  # None where the picture cannot be read
+    errors: dict[int, str]  # the index of each picture that cannot be read, and why
+    computed: int  # views that the network ran for: those that were not cached, of pictures with different bytes
+    notes: tuple[str, ...]  # about what was cached, or why nothing is kept for the next run
 
 
 def embed_views(
@@ -134,7 +129,7 @@ class _Work:
             self._same[index if digest is None else firsts.setdefault(digest, index)].append(index)
 
     def read(self, cache: EmbeddingCache) -> dict[tuple[int, ...], list[int]]:
-        """Takes what is kept. Gives the pictures that lack something, by the places of the views that they lack."""
+        """Reads what is cached. Gives the pictures that lack something, by the places of the views that they lack."""
         lacking = defaultdict[tuple[int, ...], list[int]](list)
         for indices in batches(self._same, _READ_AT_ONCE):
             targets: dict[bytes, tuple[int, int | None]] = {}  # picture and view of a key; None for the fingerprint
@@ -142,17 +137,17 @@ class _Work:
                 if (digest := self._digests[index]) is not None:
                     targets[self._key(digest, _FINGERPRINT)] = index, None
                     targets |= {self._key(digest, key): (index, place) for place, key in enumerate(self._keys)}
-            kept = set()
+            cached = set()
             for key, value in cache.read(list(targets)):
                 index, place = targets[key]
-                kept.add((index, place))
+                cached.add((index, place))
                 if place is None:
                     self.fingerprints[index] = fingerprint_from(value)
                 else:
                     self.vectors[index, place] = np.frombuffer(value, "<f4")
             for index in indices:
                 is_new = self.fingerprints[index] is None
-                places = tuple(place for place in range(len(self._keys)) if is_new or (index, place) not in kept)
+                places = tuple(place for place in range(len(self._keys)) if is_new or (index, place) not in cached)
                 if places:
                     lacking[places].append(index)
                 else:

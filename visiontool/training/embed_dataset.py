@@ -29,21 +29,14 @@ UNUSED = ""  # the split of what is left out, as in `dataset.split`
 
 @dataclass(frozen=True, slots=True)
 class EmbeddedDataset:
-    """A dataset and the embeddings of its pictures.
+    """A dataset and the embeddings of its pictures."""
 
-    Attributes:
-        data: without the pictures that cannot be read.
-        splits: "train", "val" or "test" of each of its samples; "" for one that `few` leaves out.
-        groups: (N,); samples with the same number stay on one side of every split.
-        embeddings: (N, V, D); zeros for test, and in all views but the first for what is not for training.
-        passes: pictures that went through the backbone, all views counted.
-    """
-
-    data: Dataset
-    splits: tuple[str, ...]
-    groups: NDArray[np.int64]
+    data: Dataset  # without the pictures that cannot be read
+    splits: tuple[str, ...]  # "train", "val" or "test" of each of its samples; "" for one that `few` leaves out
+    groups: NDArray[np.int64]  # (N,); samples with the same number stay on one side of every split
+    # (N, V, D); zeros for test, and in all views but the first for what is not for training.
     embeddings: NDArray[np.float32]
-    passes: int
+    passes: int  # pictures that went through the backbone, all views counted
 
     def indices_of(self, split: str) -> NDArray[np.intp]:
         """The indices of the samples in a split."""
@@ -87,13 +80,13 @@ def embed(
     is_other = [sample.split not in ("train", "test", UNUSED) for sample in data.samples]
     table.embed("plain", np.flatnonzero(is_other).tolist(), slice(1))
     table.drop_unreadable(settings)
-    _suggest_border(classifier, [one for one in table.fingerprints if one is not None])
+    opened = {index: one for index, one in enumerate(table.fingerprints) if one is not None}
+    _suggest_border(classifier, [*opened.values()])
 
-    known = {index: one for index, one in enumerate(table.fingerprints) if one is not None}
-    opened = [*known]
+    indices = [*opened]
     first_of = list(range(len(table.fingerprints)))  # the first of the same pictures, for each
-    for index, group in zip(known, same([*known.values()]), strict=True):
-        first_of[index] = opened[group]
+    for index, group in zip(indices, same([*opened.values()]), strict=True):
+        first_of[index] = indices[group]
     splits = dataset.split(table.data, first_of, val_share=settings.val_share, seed=settings.seed)
     notes = [] if settings.folds is not None else dataset.unjudged(table.data, splits)
     for note in (*notes, *dataset.contradictions(table.data, first_of), *dataset.leaks(table.data, splits, first_of)):

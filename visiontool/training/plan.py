@@ -26,16 +26,12 @@ class Plan(NamedTuple):
     """What a run would do."""
 
     data: Dataset
-    splits: dict[str, int]
-    """Pictures in "train", "val" and "test", before same pictures are found."""
+    splits: dict[str, int]  # pictures in "train", "val" and "test", before same pictures are found
     spec: ModelSpec
     device: str
-    passes: int
-    """Pictures that would go through the backbone, all views counted, with nothing cached."""
-    memory_bytes: int
-    """What the embeddings take."""
-    seconds: float
-    """An estimate from a few pictures."""
+    passes: int  # pictures that would go through the backbone, all views counted, with nothing cached
+    memory_bytes: int  # what the embeddings take
+    seconds: float  # an estimate from a few pictures
 
 
 def plan(

@@ -60,8 +60,8 @@ class Space:
             return cls(mean, scale, np.linalg.eigh(sampled.T @ sampled)[1])
         centered = embeddings - mean
         squares_along, combinations = np.linalg.eigh(centered @ centered.T)
-        kept = squares_along > _NOTHING * count * scale**2
-        return cls(mean, scale, centered.T @ (combinations[:, kept] / np.sqrt(squares_along[kept])))
+        spanned = squares_along > _NOTHING * count * scale**2
+        return cls(mean, scale, centered.T @ (combinations[:, spanned] / np.sqrt(squares_along[spanned])))
 
     def project(self, embeddings: NDArray[np.float32]) -> NDArray[np.float32]:
         """(V, N, R) of embeddings (N, V, D): views first, so that one view and all views are both one block."""
