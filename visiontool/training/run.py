@@ -69,9 +69,15 @@ def new_folder(data: Path, output: Path | None, *, force: bool = False) -> Itera
             folder = beside / target.name  # mkdtemp makes folders that nobody else may read
             folder.mkdir()
             yield folder, target
-            if os.path.lexists(target):
+            is_there = os.path.lexists(target)
+            if is_there:
                 target.rename(beside / "replaced")
-            folder.rename(target)
+            try:
+                folder.rename(target)
+            except OSError:  # on Windows, where somebody has one of its files open
+                if is_there:
+                    (beside / "replaced").rename(target)
+                raise
         finally:
             shutil.rmtree(beside, ignore_errors=True)
     except OSError as error:
