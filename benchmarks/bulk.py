@@ -36,7 +36,7 @@ import torch
 from PIL import Image
 
 from visiontool import Classifier
-from visiontool.data.loader import Opening, cores, prepared
+from visiontool.data.loader import LoadOptions, cores, load
 from visiontool.data.prepare import Recipe, prepare
 from visiontool.images.decode import DEFAULT_LIMITS
 from visiontool.model.spec import InputSpec, ModelSpec
@@ -139,8 +139,8 @@ def opening_rate(files: list[str], recipe: Recipe) -> float:
     """Opening and fitting alone: the better of threads and processes."""
     with ThreadPoolExecutor(cores()) as pool:
         threads = rate(len(files), lambda: list(pool.map(lambda path: prepare(path, recipe), files)))
-    opening = Opening(cores(), timeout=10.0, isolate=True)
-    return max(threads, rate(len(files), lambda: exhaust(prepared(files, recipe, opening, 32))))
+    options = LoadOptions(isolate=True)
+    return max(threads, rate(len(files), lambda: exhaust(load(files, recipe, options, ahead=32))))
 
 
 def exhaust(items: Iterable[object]) -> None:

@@ -17,7 +17,7 @@ from pathlib import Path
 import numpy as np
 import onnxruntime
 
-from visiontool.data.loader import Opening, StageTimes, batches, cores, prepared, run_ahead
+from visiontool.data.loader import LoadOptions, StageTimes, batches, cores, load, map_ahead
 from visiontool.data.prepare import Prepared, Recipe, prepare
 from visiontool.images.decode import DEFAULT_LIMITS
 from visiontool.model.spec import MANIFEST_KEY, ModelSpec
@@ -40,9 +40,8 @@ def predict(
         pixels = np.stack([item.pixels for item in items if item.pixels is not None])
         return network.run(["logits"], {"image": pixels})
 
-    ahead = batch * (1 + at_once) + cores()
-    items = prepared(files, recipe, Opening(cores(), 10.0, isolate), ahead)
-    exhaust(run_ahead(run, batches(items, batch), at_once, StageTimes()))
+    items = load(files, recipe, LoadOptions(isolate=isolate), ahead=batch * (1 + at_once))
+    exhaust(map_ahead(run, batches(items, batch), at_once, StageTimes()))
 
 
 def exhaust(items: Iterable[object]) -> None:

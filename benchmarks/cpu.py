@@ -2,9 +2,9 @@
 
     python benchmarks/cpu.py [--rounds 15] [--threads N] [--shared FOLDER]
 
-ResNet-50 at 224 px with random weights, which do not affect speed: `Classifier.run` in fp32 and int8 against torch in
-eager mode (channels last) and torch.compile (if a C++ compiler is present), at 1 and 8 pictures per run. Each side is a
-separate process with the same number of threads; the sides take turns, and the result is the median of the rounds'
+ResNet-50 at 224 px with random weights, which do not affect speed: `Classifier.outputs` in fp32 and int8 against torch
+in eager mode (channels last) and torch.compile (if a C++ compiler is present), at 1 and 8 pictures per run. Each side is
+a separate process with the same number of threads; the sides take turns, and the result is the median of the rounds'
 ratios. All sides get the same uint8 pictures, and return logits.
 
 SqueezeNet 1.1 with its ImageNet weights: how many of 100 photos get the same answer in fp16 and int8 as in fp32, how
@@ -75,7 +75,7 @@ OURS = """
 from visiontool import Classifier
 classifier = Classifier.load(weights, device='cpu', threads=threads)
 def run(batch):
-    classifier.run(batch, 'logits')
+    classifier.outputs(batch, 'logits')
 """
 TORCH = """
 import timm, torch
@@ -211,7 +211,7 @@ def squeezenet(shared: Path, folder: Path, threads: int, rounds: int) -> list[tu
         path.write_bytes(model.SerializeToString())
         classifiers[precision] = Classifier.load(path, device="cpu", threads=threads)
         sizes[precision] = path.stat().st_size
-    answers = {precision: network.run(pixels, spec.logits).argmax(1) for precision, network in classifiers.items()}
+    answers = {precision: network.outputs(pixels, spec.logits).argmax(1) for precision, network in classifiers.items()}
     taken: dict[str, list[float]] = defaultdict(list)
     order = list(classifiers)
     for turn in range(-2, rounds):
@@ -219,7 +219,7 @@ def squeezenet(shared: Path, folder: Path, threads: int, rounds: int) -> list[tu
         for precision in order:
             time.sleep(PAUSE_S)
             start = time.perf_counter()
-            classifiers[precision].run(pixels[:TIMED], spec.logits)
+            classifiers[precision].outputs(pixels[:TIMED], spec.logits)
             if turn >= 0:
                 taken[precision].append((time.perf_counter() - start) / TIMED)
     targets = []

@@ -62,9 +62,9 @@ def ours(task: dict[str, Any]) -> dict[str, Any]:
     for batch in task["batch_sizes"]:
         pixels = some_pixels(batch, classifier.spec.input.size[0])
         start = time.perf_counter()
-        classifier.run(pixels, classifier.spec.logits)
+        classifier.outputs(pixels, classifier.spec.logits)
         first_s = time.perf_counter() - start
-        median = timed(lambda: classifier.run(pixels, classifier.spec.logits), task["seconds"])  # noqa: B023
+        median = timed(lambda: classifier.outputs(pixels, classifier.spec.logits), task["seconds"])  # noqa: B023
         rates[str(batch)] = {"host": batch / median, "first_run_s": first_s}
         if classifier.device.startswith("cuda"):
             # What lies on the device already is run again and again: a binding of the script's own.

@@ -30,7 +30,7 @@ from visiontool.evaluation.metrics import measure
 from visiontool.hub import cache
 from visiontool.images.augment import LEVELS, Augment, views
 from visiontool.inference.classifier import softmax
-from visiontool.inference.embeddings import extract
+from visiontool.inference.embeddings import embed_views
 from visiontool.training.head import Head, solve
 
 OPERATIONS = {
@@ -44,13 +44,13 @@ OPERATIONS = {
 }
 
 
-class Solved(NamedTuple):
+class Result(NamedTuple):
     """One head, on val."""
 
     accuracy: float
     nll: float
     took_views: bool
-    extract_s: float
+    embed_s: float
     solve_s: float
 
 
@@ -78,17 +78,17 @@ class Data:
         return np.array([self.labels.index(Path(path).parent.name) for path in paths])
 
 
-def solved(classifier: Classifier, data: Data, count: int, augment: Augment, seed: int) -> Solved:
+def solved(classifier: Classifier, data: Data, count: int, augment: Augment, seed: int) -> Result:
     """A head on `count` views of each training picture."""
     start = time.perf_counter()
-    train = extract(classifier, data.train, views(count, augment, seed)).embeddings
-    val = extract(classifier, data.val, views(1, Augment(), 0)).embeddings[:, 0]
-    extracted = time.perf_counter()
+    train = embed_views(classifier, data.train, views(count, augment, seed)).vectors
+    val = embed_views(classifier, data.val, views(1, Augment(), 0)).vectors[:, 0]
+    embedded = time.perf_counter()
     class_ids = data.class_ids(data.train)
-    found = solve(train, class_ids, len(data.labels), np.arange(len(class_ids)), seed=seed)
-    solve_s = time.perf_counter() - extracted
-    accuracy, nll = on_val(found.head, val, data.class_ids(data.val))
-    return Solved(accuracy, nll, found.all_views, extracted - start, solve_s)
+    solution = solve(train, class_ids, len(data.labels), np.arange(len(class_ids)), seed=seed)
+    solve_s = time.perf_counter() - embedded
+    accuracy, nll = on_val(solution.head, val, data.class_ids(data.val))
+    return Result(accuracy, nll, solution.all_views, embedded - start, solve_s)
 
 
 def on_val(head: Head, embeddings: NDArray[np.float32], class_ids: NDArray[np.intp]) -> tuple[float, float]:
@@ -101,7 +101,7 @@ def on_val(head: Head, embeddings: NDArray[np.float32], class_ids: NDArray[np.in
 def print_table(task: Task, seeds: int) -> None:
     """Prints a line for each variant."""
     classifier, data = Classifier.load(task.model, threads=1), Data(task)
-    extract(classifier, data.val, views(1, Augment(), 0))  # not on the account of the first line
+    embed_views(classifier, data.val, views(1, Augment(), 0))  # not on the account of the first line
     print("| views | K | val accuracy, mean (range) | val NLL | views taken | new views, s | head, s |")
     print("|---|---|---|---|---|---|---|")
     for name, count, augment in variants(task.mirror):
@@ -110,9 +110,9 @@ def print_table(task: Task, seeds: int) -> None:
         accuracy = f"{statistics.mean(accuracies):.4f} ({min(accuracies):.4f} to {max(accuracies):.4f})"
         nll = statistics.mean(run.nll for run in runs)
         taken = f"{sum(run.took_views for run in runs)} of {seeds}" if count > 1 else ""
-        extract_s = max(run.extract_s for run in runs)  # what no seed changes is computed for the first one alone
+        embed_s = max(run.embed_s for run in runs)  # what no seed changes is computed for the first one alone
         solve_s = statistics.median(run.solve_s for run in runs)
-        print(f"| {name} | {count} | {accuracy} | {nll:.4f} | {taken} | {extract_s:.1f} | {solve_s:.1f} |", flush=True)
+        print(f"| {name} | {count} | {accuracy} | {nll:.4f} | {taken} | {embed_s:.1f} | {solve_s:.1f} |", flush=True)
 
 
 def main() -> int:

@@ -213,7 +213,7 @@ def checked(name: str) -> list[object]:
         spec = convert(model, spec, path, pictures, batches=(1, 3))
         expected = parity.answers(OnnxWrapper(model, spec.input), spec.input, pixels)["logits"]
         classifier = Classifier.load(path, device="cpu")
-        relative = [relative_l2(expected[:n], classifier.run(pixels[:n], "logits")) for n in (1, 3)]
+        relative = [relative_l2(expected[:n], classifier.outputs(pixels[:n], "logits")) for n in (1, 3)]
         measured = cost.measure(path)
     store(name, measured)
     spread = float(np.linalg.norm(expected[0] - expected[1]) / np.linalg.norm(expected[0]))

@@ -19,7 +19,7 @@ from PIL import Image
 
 from visiontool import VisiontoolError
 from visiontool.data import loader
-from visiontool.data.loader import Opening, prepared
+from visiontool.data.loader import LoadOptions, load
 from visiontool.data.prepare import Recipe, prepare
 from visiontool.data.worker import Worker
 from visiontool.images.augment import LEVELS, views
@@ -46,7 +46,7 @@ def folder(monkeypatch, tmp_path):
 
 def answers_of(images, **opening):
     options = {"workers": 1, "timeout": 10.0, "isolate": True, **opening}
-    return prepared(images, RECIPE, Opening(**options), ahead=6)
+    return load(images, RECIPE, LoadOptions(**options), ahead=5)
 
 
 def is_alive(pid):
@@ -147,7 +147,7 @@ def test_a_picture_that_kills_costs_one_answer(folder):
 
 
 def test_a_process_that_is_killed_between_two_pictures_costs_nothing(folder):
-    answers = prepared(iter(["pid"] * 3), RECIPE, Opening(1, 10.0, True), ahead=1)
+    answers = load(iter(["pid"] * 3), RECIPE, LoadOptions(workers=1, isolate=True), ahead=0)
     first = int(next(answers).error)
     assert os.getpgid(first) != os.getpgid(0)  # Ctrl-C is not for it
     os.kill(first, signal.SIGKILL)

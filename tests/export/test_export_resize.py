@@ -22,7 +22,7 @@ from visiontool.graph.edit import fix_batch
 from visiontool.images import transforms
 from visiontool.images.augment import Augment, views
 from visiontool.images.decode import Limits, open_image
-from visiontool.inference.embeddings import extract
+from visiontool.inference.embeddings import embed_views
 from visiontool.model.spec import InputSpec, ModelSpec
 
 SAMPLES = sorted((ROOT / "samples").glob("*.jpg"))
@@ -223,10 +223,10 @@ def test_a_big_jpeg_is_decoded_at_a_part_of_its_size_as_for_its_source(any_size,
 def test_pixels_in_memory_may_have_any_size_too(any_size):
     classifier = Classifier.load(any_size)
     blue = np.full((2, 30, 20, 3), (0, 0, 255), np.uint8)
-    assert classifier.run(blue, "logits").tolist() == [[0, 0, 1]] * 2
+    assert classifier.outputs(blue, "logits").tolist() == [[0, 0, 1]] * 2
     for wrong in (blue[0], blue.astype(np.float32), blue[..., :1], blue[:, :0]):
         with pytest.raises(UsageError, match="expected uint8"):
-            classifier.run(wrong, "logits")
+            classifier.outputs(wrong, "logits")
 
 
 def test_a_fixed_batch_is_filled_up(make_color_model, tmp_path):
@@ -359,4 +359,4 @@ def test_what_a_file_that_resizes_cannot_do_is_told(any_size, run, tmp_path):
     assert "visiontool finetune DATA -m colors" in ran.err
     assert not (tmp_path / "run").exists()
     with pytest.raises(ModelError, match="cannot be finetuned"):
-        extract(Classifier.load(any_size), [], views(1, Augment(), 0))
+        embed_views(Classifier.load(any_size), [], views(1, Augment(), 0))

@@ -200,7 +200,7 @@ def test_a_file_of_another_tool_gets_a_manifest_and_keeps_its_graph(tmp_path, ca
     assert (found.spec.name, found.spec.precision) == ("outside", precision)
     written = save_model(found.model, tmp_path / "written.onnx", found.spec.to_metadata())
     assert onnx.load(written).graph == onnx.load(file).graph
-    assert Classifier.load(written).run(RED, "y").tolist() == [[1, -1, -1]]
+    assert Classifier.load(written).outputs(RED, "y").tolist() == [[1, -1, -1]]
     assert Classifier.load(written).assumed == ("RGB", "crop_pct 0.875", "bilinear")  # it is not taken for known now
     again = find(str(written))
     assert again.spec.assumed == found.spec.assumed
@@ -250,11 +250,11 @@ def test_tensors_in_other_files_are_put_into_one(scattered, tmp_path):
         assert found.spec == COLOR_SPEC
         assert found.path.name == "colors.onnx"
         assert found.path != scattered
-        assert Classifier.load(found.path).run(RED, "logits").tolist() == [[1, 0, 0]]
+        assert Classifier.load(found.path).outputs(RED, "logits").tolist() == [[1, 0, 0]]
         assert not any(tensor.external_data for tensor in found.model.graph.initializer)
         kept = save_model(found.model, tmp_path / "single.onnx", found.spec.to_metadata())
     assert not found.path.parent.exists()
-    assert Classifier.load(kept).run(RED, "logits").tolist() == [[1, 0, 0]]
+    assert Classifier.load(kept).outputs(RED, "logits").tolist() == [[1, 0, 0]]
 
 
 PLACES = {"location": "white.bin"}
@@ -370,7 +370,7 @@ def test_a_fixed_batch(color_model, tmp_path):
     assert {value.type.tensor_type.shape.dim[0].dim_value for value in values} == {4}
     classifier = Classifier.load(fixed)
     for count in (1, 4, 6):
-        assert classifier.run(np.repeat(RED, count, 0), "logits").tolist() == [[1, 0, 0]] * count
+        assert classifier.outputs(np.repeat(RED, count, 0), "logits").tolist() == [[1, 0, 0]] * count
     session = onnxruntime.InferenceSession(fixed)
     assert session.run(["logits"], {"image": np.repeat(RED, 4, 0)})[0].shape == (4, 3)
     with pytest.raises(onnxruntime.capi.onnxruntime_pybind11_state.InvalidArgument):

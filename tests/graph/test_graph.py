@@ -26,7 +26,7 @@ ORANGE_LOGITS = [[1.0 + 0.5 * 0.2 + 0.25, -1.0 - 0.5]]
 
 def answers(path: Path, pixels: np.ndarray = ORANGE) -> np.ndarray:
     classifier = Classifier.load(path, device="cpu")
-    return classifier.run(pixels, classifier.spec.logits)
+    return classifier.outputs(pixels, classifier.spec.logits)
 
 
 def test_the_head_is_a_linear_layer_on_the_embedding(color_model, tmp_path):

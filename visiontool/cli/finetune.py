@@ -135,13 +135,11 @@ def _settings(args: SimpleNamespace) -> "Settings":
 def _execution(args: SimpleNamespace, model: "str | Path | None") -> dict[str, Any]:
     """What does not change the run: where the model is, limits, processes."""
     from visiontool.cli.pull import say_how
+    from visiontool.data.loader import LoadOptions
 
     return {
         "model": model,
-        "limits": options.limits(vars(args)),
-        "workers": args.workers,
-        "timeout": args.timeout,
-        "batch_size": args.batch_size,
+        "options": LoadOptions(options.limits(vars(args)), args.workers, args.timeout, args.batch_size),
         "opened": lambda classifier: say_how(classifier, args.batch_size) if args.verbose else None,
     }
 
@@ -256,7 +254,7 @@ def _write_preview(args: SimpleNamespace, settings: "Settings", model: "str | Pa
     if file.suffix.lower() != ".png":
         raise UsageError(f"--preview-augment {file}: expected the name of a PNG file")
     from visiontool.cli.progress import only_ours_on_stderr
-    from visiontool.data.loader import TIMEOUT_S, Opening, cores, prepared
+    from visiontool.data.loader import load
     from visiontool.data.prepare import Recipe
     from visiontool.images import augment
     from visiontool.training.finetune import open_model, read_data
@@ -270,7 +268,7 @@ def _write_preview(args: SimpleNamespace, settings: "Settings", model: "str | Pa
         recipe = Recipe.of(classifier.spec, limits, tuple(views))
         count = min(_PREVIEW_PICTURES, len(samples))
         some = [samples[place * len(samples) // count] for place in range(count)]
-        items = prepared([sample.path for sample in some], recipe, Opening(cores(), TIMEOUT_S), count)
+        items = load([sample.path for sample in some], recipe)
         for sample, opened in zip(some, list(items), strict=True):
             if opened.pixels is not None:
                 rows.append((sample.name, [*opened.pixels]))

@@ -1,4 +1,4 @@
-"""Many pictures through one network, in order: opened ahead of it, run in batches, with bounded memory."""
+"""Many pictures in order: opened ahead of the network in threads or processes, with bounded memory."""
 
 import contextlib
 import os
@@ -6,7 +6,7 @@ import queue
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence, Sized
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from visiontool.data.prepare import Prepared, Recipe, prepare
 from visiontool.data.worker import EndedError, Worker
 from visiontool.errors import DataError, VisiontoolError
-from visiontool.images.decode import ImageSource, NotPlainError
+from visiontool.images.decode import DEFAULT_LIMITS, ImageSource, Limits, NotPlainError
 
 T = TypeVar("T")
 U = TypeVar("U")
@@ -58,34 +58,101 @@ def cores() -> int:
         return allowed
 
 
-class Opening(NamedTuple):
-    """How pictures are opened ahead of the network."""
+class LoadOptions(NamedTuple):
+    """How pictures are brought to a network."""
 
-    workers: int
-    """Pictures opened at the same time."""
-    timeout: float | None = None
-    """Seconds after which a picture is given up."""
-    isolate: bool = False
-    """Whether all files are opened in processes of their own (`isolate.py`), and not only those that are neither JPEG,
-    PNG, WebP nor BMP.
+    limits: Limits = DEFAULT_LIMITS  # for the recipe
+    workers: int | None = None  # files opened at the same time; None for one a core
+    timeout: float | None = TIMEOUT_S  # seconds after which a file that is being opened is given up
+    batch_size: int | None = None  # pictures in one run of the network; None for what suits it
+    # Whether all files are opened in processes of their own, and not only those that are neither JPEG, PNG, WebP nor
+    # BMP; None for all where there are more than `FEW`.
+    isolate: bool | None = None
+
+
+DEFAULT_OPTIONS = LoadOptions()
+
+
+def load(
+    images: Iterable[ImageSource], recipe: Recipe, options: LoadOptions = DEFAULT_OPTIONS, *, ahead: int | None = None
+) -> Generator[Prepared, None, None]:
+    """Pictures in order, each opened and fitted. One that cannot be read has an `error`.
+
+    Files are opened in threads or processes before they are asked for. A picture that comes as an object is prepared
+    when it is taken, since the caller may use the object again for the next.
+
+    Args:
+        ahead: pictures that wait for the network, beside those being opened; None for as many as these.
+
+    Raises:
+        VisiontoolError: no thread or process could be started.
     """
+    workers = options.workers or cores()
+    most = workers + (workers if ahead is None else ahead)
+    isolate = options.isolate
+    if isolate is None:
+        isolate = isinstance(images, Sized) and len(images) > FEW
+    pool: _Pool | None = None
+
+    def start(image: ImageSource) -> Prepared | Future[Prepared]:
+        nonlocal pool
+        if not isinstance(image, str | os.PathLike):
+            return prepare(image, recipe)
+        pool = pool or _Pool(recipe, workers, options.timeout, isolate)
+        return pool.submit(image)
+
+    try:
+        for item in _queued(map(start, images), most - 1):
+            yield item.result() if isinstance(item, Future) else item
+    finally:
+        if pool is not None:
+            pool.close()
+
+
+def _queued(items: Iterable[T], count: int) -> Iterator[T]:
+    """The items in order, with `count` of them taken ahead."""
+    waiting: deque[T] = deque()
+    for item in items:
+        waiting.append(item)
+        if len(waiting) > count:
+            yield waiting.popleft()
+    while waiting:
+        yield waiting.popleft()
+
+
+def fitted(paths: Sequence[str], recipe: Recipe, most: int) -> NDArray[np.uint8]:
+    """(n, H, W, 3) of at most `most` of the pictures, taken evenly; those that cannot be read are left out.
+
+    Raises:
+        DataError: none can be read; the message names the first, and why.
+        VisiontoolError: no process could be started to open them in.
+    """
+    some = [paths[place * len(paths) // most] for place in range(most)] if len(paths) > most else list(paths)
+    opened = list(load(some, recipe))
+    pixels = [item.pixels for item in opened if item.pixels is not None]
+    if not pixels:
+        first = f"; the first: {opened[0].path}: {opened[0].error}" if opened else ""
+        raise DataError(f"of {len(opened):,} pictures none can be read{first}\nName others.")
+    return np.stack(pixels)
 
 
 class _Task(NamedTuple):
     path: str | os.PathLike[str]
-    prepared: Future[Prepared]
+    future: Future[Prepared]
 
 
 class _Opener(threading.Thread):
     """Prepares one picture after another, by itself or with a worker process of its own."""
 
-    def __init__(self, tasks: "queue.SimpleQueue[_Task | None]", recipe: Recipe, opening: Opening) -> None:
+    def __init__(
+        self, tasks: "queue.SimpleQueue[_Task | None]", recipe: Recipe, timeout: float | None, isolate: bool
+    ) -> None:
         # What is left behind keeps no program from ending.
         super().__init__(name="visiontool-open", daemon=True)
         self._tasks = tasks
         self._recipe = recipe
-        self._timeout = opening.timeout
-        self._isolate = opening.isolate
+        self._timeout = timeout
+        self._isolate = isolate
         self._worker: Worker | None = None
         self._lock = threading.Lock()
         self._current: _Task | None = None
@@ -95,9 +162,9 @@ class _Opener(threading.Thread):
     def run(self) -> None:
         while not self._is_over and (task := self._tasks.get()) is not None:
             try:
-                settle = partial(task.prepared.set_result, self._answer(task))
+                settle = partial(task.future.set_result, self._prepare(task))
             except BaseException as error:
-                settle = partial(task.prepared.set_exception, error)
+                settle = partial(task.future.set_exception, error)
             with self._lock:
                 self._current = None
                 if not self._is_over:
@@ -105,17 +172,17 @@ class _Opener(threading.Thread):
         if self._worker is not None:
             self._worker.close()
 
-    def _answer(self, task: _Task) -> Prepared:
+    def _prepare(self, task: _Task) -> Prepared:
         if not self._isolate:
             self._begin(task)
             with contextlib.suppress(NotPlainError):
                 return prepare(task.path, self._recipe, plain_only=True)
-        worker = self._running()
+        worker = self._running_worker()
         self._begin(task)
         path, start = os.fspath(task.path), time.perf_counter()
         try:
-            answer: Prepared = worker.call(path)
-            return answer
+            prepared: Prepared = worker.call(path)
+            return prepared
         except EndedError as ended:
             self._worker = None
             error = f"the process that opened it {ended}"
@@ -125,7 +192,7 @@ class _Opener(threading.Thread):
         with self._lock:
             self._current, self._seconds = task, 0.0
 
-    def _running(self) -> Worker:
+    def _running_worker(self) -> Worker:
         """The process, which starts where none is running; that is in no picture's time."""
         worker = self._worker
         if worker is None or not worker.is_alive():
@@ -150,7 +217,7 @@ class _Opener(threading.Thread):
                 return False
             task, self._current, self._is_over = self._current, None, True
         error = f"took longer than {self._timeout:g} s to open (--timeout)"
-        task.prepared.set_result(Prepared(os.fspath(task.path), error=error, decode_s=self._seconds))
+        task.future.set_result(Prepared(os.fspath(task.path), error=error, decode_s=self._seconds))
         self.end()
         return True
 
@@ -162,33 +229,28 @@ class _Opener(threading.Thread):
                 self._worker.kill()
 
 
-class Openers:
-    """Threads that prepare pictures (`_Opener`). One whose picture takes longer than the timeout is given up, and
-    another, with a process, takes its place.
+class _Pool:
+    """The openers. One whose picture takes too long is given up, and another, with a process, takes its place."""
 
-    Raises:
-        VisiontoolError: no thread or process could be started; by `submit` and by what it gives.
-    """
-
-    def __init__(self, recipe: Recipe, opening: Opening) -> None:
+    def __init__(self, recipe: Recipe, workers: int, timeout: float | None, isolate: bool) -> None:
         self._tasks: queue.SimpleQueue[_Task | None] = queue.SimpleQueue()
-        self._new = partial(_Opener, self._tasks, recipe)
-        self._opening = opening
+        self._new = partial(_Opener, self._tasks, recipe, timeout)
+        self._workers = workers
+        self._isolate = isolate
         self._openers: list[_Opener] = []
         self._is_closed = threading.Event()
         self._watch = threading.Thread(target=self._replace_overdue, name="visiontool-watch", daemon=True)
-        if opening.timeout is not None:
+        if timeout is not None:
             _start(self._watch)
 
     def submit(self, path: str | os.PathLike[str]) -> "Future[Prepared]":
-        """Has the picture at `path` prepared."""
-        if len(self._openers) < self._opening.workers:
-            opener = self._new(self._opening)
+        if len(self._openers) < self._workers:
+            opener = self._new(self._isolate)
             _start(opener)
             self._openers.append(opener)
         task = _Task(path, Future())
         self._tasks.put(task)
-        return task.prepared
+        return task.future
 
     def close(self) -> None:
         """Ends the threads and kills their processes. Pictures that were not begun are dropped."""
@@ -212,7 +274,7 @@ class Openers:
                 if opener.tick(passed):
                     with contextlib.suppress(VisiontoolError):  # tried again next time
                         # What hangs in a thread goes on to take time and memory there. One is enough.
-                        another = self._new(self._opening._replace(isolate=True))
+                        another = self._new(True)
                         _start(another)
                         self._openers[place] = another
 
@@ -226,36 +288,6 @@ def _start(thread: threading.Thread) -> None:
         ) from None
 
 
-def prepared(
-    images: Iterable[ImageSource], recipe: Recipe, opening: Opening, ahead: int
-) -> Generator[Prepared, None, None]:
-    """Prepares pictures in order. Files are opened in threads or processes, at most `ahead` before they are asked for;
-    a picture that comes as an object is prepared when it is taken, since the caller may use the object again for the
-    next.
-    """
-    openers: Openers | None = None
-    waiting: deque[Prepared | Future[Prepared]] = deque()
-
-    def oldest() -> Prepared:
-        item = waiting.popleft()
-        return item.result() if isinstance(item, Future) else item
-
-    try:
-        for image in images:
-            if isinstance(image, str | os.PathLike):
-                openers = openers or Openers(recipe, opening)
-                waiting.append(openers.submit(image))
-            else:
-                waiting.append(prepare(image, recipe))
-            if len(waiting) >= ahead:
-                yield oldest()
-        while waiting:
-            yield oldest()
-    finally:
-        if openers is not None:
-            openers.close()
-
-
 def batches(items: Iterable[T], size: int) -> Iterator[list[T]]:
     """Lists of `size` items, the last one with what is left."""
     items = iter(items)
@@ -263,48 +295,20 @@ def batches(items: Iterable[T], size: int) -> Iterator[list[T]]:
         yield batch
 
 
-def run_ahead(
-    run: Callable[[T], U], items: Iterable[T], at_once: int, times: StageTimes
+def map_ahead(
+    function: Callable[[T], U], items: Iterable[T], at_once: int, times: StageTimes
 ) -> Generator[tuple[T, U], None, None]:
-    """Each item with what `run` gives for it, in order; `at_once` of them run at the same time."""
+    """Each item with what `function` gives for it, in order; `at_once` calls go on at the same time."""
 
     def timed(item: T) -> tuple[U, float]:
         start = time.perf_counter()
-        return run(item), time.perf_counter() - start
+        return function(item), time.perf_counter() - start
 
-    waiting: deque[tuple[T, Future[tuple[U, float]]]] = deque()
-
-    def oldest() -> tuple[T, U]:
-        item, future = waiting.popleft()
-        result, seconds = future.result()
-        times.network_s += seconds
-        return item, result
-
-    pool = ThreadPoolExecutor(at_once, thread_name_prefix="visiontool-run")
+    pool = ThreadPoolExecutor(at_once, thread_name_prefix="visiontool-network")
     try:
-        for item in items:
-            waiting.append((item, pool.submit(timed, item)))
-            if len(waiting) > at_once:
-                yield oldest()
-        while waiting:
-            yield oldest()
+        for item, future in _queued(((item, pool.submit(timed, item)) for item in items), at_once):
+            result, seconds = future.result()
+            times.network_s += seconds
+            yield item, result
     finally:
         pool.shutdown(wait=False, cancel_futures=True)
-
-
-def fitted(paths: Sequence[str], recipe: Recipe, most: int) -> NDArray[np.uint8]:
-    """(n, H, W, 3) of at most `most` of the pictures, taken evenly; those that cannot be read are left out.
-
-    Raises:
-        DataError: none can be read; the message names the first, and why.
-        VisiontoolError: no process could be started to open them in.
-    """
-    some = [paths[place * len(paths) // most] for place in range(most)] if len(paths) > most else list(paths)
-    opening = Opening(cores(), TIMEOUT_S, isolate=len(some) > FEW)
-    with contextlib.closing(prepared(some, recipe, opening, 2 * opening.workers)) as items:
-        opened = list(items)
-    pixels = [item.pixels for item in opened if item.pixels is not None]
-    if not pixels:
-        first = f"; the first: {opened[0].path}: {opened[0].error}" if opened else ""
-        raise DataError(f"of {len(opened):,} pictures none can be read{first}\nName others.")
-    return np.stack(pixels)

@@ -6,7 +6,6 @@ from typing import TYPE_CHECKING, Any, NamedTuple, get_args
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
 
 from visiontool.errors import PictureError, UsageError
 from visiontool.images import transforms
@@ -21,14 +20,11 @@ if TYPE_CHECKING:
 class Recipe(NamedTuple):
     """How every picture is made ready for one model."""
 
-    fit_options: dict[str, Any]
-    """What `preprocess.fit` takes beside the picture."""
+    fit_options: dict[str, Any]  # what `transforms.fit` takes beside the picture
     resize_to: int
     limits: Limits
-    views: "tuple[View, ...]" = ()
-    """What finetuning wants of each picture; predict, which has none, sees the plain one."""
-    whole: bool = False
-    """Whether the graph resizes pictures itself, and takes all of their pixels."""
+    views: "tuple[View, ...]" = ()  # what finetuning wants of each picture; predict, which has none, gets the plain one
+    whole: bool = False  # whether the graph resizes pictures itself, and takes all of their pixels
 
     @classmethod
     def of(cls, spec: ModelSpec, limits: Limits, views: "tuple[View, ...]" = ()) -> "Recipe":
@@ -55,8 +51,7 @@ class Prepared(NamedTuple):
     notes: tuple[str, ...] = ()
     decode_s: float = 0.0
     fit_s: float = 0.0
-    look: "Fingerprint | None" = None
-    """Of a picture that was read, where the recipe has views."""
+    fingerprint: "Fingerprint | None" = None  # of a picture that was read, where the recipe has views
 
 
 def prepare(source: ImageSource, recipe: Recipe, *, plain_only: bool = False) -> Prepared:
@@ -67,29 +62,26 @@ def prepare(source: ImageSource, recipe: Recipe, *, plain_only: bool = False) ->
         NotPlainError: `plain_only`, and it is a picture of another format.
     """
     path = os.fspath(source) if isinstance(source, str | os.PathLike) else None
+    fingerprint = None
     start = time.perf_counter()
     try:
         picture = open_image(source, resize_to=recipe.resize_to, limits=recipe.limits, plain_only=plain_only)
         opened = time.perf_counter()
         if recipe.views:
-            pixels, look = _views_of(picture.image, recipe)
+            # Imported here, since predict needs neither.
+            from visiontool.images.augment import render_all
+            from visiontool.images.fingerprint import fingerprint_of
+
+            fingerprint = fingerprint_of(picture.image)
+            pixels = render_all(picture.image, recipe.views, fingerprint.pixels, recipe.fit_options)
         elif recipe.whole:
-            pixels, look = transforms.whole(picture.image, recipe.fit_options), None
+            pixels = transforms.whole(picture.image, recipe.fit_options)
         else:
-            pixels, look = transforms.fit(picture.image, **recipe.fit_options), None
+            pixels = transforms.fit(picture.image, **recipe.fit_options)
     except NotPlainError:
         raise
     except PictureError as error:
         return Prepared(path, error=str(error), decode_s=time.perf_counter() - start)
     except MemoryError:
         return Prepared(path, error="not enough memory to resize it", decode_s=time.perf_counter() - start)
-    return Prepared(path, pixels, None, picture.notes, opened - start, time.perf_counter() - opened, look)
-
-
-def _views_of(image: Image.Image, recipe: Recipe) -> "tuple[NDArray[np.uint8], Fingerprint]":
-    # Imported here, since predict needs neither.
-    from visiontool.images.augment import render_all
-    from visiontool.images.fingerprint import fingerprint_of
-
-    look = fingerprint_of(image)
-    return render_all(image, recipe.views, look.pixels, recipe.fit_options), look
+    return Prepared(path, pixels, None, picture.notes, opened - start, time.perf_counter() - opened, fingerprint)

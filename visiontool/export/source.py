@@ -24,9 +24,9 @@ from visiontool.model.scan import scan
 from visiontool.model.spec import MANIFEST_KEY, CropMode, ModelSpec, Precision
 from visiontool.progress import Progress, silent
 from visiontool.pytorch.pull import pull
-from visiontool.training import settings
 from visiontool.training.report import METRICS_FILE
 from visiontool.training.run import RUNS
+from visiontool.training.settings import SETTINGS_FILE
 
 _log = logging.getLogger(__name__)
 
@@ -100,7 +100,7 @@ def find(
         description = description or Description()
         class_names, description = description.class_names, replace(description, class_names=None)
         path = _of_weights(model, architecture, class_names, offline, progress)
-    is_run = path.name == MODEL_FILE and (path.parent / settings.FILE).is_file()
+    is_run = path.name == MODEL_FILE and (path.parent / SETTINGS_FILE).is_file()
     run = path.parent if is_run else None
     if scan(path, external=True).external is None:
         graph, spec = _read(path, description, crop_mode)
@@ -123,7 +123,7 @@ def newest_run() -> Path | None:
     runs = []
     for folder in RUNS.iterdir() if RUNS.is_dir() else ():
         with suppress(OSError):  # it may be deleted in this moment
-            if (folder / settings.FILE).is_file() and (folder / MODEL_FILE).is_file():
+            if (folder / SETTINGS_FILE).is_file() and (folder / MODEL_FILE).is_file():
                 runs.append((_finished_at(folder), folder))
     return max(runs)[1] if runs else None
 

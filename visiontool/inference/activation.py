@@ -58,7 +58,7 @@ def _test(opened: OpenModel, spec: ModelSpec) -> tuple[Activation | None, str]:
     ramp = np.broadcast_to(np.linspace(0, 255, shape[1]).astype(np.uint8)[:, None], shape)
     sums = []
     for pixels in (noise, ramp, np.zeros(shape, np.uint8), np.full(shape, 255, np.uint8)):
-        (row,) = network.run(pixels[None], spec.logits).astype(np.float64)
+        (row,) = network.outputs(pixels[None], spec.logits).astype(np.float64)
         if row.min() < 0:
             return "none", "numbers below 0, which are logits"
         sums.append(row.sum())

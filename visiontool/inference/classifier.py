@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from visiontool import runtime
-from visiontool.data.loader import FEW, Opening, StageTimes, batches, cores, prepared, run_ahead
+from visiontool.data.loader import FEW, LoadOptions, StageTimes, batches, load, map_ahead
 from visiontool.data.prepare import Prepared, Recipe
 from visiontool.errors import ModelError, PictureError, UsageError
 from visiontool.hub import resolve
@@ -39,10 +39,9 @@ class Classifier:
 
     Attributes:
         path: the model file.
-        spec: what the model file says of itself; labels in the order of the logits.
+        spec: its manifest.
         device: what it runs on, "cpu", "cuda:N", or another provider's name.
         provider: onnxruntime's provider that runs it, by its short name: "cpu", "cuda", "tensorrt" ...
-        gpu: how a GPU is used, where the caller said so.
         passed_over: why the GPU that is there is not used, where any device would do.
         threads: of one run on the CPU; 0 for all physical cores.
         assumed: for a file from another tool, or one that was exported from it, what neither the file nor the caller
@@ -72,13 +71,13 @@ class Classifier:
         self.runs_at_once = self._network.runs_at_once
         self.fixed_batch = self._network.fixed_batch
         self._recipe = Recipe.of(spec, limits)
-        self._said: dict[str, Any] | None = None  # the arguments of `load`
+        self._arguments: dict[str, Any] = {}  # of `load`
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Pickled as the path of the model file and the arguments of `load`, which is called again."""
-        if self._said is None:
+        if not self._arguments:
             raise TypeError("only a Classifier that Classifier.load made can be pickled or copied")
-        return partial(type(self).load, **self._said), ()
+        return partial(type(self).load, **self._arguments), ()
 
     @classmethod
     def load(
@@ -96,15 +95,14 @@ class Classifier:
         """Opens a model.
 
         Args:
-            model: path of an .onnx file, a folder with a model.onnx, or a built-in name; None for the default model.
+            model: path of an .onnx file, a folder with a model.onnx, or a name; None for the default model.
             device: "auto", "cpu", "cuda" or "cuda:N".
             provider: "cpu", "cuda", "tensorrt" or another of onnxruntime's, that or an error; None for what suits the
                 device (docs/gpu.md).
             threads: of one run of the network on the CPU; 0 for all physical cores. `predict_stream` runs as many at
                 once as there are cores for them: 1 is the best for many pictures, 0 for few.
-            crop_mode: "center", "border" or "squash" instead of the model's own.
-            description: what a file from another tool does not say of itself.
-            limits: bytes and pixels above which a picture is not decoded, and what happens to a JPEG that is cut off.
+            crop_mode: instead of the model's own.
+            description: what the manifest of a file from another tool would say.
             engine_batch: the most pictures in a run that TensorRT builds its engine for (docs/gpu.md).
 
         Raises:
@@ -114,9 +112,8 @@ class Classifier:
         """
         if crop_mode is not None and crop_mode not in transforms.CROP_MODES:
             raise UsageError(f"crop_mode {crop_mode!r} is none of {', '.join(transforms.CROP_MODES)}")
-        opened = runtime.open_model(
-            resolve.resolve(model), device=device, provider=provider, threads=threads, engine_batch=engine_batch
-        )
+        on: dict[str, Any] = {"device": device, "provider": provider, "threads": threads, "engine_batch": engine_batch}
+        opened = runtime.open_model(resolve.resolve(model), **on)
         path, manifest = opened.path, opened.scan.metadata.get(MANIFEST_KEY)
         assumed: tuple[str, ...] = ()
         if manifest is None:
@@ -141,24 +138,19 @@ class Classifier:
             )
         spec = replace(spec, crop_mode=crop_mode) if crop_mode else spec
         classifier = cls(opened, spec, assumed, threads=threads, limits=limits)
-        classifier._said = {
+        classifier._arguments = {
+            **on,
             "model": os.path.abspath(path),
-            "device": device,
-            "provider": provider,
-            "threads": threads,
             "crop_mode": crop_mode,
             "description": description,
             "limits": limits,
-            "engine_batch": engine_batch,
         }
         return classifier
 
     def predict(self, images: Iterable[ImageSource], *, top_k: int = 5, min_probability: float = 0.0) -> list[Result]:
         """Classifies pictures, each of them what `images.open_image` takes: paths, bytes, PIL pictures, arrays.
 
-        Returns:
-            One result for each input, in order. A picture that cannot be read gives a result with an `error`; nothing
-            is raised for it.
+        One result for each input, in order. A picture that cannot be read gives a result with an `error`.
         """
         many = isinstance(images, Sized) and len(images) > FEW
         return list(self.predict_stream(images, top_k=top_k, min_probability=min_probability, isolate=many))
@@ -177,22 +169,19 @@ class Classifier:
     ) -> Generator[Result, None, None]:
         """`predict` for any number of pictures: yields the results of a batch as soon as it is done.
 
-        Pictures are taken from `images` ahead of the network, at most 2 * batch_size * (runs at once + 1) + workers
+        Pictures are taken from `images` ahead of the network, at most batch_size * 2 * (`runs_at_once` + 1) + workers
         of them. A picture that comes as an object may be used again for the next one.
 
         Args:
             top_k: classes in an answer, at most as many as the model has.
             min_probability: below it, a result is marked `unknown`.
-            batch_size: pictures in one run of the network; None for 8, and fewer where many runs go on at once, but 64
-                on a GPU where they are small. A graph that resizes pictures itself takes only those of one size
-                together; None is 1 then.
+            batch_size: pictures in one run of the network; None for what suits it.
             workers: files opened at the same time; None for one a core.
             timeout: seconds after which a file that is being opened is given up, with an error.
             isolate: opens all files in processes of their own, not only those that are neither JPEG, PNG, WebP nor
-                BMP: what hangs or crashes the decoder costs one result, and a process may take no more memory than a
-                picture within the limits needs. Worth its start, a tenth of a second or two, for more than about a
-                hundred pictures.
-            times: is added to, for those who want to know what takes the time.
+                BMP: what hangs, crashes or takes too much memory costs one result. Worth its start, a tenth of a
+                second or two, for more than about a hundred pictures.
+            times: is added to.
 
         Raises:
             UsageError: a number out of range, or one picture where a list of pictures is expected.
@@ -205,16 +194,13 @@ class Classifier:
             raise UsageError(f"min_probability must be from 0 to 1, not {min_probability}")
         if timeout is not None and not timeout > 0:
             raise UsageError(f"timeout must be above 0 seconds, not {timeout}")
-        opening = Opening(workers or cores(), timeout, isolate)
-        ahead = batch_size * (1 + self.runs_at_once) + opening.workers
-        items = prepared(_listed(images), self._recipe, opening, ahead)
+        options = LoadOptions(workers=workers, timeout=timeout, isolate=isolate)
+        items = load(_listed(images), self._recipe, options, ahead=batch_size * (1 + self.runs_at_once))
         return self._results(items, batch_size, times or StageTimes(), top_k, min_probability)
 
     def batch_size(self, asked: int | None) -> int:
-        """The pictures in one run of the network: as many as asked for; for None 8, fewer where many run at once.
-
-        A GPU gets `gpu.usual_batch`. A graph that resizes pictures itself gets one: few have the same size, and whole
-        ones take memory.
+        """The pictures in one run of the network: as many as asked for; for None 8, fewer where many run at once, more
+        on a GPU. A graph that resizes pictures itself gets one: few have the same size, and whole ones take memory.
         """
         if asked is not None:
             return asked
@@ -236,7 +222,7 @@ class Classifier:
         Raises:
             PictureError: a picture cannot be read.
         """
-        return self._outputs(images, self.spec.logits)
+        return self._outputs_of(images, self.spec.logits)
 
     def embed(self, images: Iterable[ImageSource]) -> NDArray[np.float32]:
         """The input of the network's last layer, (N, D).
@@ -245,14 +231,10 @@ class Classifier:
             ModelError: the model file has no embedding output.
             PictureError: a picture cannot be read.
         """
-        return self._outputs(images, self.embedding_output())
+        return self._outputs_of(images, self.embedding_output())
 
     def embedding_output(self) -> str:
-        """The name of the graph's output that gives embeddings.
-
-        Raises:
-            ModelError: the model file has none.
-        """
+        """The name of the graph's output that gives embeddings; raises ModelError where there is none."""
         if self.spec.embedding is None:
             raise ModelError(
                 f"{self.spec.name}: the file has no embedding output, the input of the last layer.\n"
@@ -261,11 +243,7 @@ class Classifier:
         return self.spec.embedding
 
     def check_finetunable(self) -> None:
-        """Checks that the graph can be given views of pictures.
-
-        Raises:
-            ModelError: it resizes and crops pictures itself, so it takes whole ones only.
-        """
+        """Raises ModelError for a graph that resizes pictures itself, and so takes no views of them."""
         if self.spec.resize == "graph":
             raise ModelError(
                 f"{self.path}: resizes pictures itself (export --embed-resize), so it cannot be finetuned.\n"
@@ -273,28 +251,35 @@ class Classifier:
             )
 
     def embedding_width(self) -> int:
-        """D, the length of an embedding.
-
-        Raises:
-            ModelError: the model file has no embedding output, or onnxruntime cannot run the graph.
-        """
+        """D, the length of an embedding."""
         output = self.embedding_output()
         shape = next(port.shape for port in self._opened.outputs if port.name == output)
         if len(shape) > 1 and isinstance(shape[1], int):
             return shape[1]
-        return self.run(np.zeros((1, *self.spec.input.size, 3), np.uint8), output).size
+        return self.outputs(np.zeros((1, *self.spec.input.size, 3), np.uint8), output).size
 
-    def _outputs(self, images: Iterable[ImageSource], output: str) -> NDArray[np.float32]:
+    def outputs(self, pixels: NDArray[np.uint8], output: str, *, pad_to: int | None = None) -> NDArray[np.float32]:
+        """One output of the graph for pixels (N, H, W, 3) uint8.
+
+        H and W are the graph's, or any where it resizes pictures itself. A graph with a fixed batch is run as often as
+        needed.
+
+        Raises:
+            ModelError: the output has another shape than the model file says, or onnxruntime cannot run the graph.
+            UsageError: `pixels` are of another type or size.
+        """
+        return self._network.outputs(pixels, output, pad_to=pad_to)
+
+    def _outputs_of(self, images: Iterable[ImageSource], output: str) -> NDArray[np.float32]:
         chunks: list[NDArray[np.float32]] = []
-        full = 0
         size = self.batch_size(None)
-        with closing(prepared(_listed(images), self._recipe, Opening(cores()), size)) as items:
+        options = LoadOptions(timeout=None, isolate=False)
+        with closing(load(_listed(images), self._recipe, options, ahead=size)) as items:
             for batch in batches(items, size):
-                full = max(full, len(batch))
                 for item in batch:
                     if item.error is not None:
                         raise PictureError(f"{item.path or 'picture'}: {item.error}")
-                chunks.append(self._network.run_all(batch, output, pad_to=full))
+                chunks.append(self._network.outputs_of(batch, output, pad_to=size if chunks else None))
         if chunks:
             return np.concatenate(chunks)
         shape = next(port.shape for port in self._opened.outputs if port.name == output)
@@ -311,10 +296,14 @@ class Classifier:
         with closing(items):  # now, and not when the last reference goes: an exception of the network holds on to it
             grouped = batches(items, batch_size)
             first = next(grouped, [])
-            logits_of = partial(self._logits_of, pad_to=len(first))
+
+            def logits_of(batch: list[Prepared]) -> Sequence[NDArray[np.float32]]:
+                readable = [item for item in batch if item.pixels is not None]
+                return list(self._network.outputs_of(readable, self.spec.logits, len(first))) if readable else []
+
             # While a GPU runs, the processor puts the next batch together.
             at_once = self.runs_at_once + (self._opened.bound is not None)
-            for batch, logits in run_ahead(logits_of, chain([first], grouped), at_once, times):
+            for batch, logits in map_ahead(logits_of, chain([first], grouped), at_once, times):
                 rows = iter(logits)
                 for item in batch:
                     times.decode_s += item.decode_s
@@ -323,15 +312,6 @@ class Classifier:
                         yield Result(item.path, self.spec.name, error=item.error, notes=item.notes)
                     else:
                         yield self._result(item, next(rows), top_k, min_probability)
-
-    def _logits_of(self, batch: list[Prepared], pad_to: int) -> Sequence[NDArray[np.float32]]:
-        """The logits of those in the batch that are pictures."""
-        readable = [item for item in batch if item.pixels is not None]
-        return list(self._network.run_all(readable, self.spec.logits, pad_to)) if readable else []
-
-    def run(self, pixels: NDArray[np.uint8], output: str, *, pad_to: int | None = None) -> NDArray[np.float32]:
-        """`Network.run`: one output of the graph for pixels (N, H, W, 3) uint8."""
-        return self._network.run(pixels, output, pad_to=pad_to)
 
     def _result(self, item: Prepared, logits: NDArray[np.float32], top_k: int, min_probability: float) -> Result:
         if not np.isfinite(logits).all():

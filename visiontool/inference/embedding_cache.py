@@ -1,4 +1,4 @@
-"""What was computed of pictures, kept for the next run: values by key in one SQLite file, each with a checksum.
+"""Embeddings kept for the next run: values by key in one SQLite file.
 
 SQLite, because it survives a kill at any moment and serves several processes at once.
 """
@@ -8,7 +8,6 @@ import json
 import sqlite3
 import struct
 import time
-import zlib
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import asdict
@@ -25,41 +24,34 @@ from visiontool.images.fingerprint import Fingerprint
 if TYPE_CHECKING:
     from visiontool.inference.classifier import Classifier
 
-Row = tuple[bytes, bytes]
-"""A key and its value."""
-
-NOT_KEPT = "Features are not kept for the next run"
+NOT_KEPT = "Embeddings are not kept for the next run"
 _MAX_BYTES = 10 * 10**9  # then the oldest rows go
 # Goes up when the same picture comes to the network with other pixels than before, or when rows are written otherwise.
 _FORMAT = 2
-_LOOK = struct.Struct("<II16s3s")  # width, height, digest of its pixels, color
-# The largest there is: of pages of 16 KiB, embeddings of 2,048 numbers would fill a half.
-_PAGE_BYTES = 2**16
-_CACHE_BYTES = 2**25
+_HEAD = struct.Struct("<II16s3s")  # width, height, digest of its pixels, color
+_SETUP = f"""
+PRAGMA cache_size = {-(2**15)};  -- KiB
+PRAGMA page_size = {2**16};  -- the largest there is: of smaller ones, embeddings of 2,048 numbers would fill a half
+PRAGMA synchronous = NORMAL;  -- what is written outlives the process in any case; this is about a loss of power
+CREATE TABLE IF NOT EXISTS features (key BLOB PRIMARY KEY, value BLOB);
+"""
 _WAIT_S = 10.0  # for another process that is writing
 _COMMIT_S = 1.0
 _AT_ONCE = 900  # keys in one query; older SQLites take at most 999
 
 
 def file() -> Path:
-    """The file of all features.
-
-    Raises:
-        ModelError: there is no home folder.
-    """
+    """The file of all embeddings."""
     return cache.features() / "features.sqlite"
 
 
 def backbone_digest(classifier: "Classifier", recipe: Recipe) -> bytes:
     """Stands for all that an embedding depends on beside the picture and its view: the network with its weights and
     their precision, how pictures are made ready for it, what it runs on, and the libraries that do it.
-
-    Raises:
-        OSError: the model file cannot be read.
     """
     import onnxruntime  # that it was imported before, by `runtime`, keeps it from printing to stdout
 
-    said = [
+    parts = [
         _FORMAT,
         cache.model_sha256(classifier.path),
         classifier.spec.embedding,
@@ -70,24 +62,25 @@ def backbone_digest(classifier: "Classifier", recipe: Recipe) -> bytes:
         onnxruntime.__version__,
         PIL.__version__,
     ]
-    return hashlib.sha256(json.dumps(said).encode()).digest()
+    return hashlib.sha256(json.dumps(parts).encode()).digest()
 
 
-def look_to_bytes(look: Fingerprint) -> bytes:
-    """A look as it is kept."""
-    return _LOOK.pack(look.width, look.height, bytes.fromhex(look.pixels), look.color) + look.thumbnail
+def fingerprint_to_bytes(fingerprint: Fingerprint) -> bytes:
+    """A fingerprint as a value of the cache."""
+    width, height, pixels, thumbnail, color = fingerprint
+    return _HEAD.pack(width, height, bytes.fromhex(pixels), color) + thumbnail
 
 
-def look_from(value: bytes) -> Fingerprint:
-    """The look that was kept as `value`."""
-    width, height, pixels, color = _LOOK.unpack_from(value)
-    return Fingerprint(width, height, pixels.hex(), value[_LOOK.size :], color)
+def fingerprint_from(value: bytes) -> Fingerprint:
+    """The fingerprint of a value of the cache."""
+    width, height, pixels, color = _HEAD.unpack_from(value)
+    return Fingerprint(width, height, pixels.hex(), value[_HEAD.size :], color)
 
 
-class Store:
-    """Values by key in the file `path`, which any number of processes may use at once; None keeps nothing.
+class EmbeddingCache:
+    """Values by key in the file `path`; None keeps nothing.
 
-    Whatever is wrong with the file or its disk is no error but a note: then less is found, or nothing is kept.
+    Whatever is wrong with the file or its disk is no error but a note.
 
     Attributes:
         notes: what the user should know.
@@ -98,7 +91,7 @@ class Store:
         self._path = path
         self._database: sqlite3.Connection | None = None
         self._was_replaced = False
-        self._unwritten: list[Row] = []
+        self._unwritten: list[tuple[bytes, bytes]] = []
         self._written = time.monotonic()
         if path is not None:
             self._open(path)
@@ -108,35 +101,29 @@ class Store:
 
     def __exit__(self, *_: object) -> None:
         self.flush()
-        self._close()
+        if self._database is not None:
+            self._database.close()
 
-    def read(self, keys: Sequence[bytes]) -> list[Row]:
+    def read(self, keys: Sequence[bytes]) -> list[tuple[bytes, bytes]]:
         """Those of `keys` that are there, each with its value, in no order."""
-        found: list[Row] = []
-        if self._database is None:
-            return found
+        rows: list[tuple[bytes, bytes]] = []
         try:
             for some in batches(keys, _AT_ONCE):
-                marks = ",".join("?" * len(some))
-                query = f"SELECT key, value, checksum FROM features WHERE key IN ({marks})"
-                # SQLite has no checksums of its own: where a page was overwritten it may give anything.
-                found += [
-                    (key, value)
-                    for key, value, checksum in self._database.execute(query, some)
-                    if isinstance(value, bytes) and _checksum(key, value) == checksum
-                ]
+                if self._database is not None:
+                    marks = ",".join("?" * len(some))
+                    rows += self._database.execute(f"SELECT key, value FROM features WHERE key IN ({marks})", some)
         except sqlite3.Error as error:
             self._recover(error)
-        return found
+        return rows
 
-    def add(self, rows: Sequence[Row]) -> None:
-        """Keeps rows, which are written together; within a second, if there are more by then."""
+    def add(self, rows: Sequence[tuple[bytes, bytes]]) -> None:
+        """Keeps keys with their values; within a second, if there are more by then."""
         self._unwritten += rows
         if time.monotonic() - self._written > _COMMIT_S:
             self.flush()
 
     def flush(self) -> None:
-        """Writes what was added. Where the file is as large as all features may be, its oldest rows go."""
+        """Writes what was added. Where the file is as large as it may be, its oldest rows go."""
         rows, self._unwritten = self._unwritten, []
         self._written = time.monotonic()
         if self._database is None or not rows:
@@ -148,10 +135,7 @@ class Store:
                 if self._database.execute(query).fetchone()[0] + sum(len(value) for _, value in rows) > _MAX_BYTES:
                     eighth = "SELECT min(rowid) + (max(rowid) - min(rowid)) / 8 FROM features"
                     self._database.execute(f"DELETE FROM features WHERE rowid <= ({eighth})")
-                self._database.executemany(
-                    "INSERT OR REPLACE INTO features VALUES (?, ?, ?)",
-                    ((key, value, _checksum(key, value)) for key, value in rows),
-                )
+                self._database.executemany("INSERT OR REPLACE INTO features (key, value) VALUES (?, ?)", rows)
         except sqlite3.Error as error:
             self._recover(error)
 
@@ -159,14 +143,7 @@ class Store:
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             self._database = sqlite3.connect(path, timeout=_WAIT_S, isolation_level="IMMEDIATE")
-            self._database.text_factory = bytes  # a damaged file may have any text in place of a value
-            self._database.execute(f"PRAGMA cache_size = {-_CACHE_BYTES // 1024}")
-            self._database.execute(f"PRAGMA page_size = {_PAGE_BYTES}")
-            # What is written outlives the process in any case; this is about a machine that loses its power.
-            self._database.execute("PRAGMA synchronous = NORMAL")
-            self._database.execute(
-                "CREATE TABLE IF NOT EXISTS features (key BLOB PRIMARY KEY, value BLOB, checksum INTEGER)"
-            )
+            self._database.executescript(_SETUP)
         except OSError as error:
             self.notes.append(f"{NOT_KEPT}: {cache.cannot_write(error)}")
         except sqlite3.Error as error:
@@ -174,23 +151,16 @@ class Store:
 
     def _recover(self, error: sqlite3.Error) -> None:
         """Goes on after an error: with a new file where this one is damaged, else without any."""
-        self._close()
+        if self._database is not None:
+            self._database.close()
+            self._database = None
         # An OperationalError is about the disk or another process, and not about what is in the file.
         if self._path is None or isinstance(error, sqlite3.OperationalError) or self._was_replaced:
             self.notes.append(f"{NOT_KEPT}: {self._path}: {error}")
             return
         self._was_replaced = True
-        self.notes.append(f"The features that were kept are damaged ({error}); they are computed anew.")
+        self.notes.append(f"The cached embeddings are damaged ({error}); they are computed anew.")
         with suppress(OSError):
             self._path.unlink()
             self._path.with_name(self._path.name + "-journal").unlink(missing_ok=True)
         self._open(self._path)
-
-    def _close(self) -> None:
-        if self._database is not None:
-            self._database.close()
-            self._database = None
-
-
-def _checksum(key: bytes, value: bytes) -> int:
-    return zlib.crc32(value, zlib.crc32(key))

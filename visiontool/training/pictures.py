@@ -14,8 +14,8 @@ from visiontool.hub import resolve
 from visiontool.hub.cache import MODEL_FILE
 from visiontool.model.spec import ModelSpec
 from visiontool.text import short_repr
-from visiontool.training import settings
-from visiontool.training.finetune import SPLITS_FILE
+from visiontool.training.run import SPLITS_FILE
+from visiontool.training.settings import SETTINGS_FILE, Settings
 
 _SPLITS_HELP = "Expected the splits.csv of a run: path,label,split with a line for each picture of the data."
 
@@ -34,17 +34,18 @@ def pictures_for(spec: ModelSpec, *, run: Path | None = None, on: Path | None = 
     """
     if on is not None:
         return _of_data(spec, on)
+    origin = "the samples"
     if run is not None:
         try:
             return of_run(spec, run, "val")
         except DataError as error:
-            return _samples(f"the samples, since {first_line(error)}")
-    return _samples("the samples")
+            origin = f"the samples, since {first_line(error)}"
+    return Pictures(tuple(map(str, resolve.sample_pictures())), None, origin)
 
 
 def run_of(path: Path) -> Path | None:
     """The folder of the run that the model file at `path` is the model of, or None."""
-    is_run = path.name == MODEL_FILE and (path.parent / settings.FILE).is_file()
+    is_run = path.name == MODEL_FILE and (path.parent / SETTINGS_FILE).is_file()
     return path.parent if is_run else None
 
 
@@ -56,26 +57,22 @@ def of_run(spec: ModelSpec, run: Path, split: str) -> Pictures:
     Raises:
         DataError: it is no run, it has no such pictures, or none of them is there any more.
     """
-    wanted, file = settings.Settings.of_run(run), run / SPLITS_FILE
+    settings, file = Settings.of_run(run), run / SPLITS_FILE
     header, lines = read_csv(file, _SPLITS_HELP)
     if not {"label", "split"} <= set(header):
         raise DataError(f"{file} has no column label or split\n{_SPLITS_HELP}")
     path, label, column = (header.index(name) for name in ("path", "label", "split"))
-    if split == "val" and wanted.folds is not None:
+    if split == "val" and settings.folds is not None:
         split = "train"
     rows = [fields for _, fields in lines if split_called(fields[column].strip()) == split]
     if not rows:
         raise DataError(f"{run} has no pictures of {split}")
-    paths = tuple(os.path.join(wanted.data, fields[path]) for fields in rows)
+    paths = tuple(os.path.join(settings.data, fields[path]) for fields in rows)
     if not any(map(os.path.isfile, paths)):
-        raise DataError(f"the pictures of {run} are not in {wanted.data} any more")
+        raise DataError(f"the pictures of {run} are not in {settings.data} any more")
     class_ids = {name: class_id for class_id, name in enumerate(spec.labels)}
     targets = tuple(class_ids.get(fields[label], -1) for fields in rows)
     return Pictures(paths, None if -1 in targets else targets, f"{split} of {run}")
-
-
-def _samples(origin: str) -> Pictures:
-    return Pictures(tuple(map(str, resolve.sample_pictures())), None, origin)
 
 
 def _of_data(spec: ModelSpec, on: Path) -> Pictures:

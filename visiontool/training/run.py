@@ -1,4 +1,4 @@
-"""The folder of a run: filled beside its place, which it takes when it is complete."""
+"""A finetuned run: what it came to, and its folder, which takes its place when it is complete."""
 
 import os
 import re
@@ -6,17 +6,35 @@ import shutil
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from itertools import count
 from pathlib import Path
 
 from visiontool.data.folders import is_inside
 from visiontool.errors import ConversionError, UsageError
+from visiontool.evaluation.metrics import Metrics
 from visiontool.hub import cache
-from visiontool.training import settings
+from visiontool.model.spec import ModelSpec
+from visiontool.training.head import Solution
+from visiontool.training.settings import SETTINGS_FILE
 
 RUNS = Path("runs")
+SPLITS_FILE = "splits.csv"
 
 _UNSAFE = re.compile(r"[^\w.+-]+")
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """A finished run."""
+
+    folder: Path
+    spec: ModelSpec
+    metrics: Metrics  # on the pictures of val; with folds on all, each judged by a head that was trained without it
+    solution: Solution
+    folds: int | None  # in how many parts the pictures were judged; None where val judged
+    splits: dict[str, int]  # how many pictures are in "train", "val" and "test"
+    passes: int  # pictures that went through the backbone, all views counted; what was cached did not
 
 
 def check_outside(data: Path, output: Path | None) -> None:
@@ -27,62 +45,44 @@ def check_outside(data: Path, output: Path | None) -> None:
 
 
 @contextmanager
-def made(data: Path, output: Path | None, *, force: bool = False) -> Iterator[tuple[Path, Path]]:
+def new_folder(data: Path, output: Path | None, *, force: bool = False) -> Iterator[tuple[Path, Path]]:
     """A folder for the block to fill, and the place that it takes when the block ends without an exception.
 
-    What fails leaves nothing; only a process that is killed leaves NAME.partial-... beside the place. A complete run
-    that is there stays as it was until the new one is complete.
-
-    Args:
-        data: names the run where `output` is None: runs/<its name>, or with -2, -3 ... behind it.
-        force: replaces the run in `output`.
+    What fails leaves nothing; only a process that is killed leaves NAME.partial-... beside the place, which is `output`
+    or runs/<name of the data>, with -2, -3 ... behind it. `force` replaces the run there, once the new one is complete.
     """
     try:
-        target = _unused(data) if output is None else Path(os.path.realpath(output))
-        _check_free(target, force)
+        if output is None:  # a place in runs/ called like the folder of the data, as far as that suits every system
+            name = _UNSAFE.sub("-", Path(os.path.abspath(data)).name).strip(".-") or "run"
+            places = (RUNS.absolute() / (name if number == 1 else f"{name}-{number}") for number in count(1))
+            target = next(place for place in places if not os.path.lexists(place))
+        else:
+            target = Path(os.path.realpath(output))
+        is_taken = os.path.lexists(target) and not (target.is_dir() and not any(target.iterdir()))
+        if is_taken and not (target / SETTINGS_FILE).is_file():
+            raise UsageError(f"{target} exists and is not a run; name another folder with -o")
+        if is_taken and not force:
+            raise UsageError(f"{target} holds a run already. Name another folder with -o, or --force to replace it.")
         target.parent.mkdir(parents=True, exist_ok=True)
         beside = Path(tempfile.mkdtemp(prefix=f"{target.name}.partial-", dir=target.parent))
         try:
             folder = beside / target.name  # mkdtemp makes folders that nobody else may read
             folder.mkdir()
             yield folder, target
-            _check_free(target, force)
-            _replace(target, folder, aside=beside.with_name(f"{beside.name}.old"))
+            is_there = os.path.lexists(target)
+            if is_there:
+                target.rename(beside / "replaced")
+            try:
+                folder.rename(target)
+            except OSError:  # on Windows, where somebody has one of its files open
+                if is_there:
+                    (beside / "replaced").rename(target)
+                raise
         finally:
             shutil.rmtree(beside, ignore_errors=True)
     except OSError as error:
         if error.errno is None:  # of a library; not about files
             raise
         where = error.filename or output or RUNS
-        what = "the disk is full" if error.errno in cache.FULL else "cannot be written"
-        raise ConversionError(f"{where}: {what} ({error.strerror}). -o names another folder for the run.") from error
-
-
-def _unused(data: Path) -> Path:
-    """A place in runs/ called like the folder of the data, as far as that suits every system."""
-    name = _UNSAFE.sub("-", Path(os.path.abspath(data)).name).strip(".-") or "run"
-    places = (RUNS.absolute() / (name if number == 1 else f"{name}-{number}") for number in count(1))
-    return next(place for place in places if not os.path.lexists(place))
-
-
-def _check_free(target: Path, force: bool) -> None:
-    if not os.path.lexists(target) or (target.is_dir() and not any(target.iterdir())):
-        return
-    if not (target / settings.FILE).is_file():
-        raise UsageError(f"{target} exists and is not a run; name another folder with -o")
-    if not force:
-        raise UsageError(f"{target} holds a run already. Name another folder with -o, or --force to replace it.")
-
-
-def _replace(target: Path, folder: Path, aside: Path) -> None:
-    """Renames; what was there before is `aside` for that moment, and back where the new one cannot come."""
-    if not os.path.lexists(target):
-        folder.rename(target)
-        return
-    target.rename(aside)
-    try:
-        folder.rename(target)
-    except OSError:
-        aside.rename(target)
-        raise
-    shutil.rmtree(aside, ignore_errors=True)
+        problem = "the disk is full" if error.errno in cache.FULL else "cannot be written"
+        raise ConversionError(f"{where}: {problem} ({error.strerror}). -o names another folder for the run.") from error

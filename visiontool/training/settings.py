@@ -1,4 +1,4 @@
-"""What a run is made with: the settings, and the file of them that lets it be made again."""
+"""The settings of a run, and the file of them that lets it be made again."""
 
 import json
 import os
@@ -14,7 +14,7 @@ from visiontool.images.transforms import CROP_MODES
 from visiontool.model.spec import CropMode
 from visiontool.training.head import Balance
 
-FILE = "settings.json"
+SETTINGS_FILE = "settings.json"
 SCHEMA = 1
 
 OnBad = Literal["fail", "skip"]
@@ -43,7 +43,7 @@ class Settings:
     """
 
     data: Path
-    model: str | None = None  # as `store.resolve` takes it; None for the default model
+    model: str | None = None  # as `resolve.resolve` takes it; None for the default model
     labels_file: Path | None = None  # a CSV instead of folders
     splits_file: Path | None = None  # which picture is for training; None to draw it
     val_share: float = 0.2  # of the pictures, where they are drawn
@@ -90,15 +90,18 @@ class Settings:
         Raises:
             DataError: there is no such file, or it is damaged.
         """
-        file = run / FILE
+        file = run / SETTINGS_FILE
         try:
             values = json.loads(file.read_text(encoding="utf-8"))
-            return _from_json(values)
+            if values.pop("schema") != SCHEMA:
+                raise ValueError("of another version of visiontool")
+            paths = {name: Path(path) for name in _PATHS if (path := values[name]) is not None}
+            return cls(**{**values, **paths, "augment": Augment(**values["augment"])})
         except OSError as error:
             raise DataError(
                 f"{file}: {error.strerror}\n--from takes the folder of a run that `visiontool finetune` made."
             ) from None
-        except (ValueError, TypeError, KeyError, RecursionError) as error:
+        except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
             raise DataError(f"{file}: these are not the settings of a run: {error}") from None
 
     def with_absolute_paths(self) -> "Settings":
@@ -106,17 +109,12 @@ class Settings:
         absolute: dict[str, Any] = {
             name: Path(os.path.abspath(path)) for name in _PATHS if (path := getattr(self, name)) is not None
         }
-        if self.model is not None:
-            absolute["model"] = _absolute(self.model)
+        model = self.model
+        if model is not None and model.startswith(FOLDER):
+            absolute["model"] = FOLDER + os.path.abspath(model.removeprefix(FOLDER))
+        elif model is not None and (os.path.isfile(model) or os.path.isfile(os.path.join(model, MODEL_FILE))):
+            absolute["model"] = os.path.abspath(model)  # not every folder is a model: one of any name may lie beside
         return replace(self, **absolute)
-
-
-def _absolute(model: str) -> str:
-    """The value of --model, absolute where it is a path (`store.resolve`): a folder of any name may lie beside."""
-    if model.startswith(FOLDER):
-        return FOLDER + os.path.abspath(model.removeprefix(FOLDER))
-    is_path = os.path.isfile(model) or os.path.isfile(os.path.join(model, MODEL_FILE))
-    return os.path.abspath(model) if is_path else model
 
 
 def usual_views(augment: Augment) -> int:
@@ -124,11 +122,3 @@ def usual_views(augment: Augment) -> int:
     if augment == Augment():
         return 1
     return 2 if augment == Augment(mirror=True) else 4
-
-
-def _from_json(values: dict[str, Any]) -> Settings:
-    """Raises ValueError, TypeError or KeyError for what is not from `to_json`."""
-    if values.pop("schema") != SCHEMA:
-        raise ValueError("of another version of visiontool")
-    paths = {name: Path(path) for name in _PATHS if (path := values[name]) is not None}
-    return Settings(**{**values, **paths, "augment": Augment(**values["augment"])})

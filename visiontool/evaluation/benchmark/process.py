@@ -12,7 +12,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from visiontool.data.loader import TIMEOUT_S, Opening, StageTimes, cores, fitted, prepared
+from visiontool.data.loader import TIMEOUT_S, LoadOptions, StageTimes, cores, fitted, load
 from visiontool.data.prepare import Recipe
 from visiontool.data.worker import EndedError, Worker
 from visiontool.errors import DataError, DeviceError, ModelError, UsageError, VisiontoolError, first_line
@@ -129,11 +129,11 @@ def _load(job: Job, threads: int) -> Classifier:
 def _latencies(classifier: Classifier, pixels: NDArray[np.uint8], seconds: float) -> list[float]:
     """Milliseconds of each batch."""
     for _ in _repeat_for(_WARM_UP * seconds):
-        classifier.run(pixels, classifier.spec.logits)
+        classifier.outputs(pixels, classifier.spec.logits)
     latencies = []
     for _ in _repeat_for(seconds):
         start = time.perf_counter()
-        classifier.run(pixels, classifier.spec.logits)
+        classifier.outputs(pixels, classifier.spec.logits)
         latencies.append(1000 * (time.perf_counter() - start))
     return latencies
 
@@ -143,7 +143,7 @@ def _network_rate(classifier: Classifier, pixels: NDArray[np.uint8], seconds: fl
     at_once = classifier.runs_at_once
 
     def rate(for_seconds: float) -> float:
-        return len(pixels) * _per_second(for_seconds, lambda: classifier.run(pixels, classifier.spec.logits))
+        return len(pixels) * _per_second(for_seconds, lambda: classifier.outputs(pixels, classifier.spec.logits))
 
     with ThreadPoolExecutor(at_once) as pool:
         _skip(pool.map(rate, [_WARM_UP * seconds] * at_once), at_once)
@@ -152,11 +152,10 @@ def _network_rate(classifier: Classifier, pixels: NDArray[np.uint8], seconds: fl
 
 def _opening_rate(pictures: Sequence[str], recipe: Recipe, seconds: float) -> float:
     """Pictures a second that are opened and fitted, by as many processes as predict has."""
-    opening = Opening(cores(), TIMEOUT_S, isolate=True)
-    ahead = 4 * opening.workers
-    with closing(prepared(cycle(pictures), recipe, opening, ahead)) as items:
-        _skip(items, 2 * ahead)  # the processes have started
-        return opening.workers * _per_second(seconds, lambda: _skip(items, opening.workers))
+    workers = cores()
+    with closing(load(cycle(pictures), recipe, LoadOptions(isolate=True), ahead=3 * workers)) as items:
+        _skip(items, 8 * workers)  # the processes have started
+        return workers * _per_second(seconds, lambda: _skip(items, workers))
 
 
 def _end_to_end(classifier: Classifier, job: Job, seconds: float) -> tuple[float, StageTimes, float]:

@@ -11,8 +11,8 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from visiontool.data.loader import FEW, TIMEOUT_S, Opening, cores, prepared
 from visiontool.data.loader import batches as batches_of
+from visiontool.data.loader import load
 from visiontool.data.prepare import Recipe
 from visiontool.errors import DataError, GateError
 from visiontool.evaluation.compare.comparison import Accumulator, ComparedModel, Comparison, Pictures
@@ -163,8 +163,7 @@ def _pairs(
     recipes = [Recipe.of(model.spec, DEFAULT_LIMITS) for model in (a, b)]
     if recipes[0] == recipes[1]:
         del recipes[1]
-    opening = Opening(cores(), TIMEOUT_S, isolate=len(paths) > FEW)
-    streams = [prepared(paths, recipe, opening, 2 * batch_size + opening.workers) for recipe in recipes]
+    streams = [load(paths, recipe, ahead=2 * batch_size) for recipe in recipes]
     try:
         for index, (path, *items) in enumerate(zip(paths, *streams, strict=True)):
             errors = [item.error for item in items if item.error is not None]
@@ -183,9 +182,9 @@ def _outputs(a: Classifier, b: Classifier, pairs: Sequence[PicturePair], names: 
     result = []
     for model, name, pixels in ((a, names[0], [pair.a for pair in pairs]), (b, names[1], [pair.b for pair in pairs])):
         if len({picture.shape for picture in pixels}) == 1:  # a graph that resizes takes pictures of any size
-            result.append(model.run(np.stack(pixels), name))
+            result.append(model.outputs(np.stack(pixels), name))
         else:
-            result.append(np.concatenate([model.run(picture[None], name) for picture in pixels]))
+            result.append(np.concatenate([model.outputs(picture[None], name) for picture in pixels]))
     return result
 
 
@@ -194,8 +193,8 @@ def _batch_difference(model: Classifier, pixels: Sequence[Pixels], batches: Sequ
     height, width = pixels[0].shape[:2]
     sizes = batches_for((height, width), batches)
     inputs = _of_one_size(pixels, max(sizes))
-    alone = np.concatenate([model.run(picture[None], model.spec.logits) for picture in inputs])
-    return max(relative_l2(alone[:size], model.run(inputs[:size], model.spec.logits)) for size in sizes)
+    alone = np.concatenate([model.outputs(picture[None], model.spec.logits) for picture in inputs])
+    return max(relative_l2(alone[:size], model.outputs(inputs[:size], model.spec.logits)) for size in sizes)
 
 
 def _of_one_size(pixels: Sequence[Pixels], count: int) -> Pixels:
@@ -215,6 +214,6 @@ def _images_per_s(a: Classifier, b: Classifier, pixels: tuple[Sequence[Pixels], 
     for _ in range(_ROUNDS):
         for model, batch, times in zip((a, b), batches, seconds, strict=True):
             start = time.perf_counter()
-            model.run(batch, model.spec.logits)
+            model.outputs(batch, model.spec.logits)
             times.append((time.perf_counter() - start) / len(batch))
     return [1 / float(np.median(times)) for times in seconds]

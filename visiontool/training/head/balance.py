@@ -27,9 +27,11 @@ class Balancing(NamedTuple):
     sizes: NDArray[np.int64]  # (C,) pictures of each class
 
     @property
-    def log_prior(self) -> NDArray[np.float64] | None:
-        """(C,) to be added to the logits in training; None for nothing."""
-        return np.log(self.sizes / self.sizes.sum()) if self.name == "logit-adjust" else None
+    def log_prior(self) -> NDArray[np.float64]:
+        """(C,) to be added to the logits in training."""
+        if self.name == "logit-adjust":
+            return np.asarray(np.log(self.sizes / self.sizes.sum()))
+        return np.zeros(len(self.sizes))
 
     def training_weights(self, class_ids: NDArray[np.int64]) -> NDArray[np.float64]:
         """(N,) weight of each picture in training, 1 on average."""
@@ -49,22 +51,6 @@ def choose(name: str, sizes: NDArray[np.int64]) -> Balancing:
     if name == "auto":
         name = "logit-adjust" if sizes.max() > _MOST_UNEVEN * sizes.min() else "none"
     return Balancing(name, sizes)
-
-
-def note_of(asked: str, done: Balancing, kind: str) -> list[str]:
-    """What the user should know of it, in a line at most: what "auto" did, or that there was nothing to do.
-
-    Args:
-        kind: Of the head. That of the nearest class mean knows nothing of how many pictures a class has.
-    """
-    if asked == "auto" and done.name != "none" and kind == "logistic":
-        return [
-            f"the largest class has {done.sizes.max():,} pictures to train on and the smallest {done.sizes.min():,}:"
-            " logits are adjusted so that no class is favored for its size (--balance none turns it off)"
-        ]
-    if asked not in ("auto", "none") and kind != "logistic":
-        return [f"--balance {asked} does not change how a {kind} head is made: it favors no class for its size"]
-    return []
 
 
 def _equal(class_ids: NDArray[np.int64], sizes: NDArray[np.int64]) -> NDArray[np.float64]:

@@ -33,10 +33,6 @@ class Linear(NamedTuple):
         """(N, C) of features (N, R)."""
         return features @ self.weight.T + self.bias
 
-    def times(self, factor: float) -> "Linear":
-        """The head whose logits are `factor` times as large."""
-        return Linear(self.weight * factor, self.bias * factor)
-
 
 @dataclass(frozen=True)
 class Space:
@@ -64,10 +60,10 @@ class Space:
             return cls(mean, scale, np.linalg.eigh(sampled.T @ sampled)[1])
         centered = embeddings - mean
         squares_along, combinations = np.linalg.eigh(centered @ centered.T)
-        kept = squares_along > _NOTHING * count * scale**2
-        return cls(mean, scale, centered.T @ (combinations[:, kept] / np.sqrt(squares_along[kept])))
+        spanned = squares_along > _NOTHING * count * scale**2
+        return cls(mean, scale, centered.T @ (combinations[:, spanned] / np.sqrt(squares_along[spanned])))
 
-    def features(self, embeddings: NDArray[np.float32]) -> NDArray[np.float32]:
+    def project(self, embeddings: NDArray[np.float32]) -> NDArray[np.float32]:
         """(V, N, R) of embeddings (N, V, D): views first, so that one view and all views are both one block."""
         count, views, _ = embeddings.shape
         to = self.basis / self.scale
@@ -115,7 +111,10 @@ def fit(
     start = start or Linear(np.zeros((n_classes, width)), np.zeros(n_classes))
     # The curvature of the loss at weights of zero. In coordinates of equal curvature L-BFGS takes the fewest steps.
     curvature = (1 - 1 / n_classes) / n_classes
-    scale = np.append(1 / np.sqrt(curvature * _second_moments(features, weights) + penalty), 1 / np.sqrt(curvature))
+    moments = np.zeros(width)  # the weighted mean of the squares of each column
+    for rows in _blocks(*features.shape):
+        moments += weights[rows] @ features[rows].astype(np.float64) ** 2
+    scale = np.append(1 / np.sqrt(curvature * moments + penalty), 1 / np.sqrt(curvature))
 
     def head(point: NDArray[np.float64]) -> Linear:
         scaled = point.reshape(n_classes, width + 1) * scale
@@ -131,7 +130,9 @@ def fit(
         gradient[:, :-1] += penalty * at.weight
         return loss + penalty / 2 * float(np.sum(at.weight**2)), (gradient * scale).ravel()
 
-    parts = _parts(len(features), max(n_classes, width))
+    count = len(features)
+    number = _PARTS if count * max(n_classes, width) > _PARTS * _BLOCK else 1
+    parts = [slice(count * part // number, count * (part + 1) // number) for part in range(number)]
     begin = np.column_stack([start.weight, start.bias]) / scale
     options = {"gtol": tolerance, "ftol": 0.0, "maxiter": _MOST_STEPS, "maxfun": 2 * _MOST_STEPS}
     with ThreadPoolExecutor(_PARTS) as pool:
@@ -166,21 +167,6 @@ def _loss(
         gradient[:, :-1] += exponentials.T @ block
         gradient[:, -1] += exponentials.sum(axis=0)
     return loss, gradient
-
-
-def _second_moments(features: NDArray[np.floating], weights: NDArray[np.float64]) -> NDArray[np.float64]:
-    """(R,) weighted mean of the squares of each column."""
-    moments = np.zeros(features.shape[1])
-    for rows in _blocks(*features.shape):
-        block = features[rows].astype(np.float64)
-        moments += weights[rows] @ (block * block)
-    return moments
-
-
-def _parts(count: int, width: int) -> list[slice]:
-    """Rows 0 to `count` in `_PARTS`, or in one where these would be smaller than a block."""
-    parts = _PARTS if count * width > _PARTS * _BLOCK else 1
-    return [slice(count * part // parts, count * (part + 1) // parts) for part in range(parts)]
 
 
 def _blocks(count: int, width: int) -> Iterator[slice]:

@@ -1,22 +1,23 @@
-"""Which head: its kind, its views and its strength of regularization, chosen by pictures that it never saw."""
+"""Which head: its kind, views and strength of regularization, and its temperature, chosen on held-out pictures."""
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Literal, NamedTuple, get_args
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.optimize import minimize_scalar
 from scipy.special import log_softmax
 
 from visiontool.data.dataset import folds
 from visiontool.training.head.balance import Balancing
 from visiontool.training.head.logistic import Linear, fit
-from visiontool.training.head.temperature import BOUNDS, fit_temperature
 
 Kind = Literal["logistic", "nearest-mean"]
 KINDS: tuple[Kind, ...] = get_args(Kind)
 
-# From a head that hardly dares to say anything to one that is hardly held back.
+# Of the L2 penalty, from one that leaves hardly any weights to one that is hardly there.
 STRENGTHS = np.logspace(3, -4, 12)
 _HALF_STEP = float(np.sqrt(STRENGTHS[0] / STRENGTHS[1]))
 # The best was between 0.05 and 0.8 for 244 to 60,000 pictures and three networks: features have a mean length of one,
@@ -27,16 +28,17 @@ _TOLERANCE = 1e-4  # of the path: ten times tighter changes no held-out loss in 
 _FINAL_TOLERANCE = 1e-6
 
 # Cosines lie between -1 and 1. Times this, softmax is neither bold nor shy where a class has one picture (measured on
-# five sets); where pictures can be held out, they say it.
+# five sets); held-out pictures give a better one.
 _COSINE_SCALE = 5.0
 _ANY_SCALE = (1e-6, 1e6)
 
 _FOLDS = 5
 _FEW_PICTURES = 2000  # from here on a fifth of the pictures says enough, and the other folds are left out
 _CLEARLY = 2.0  # standard errors
+_TEMPERATURES = (0.05, 20.0)
 
 
-class Step(NamedTuple):
+class PathPoint(NamedTuple):
     """One point of the path of regularization, judged on held-out pictures.
 
     Where classes are balanced, nll and accuracy are those of equally frequent classes.
@@ -70,7 +72,7 @@ class TrainingSet:
         return fit(*rows, strength, classes, log_prior=log_prior, start=start, tolerance=tolerance)
 
     def nearest_mean(self, all_views: bool, pictures: NDArray[np.int64] | None = None) -> Linear:
-        """The head that gives the nearest class mean, of the same rows."""
+        """The nearest class mean, of the same rows."""
         return nearest_mean(*self._rows(all_views, pictures), len(self.balance.sizes))
 
     def _rows(
@@ -88,10 +90,9 @@ class TrainingSet:
 def nearest_mean(
     features: NDArray[np.floating], class_ids: NDArray[np.int64], weights: NDArray[np.float64], n_classes: int
 ) -> Linear:
-    """Scores features (N, R) by the cosine between a class's mean and them, but for their own length.
+    """A head that scores centered features (N, R) by their cosine with each class's mean, but for their own length.
 
-    Features are centered. Dividing by a picture's own length would not be linear; it changes how sure the head is,
-    never what it says.
+    Dividing by a picture's own length would not be linear; it changes how sure the head is, never its answer.
 
     Source: Wang et al. 2019, "SimpleShot", arXiv:1911.04623, section 3, centering and L2 normalization.
     """
@@ -102,7 +103,7 @@ def nearest_mean(
 
 
 class Judgment(NamedTuple):
-    """What held-out pictures say of one way to make a head."""
+    """How good one way to make a head is on held-out pictures."""
 
     heads: tuple[Linear, ...]  # one of each round
     losses: NDArray[np.float64]  # (J,) cross-entropy of each judged picture
@@ -126,13 +127,22 @@ class HeldOut:
 
         The members of a group stay together. A class that would be judged in one round alone is always trained on.
         """
-        rounds = _rounds(class_ids, groups, seed)
+        rounds = np.full(len(class_ids), -1)  # fewer than two classes could be judged
+        pairs = np.unique(np.stack([class_ids, groups]), axis=1)
+        count = min(_FOLDS, int(np.bincount(pairs[0]).max()))  # a class of as many groups can be in every round
+        if count >= 2:
+            fold_of = np.array(folds(class_ids, groups, count, seed), np.int64)
+            if len(class_ids) >= _FEW_PICTURES:
+                fold_of[fold_of > 0] = -1
+            if len(np.unique(class_ids[fold_of >= 0])) >= 2:
+                judging, numbers = np.unique(fold_of, return_inverse=True)
+                rounds = numbers - int(judging[0] < 0)
         judged = np.flatnonzero(rounds >= 0)
         return cls(class_ids, rounds, judged, balance.judging_weights(class_ids[judged]))
 
     @property
     def count(self) -> int:
-        """How many rounds there are."""
+        """The number of rounds."""
         return int(self.rounds.max()) + 1
 
     def training(self) -> Iterator[NDArray[np.int64]]:
@@ -140,7 +150,7 @@ class HeldOut:
         return (np.flatnonzero(self.rounds != number) for number in range(self.count))
 
     def logits(self, heads: Sequence[Linear], features: NDArray[np.float32]) -> NDArray[np.float64]:
-        """(J, C) of the judged pictures' features (N, R) of view 0, by the heads of their rounds."""
+        """(J, C) of the judged pictures, from features (N, R) of view 0, by the heads of their rounds."""
         logits = np.empty((len(self.judged), len(heads[0].bias)))
         for number, head in enumerate(heads):
             of_round = self.rounds[self.judged] == number
@@ -150,28 +160,25 @@ class HeldOut:
     def judge(self, heads: Sequence[Linear], features: NDArray[np.float32]) -> Judgment:
         """Judges the heads of the rounds by their `logits`."""
         logits = self.logits(heads, features)
-        losses = self._losses(logits)
-        accuracy, _ = self._mean(logits.argmax(axis=1) == self.class_ids[self.judged])
-        return Judgment(tuple(heads), losses, *self._mean(losses), accuracy)
+        losses = self.losses(logits)
+        accuracy, _ = self.mean(logits.argmax(axis=1) == self.class_ids[self.judged])
+        return Judgment(tuple(heads), losses, *self.mean(losses), accuracy)
 
-    def calibrated_nll(self, logits: NDArray[np.float64]) -> float:
-        """The mean cross-entropy of the logits (J, C) at their best temperature."""
-        return self._mean(self._losses(logits / self.temperature(logits)))[0]
-
-    def temperature(self, logits: NDArray[np.float64], bounds: tuple[float, float] = BOUNDS) -> float:
+    def temperature(self, logits: NDArray[np.float64], bounds: tuple[float, float] = _TEMPERATURES) -> float:
         """The temperature that fits the logits (J, C) of the judged pictures."""
         return fit_temperature(logits, self.class_ids[self.judged], self.weights, bounds)
 
     def is_clearly_better(self, one: Judgment, other: Judgment) -> bool:
         """Whether the losses of `one` are smaller by more than chance."""
-        difference, error = self._mean(other.losses - one.losses)
+        difference, error = self.mean(other.losses - one.losses)
         return difference > _CLEARLY * error
 
-    def _losses(self, logits: NDArray[np.float64]) -> NDArray[np.float64]:
+    def losses(self, logits: NDArray[np.float64]) -> NDArray[np.float64]:
+        """(J,) cross-entropy of the judged pictures' logits (J, C)."""
         log_p: NDArray[np.float64] = log_softmax(logits, axis=1)
         return -log_p[np.arange(len(logits)), self.class_ids[self.judged]]
 
-    def _mean(self, values: NDArray[np.float64] | NDArray[np.bool_]) -> tuple[float, float]:
+    def mean(self, values: NDArray[np.float64] | NDArray[np.bool_]) -> tuple[float, float]:
         """The mean over the judged pictures of values (J,), and its standard error."""
         total = self.weights.sum()
         mean = float(self.weights @ values / total)
@@ -186,96 +193,104 @@ class Choice(NamedTuple):
     nll: float  # held-out, at the best temperature; nan where nothing could be held out
     logits: NDArray[np.float64]  # (J, C) held-out, before temperature
     final: Callable[[], Linear]  # solves it on all pictures
-    path: tuple[Step, ...] = ()
+    path: tuple[PathPoint, ...] = ()
     chosen: int = -1
 
 
-def choose(kind: Kind, data: TrainingSet, held_out: HeldOut, fitted: Callable[[], None]) -> Choice:
-    """The best that `kind` can do; `fitted` is called after each head that takes time."""
-    return _best_logistic(data, held_out, fitted) if kind == "logistic" else _best_nearest_mean(data, held_out)
-
-
 def unjudged(kind: Kind, data: TrainingSet) -> Choice:
-    """What `kind` does where nothing can be held out to choose by."""
-
-    def final() -> Linear:
-        return data.logistic(_USUAL_STRENGTH, True) if kind == "logistic" else data.nearest_mean(True)
-
+    """A head of that kind where nothing can be held out to choose by."""
+    final = partial(data.logistic, _USUAL_STRENGTH, True) if kind == "logistic" else partial(data.nearest_mean, True)
     return Choice(kind, True, np.nan, np.empty((0, len(data.balance.sizes))), final)
 
 
-def _best_logistic(data: TrainingSet, held_out: HeldOut, fitted: Callable[[], None]) -> Choice:
-    def judged_at(strength: float, all_views: bool, start: Sequence[Linear] | None = None) -> Judgment:
+def best_logistic(data: TrainingSet, held_out: HeldOut, tick: Callable[[], None]) -> Choice:
+    """Logistic regression at its best; `tick` is called after each head."""
+
+    def judge(strength: float, all_views: bool, start: Sequence[Linear] | None = None) -> Judgment:
         heads = []
         for training, begin in zip(held_out.training(), start or (None,) * held_out.count, strict=True):
             heads.append(data.logistic(strength, all_views, training, begin, _TOLERANCE))
-            fitted()
+            tick()
         return held_out.judge(heads, data.features[0])
 
     all_views = True
     if len(data.features) > 1:
-        every, plain = (judged_at(_USUAL_STRENGTH, way) for way in (True, False))
+        every, plain = (judge(_USUAL_STRENGTH, way) for way in (True, False))
         all_views = not held_out.is_clearly_better(plain, every)
-    path = _path(lambda strength, start: judged_at(strength, all_views, start))
-    # Not the strongest within a standard error of the best: on pictures of neither part that had a larger loss on each
-    # of five sets, and its accuracy was mixed.
-    strength, best = min(path, key=lambda point: point[1].nll)
-
-    def final() -> Linear:
-        return data.logistic(strength, all_views, start=best.heads[-1])
-
-    logits = held_out.logits(best.heads, data.features[0])
-    steps = tuple(Step(at, judgment.nll, judgment.nll_error, judgment.accuracy) for at, judgment in path)
-    chosen = [at for at, _ in path].index(strength)
-    return Choice("logistic", all_views, held_out.calibrated_nll(logits), logits, final, steps, chosen)
-
-
-def _path(
-    judged_at: Callable[[float, Sequence[Linear] | None], Judgment],
-) -> list[tuple[float, Judgment]]:
-    """The strengths judged, from strong to weak: until it gets worse, and closer around the best.
-
-    Args:
-        judged_at: judges a strength, beginning at the heads of another.
-    """
+    # From strong to weak until it gets worse, then closer around the best.
     path: list[tuple[float, Judgment]] = []
     for strength in STRENGTHS.tolist():
-        path.append((strength, judged_at(strength, path[-1][1].heads if path else None)))
+        path.append((strength, judge(strength, all_views, path[-1][1].heads if path else None)))
         nlls = [judgment.nll for _, judgment in path]
         if min(nlls[-2:]) > _WORSE * min(nlls):
             break
-    strength, best = min(path, key=lambda point: point[1].nll)
-    path += [(each, judged_at(each, best.heads)) for each in (strength * _HALF_STEP, strength / _HALF_STEP)]
-    return sorted(path, key=lambda point: -point[0])
+    middle, best = min(path, key=lambda point: point[1].nll)
+    path += [(each, judge(each, all_views, best.heads)) for each in (middle * _HALF_STEP, middle / _HALF_STEP)]
+    path.sort(key=lambda point: -point[0])
+    # Not the strongest within a standard error of the best: on pictures of neither part that had a larger loss on each
+    # of five sets, and its accuracy was mixed.
+    chosen = int(np.argmin([judgment.nll for _, judgment in path]))
+    strength, best = path[chosen]
+    logits = held_out.logits(best.heads, data.features[0])
+    nll = float(held_out.mean(held_out.losses(logits / held_out.temperature(logits)))[0])
+    points = tuple(PathPoint(at, judgment.nll, judgment.nll_error, judgment.accuracy) for at, judgment in path)
+    return Choice(
+        "logistic",
+        all_views,
+        nll,
+        logits,
+        lambda: data.logistic(strength, all_views, start=best.heads[-1]),
+        points,
+        chosen,
+    )
 
 
-def _best_nearest_mean(data: TrainingSet, held_out: HeldOut) -> Choice:
-    def judged(all_views: bool) -> tuple[Judgment, float]:
+def best_nearest_mean(data: TrainingSet, held_out: HeldOut) -> Choice:
+    """The nearest class mean at its best."""
+
+    def judge(all_views: bool) -> tuple[Judgment, float]:
         heads = [data.nearest_mean(all_views, training) for training in held_out.training()]
-        # It does not know how sure it may be: the held-out pictures say it.
         scale = 1 / held_out.temperature(held_out.logits(heads, data.features[0]), _ANY_SCALE)
-        return held_out.judge([head.times(scale) for head in heads], data.features[0]), scale
+        return held_out.judge([Linear(scale * head.weight, head.bias) for head in heads], data.features[0]), scale
 
-    (best, scale), all_views = judged(True), True
+    (best, scale), all_views = judge(True), True
     if len(data.features) > 1:
-        plain, plain_scale = judged(False)
+        plain, plain_scale = judge(False)
         if held_out.is_clearly_better(plain, best):
             best, scale, all_views = plain, plain_scale, False
     logits = held_out.logits(best.heads, data.features[0])
-    return Choice("nearest-mean", all_views, best.nll, logits, lambda: data.nearest_mean(all_views).times(scale))
+
+    def final() -> Linear:
+        head = data.nearest_mean(all_views)  # its bias is zero
+        return Linear(scale * head.weight, head.bias)
+
+    return Choice("nearest-mean", all_views, best.nll, logits, final)
 
 
-def _rounds(class_ids: NDArray[np.int64], groups: NDArray[np.int64], seed: int) -> NDArray[np.int64]:
-    """In which round each picture is judged; all -1 where fewer than two classes could be."""
-    never = np.full(len(class_ids), -1)
-    pairs = np.unique(np.stack([class_ids, groups]), axis=1)
-    count = min(_FOLDS, int(np.bincount(pairs[0]).max()))  # a class of as many groups can be in every round
-    if count < 2:
-        return never
-    rounds = np.array(folds(class_ids, groups, count, seed), np.int64)
-    if len(class_ids) >= _FEW_PICTURES:
-        rounds[rounds > 0] = -1
-    if len(np.unique(class_ids[rounds >= 0])) < 2:
-        return never
-    judging, renumbered = np.unique(rounds, return_inverse=True)
-    return renumbered - int(judging[0] < 0)
+def fit_temperature(
+    logits: NDArray[np.floating],
+    class_ids: NDArray[np.int64],
+    weights: NDArray[np.float64],
+    bounds: tuple[float, float] = _TEMPERATURES,
+) -> float:
+    """The T that minimizes the cross-entropy of softmax(logits / T) on held-out pictures.
+
+    1 / (n + 2) of each target is spread over all classes: where every held-out picture is right, the cross-entropy
+    alone would be the smaller the lower T is, and n pictures do not show that fewer than about one in n is wrong.
+
+    Args:
+        logits: (N, C).
+        weights: (N,) of the pictures.
+
+    Source: Guo et al. 2017, "On calibration of modern neural networks", arXiv:1706.04599, section 4.2; for the targets,
+    Platt 1999, "Probabilistic outputs for support vector machines".
+    """
+    share, spread = weights / weights.sum(), 1 / (len(logits) + 2)
+    rows = np.arange(len(logits))
+
+    def loss(log_temperature: float) -> float:
+        log_p = log_softmax(logits / np.exp(log_temperature), axis=1)
+        return -float(share @ ((1 - spread) * log_p[rows, class_ids] + spread * log_p.mean(axis=1)))
+
+    minimum = minimize_scalar(loss, bounds=np.log(bounds), method="bounded", options={"xatol": 1e-4})
+    return float(np.exp(minimum.x))
