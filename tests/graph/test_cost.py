@@ -14,7 +14,8 @@ from conftest import COLOR_SPEC, ROOT, color_graph, save_model
 from onnx import TensorProto, helper, numpy_helper
 
 from visiontool import ModelError
-from visiontool.graph.cost import Cost, measure
+from visiontool.graph.cost import Cost
+from visiontool.graph.cost.layers import measure
 
 LENET = ROOT / "weights" / "lenet5"
 RESNET = ROOT / "weights" / "resnet18_tiny200"

@@ -77,8 +77,8 @@ class _Shown(NamedTuple):
 
 
 def _find(model: str) -> _Shown:
-    from visiontool.graph import cost
-    from visiontool.graph.cost.stored import stored
+    from visiontool.graph.cost import stored
+    from visiontool.graph.cost.layers import measure
     from visiontool.hub import resolve
     from visiontool.hub.naming import pullable
 
@@ -94,7 +94,7 @@ def _find(model: str) -> _Shown:
         known = None if entry is None or entry.macs is None else stored(entry.architecture)
         return _Shown(error.name, entry, None, None, known)
     spec, remark = _spec_of(path)
-    measured = cost.measure(path, size=spec.input.size if spec else None)
+    measured = measure(path, size=spec.input.size if spec else None)
     name = spec.name if spec else path.name
     return _Shown(name, entry_of(spec) if spec else None, path, spec, measured, (remark,) if remark else ())
 
