@@ -7,7 +7,7 @@ from typing import NamedTuple
 import numpy as np
 import onnx
 from conftest import COLOR_SPEC, save_model
-from onnx import TensorProto, helper, numpy_helper
+from onnx import TensorProto, helper, numpy_helper, parser
 from PIL import Image
 
 from visiontool.export.resize import embed_resize
@@ -41,6 +41,16 @@ class Kind(NamedTuple):
     name: str
     spec: ModelSpec
     path: Path
+
+
+def parsed(graph: str, *, opset: int = 20, **constants: object) -> onnx.ModelProto:
+    """The model of a graph in ONNX's text format, and of constants: int64 or float32."""
+    model = parser.parse_model(f'<ir_version: 10, opset_import: ["": {opset}]> {graph}')
+    for name, values in constants.items():
+        array = np.asarray(values)
+        array = array.astype(np.float32) if array.dtype == np.float64 else array
+        model.graph.initializer.append(numpy_helper.from_array(array, name))
+    return model
 
 
 def spec_of(name: str) -> ModelSpec:

@@ -80,10 +80,11 @@ def export(
 
     from visiontool.cli.progress import Stages, only_ours_on_stderr
     from visiontool.cli.pull import Telling
-    from visiontool.export.export import Wanted, default_target, find
-    from visiontool.export.export import export as run_export
+    from visiontool.export.export import ExportOptions, default_target
+    from visiontool.export.export import export as write_export
+    from visiontool.export.source import find
 
-    wanted = Wanted(
+    export_options = ExportOptions(
         precision=precision,
         embed_resize=embed_resize,
         static_batch=static_batch,
@@ -100,9 +101,9 @@ def export(
             offline=offline,
             progress=telling.update,
         )
-    target = output or default_target(source, wanted)
+    target = output or default_target(source, export_options)
     with source, only_ours_on_stderr(), Stages(_STAGES, shown=not quiet) as stages:
-        done = run_export(source, target, wanted, force=force, device=device, progress=stages.update)
+        done = write_export(source, target, export_options, force=force, device=device, progress=stages.update)
     if not quiet:
         _tell(done)
     if as_json:

@@ -4,7 +4,7 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from pathlib import Path
 
 import onnx
-from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
+from google.protobuf.message import DecodeError, Message  # type: ignore[import-untyped]
 from onnx import helper, inliner, shape_inference
 
 from visiontool.errors import ConversionError, ModelError, UsageError, first_line
@@ -136,22 +136,17 @@ def clean(model: onnx.ModelProto) -> None:
 
     The model's own metadata stays.
     """
-    model.doc_string = ""
-    for function in model.functions:
-        _clean_graph(function)
-    _clean_graph(model.graph)
+    for part in parts(model):
+        if "doc_string" in part.DESCRIPTOR.fields_by_name:
+            part.doc_string = ""
+        if "metadata_props" in part.DESCRIPTOR.fields_by_name and part is not model:
+            part.ClearField("metadata_props")
 
 
-def _clean_graph(graph: onnx.GraphProto | onnx.FunctionProto) -> None:
-    parts = [graph, *graph.node]
-    if isinstance(graph, onnx.GraphProto):
-        parts += [*graph.input, *graph.output, *graph.value_info, *graph.initializer]
-    for part in parts:
-        part.doc_string = ""
-        del part.metadata_props[:]
-    for node in graph.node:
-        for attribute in node.attribute:
-            attribute.doc_string = ""
-            for inner in (attribute.g, *attribute.graphs):
-                if inner.node:
-                    _clean_graph(inner)
+def parts(message: Message) -> Iterator[Message]:
+    """The message and all messages inside it."""
+    yield message
+    for field, value in message.ListFields():
+        if field.message_type is not None:
+            for inner in (value,) if isinstance(value, Message) else value:
+                yield from parts(inner)

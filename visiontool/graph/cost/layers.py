@@ -12,17 +12,16 @@ from pathlib import Path
 import onnx
 from onnx import TensorProto
 
+from visiontool.errors import ModelError
+from visiontool.graph import edit
 from visiontool.graph.cost import Cost, Layer
 from visiontool.graph.cost.receptive_field import ReceptiveFields
-from visiontool.graph.cost.shaped_graph import STANDARD, Shape, ShapedGraph, integer, integers, read
+from visiontool.graph.cost.shaped_graph import STANDARD, Shape, ShapedGraph, integer, integers
+from visiontool.model.spec import MANIFEST_KEY
 
 _POOLS = {"MaxPool": "max pool", "AveragePool": "average pool", "LpPool": "pool"}
-_GLOBAL_POOLS = {
-    "GlobalAveragePool": "global average pool",
-    "GlobalMaxPool": "global max pool",
-    "ReduceMean": "global average pool",
-    "ReduceMax": "global max pool",
-}
+_GLOBAL_POOLS = {"GlobalAveragePool": "global average pool", "GlobalMaxPool": "global max pool"}
+_REDUCTIONS = {"ReduceMean": "global average pool", "ReduceMax": "global max pool"}
 # Operators that multiply and add in ways that are not counted here.
 # fmt: off
 _UNCOUNTED = frozenset((
@@ -46,12 +45,11 @@ _MOST_STEPS = 8  # from a layer's weight to the tensor that it is made from
 def measure(path: Path, *, size: tuple[int, int] | None = None) -> Cost:
     """Measures the .onnx file at `path`, whatever tool wrote it.
 
-    `params` is what the graph holds. A converted network has fewer than its source where a batch normalization was
-    folded into the convolution before it: 2 for each channel became 1. Networks without them agree exactly. What
-    normalizes the picture ahead of the first layer is not counted; buffers that are added behind it, such as the masks
-    of Swin's shifted windows, are, since a graph does not tell them from parameters.
+    `params` is what the graph holds: where a batch normalization was folded into the convolution before it, 2 for each
+    channel became 1. What normalizes the picture ahead of the first layer is not counted; buffers that are added behind
+    it, such as the masks of Swin's shifted windows, are, since a graph does not tell them from parameters.
 
-    `activations` are not what takes the memory: they are what timm calls activations, a good predictor of speed.
+    `activations` are what timm calls so, a good predictor of speed; they are not what takes the memory.
 
     `peak_activation_bytes` follows the values in the order of execution: each lives from the node that makes it to the
     last one that takes it; a reshape takes nothing; an elementwise operation writes over an input that nobody needs
@@ -67,7 +65,11 @@ def measure(path: Path, *, size: tuple[int, int] | None = None) -> Cost:
         MACs and activations: fvcore's flop and activation counts, which timm's tables give as GMACs and MActs. The
         receptive field: Araujo, Norris, Sim 2019, "Computing Receptive Fields of Convolutional Neural Networks".
     """
-    graph = read(path, size)
+    model, scanned = edit.load(path)
+    try:
+        graph = ShapedGraph(model, scanned.metadata.get(MANIFEST_KEY), size)
+    except ModelError as error:
+        raise ModelError(f"{path}: {error}") from None
     fields = ReceptiveFields(graph)
     layers = _layers(graph, fields)
     peak = graph.peak_bytes()
@@ -191,8 +193,14 @@ def _kind(graph: ShapedGraph, node: onnx.NodeProto) -> str | None:
         return "matmul" if len(graph.varying_inputs(node)) > 1 else "linear"
     if operator in _POOLS:
         return _kind_of_pool(graph, node)
-    if operator in _GLOBAL_POOLS and _pools_all(graph, node):
+    if operator in _GLOBAL_POOLS:
         return _GLOBAL_POOLS[operator]
+    if operator in _REDUCTIONS:
+        # Over all positions of a map (N, C, H, W) or (N, H, W, C), or all tokens (N, L, D).
+        rank = len(graph.input_shape(node, 0) or ())
+        axes = {axis % rank for axis in graph.integers(node, 1, "axes") or ()} if rank else set()
+        if (rank, axes) in ((4, {2, 3}), (4, {1, 2}), (3, {1})):
+            return _REDUCTIONS[operator]
     return None
 
 
@@ -230,34 +238,17 @@ def _unless_one(word: str, sides: Shape | None) -> list[str]:
     return [word, str(sides[0]) if len(set(sides)) == 1 else _by(sides)]
 
 
-def _pools_all(graph: ShapedGraph, node: onnx.NodeProto) -> bool:
-    """Whether a reduction goes over all positions of a map (N, C, H, W) or (N, H, W, C), or all tokens (N, L, D)."""
-    if node.op_type.startswith("Global"):
-        return True
-    rank, axes = len(graph.input_shape(node, 0) or ()), graph.integers(node, 1, "axes")
-    if not rank or not axes:
-        return False
-    return {axis % rank for axis in axes} in ([{2, 3}, {1, 2}] if rank == 4 else [{1}] if rank == 3 else [])
-
-
 def _work(graph: ShapedGraph, node: onnx.NodeProto) -> tuple[int | None, int | None]:
     """Multiply-accumulate operations and activations for one picture."""
-    if node.op_type in _POOLS or node.op_type in _GLOBAL_POOLS:
+    if node.op_type in (*_POOLS, *_GLOBAL_POOLS, *_REDUCTIONS):
         return 0, 0
-    given, each = graph.numbers(node.output[0]), _macs_for_each(graph, node)
-    if given is None or each is None:
+    outputs = graph.numbers(node.output[0])
+    left, weight = graph.input_shape(node, 0), graph.input_shape(node, 1)
+    operations = None  # for each number of the output
+    if node.domain in STANDARD and node.op_type == "Conv" and weight is not None:
+        operations = prod(weight[1:])
+    elif node.domain in STANDARD and node.op_type in ("Gemm", "MatMul") and left:
+        operations = left[0 if integer(node, "transA", 0) else -1]
+    if outputs is None or operations is None:
         return None, None
-    return given * each // graph.batch, given // graph.batch
-
-
-def _macs_for_each(graph: ShapedGraph, node: onnx.NodeProto) -> int | None:
-    """Multiply-accumulate operations for each number that the layer gives."""
-    if node.domain not in STANDARD:
-        return None
-    if node.op_type == "Conv":
-        weight = graph.input_shape(node, 1)
-        return None if weight is None else prod(weight[1:])
-    if node.op_type in ("Gemm", "MatMul"):
-        left = graph.input_shape(node, 0)
-        return None if not left else left[0 if integer(node, "transA", 0) else -1]
-    return None
+    return outputs * operations // graph.batch, outputs // graph.batch

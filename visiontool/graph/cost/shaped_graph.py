@@ -8,7 +8,6 @@ from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from itertools import accumulate
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -20,7 +19,7 @@ from onnx.reference import ReferenceEvaluator
 from visiontool.errors import ModelError
 from visiontool.graph import edit
 from visiontool.model.fields import shown
-from visiontool.model.spec import MANIFEST_KEY, ModelSpec
+from visiontool.model.spec import ModelSpec
 
 Shape = tuple[int, ...]
 
@@ -41,9 +40,9 @@ ELEMENTWISE = frozenset((
 ))
 # What graphs work out shapes with.
 _ARITHMETIC = frozenset((
-    "Add", "Cast", "Ceil", "Concat", "ConstantOfShape", "Div", "Equal", "Expand", "Floor", "Gather", "Greater",
-    "Identity", "Max", "Min", "Mod", "Mul", "Range", "ReduceMax", "ReduceMin", "ReduceProd", "ReduceSum", "Reshape",
-    "Round", "Slice", "Squeeze", "Sub", "Transpose", "Unsqueeze", "Where",
+    "Add", "Cast", "Ceil", "Concat", "Constant", "ConstantOfShape", "Div", "Equal", "Expand", "Floor", "Gather",
+    "Greater", "Identity", "Max", "Min", "Mod", "Mul", "Range", "ReduceMax", "ReduceMin", "ReduceProd", "ReduceSum",
+    "Reshape", "Round", "Slice", "Squeeze", "Sub", "Transpose", "Unsqueeze", "Where",
 ))
 # fmt: on
 
@@ -51,20 +50,22 @@ _ARITHMETIC = frozenset((
 class ShapedGraph:
     """The nodes that lead to the logits, in the order of execution.
 
+    Args:
+        manifest: of the model's file, if it has one.
+        size: (H, W) in pixels, for a graph that leaves them free.
+
     Attributes:
         batch: pictures that go through at once: 1 unless the graph is made for another number.
         picture: the graph's input.
         spatial_axes: where height and width are in it.
         varying: the values that depend on the pixels; all others are constants.
         constants: the tensors in the file that the nodes may take.
+
+    Raises:
+        ModelError: the graph is broken or no picture classifier.
     """
 
     def __init__(self, model: onnx.ModelProto, manifest: str | None, size: tuple[int, int] | None) -> None:
-        """Takes a graph with the manifest of its file, if there is one, and a size (H, W), if the graph leaves it free.
-
-        Raises:
-            ModelError: the graph is broken or no picture classifier.
-        """
         graph = model.graph
         self.logits = _logits(graph, manifest)
         self.nodes = edit.leading_to(graph.node, [self.logits])
@@ -186,10 +187,10 @@ class ShapedGraph:
         for name in outputs:
             if name in self._types:
                 raise ModelError(f"the graph is broken: {shown(name)} is made twice")
-        constant = _constant(node)
-        if constant is not None:
-            self.constants[node.output[0]] = constant
-            self._add_constant(constant, node.output[0])
+        tensor = next((attribute.t for attribute in node.attribute if attribute.name == "value"), None)
+        if node.op_type == "Constant" and tensor is not None:
+            self.constants[outputs[0]] = tensor
+            self._add_constant(tensor, outputs[0])
             return
         types = self._infer_types(node)
         for name in outputs:
@@ -222,9 +223,8 @@ class ShapedGraph:
         if node.op_type == "Shape" and len(inputs) == 1:
             shape = self.shape(*inputs)
             if shape is not None:
-                self._small[output] = np.array(
-                    shape[integer(node, "start", 0) : integer(node, "end", len(shape))], np.int64
-                )
+                start, end = integer(node, "start", 0), integer(node, "end", len(shape))
+                self._small[output] = np.array(shape[start:end], np.int64)
             return
         if node.op_type not in _ARITHMETIC or not inputs <= self._small.keys() or not self._is_small(output):
             return
@@ -238,19 +238,6 @@ class ShapedGraph:
     def _is_small(self, name: str) -> bool:
         numbers = self.numbers(name)
         return numbers is not None and numbers <= _MAX_NUMBERS
-
-
-def read(path: Path, size: tuple[int, int] | None) -> ShapedGraph:
-    """Reads the .onnx file at `path`; `size`, (H, W) in pixels, is for a graph that leaves it free.
-
-    Raises:
-        ModelError: the file is broken, unsafe or no picture classifier.
-    """
-    model, scanned = edit.load(path)
-    try:
-        return ShapedGraph(model, scanned.metadata.get(MANIFEST_KEY), size)
-    except ModelError as error:
-        raise ModelError(f"{path}: {error}") from None
 
 
 def _logits(graph: onnx.GraphProto, manifest: str | None) -> str:
@@ -280,38 +267,13 @@ def _is_possible(sides: Sequence[int]) -> bool:
     return len(sides) <= _MAX_RANK and min(sides, default=0) >= 0
 
 
-def _constant(node: onnx.NodeProto) -> onnx.TensorProto | None:
-    """The tensor that a Constant node gives, or None for any other node, or one that gives no numbers."""
-    if node.op_type != "Constant" or node.domain not in STANDARD or len(node.output) != 1:
-        return None
-    tensor: onnx.TensorProto
-    for attribute in node.attribute:
-        match attribute.name:
-            case "value":
-                tensor = attribute.t
-                return tensor
-            case "value_int":
-                return numpy_helper.from_array(np.asarray(attribute.i, np.int64))
-            case "value_float":
-                return numpy_helper.from_array(np.asarray(attribute.f, np.float32))
-            case "value_ints":
-                return numpy_helper.from_array(np.array(attribute.ints, np.int64))
-            case "value_floats":
-                return numpy_helper.from_array(np.array(attribute.floats, np.float32))
-    return None
-
-
 def integers(node: onnx.NodeProto, name: str) -> Shape | None:
     """An attribute that is a list of integers, or None where there is none of that name."""
-    for attribute in node.attribute:
-        if attribute.name == name and attribute.type == AttributeProto.INTS:
-            return tuple(attribute.ints)
-    return None
+    matches = (item for item in node.attribute if item.name == name and item.type == AttributeProto.INTS)
+    return next((tuple(item.ints) for item in matches), None)
 
 
 def integer(node: onnx.NodeProto, name: str, default: int) -> int:
     """An attribute that is an integer."""
-    for attribute in node.attribute:
-        if attribute.name == name and attribute.type == AttributeProto.INT:
-            return int(attribute.i)
-    return default
+    matches = (item for item in node.attribute if item.name == name and item.type == AttributeProto.INT)
+    return next((int(item.i) for item in matches), default)
