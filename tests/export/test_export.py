@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
-from conftest import BLUE, GREEN, RED, ROOT, save_color_pictures, save_picture
+from conftest import BLUE, GREEN, RED, ROOT, save_picture
 from onnx import numpy_helper
 from safetensors.numpy import load_file, save_file
 
@@ -205,17 +205,3 @@ def test_nothing_of_torch_is_needed(at_home):
         ran = subprocess.run(command, capture_output=True, text=True, env=environment)
         assert ran.returncode == 0, ran.stderr
         assert ran.stdout == f"{precision}.onnx\n"
-
-
-def test_a_file_of_another_tool_gets_a_manifest(run, at_home, color_model):
-    model = onnx.load(color_model)
-    del model.metadata_props[:]
-    onnx.save(model, at_home / "other.onnx")
-    (at_home / "names.txt").write_text("red\ngreen\nblue\n")
-    pictures = save_color_pictures(at_home / "pictures", 6)
-    options = ("--class-names", "names.txt", "--interpolation", "nearest", "--crop-pct", "1")
-    ran = run("export", "other.onnx", *options, "--verify-on", pictures, "-o", "mine.onnx")
-    assert ran.code == 0, ran.err
-    spec = Classifier.load(at_home / "mine.onnx").spec
-    assert spec.labels == ("red", "green", "blue")
-    assert Classifier.load(at_home / "mine.onnx").predict([next(pictures.iterdir())])[0].error is None

@@ -10,6 +10,7 @@ import numpy as np
 import onnx
 import pytest
 from conftest import COLOR_SPEC, ROOT, color_graph, save_model
+from kinds_of_model import parsed
 from onnx import TensorProto, helper, numpy_helper
 
 from visiontool import Classifier, ModelError, UsageError
@@ -125,39 +126,21 @@ def test_a_folder_in_timms_format_is_converted(tmp_path):
     np.testing.assert_allclose(Classifier.load(source.path).logits(digits), expected, atol=1e-4)
 
 
-@pytest.mark.real
-@pytest.mark.slow
-def test_a_file_of_weights_is_converted(shared):
-    pytest.importorskip("timm")
-    file = shared / "weights" / "squeezenet1_1" / "model.safetensors"
-    source = find(str(file), architecture="squeezenet1_1", offline=True)
-    assert source.spec.architecture == "squeezenet1_1"
-    assert source.spec.weights["source"] == f"file {file.name}"
-    (result,) = Classifier.load(source.path).predict([ROOT / "samples" / "school_bus.jpg"])
-    assert result.predictions[0].label == "school bus"
-
-
 # Files of other tools
 
 
-def outside_model(path: Path, dtype: int = TensorProto.FLOAT, batch: str | int = "batch", **metadata: str) -> Path:
+def outside_model(path: Path, dtype: type = np.float32, batch: str | int = "batch", **metadata: str) -> Path:
     """A file of another tool: normalized float numbers in NCHW, and a linear layer on their means."""
-    weight = numpy_helper.from_array(np.eye(3, dtype=helper.tensor_dtype_to_np_dtype(dtype)), "weight")
-    graph = helper.make_graph(
-        [helper.make_node("GlobalAveragePool", ["x"], ["p"]), helper.make_node("Flatten", ["p"], ["f"]),
-         helper.make_node("MatMul", ["f", "weight"], ["y"])],
-        "outside",
-        [helper.make_tensor_value_info("x", dtype, [batch, 3, 8, 8])],
-        [helper.make_tensor_value_info("y", dtype, [batch, 3])],
-        [weight],
-    )  # fmt: skip
-    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 12)], ir_version=7)
-    return save_model(model, path, metadata)
+    kind = "float16" if dtype == np.float16 else "float"
+    graph = f"""outside ({kind}[{batch},3,8,8] x) => ({kind}[{batch},3] y) {{
+        p = GlobalAveragePool (x)  f = Flatten (p)  y = MatMul (f, weight)
+    }}"""
+    return save_model(parsed(graph, opset=12, weight=np.eye(3, dtype=dtype)), path, metadata)
 
 
 @pytest.mark.parametrize(
     ("dtype", "batch", "precision"),
-    [(TensorProto.FLOAT, "batch", "fp32"), (TensorProto.FLOAT, 2, "fp32"), (TensorProto.FLOAT16, "batch", "fp16")],
+    [(np.float32, "batch", "fp32"), (np.float32, 2, "fp32"), (np.float16, "batch", "fp16")],
 )
 def test_a_file_of_another_tool_gets_a_manifest_and_keeps_its_graph(tmp_path, caplog, dtype, batch, precision):
     Path("names.txt").write_text("red\ngreen\nblue\n")

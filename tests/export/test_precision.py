@@ -30,6 +30,7 @@ from visiontool.model.spec import MANIFEST_KEY
 DIGITS = sorted((ROOT / "samples" / "digits").glob("*.png"))
 PHOTOS = sorted((ROOT / "samples").glob("*.jpg"))
 SINGLE, HALF, BYTE = TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.INT8
+SPEC = ModelSpec(name="net", labels=("0", "1"), input=InputSpec(size=(4, 4), mean=(0.0,), std=(1.0,)))
 
 
 def load(name):
@@ -58,14 +59,10 @@ def weights(model, least=2):
     return counts
 
 
-def size(model):
-    return len(model.SerializeToString())
-
-
-def net(body, side=4, **constants):
-    """A graph in ONNX's text format on `pixels`, floats (N, 3, side, side) from 0 to 1, that gives `logits`."""
+def net(body, **constants):
+    """A graph in ONNX's text format on `pixels`, floats (N, 3, 4, 4) from 0 to 1, that gives `logits`."""
     model = parsed(
-        f"""net (uint8[N,{side},{side},3] image) => (float[N,C] logits) {{
+        f"""net (uint8[N,4,4,3] image) => (float[N,C] logits) {{
             turned = Transpose <perm = [0, 3, 1, 2]> (image)
             cast = Cast <to = 1> (turned)
             pixels = Div (cast, white)
@@ -77,12 +74,8 @@ def net(body, side=4, **constants):
     return model
 
 
-def spec_of(side=4):
-    return ModelSpec(name="net", labels=("0", "1"), input=InputSpec(size=(side, side), mean=(0.0,), std=(1.0,)))
-
-
-def noise(count, side=4, seed=0):
-    return np.random.default_rng(seed).integers(0, 256, (count, side, side, 3), np.uint8)
+def noise(count):
+    return np.random.default_rng(0).integers(0, 256, (count, 4, 4, 3), np.uint8)
 
 
 # fp16
@@ -96,7 +89,7 @@ def test_fp16_answers_alike_and_is_half_as_large(name, paths):
     checker.check_model(half, full_check=True)
     assert weights(half)[HALF] == weights(model)[SINGLE]
     assert weights(half)[SINGLE] == 0
-    assert 0.48 < size(half) / size(model) < 0.55
+    assert 0.48 < half.ByteSize() / model.ByteSize() < 0.55
     pixels = pixels_of(paths, spec)
     exact, got = run(model, pixels), run(half, pixels)
     assert exact.keys() == got.keys()
@@ -109,56 +102,46 @@ def test_fp16_answers_alike_and_is_half_as_large(name, paths):
 
 
 ONES = np.ones((2, 3, 1, 1))  # its convolution gives 3 everywhere for white
-TAIL = "pooled = GlobalAveragePool (map)\n logits = Flatten (pooled)"
+TAIL = "pooled = GlobalAveragePool (map)  logits = Flatten (pooled)"
 
 
 @pytest.mark.parametrize(
-    ("body", "side", "constants", "logits"),
+    ("body", "constants", "logits"),
     [
-        pytest.param(
-            f"scaled = Mul (pixels, large)\n back = Mul (scaled, small)\n map = Conv (back, ones)\n {TAIL}",
-            4,
+        (  # what leads to the first weights: 1e-6 has no fp16, and 1e5 is beyond
+            f"scaled = Mul (pixels, large)  back = Mul (scaled, small)  map = Conv (back, ones)  {TAIL}",
             {"large": 1e5, "small": 1e-6},
             [0.3, 0.3],
-            id="what leads to the first weights",  # 1e-6 has no fp16, and 1e5 is beyond
         ),
-        pytest.param(
-            "map = Conv (pixels, ones)\n tiny = Mul (map, small)\n square = Pow (tiny, two)\n"
-            "variance = ReduceMean (square, axes)\n above = Add (variance, epsilon)\n deviation = Sqrt (above)\n"
-            "normed = Div (tiny, deviation)\n logits = ReduceMean <keepdims = 0> (normed, axes)",
-            4,
+        (  # a norm with a small epsilon: 3e-7 / sqrt(9e-14 + 1e-12)
+            "map = Conv (pixels, ones)  tiny = Mul (map, small)  square = Pow (tiny, two)"
+            "  variance = ReduceMean (square, axes)  above = Add (variance, epsilon)  deviation = Sqrt (above)"
+            "  normed = Div (tiny, deviation)  logits = ReduceMean <keepdims = 0> (normed, axes)",
             {"small": [[[1e-7]], [[1e-7]]], "two": 2.0, "epsilon": 1e-12},
             [0.2873, 0.2873],
-            id="a norm with a small epsilon",  # 3e-7 / sqrt(9e-14 + 1e-12)
         ),
-        pytest.param(
-            f"plain = Conv (pixels, ones)\n masked = Add (plain, mask)\n map = Sub (masked, mask)\n {TAIL}",
-            4,
+        (  # a mask of the smallest number
+            f"plain = Conv (pixels, ones)  masked = Add (plain, mask)  map = Sub (masked, mask)  {TAIL}",
             {"mask": [[[0.0]], [[-3e38]]]},
             [3, 0],
-            id="a mask of the smallest number",
         ),
-        pytest.param(
-            "map = Conv (pixels, ones)\n logits = ReduceMean <keepdims = 0> (map, axes)",
-            256,
-            {},
-            [3, 3],
-            id="a mean whose sum is 196,608",
+        (  # a mean whose sum is 96,000
+            "map = Conv (pixels, thousands)  logits = ReduceMean <keepdims = 0> (map, axes)",
+            {"thousands": 2000 * ONES},
+            [6000, 6000],
         ),
-        pytest.param(
-            "plain = Conv (pixels, ones)\n map = Add (plain, bias)\n pooled = GlobalAveragePool (map)\n"
-            "twice = Add (pooled, bias)\n logits = Flatten (twice)",
-            4,
+        (  # a constant that fp16 and float32 share
+            "plain = Conv (pixels, ones)  map = Add (plain, bias)  pooled = GlobalAveragePool (map)"
+            "  twice = Add (pooled, bias)  logits = Flatten (twice)",
             {"bias": [[[1.0]], [[2.0]]]},
             [5, 7],
-            id="a constant that fp16 and float32 share",
         ),
     ],
 )
-def test_what_fp16_cannot_hold_is_computed_in_float32(body, side, constants, logits):
-    half = to_fp16(net(body, side, ones=ONES, **constants), spec_of(side))
+def test_what_fp16_cannot_hold_is_computed_in_float32(body, constants, logits):
+    half = to_fp16(net(body, ones=ONES, **constants), SPEC)
     checker.check_model(half, full_check=True)
-    np.testing.assert_allclose(run(half, np.full((1, side, side, 3), 255, np.uint8))["logits"], [logits], rtol=1e-3)
+    np.testing.assert_allclose(run(half, np.full((1, 4, 4, 3), 255, np.uint8))["logits"], [logits], rtol=1e-3)
     assert weights(half, 4)[HALF] == ONES.size
 
 
@@ -189,7 +172,7 @@ def of_opset_12():
 def test_what_cannot_be_converted_is_refused(convert, make, kind, words):
     pixels = () if convert is to_fp16 else ([],) if kind is DataError else ([noise(2)],)
     with pytest.raises(kind, match=words):
-        convert(make(), spec_of(), *pixels)
+        convert(make(), SPEC, *pixels)
 
 
 # int8
@@ -209,7 +192,7 @@ def test_int8_answers_alike_and_is_a_quarter_as_large(name, paths, capfd, tmp_pa
     checker.check_model(quantized, full_check=True)
     bytes_ = weights(quantized)[BYTE] + weights(quantized)[TensorProto.UINT8]
     assert bytes_ == weights(model)[SINGLE]
-    assert size(quantized) < 0.31 * size(model)
+    assert quantized.ByteSize() < 0.31 * model.ByteSize()
     exact, got = run(model, pixels), run(quantized, pixels)
     assert exact.keys() == got.keys()
     assert (got["logits"].argmax(1) == exact["logits"].argmax(1)).all()
@@ -276,7 +259,7 @@ def one_that_hurts():
 
 def test_what_hurts_stays_in_float_and_is_named(tmp_path):
     model, pixels, progress = one_that_hurts(), noise(32), Mock()
-    quantized, notes = to_int8(model, spec_of(), [pixels], progress=progress)
+    quantized, notes = to_int8(model, SPEC, [pixels], progress=progress)
     # The second gives the range and the third takes it, so either alone is wrong. The others are not at fault.
     assert len(notes) == 1
     assert "kept in float: 2 of 4 Conv (second_conv, third_conv), each of which alone would move the logits" in notes[0]
@@ -286,7 +269,7 @@ def test_what_hurts_stays_in_float_and_is_named(tmp_path):
     assert weights(quantized)[SINGLE] == 32
     kinds = optimized(quantized, tmp_path)  # onnxruntime itself does not quantize them either
     assert (kinds["QLinearConv"], kinds["Conv"] + kinds["FusedConv"]) == (2, 2)
-    careless, notes = to_int8(model, spec_of(), [pixels], tolerance=1e9)
+    careless, notes = to_int8(model, SPEC, [pixels], tolerance=1e9)
     assert notes == ()
     assert np.linalg.norm(run(careless, pixels)["logits"] - exact) > 0.2 * np.linalg.norm(exact)
 
@@ -299,7 +282,7 @@ def sums_in_16_bits(rows):
 
 @pytest.mark.parametrize("name", ["lenet5", "one that hurts"])
 def test_no_processor_cuts_off_a_sum(name):
-    model, spec = load(name) if name == "lenet5" else (one_that_hurts(), spec_of())
+    model, spec = load(name) if name == "lenet5" else (one_that_hurts(), SPEC)
     pixels = pixels_of(DIGITS, spec) if name == "lenet5" else noise(32)
     graph = to_int8(model, spec, [pixels], tolerance=1e9).model.graph
     tensors = {tensor.name: numpy_helper.to_array(tensor) for tensor in graph.initializer}
@@ -327,14 +310,14 @@ def test_rounding_errors_of_a_channel_add_up_to_nothing():
 
 def test_nodes_without_names_and_weights_in_constant_nodes_are_quantized_too():
     model = one_that_hurts()
-    plain, _ = to_int8(model, spec_of(), [noise(32)])
+    plain, _ = to_int8(model, SPEC, [noise(32)])
     for tensor in [tensor for tensor in model.graph.initializer if tensor.name in ("first", "third")]:
         node = helper.make_node("Constant", [], [tensor.name], value=tensor)
         model.graph.node.insert(0, node)
         model.graph.initializer.remove(tensor)
     for node in model.graph.node:
         node.ClearField("name")
-    quantized, (note,) = to_int8(model, spec_of(), [noise(32)])
+    quantized, (note,) = to_int8(model, SPEC, [noise(32)])
     assert "2 of 4 Conv (Conv_" in note
     assert weights(quantized) == weights(plain)
     np.testing.assert_array_equal(run(quantized, noise(4))["logits"], run(plain, noise(4))["logits"])

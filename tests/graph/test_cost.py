@@ -136,55 +136,38 @@ HALF = "a = Conv <strides = [2, 2], pads = [1, 1, 1, 1]> (x, w)"
 KERNEL = {"w": (1, 1, 3, 3)}
 
 
+CIFAR = {"w": (4, 1, 3, 3), "v": (1, 4, 3, 3), "pads": [0, 1, 0, 0, 0, 2, 0, 0]}
+SLICES = {"from": [0, 0], "to": [99, 99], "axes": [2, 3], "steps": [2, 2]}
+SAME = """a = Conv <strides = [2, 2], auto_pad = "{}"> (x, w)  b = Conv <strides = [2, 2], pads = [0, 0, 1, 1]> (x, w)
+    y = Add (a, b)"""
+
+
 @pytest.mark.parametrize(
     ("body", "constants", "fields", "last"),
     [
-        pytest.param(
-            "a = Conv <pads = [2, 2, 0, 0]> (x, w)  b = Conv <pads = [0, 0, 2, 2]> (x, w)  y = Add (a, b)",
+        # Branches that look to different sides see more together.
+        (
+            "a = Conv <pads = [2, 2, 0, 0]> (x, w) b = Conv <pads = [0, 0, 2, 2]> (x, w) y = Add (a, b)",
             KERNEL,
             [3, 3],
             5,
-            id="branches that look to different sides",
         ),
-        pytest.param(  # as in the ResNets for CIFAR-10, whose shortcuts have no weights
+        # A shortcut by slices and padded channels, as in the ResNets for CIFAR-10.
+        (
             f"{HALF}  b = Slice (x, from, to, axes, steps)  c = Pad (b, pads)  d = Add (a, c)  y = Conv (d, v)",
-            {
-                "w": (4, 1, 3, 3),
-                "v": (1, 4, 3, 3),
-                "from": [0, 0],
-                "to": [99, 99],
-                "axes": [2, 3],
-                "steps": [2, 2],
-                "pads": [0, 1, 0, 0, 0, 2, 0, 0],
-            },
+            {**CIFAR, **SLICES},
             [3, 7],
             3 + 2 * 2,
-            id="a shortcut by slices and padded channels",
         ),
         # 8 pixels at stride 2 lack one: put at the end, both branches see pixels 0 to 2, at the start -1 to 1.
+        (SAME.format("SAME_UPPER"), KERNEL, [3, 3], 3),
+        (SAME.format("SAME_LOWER"), KERNEL, [3, 3], 4),
+        # Behind squeeze and excitation, each position sees the whole picture.
+        (f"{CONV}  b = GlobalAveragePool (a)  c = Mul (a, b)  y = Conv (c, w)", KERNEL, [3, None, None], None),
+        # A kernel that depends on the picture, and a transpose that leaves axes out, have no field.
+        ("y = Conv (map, x)", {"map": (1, 1, 16, 16)}, [None], None),
         *(
-            pytest.param(
-                f'a = Conv <strides = [2, 2], auto_pad = "{mode}"> (x, w)'
-                "  b = Conv <strides = [2, 2], pads = [0, 0, 1, 1]> (x, w)  y = Add (a, b)",
-                KERNEL,
-                [3, 3],
-                last,
-                id=mode,
-            )
-            for mode, last in (("SAME_UPPER", 3), ("SAME_LOWER", 4))
-        ),
-        pytest.param(
-            f"{CONV}  b = GlobalAveragePool (a)  c = Mul (a, b)  y = Conv (c, w)",
-            KERNEL,
-            [3, None, None],
-            None,
-            id="squeeze and excitation",
-        ),
-        pytest.param(
-            "y = Conv (map, x)", {"map": (1, 1, 16, 16)}, [None], None, id="a kernel that depends on the picture"
-        ),
-        *(
-            pytest.param(f"{CONV}  y = Transpose <perm = {order}> (a)", KERNEL, [3], 3, id=f"perm {order}")
+            (f"{CONV}  y = Transpose <perm = {order}> (a)", KERNEL, [3], 3)
             for order in ([0, 1], [0, 1, 2], [0, 1, 2, 2])
         ),
     ],

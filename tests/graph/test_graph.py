@@ -8,7 +8,7 @@ import onnx
 import onnxruntime
 import pytest
 from conftest import COLOR_SPEC, ROOT, color_graph, save_model
-from onnx import TensorProto, helper
+from kinds_of_model import parsed
 
 from visiontool import Classifier, ConversionError, ModelSpec, UsageError
 from visiontool.graph import edit
@@ -73,52 +73,26 @@ def test_what_the_graph_decides_is_taken_from_it(color_model, tmp_path):
     np.testing.assert_allclose(answers(tmp_path / "out.onnx"), ORANGE_LOGITS, atol=1e-6)
 
 
-def with_old_names_in_use() -> onnx.ModelProto:
-    """The embedding is made from values that have the names of the new head."""
-    model = color_graph()
-    graph = model.graph
-    graph.node[1].output[0] = graph.node[2].input[0] = "head.weight"
-    graph.node[0].name = "head"
-    graph.initializer[0].name = graph.node[1].input[1] = "head.bias"
-    del graph.node[3]
-    graph.node[2].output[0] = "logits"
-    graph.node.append(helper.make_node("Identity", ["logits"], ["embedding"]))
-    return model
+HEAD = "colors (uint8[N,8,8,3] image) => (float[N,3] logits, float[N,3] embedding) { pixels = Cast <to = 1> (image) "
 
 
-def with_a_graph_inside() -> onnx.ModelProto:
-    """The embedding comes out of a branch that takes a value from outside it."""
-    model = color_graph()
-    graph = model.graph
-    graph.node[2].output[0] = "means"
-    value = helper.make_tensor_value_info("chosen", TensorProto.FLOAT, ["N", 3])
-    branch = helper.make_graph([helper.make_node("Identity", ["means"], ["chosen"])], "branch", [], [value])
-    other = helper.make_graph([helper.make_node("Neg", ["means"], ["chosen"])], "other", [], [value])
-    graph.initializer.append(helper.make_tensor("yes", TensorProto.BOOL, [], [True]))
-    choice = helper.make_node("If", ["yes"], ["embedding"], then_branch=branch, else_branch=other)
-    graph.node.insert(3, choice)
-    return model
-
-
-def with_constants_among_the_inputs() -> onnx.ModelProto:
-    """As before IR version 4."""
-    model = color_graph()
-    model.ir_version = 3
-    model.opset_import[0].version = 13
-    model.graph.node[2].ClearField("attribute")
-    model.graph.node[2].attribute.extend(helper.make_node("ReduceMean", [], [], axes=[1, 2], keepdims=0).attribute)
-    del model.graph.node[2].input[1], model.graph.initializer[1]
-    model.graph.initializer.append(helper.make_tensor("dead", TensorProto.FLOAT, [1], [1.0]))
-    model.graph.node[3].op_type = "Mul"
-    model.graph.node[3].input.append("dead")
-    for tensor in model.graph.initializer:
-        model.graph.input.append(helper.make_tensor_value_info(tensor.name, TensorProto.FLOAT, tensor.dims))
-    return model
-
-
-@pytest.mark.parametrize("build", [with_old_names_in_use, with_a_graph_inside, with_constants_among_the_inputs])
-def test_graphs_of_other_shapes(build, tmp_path):
-    source = save_model(build(), tmp_path / "source.onnx", COLOR_SPEC.to_metadata())
+@pytest.mark.parametrize(
+    "graph",
+    [
+        # The embedding is made from values that have the names of the new head.
+        """[head] "head.weight" = Div (pixels, "head.bias")  logits = ReduceMean <keepdims = 0> ("head.weight", axes)
+           embedding = Identity (logits) }""",
+        # It comes out of a branch that takes a value from outside of it.
+        """scaled = Div (pixels, "head.bias")  means = ReduceMean <keepdims = 0> (scaled, axes)
+           embedding = If <then_branch = a () => (float[N,3] b) { b = Identity (means) },
+                           else_branch = c () => (float[N,3] d) { d = Neg (means) }> (yes)
+           logits = Mul (embedding, dead) }""",
+    ],
+    ids=["names in use", "a graph inside"],
+)
+def test_graphs_of_other_shapes(graph, tmp_path):
+    model = parsed(HEAD + graph, **{"head.bias": 255.0, "axes": [1, 2], "yes": True, "dead": 1.0})
+    source = save_model(model, tmp_path / "source.onnx", COLOR_SPEC.to_metadata())
     np.testing.assert_allclose(answers(source), [[1.0, 0.2, 0.0]], atol=1e-6)
     with_head(source, tmp_path / "out.onnx", WEIGHT, BIAS, WARM_OR_COLD)
     np.testing.assert_allclose(answers(tmp_path / "out.onnx"), ORANGE_LOGITS, atol=1e-6)
