@@ -262,17 +262,13 @@ def test_half_bytes_are_counted(tmp_path):
 
 def test_tensors_are_found_wherever_they_hide(tmp_path):
     (tmp_path / "w.bin").write_bytes(np.float32(7).tobytes())
-
-    def far(name: str) -> TensorProto:
-        tensor = TensorProto(name=name, data_type=TensorProto.FLOAT, dims=[1])
-        move(tensor, location="w.bin")
-        return tensor
-
+    far = TensorProto(name="far", data_type=TensorProto.FLOAT, dims=[1])
+    move(far, location="w.bin")
     model = color_graph()
-    node = helper.make_node("Constant", [], ["c"], value=far("of a node"))
-    inner = onnx.GraphProto(name="inner", node=[node], initializer=[far("of a graph inside")])
+    node = helper.make_node("Constant", [], ["c"], value=far)
+    inner = onnx.GraphProto(name="inner", node=[node], initializer=[far])
     model.graph.node.append(helper.make_node("If", ["x"], ["y"], then_branch=inner, else_branch=inner))
-    model.graph.sparse_initializer.append(onnx.SparseTensorProto(values=far("sparse")))
+    model.graph.sparse_initializer.append(onnx.SparseTensorProto(values=far))
     model.functions.append(onnx.FunctionProto(name="f", node=[node]))
     model.training_info.append(onnx.TrainingInfoProto(algorithm=inner))
     file = save_model(model, tmp_path / "model.onnx")
