@@ -37,9 +37,8 @@ def make_run(folder: Path, finished: int, **changes: object) -> Path:
     """The files of a run that an export reads, finished at that second."""
     folder.mkdir(parents=True)
     save_model(color_graph(), folder / "model.onnx", replace(COLOR_SPEC, **changes).to_metadata())
-    for name in ("settings.json", "metrics.json"):
-        (folder / name).write_text("{}")
-    os.utime(folder / "metrics.json", (finished, finished))
+    (folder / "settings.json").write_text("{}")
+    os.utime(folder / "settings.json", (finished, finished))
     return folder
 
 
@@ -109,21 +108,6 @@ def test_what_is_not_here_is_pulled(monkeypatch, make_color_model, tmp_path, off
     ]
     with pytest.raises(UsageError, match="the file says this of itself; leave out --mean"):
         find("w.safetensors", architecture="vgg11", description=Description(mean=(0.5,)))
-
-
-@pytest.mark.slow
-def test_a_folder_in_timms_format_is_converted(tmp_path):
-    pytest.importorskip("timm")
-    folder = tmp_path / "lenet"
-    folder.mkdir()
-    for name in ("config.json", "model.safetensors"):
-        shutil.copy(ROOT / "weights" / "lenet5" / name, folder)
-    stages = []
-    source = find(f"local-dir:{folder}", offline=True, progress=lambda stage, done, total: stages.append(stage))
-    assert (source.run, stages) == (None, ["convert", "check"])
-    digits = sorted((ROOT / "samples" / "digits").glob("*.png"))
-    expected = Classifier.load("lenet5").logits(digits)
-    np.testing.assert_allclose(Classifier.load(source.path).logits(digits), expected, atol=1e-4)
 
 
 # Files of other tools

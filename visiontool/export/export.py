@@ -51,11 +51,7 @@ _CALIBRATION_BATCH = 8
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ExportOptions:
-    """What the file is to be.
-
-    Raises:
-        UsageError: values that contradict each other.
-    """
+    """What the file is to be; values that contradict each other are a UsageError."""
 
     precision: Precision | None = None  # None for the source's own
     embed_resize: bool = False  # the graph takes pictures of any size

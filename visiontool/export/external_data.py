@@ -15,11 +15,8 @@ from visiontool.model.fields import shown
 from visiontool.model.scan import MAX_FILE_BYTES, scan_bytes
 
 _BITS: dict[int, int] = {  # of the types that share bytes
-    TensorProto.UINT4: 4,
-    TensorProto.INT4: 4,
-    TensorProto.FLOAT4E2M1: 4,
-    TensorProto.UINT2: 2,
-    TensorProto.INT2: 2,
+    **dict.fromkeys((TensorProto.UINT4, TensorProto.INT4, TensorProto.FLOAT4E2M1), 4),
+    **dict.fromkeys((TensorProto.UINT2, TensorProto.INT2), 2),
 }
 
 

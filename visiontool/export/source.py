@@ -28,7 +28,6 @@ from visiontool.progress import Progress, silent
 from visiontool.pytorch.pull import pull
 from visiontool.training import settings
 from visiontool.training.pictures import Pictures, run_of
-from visiontool.training.report import METRICS_FILE
 from visiontool.training.run import RUNS
 
 _log = logging.getLogger(__name__)
@@ -141,13 +140,10 @@ def _merged(path: Path, description: Description | None, crop_mode: CropMode | N
 
 
 def _newest_run_or_default() -> str:
-    finished = {}
-    for folder in RUNS.iterdir() if RUNS.is_dir() else ():
-        if (folder / settings.FILE).is_file() and (folder / MODEL_FILE).is_file():
-            last = folder / METRICS_FILE  # the model may have been written again since
-            finished[folder] = (last if last.is_file() else folder / MODEL_FILE).stat().st_mtime_ns
-    if finished:
-        newest = max(finished, key=finished.__getitem__)
+    runs = [run for path in RUNS.glob(f"*/{MODEL_FILE}") if (run := run_of(path)) is not None]
+    if runs:
+        # By the settings; the model may have been written again since.
+        newest = max(runs, key=lambda run: (run / settings.FILE).stat().st_mtime_ns)
         _log.info(f"Exporting {newest}, the newest finished run.")
         return str(newest)
     name = resolve.default_model()

@@ -90,13 +90,11 @@ def to_int8(
             f"{spec.name}: in 8-bit integers its answers move too far, whatever is kept in float.\n"
             "Take --precision fp16."
         )
-    if not in_float:
-        return Quantized(quantized, ())
-    most = max(in_float.values())
-    return Quantized(
-        quantized,
-        (f"kept in float: {_named(graph, in_float)}, each of which alone would move the logits by up to {most:.1%}",),
-    )
+    notes = []
+    if in_float:
+        nodes, most = _named(graph, in_float), max(in_float.values())
+        notes.append(f"kept in float: {nodes}, each of which alone would move the logits by up to {most:.1%}")
+    return Quantized(quantized, tuple(notes))
 
 
 class _Quantizer:

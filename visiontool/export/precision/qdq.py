@@ -82,9 +82,8 @@ class TypedGraph:
                 continue
             inputs = [name for name in node.input if name in self._floats and name not in self._constants]
             if node.op_type in _WEIGHTED:
-                weight = self._constants.get(node.input[1]) if len(node.input) > 1 else None
-                is_float = weight is not None and weight.data_type == TensorProto.FLOAT
-                is_quantizable = is_float and inputs == [node.input[0]]
+                weight = self._constants.get(node.input[1], TensorProto())
+                is_quantizable = weight.data_type == TensorProto.FLOAT and inputs == [node.input[0]]
             else:
                 is_quantizable = node.op_type in _BETWEEN and bool(inputs) and inside.issuperset(inputs)
                 is_quantizable = is_quantizable and self._raw.isdisjoint(node.output)
@@ -260,13 +259,9 @@ def _keep_floats(graph: onnx.GraphProto) -> None:
             bias = numpy_helper.to_array(constants[node.input[2]])
         name = f"{node.output[0]}_float_bias"
         scale = np.float32((np.abs(bias).max() or 1.0) / 2**30)
-        graph.initializer.extend(
-            [
-                numpy_helper.from_array(np.round(bias / np.float64(scale)).astype(np.int32), f"{name}_quantized"),
-                numpy_helper.from_array(np.asarray(scale), f"{name}_scale"),
-            ]
-        )
         inputs = [f"{name}_quantized", f"{name}_scale"]
+        for tensor, values in zip(inputs, (np.round(bias / np.float64(scale)).astype(np.int32), scale), strict=True):
+            graph.initializer.append(numpy_helper.from_array(np.asarray(values), tensor))
         added.append(helper.make_node("DequantizeLinear", inputs, [name], name=f"{name}_DequantizeLinear"))
         node.input[:] = [*node.input[:2], name]
     nodes = [*added, *graph.node]

@@ -146,8 +146,7 @@ class _Parameters:
     def count(self, node: onnx.NodeProto) -> int:
         """How many parameters `node` takes, straight or through nodes that only depend on constants.
 
-        Parameters are tensors of real numbers, or what is dequantized to such. A single number is a setting, such as
-        the scale of attention, unless it is the weight or bias of a layer.
+        A single number is a setting, such as the scale of attention, unless it is the weight or bias of a layer.
         """
         total = 0
         pending = [(name, False) for name in self._trained(node)]

@@ -56,8 +56,7 @@ class ShapedGraph:
 
     Attributes:
         batch: pictures that go through at once: 1 unless the graph is made for another number.
-        picture: the graph's input.
-        spatial_axes: where height and width are in it.
+        spatial_axes: where height and width are in the input, `picture`.
         varying: the values that depend on the pixels; all others are constants.
         constants: the tensors in the file that the nodes may take.
 
@@ -125,9 +124,7 @@ class ShapedGraph:
         return numbers * helper.tensor_dtype_to_np_dtype(dtype).itemsize
 
     def peak_bytes(self) -> int | None:
-        """The most memory that the values between the layers take at once: the peak over all nodes of what is alive
-        while a node computes; None where a shape is not known.
-        """
+        """The most memory that the values between the layers take at once; None where a shape is not known."""
         last_use = {name: number for number, node in enumerate(self.nodes) for name in self.varying_inputs(node)}
         last_use[self.logits] = len(self.nodes)
         buffer_of = {self.picture: 0}
