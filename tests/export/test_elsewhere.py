@@ -11,14 +11,14 @@ import threading
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import NamedTuple
+from types import SimpleNamespace
 
 import numpy as np
 import onnx
 import onnxruntime
 import pytest
 from conftest import COLOR_SPEC, ROOT, save_model
-from kinds_of_model import Kind, parsed, picky_graph, save_kinds, save_noise, spec_of
+from kinds_of_model import parsed, picky_graph, save_kinds, save_noise, spec_of
 from PIL import Image
 
 from visiontool import Classifier
@@ -47,11 +47,7 @@ def test_readers_of_names_see_the_labels(name):
 
 
 def test_the_ten_lines_of_the_page_run_as_written(tmp_path):
-    (lines,) = [
-        block
-        for block in re.findall(r"^```sh\n(.*?)^```", PAGE_TEXT, re.DOTALL | re.MULTILINE)
-        if "ten_lines.py" in block
-    ]
+    (lines,) = re.findall(r"^```sh\n([^`]*ten_lines.py[^`]*)^```", PAGE_TEXT, re.MULTILINE)
     for folder, name, arguments in (("bin", "visiontool", "-m visiontool"), (".venv/bin", "python", "")):
         (tmp_path / folder).mkdir(parents=True)
         (tmp_path / folder / name).write_text(f'#!/bin/sh\nexec "{sys.executable}" {arguments} "$@"\n')
@@ -139,26 +135,9 @@ class _Quiet(http.server.SimpleHTTPRequestHandler):
         pass
 
 
-def save_reduced(folder):
-    """The built-in model in fp16 and int8."""
-    spec = Classifier.load(MODELS["resnet18_tiny200"], device="cpu").spec
-    model = onnx.load(MODELS["resnet18_tiny200"])
-    pixels = [fit_to_spec(open_image(path).image, spec)[None] for path in SAMPLES["resnet18_tiny200"]]
-    save_model(to_fp16(model, spec), folder / "fp16.onnx", replace(spec, precision="fp16").to_metadata())
-    save_model(to_int8(model, spec, pixels).model, folder / "int8.onnx", replace(spec, precision="int8").to_metadata())
-
-
-class Site(NamedTuple):
-    """The example page on a server, beside models and pictures."""
-
-    address: str
-    folder: Path
-    kinds: list[Kind]
-    noise: list[Path]
-
-
 @pytest.fixture(scope="module")
 def site(tmp_path_factory):
+    """The example page on a server, beside models and pictures."""
     if not (WEB / "node_modules" / "onnxruntime-web").is_dir():
         pytest.skip("no onnxruntime-web: run npm install in examples/web")
     folder = tmp_path_factory.mktemp("site")
@@ -167,13 +146,17 @@ def site(tmp_path_factory):
     (folder / "node_modules").symlink_to(WEB / "node_modules")
     for name, path in MODELS.items():
         shutil.copy(path, folder / f"{name}.onnx")
-    save_reduced(folder)
+    model, spec = onnx.load(MODELS["resnet18_tiny200"]), Classifier.load(MODELS["resnet18_tiny200"], device="cpu").spec
+    pixels = [fit_to_spec(open_image(path).image, spec)[None] for path in SAMPLES["resnet18_tiny200"]]
+    for precision, reduced in (("fp16", to_fp16(model, spec)), ("int8", to_int8(model, spec, pixels).model)):
+        save_model(reduced, folder / f"{precision}.onnx", replace(spec, precision=precision).to_metadata())
     kinds, noise = save_kinds(folder), save_noise(folder)
     save_model(picky_graph(spec_of("center")), folder / "no manifest.onnx")
     with http.server.ThreadingHTTPServer(("127.0.0.1", 0), partial(_Quiet, directory=folder)) as server:
         thread = threading.Thread(target=server.serve_forever)
         thread.start()
-        yield Site(f"http://127.0.0.1:{server.server_port}", folder, kinds, noise)
+        address = f"http://127.0.0.1:{server.server_port}"
+        yield SimpleNamespace(address=address, folder=folder, kinds=kinds, noise=noise)
         server.shutdown()
         thread.join()
 
@@ -187,9 +170,8 @@ def browser(site, tmp_path_factory):
         pytest.skip("no chromium or no chromedriver on the PATH")
     options = webdriver.ChromeOptions()
     options.binary_location = chromium
-    for flag in ("headless", "no-sandbox", "disable-gpu", "disable-quic", "no-first-run", "disable-sync"):
-        options.add_argument(f"--{flag}")
-    for flag in ("disable-background-networking", "disable-component-update"):
+    flags = "headless no-sandbox disable-gpu disable-quic no-first-run disable-sync disable-background-networking"
+    for flag in (*flags.split(), "disable-component-update"):
         options.add_argument(f"--{flag}")
     options.add_argument(f"--user-data-dir={tmp_path_factory.mktemp('profile')}")
     with webdriver.Chrome(options, webdriver.ChromeService(driver)) as opened:

@@ -34,24 +34,6 @@ def embed_resize(model: onnx.ModelProto, spec: ModelSpec) -> ModelSpec:
         UsageError: the graph takes something else than uint8 RGB (N, H, W, 3), or the interpolation is one that
             Resize does not have as Pillow has it, or the graph is of an opset below 18.
     """
-    _check(model, spec)
-    graph = model.graph
-    image = next(value for value in graph.input if value.name == spec.input.name)
-    added = _Nodes(graph)
-    pixels = added.unique("resize.pixels")
-    for node in graph.node:
-        node.input[:] = [pixels if name == image.name else name for name in node.input]
-    _fit(added, image.name, pixels, spec)
-    nodes = [*added.nodes, *graph.node]
-    del graph.node[:]
-    graph.node.extend(nodes)
-    graph.initializer.extend(added.constants)
-    for axis, name in zip(image.type.tensor_type.shape.dim[1:3], ("height", "width"), strict=True):
-        axis.dim_param = name
-    return replace(spec, resize="graph")
-
-
-def _check(model: onnx.ModelProto, spec: ModelSpec) -> None:
     if spec.resize == "graph":
         raise UsageError(f"{spec.name}: the file resizes pictures itself already")
     takes = spec.input
@@ -71,6 +53,20 @@ def _check(model: onnx.ModelProto, spec: ModelSpec) -> None:
             f"{spec.name}: the graph is of opset {opset}, whose Resize has no antialias; "
             f"convert the model anew to opset {_OPSET} or later"
         )
+    graph = model.graph
+    image = next(value for value in graph.input if value.name == spec.input.name)
+    added = _Nodes(graph)
+    pixels = added.unique("resize.pixels")
+    for node in graph.node:
+        node.input[:] = [pixels if name == image.name else name for name in node.input]
+    _fit(added, image.name, pixels, spec)
+    nodes = [*added.nodes, *graph.node]
+    del graph.node[:]
+    graph.node.extend(nodes)
+    graph.initializer.extend(added.constants)
+    for axis, name in zip(image.type.tensor_type.shape.dim[1:3], ("height", "width"), strict=True):
+        axis.dim_param = name
+    return replace(spec, resize="graph")
 
 
 class _Nodes:

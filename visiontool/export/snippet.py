@@ -13,10 +13,8 @@ def snippet(spec: ModelSpec, path: Path) -> str:
     """A program of at most ten lines that prints the five best classes of the picture that is its argument.
 
     It needs numpy, Pillow and onnxruntime, and gives the answer of `visiontool predict`, but for what that does with
-    pictures that are transparent, of 16 bits, or CMYK.
-
-    Args:
-        path: the model file. It is opened, since how many pictures it takes at once is not in its spec.
+    pictures that are transparent, of 16 bits, or CMYK. The model file at `path` is opened, since how many pictures it
+    takes at once is not in its spec.
 
     Raises:
         ModelError: the file cannot be opened.

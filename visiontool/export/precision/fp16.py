@@ -36,13 +36,7 @@ def to_fp16(model: onnx.ModelProto, spec: ModelSpec) -> onnx.ModelProto:
     """The network in fp16: weights and values are half as large.
 
     Inputs stay as they are, outputs are float32 under the same names. Normalization, sums and whatever has a constant
-    that fp16 cannot hold (an epsilon, a mask of -3e38) are computed in float32.
-
-    Args:
-        model: is not changed.
-
-    Returns:
-        The new graph; the metadata is that of `model`.
+    that fp16 cannot hold (an epsilon, a mask of -3e38) are computed in float32. `model` is not changed.
 
     Raises:
         ConversionError: the graph has branches or loops, or its types cannot be worked out.
@@ -108,7 +102,7 @@ class _Conversion:
         return node.op_type in _FIRST or not self.half.isdisjoint(node.input)
 
     def _in_type(self, name: str, to: int) -> str:
-        """The name of the value in type `to`, which is made at its first use."""
+        """The name of the value in type `to`; its first use adds it to the graph."""
         if (name, to) not in self.names:
             new = self.unique(f"{name}_{'fp16' if to == _HALF else 'fp32'}")
             if name in self.constants:

@@ -34,7 +34,7 @@ Ranges = dict[str, tuple[np.float32, np.float32]]
 
 
 class TypedGraph:
-    """A graph made ready: nodes have names, values have types, and constants are initializers.
+    """A graph ready to be quantized: nodes have names, values have types, and constants are initializers.
 
     Attributes:
         model: it, without metadata.

@@ -66,7 +66,12 @@ class ShapedGraph:
 
     def __init__(self, model: onnx.ModelProto, manifest: str | None, size: tuple[int, int] | None) -> None:
         graph = model.graph
-        self.logits = _logits(graph, manifest)
+        outputs: list[str] = [output.name for output in graph.output]
+        if not outputs:
+            raise ModelError("the graph has no output")
+        self.logits = outputs[0] if manifest is None else ModelSpec.from_json(manifest).logits
+        if self.logits not in outputs:
+            raise ModelError(f"the manifest's logits output {shown(self.logits)} is not in the graph: {shown(outputs)}")
         self.nodes = edit.leading_to(graph.node, [self.logits])
         if len(self.nodes) > MAX_NODES:
             raise ModelError(f"{len(self.nodes):,} nodes; a picture classifier has at most {MAX_NODES:,}")
@@ -237,18 +242,6 @@ class ShapedGraph:
         return numbers is not None and numbers <= _MAX_NUMBERS
 
 
-def _logits(graph: onnx.GraphProto, manifest: str | None) -> str:
-    outputs: list[str] = [output.name for output in graph.output]
-    if not outputs:
-        raise ModelError("the graph has no output")
-    if manifest is None:
-        return outputs[0]
-    logits = ModelSpec.from_json(manifest).logits
-    if logits not in outputs:
-        raise ModelError(f"the manifest's logits output {shown(logits)} is not in the graph: {shown(outputs)}")
-    return logits
-
-
 def _numbers_taken(node: onnx.NodeProto) -> Iterable[str]:
     """The values whose numbers decide what a node gives."""
     if node.op_type in _INPUTS_THAT_COUNT:
@@ -257,9 +250,8 @@ def _numbers_taken(node: onnx.NodeProto) -> Iterable[str]:
 
 
 def _is_possible(sides: Sequence[int]) -> bool:
-    """Whether onnx may be asked what follows from a shape: sides below zero can end the whole process there.
-
-    onnx itself gives such for a pool larger than its map.
+    """Whether onnx may be asked what follows from a shape: sides below zero, as it infers itself for a pool larger than
+    its map, can end the whole process there.
     """
     return len(sides) <= _MAX_RANK and min(sides, default=0) >= 0
 
