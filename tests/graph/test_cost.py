@@ -314,9 +314,9 @@ def test_graphs_that_ask_for_too_much_end_soon(name, tmp_path):
     else:
         body, constants = HARMFUL[name]
         path = save(tmp_path, body, x="N,3,4,4", y="z" if "z =" in body else "y", **constants)
-    start = time.perf_counter()
+    start = time.process_time()
     assert measure(path).receptive_field is None or name == "constants of constants"
-    assert time.perf_counter() - start < 5
+    assert time.process_time() - start < 5
 
 
 # --- published figures ---
