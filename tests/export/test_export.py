@@ -114,6 +114,13 @@ def test_the_newest_run_is_exported_where_none_is_named(run, at_home, color_mode
     assert "Calibrated on 15 pictures only" in ran.err
 
 
+def test_a_full_disk_is_an_error(run, at_home):
+    (at_home / "lenet5.onnx.partial").symlink_to("/dev/full")
+    ran = run("export", "lenet5")
+    assert (ran.code, "the disk is full" in ran.err) == (5, True)
+    assert list(at_home.iterdir()) == []
+
+
 @pytest.mark.parametrize(
     ("arguments", "code", "words"),
     [
