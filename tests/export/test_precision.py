@@ -384,8 +384,8 @@ def test_a_family_in_both_precisions(name, side, tmp_path):
     from visiontool.pytorch.convert import convert
 
     network = backbone.create(name, img_size=side)
-    labels = tuple(map(str, range(network.num_classes)))
-    spec = replace(SPEC, labels=labels, input=replace(SPEC.input, size=(side, side)))
+    cfg, labels = network.pretrained_cfg, tuple(map(str, range(network.num_classes)))
+    spec = replace(SPEC, labels=labels, input=InputSpec(size=(side, side), mean=cfg["mean"], std=cfg["std"]))
     pixels = parity.pixels_of(PHOTOS, spec, 24)
     random_weights(network, parity.normalized(pixels, spec.input))
     spec = convert(network, spec, tmp_path / "model.onnx", PHOTOS, batches=(1, 3))
