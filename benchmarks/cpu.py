@@ -3,8 +3,8 @@
     python benchmarks/cpu.py [--rounds 15] [--threads N] [--shared FOLDER]
 
 ResNet-50 at 224 px with random weights, which do not affect speed: `Classifier.outputs` in fp32 and int8 against torch
-in eager mode (channels last) and torch.compile (if a C++ compiler is present), at 1 and 8 pictures per run. Each side is
-a separate process with the same number of threads; the sides take turns, and the result is the median of the rounds'
+in eager mode (channels last) and torch.compile (if a C++ compiler is present), at 1 and 8 pictures per run. Each side
+is a separate process with the same number of threads; the sides take turns, and the result is the median of the rounds'
 ratios. All sides get the same uint8 pictures, and return logits.
 
 SqueezeNet 1.1 with its ImageNet weights: how many of 100 photos get the same answer in fp16 and int8 as in fp32, how
@@ -41,7 +41,7 @@ from visiontool.data.discover import find_images
 from visiontool.data.loader import cores
 from visiontool.data.prepare import Recipe, prepare
 from visiontool.export.precision import to_fp16, to_int8
-from visiontool.export.precision.qdq import Typed
+from visiontool.export.precision.qdq import TypedGraph
 from visiontool.graph import edit
 from visiontool.hub import cache
 from visiontool.images.decode import DEFAULT_LIMITS
@@ -113,7 +113,7 @@ def networks(folder: Path, pictures: list[Path]) -> dict[str, Path]:
     spec = convert(model, spec, fp32, pictures)
     graph, _ = edit.load(fp32)
     quantized = to_int8(graph, spec, [pixels_of(pictures, spec)])
-    for line in quantized.kept:
+    for line in quantized.notes:
         print(f"ResNet-50 in int8: {line}\n")
     onnx.helper.set_model_props(quantized.model, spec.to_metadata())
     int8.write_bytes(quantized.model.SerializeToString())
@@ -197,12 +197,12 @@ def squeezenet(shared: Path, folder: Path, threads: int, rounds: int) -> list[tu
     models = {"fp32": graph, "fp16": to_fp16(graph, spec)}
     for precision, rounding in (
         ("int8", nullcontext()),
-        (FULL_INT8, patch.object(Typed, "_round_weights", return_value={})),
+        (FULL_INT8, patch.object(TypedGraph, "_round_weights", return_value={})),
     ):
         with rounding:
             quantized = to_int8(graph, spec, calibration)
         models[precision] = quantized.model
-        for line in quantized.kept:
+        for line in quantized.notes:
             print(f"SqueezeNet, {precision}: {line}\n")
     classifiers, sizes = {}, {}
     for precision, model in models.items():

@@ -187,8 +187,8 @@ def checked(name: str) -> list[object]:
 
     from visiontool import Classifier
     from visiontool.data.discover import find_images
-    from visiontool.graph import cost
-    from visiontool.graph.cost.stored import store
+    from visiontool.graph.cost import store
+    from visiontool.graph.cost.layers import measure
     from visiontool.hub import catalog
     from visiontool.model.difference import relative_l2
     from visiontool.model.spec import InputSpec, ModelSpec
@@ -214,7 +214,7 @@ def checked(name: str) -> list[object]:
         expected = parity.answers(OnnxWrapper(model, spec.input), spec.input, pixels)["logits"]
         classifier = Classifier.load(path, device="cpu")
         relative = [relative_l2(expected[:n], classifier.outputs(pixels[:n], "logits")) for n in (1, 3)]
-        measured = cost.measure(path)
+        measured = measure(path)
     store(name, measured)
     spread = float(np.linalg.norm(expected[0] - expected[1]) / np.linalg.norm(expected[0]))
     reference, reference_params = reference_of(name)

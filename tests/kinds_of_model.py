@@ -7,7 +7,7 @@ from typing import NamedTuple
 import numpy as np
 import onnx
 from conftest import COLOR_SPEC, save_model
-from onnx import TensorProto, helper, numpy_helper
+from onnx import numpy_helper, parser
 from PIL import Image
 
 from visiontool.export.resize import embed_resize
@@ -43,6 +43,16 @@ class Kind(NamedTuple):
     path: Path
 
 
+def parsed(graph: str, *, opset: int = 20, **constants: object) -> onnx.ModelProto:
+    """The model of a graph in ONNX's text format, and of constants: int64 or float32."""
+    model = parser.parse_model(f'<ir_version: 10, opset_import: ["": {opset}]> {graph}')
+    for name, values in constants.items():
+        array = np.asarray(values)
+        array = array.astype(np.float32) if array.dtype == np.float64 else array
+        model.graph.initializer.append(numpy_helper.from_array(array, name))
+    return model
+
+
 def spec_of(name: str) -> ModelSpec:
     """The spec of one kind."""
     of_input = {field: value for field, value in _CHANGES[name].items() if hasattr(InputSpec, field)}
@@ -55,25 +65,16 @@ def picky_graph(spec: ModelSpec, batch: int | str = "N") -> onnx.ModelProto:
     """A graph to which every pixel matters: its logits are random sums of all of them."""
     height, width = spec.input.size
     channels, classes = spec.input.channels, len(spec.labels)
-    kind = {"uint8": TensorProto.UINT8, "float32": TensorProto.FLOAT, "float16": TensorProto.FLOAT16}[spec.input.dtype]
-    shape = [height, width, channels] if spec.input.layout == "NHWC" else [channels, height, width]
+    kind = spec.input.dtype.replace("float32", "float")
+    shape = f"{height},{width},{channels}" if spec.input.layout == "NHWC" else f"{channels},{height},{width}"
     size = height * width * channels
     scale = 3 / size**0.5 / (100 if spec.input.dtype == "uint8" else 1)
-    weights = np.random.default_rng(1).normal(0, scale, (size, classes)).astype(np.float32)
-    nodes = [
-        helper.make_node("Cast", [spec.input.name], ["numbers"], to=TensorProto.FLOAT),
-        helper.make_node("Flatten", ["numbers"], ["flat"]),
-        helper.make_node("MatMul", ["flat", "weights"], ["sums"]),
-        helper.make_node("Softmax" if spec.activation == "softmax" else "Identity", ["sums"], [spec.logits]),
-    ]
-    graph = helper.make_graph(
-        nodes,
-        "picky",
-        [helper.make_tensor_value_info(spec.input.name, kind, [batch, *shape])],
-        [helper.make_tensor_value_info(spec.logits, TensorProto.FLOAT, [batch, classes])],
-        [numpy_helper.from_array(weights, "weights")],
-    )
-    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=10)
+    last = "Softmax" if spec.activation == "softmax" else "Identity"
+    graph = f"""picky ({kind}[{batch},{shape}] {spec.input.name}) => (float[{batch},{classes}] {spec.logits}) {{
+        numbers = Cast <to = 1> ({spec.input.name})  flat = Flatten (numbers)
+        sums = MatMul (flat, weights)  {spec.logits} = {last} (sums)
+    }}"""
+    return parsed(graph, weights=np.random.default_rng(1).normal(0, scale, (size, classes)))
 
 
 def save_kinds(folder: Path) -> list[Kind]:

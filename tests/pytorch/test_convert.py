@@ -273,7 +273,7 @@ def test_timm_gives_the_same_logits_from_the_folder(tmp_path, name, size):
     pixels = parity.pixels_of(SAMPLES, spec, 3)
     with torch.inference_mode():
         expected = again(parity.normalized(pixels, spec.input)).numpy()
-    np.testing.assert_allclose(classifier.run(pixels, "logits"), expected, atol=1e-3, rtol=1e-4)
+    np.testing.assert_allclose(classifier.outputs(pixels, "logits"), expected, atol=1e-3, rtol=1e-4)
     assert convert_folder(folder, tmp_path / "again.onnx", SAMPLES, name=spec.name) == spec
 
 

@@ -15,7 +15,8 @@ from random_weights import random_weights  # noqa: E402
 
 from visiontool import Classifier, InputSpec, ModelSpec  # noqa: E402
 from visiontool.data.discover import find_images  # noqa: E402
-from visiontool.export.export import Wanted, export, find  # noqa: E402
+from visiontool.export.export import ExportOptions, export  # noqa: E402
+from visiontool.export.source import find  # noqa: E402
 from visiontool.pytorch import parity, weights  # noqa: E402
 from visiontool.pytorch.convert import convert  # noqa: E402
 from visiontool.pytorch.exporters import OnnxWrapper  # noqa: E402
@@ -127,7 +128,7 @@ def test_a_file_answers_as_torch_does(family, tmp_path):
     assert len(set(work)) == len(work), "a layer is in the graph twice"
 
     for precision in ("fp32", "fp16") if family.name in HALVED else ("fp32",):  # what misses the gate raises GateError
-        exported = export(find(str(path)), tmp_path / f"{precision}.onnx", Wanted(precision=precision))
+        exported = export(find(str(path)), tmp_path / f"{precision}.onnx", ExportOptions(precision=precision))
         assert exported.comparison is not None
         assert exported.spec.precision == precision
 

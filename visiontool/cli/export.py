@@ -66,9 +66,10 @@ def export(context: click.Context, /, **values: Any) -> int:
 def _export(args: SimpleNamespace) -> "Export":
     from visiontool.cli.progress import Stages, only_ours_on_stderr
     from visiontool.cli.pull import PullStages
-    from visiontool.export.export import Wanted, default_target, export, find
+    from visiontool.export.export import ExportOptions, default_target, export
+    from visiontool.export.source import find
 
-    wanted = Wanted(
+    export_options = ExportOptions(
         precision=args.precision,
         embed_resize=args.embed_resize,
         static_batch=args.static_batch,
@@ -85,9 +86,9 @@ def _export(args: SimpleNamespace) -> "Export":
             offline=args.offline,
             progress=stages.update,
         )
-    target = args.output or default_target(source, wanted)
+    target = args.output or default_target(source, export_options)
     with source, only_ours_on_stderr(), Stages(_STAGES, enabled=not args.quiet) as stages:
-        return export(source, target, wanted, force=args.force, device=args.device, progress=stages.update)
+        return export(source, target, export_options, force=args.force, device=args.device, progress=stages.update)
 
 
 def _report(exported: "Export") -> None:

@@ -4,11 +4,9 @@ onnx reads nothing but regular files in the model's own folder. What it does not
 that gives no length would bring the whole rest of a file.
 """
 
-from collections.abc import Iterator
 from math import prod
 from pathlib import Path
 
-from google.protobuf.message import Message  # type: ignore[import-untyped]
 from onnx import TensorProto, external_data_helper, helper
 
 from visiontool.errors import ModelError, first_line
@@ -16,12 +14,9 @@ from visiontool.graph import edit
 from visiontool.model.scan import MAX_FILE_BYTES, scan_bytes
 from visiontool.text import short_repr
 
-_PACKED = {  # numbers in a byte
-    TensorProto.UINT4: 2,
-    TensorProto.INT4: 2,
-    TensorProto.FLOAT4E2M1: 2,
-    TensorProto.UINT2: 4,
-    TensorProto.INT2: 4,
+_BITS: dict[int, int] = {  # of the types that share bytes
+    **dict.fromkeys((TensorProto.UINT4, TensorProto.INT4, TensorProto.FLOAT4E2M1), 4),
+    **dict.fromkeys((TensorProto.UINT2, TensorProto.INT2), 2),
 }
 
 
@@ -34,18 +29,19 @@ def merged(path: Path) -> bytes:
     """
     model, _ = edit.load(path, external=True)
     total = path.stat().st_size
-    for tensor in _tensors(model):
+    tensors = [part for part in edit.parts(model) if isinstance(part, TensorProto)]
+    for tensor in tensors:
         if tensor.data_location != TensorProto.EXTERNAL and not tensor.external_data:
             continue
         entries = {entry.key: entry.value for entry in tensor.external_data}
         what = f"{path}: the tensor {short_repr(tensor.name)}, kept in {short_repr(entries.get('location'))},"
-        size = _size_bytes(tensor)
-        if size is None or tensor.data_location != TensorProto.EXTERNAL:
-            raise ModelError(f"{what} is of a type or shape that cannot be kept so, or says that it is in the file too")
+        if tensor.data_type not in helper.get_all_tensor_dtypes() or min(tensor.dims, default=0) < 0:
+            raise ModelError(f"{what} is of a type or shape that cannot be kept so")
+        bits = _BITS.get(tensor.data_type, 8 * helper.tensor_dtype_to_np_dtype(tensor.data_type).itemsize)
+        size = -(-prod(tensor.dims) * bits // 8)
         if entries.get("length", str(size)) != str(size):
-            raise ModelError(
-                f"{what} has a length of {short_repr(entries['length'])}; its type and shape have {size:,} bytes"
-            )
+            length = short_repr(entries["length"])
+            raise ModelError(f"{what} has a length of {length}; its type and shape have {size:,} bytes")
         total += size
         if total > MAX_FILE_BYTES:
             raise ModelError(f"{what} makes {total:,} bytes; one file has at most {MAX_FILE_BYTES:,}")
@@ -62,24 +58,3 @@ def merged(path: Path) -> bytes:
     data: bytes = model.SerializeToString(deterministic=True)
     scan_bytes(data, path)
     return data
-
-
-def _tensors(message: Message) -> Iterator[TensorProto]:
-    """All tensors of a model, in whatever part of it: what the scan finds in bytes, this finds in messages."""
-    if isinstance(message, TensorProto):
-        yield message
-        return
-    for field, value in message.ListFields():
-        if field.message_type is not None:
-            for inner in (value,) if isinstance(value, Message) else value:
-                yield from _tensors(inner)
-
-
-def _size_bytes(tensor: TensorProto) -> int | None:
-    """The bytes of its numbers; None where its type and shape do not tell."""
-    sides, type_ = [*tensor.dims], tensor.data_type
-    if min(sides, default=0) < 0 or type_ == TensorProto.STRING or type_ not in helper.get_all_tensor_dtypes():
-        return None
-    packed = next((count for packed, count in _PACKED.items() if packed == type_), None)
-    item = helper.tensor_dtype_to_np_dtype(type_).itemsize
-    return int(-(-prod(sides) // packed) if packed else prod(sides) * item)

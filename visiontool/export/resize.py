@@ -1,4 +1,4 @@
-"""A graph that resizes pictures itself: it takes upright ones of any size, and does what `preprocess.fit` does.
+"""A graph that resizes pictures itself: it takes upright ones of any size, and does what `transforms.fit_to_spec` does.
 
 Sizes and offsets come from the same arithmetic, so they are the same. Pixels differ by a level, seldom: onnxruntime's
 antialiased Resize follows Pillow's where `exclude_outside` is set, which it is not by default. With bilinear, a number
@@ -11,51 +11,29 @@ from typing import Any
 
 import numpy as np
 import onnx
-from onnx import TensorProto, helper, numpy_helper, version_converter
+from onnx import TensorProto, helper, numpy_helper
 
-from visiontool.errors import ConversionError, UsageError, first_line
+from visiontool.errors import UsageError
 from visiontool.graph import edit
 from visiontool.images.transforms import fill_color, scaled_size
 from visiontool.model.spec import ModelSpec
 
 _MODES = {"bilinear": "linear", "bicubic": "cubic"}
 _OPSET = 18  # the first whose Resize has antialias
-_IR_VERSION = 8  # the one that opset 18 came with
 
 
 def embed_resize(model: onnx.ModelProto, spec: ModelSpec) -> ModelSpec:
     """Puts resize and crop into the graph of `model`, in place, as `spec` has them.
 
-    The graph then takes uint8 RGB of shape (N, height, width, 3), upright, of any height and width. Where it was of
-    an opset below 18, it is raised to that.
+    The graph then takes uint8 RGB of shape (N, height, width, 3), upright, of any height and width.
 
     Returns:
         The spec of the new graph.
 
     Raises:
         UsageError: the graph takes something else than uint8 RGB (N, H, W, 3), or the interpolation is one that
-            Resize does not have as Pillow has it.
-        ConversionError: the graph cannot be raised to opset 18.
+            Resize does not have as Pillow has it, or the graph is of an opset below 18.
     """
-    _check(spec)
-    _raise_opset(model)
-    graph = model.graph
-    image = next(value for value in graph.input if value.name == spec.input.name)
-    added = _Nodes(graph)
-    pixels = added.free("resize.pixels")
-    for node in graph.node:
-        _rename(node, image.name, pixels)
-    _fit(added, image.name, pixels, spec)
-    nodes = [*added.nodes, *graph.node]
-    del graph.node[:]
-    graph.node.extend(nodes)
-    graph.initializer.extend(added.constants)
-    for axis, name in zip(image.type.tensor_type.shape.dim[1:3], ("height", "width"), strict=True):
-        axis.dim_param = name
-    return replace(spec, resize="graph")
-
-
-def _check(spec: ModelSpec) -> None:
     if spec.resize == "graph":
         raise UsageError(f"{spec.name}: the file resizes pictures itself already")
     takes = spec.input
@@ -69,63 +47,51 @@ def _check(spec: ModelSpec) -> None:
             f"{spec.name}: resized by {spec.interpolation}, for which ONNX has no operator that does it as Pillow; "
             f"only {' and '.join(_MODES)} can be a part of the graph"
         )
-
-
-def _raise_opset(model: onnx.ModelProto) -> None:
-    if max((opset.version for opset in model.opset_import if opset.domain in ("", "ai.onnx")), default=1) >= _OPSET:
-        return
-    metadata = list(model.metadata_props)
-    try:
-        converted = version_converter.convert_version(model, _OPSET)
-    # Of onnx's C++, which raises RuntimeError and others for what it cannot convert.
-    except Exception as error:
-        raise ConversionError(
-            f"the graph is of an opset below {_OPSET}, which has no antialiased Resize, and cannot be raised to it: "
-            f"{first_line(error)}"
-        ) from error
-    model.CopyFrom(converted)
-    model.ir_version = max(model.ir_version, _IR_VERSION)
-    del model.metadata_props[:]
-    model.metadata_props.extend(metadata)
-
-
-def _rename(node: onnx.NodeProto, old: str, new: str) -> None:
-    """Has the node, and all graphs inside it, take `new` where they took `old`."""
-    for place, name in enumerate(node.input):
-        if name == old:
-            node.input[place] = new
-    for attribute in node.attribute:
-        for graph in (attribute.g, *attribute.graphs):
-            for inner in graph.node:
-                _rename(inner, old, new)
-            for output in graph.output:
-                if output.name == old:
-                    output.name = new
+    opset = max((opset.version for opset in model.opset_import if opset.domain in ("", "ai.onnx")), default=1)
+    if opset < _OPSET:
+        raise UsageError(
+            f"{spec.name}: the graph is of opset {opset}, whose Resize has no antialias; "
+            f"convert the model anew to opset {_OPSET} or later"
+        )
+    graph = model.graph
+    image = next(value for value in graph.input if value.name == spec.input.name)
+    added = _Nodes(graph)
+    pixels = added.unique("resize.pixels")
+    for node in graph.node:
+        node.input[:] = [pixels if name == image.name else name for name in node.input]
+    _fit(added, image.name, pixels, spec)
+    nodes = [*added.nodes, *graph.node]
+    del graph.node[:]
+    graph.node.extend(nodes)
+    graph.initializer.extend(added.constants)
+    for axis, name in zip(image.type.tensor_type.shape.dim[1:3], ("height", "width"), strict=True):
+        axis.dim_param = name
+    return replace(spec, resize="graph")
 
 
 class _Nodes:
-    """Nodes and constants to put in front of a graph, under names that are free there."""
+    """Nodes and constants to put in front of a graph, under names that are unique there."""
 
     def __init__(self, graph: onnx.GraphProto) -> None:
         self.nodes: list[onnx.NodeProto] = []
         self.constants: list[onnx.TensorProto] = []
-        self.free = edit.Names(graph).free
+        self.unique = edit.unique_names(graph)
 
     def add(self, operator: str, inputs: Sequence[str], name: str, **attributes: Any) -> str:
         """Adds a node; gives the name of its output."""
-        output = self.free(f"resize.{name}")
+        output = self.unique(f"resize.{name}")
         self.nodes.append(helper.make_node(operator, inputs, [output], output, **attributes))
         return output
 
     def constant(self, name: str, values: Sequence[float] | int, dtype: type[np.generic] = np.int64) -> str:
         """Adds a constant; gives its name."""
-        name = self.free(f"resize.{name}")
+        name = self.unique(f"resize.{name}")
         self.constants.append(numpy_helper.from_array(np.array(values, dtype), name))
         return name
 
 
 def _fit(added: _Nodes, image: str, pixels: str, spec: ModelSpec) -> None:
-    """Adds `preprocess.fit`: from `image`, of any size, to `pixels`, of the size that `spec` has."""
+    """Adds `fit_to_spec`: from `image`, of any size, to `pixels`, of the size that `spec` has."""
     sides = added.add("Shape", [image], "sides", start=1, end=3)
     resized = _resized(added, sides, spec)
     batch_and_channels = added.add(
@@ -170,7 +136,7 @@ def _first_pass(added: _Nodes, sides: str, resized: str) -> str:
 
 
 def _resized(added: _Nodes, sides: str, spec: ModelSpec) -> str:
-    """Adds `preprocess._resized`; gives the name of (height, width)."""
+    """Adds the size before the crop; gives the name of (height, width)."""
     scaled = scaled_size(spec.input.size, spec.crop_pct)
     if spec.crop_mode == "squash":
         return added.constant("scaled", scaled)
@@ -187,23 +153,25 @@ def _resized(added: _Nodes, sides: str, spec: ModelSpec) -> str:
 
 def _cropped(added: _Nodes, planes: str, resized: str, spec: ModelSpec) -> str:
     """Adds the cut to the size that `spec` has or, for border, what is filled in; gives the name of the planes."""
-    wanted, axes = added.constant("wanted", spec.input.size), added.constant("axes", (2, 3))
+    target, axes = added.constant("wanted", spec.input.size), added.constant("axes", (2, 3))
     numbers = {"zero": 0, "two": 2, "three": 3, "four": 4}
     zero, two, three, four = (added.constant(name, (number,)) for name, number in numbers.items())
-    excess = added.add("Max", [added.add("Sub", [resized, wanted], "difference"), zero], "excess")
+    excess = added.add("Max", [added.add("Sub", [resized, target], "difference"), zero], "excess")
     # round(excess / 2) of Python, half to even: one more where excess % 4 is 3.
     odd = added.add("Div", [added.add("Mod", [excess, four], "remainder"), three], "odd")
     start = added.add("Div", [added.add("Add", [excess, odd], "twice_start"), two], "start")
-    end = added.add("Add", [start, wanted], "end")
+    end = added.add("Add", [start, target], "end")
     planes = added.add("Slice", [planes, start, end, axes], "cropped")
     if spec.crop_mode != "border":
         return planes
-    lack = added.add("Max", [added.add("Sub", [wanted, resized], "lack_or_less"), zero], "lack")
+    lack = added.add("Max", [added.add("Sub", [target, resized], "lack_or_less"), zero], "lack")
     before = added.add("Div", [lack, two], "before")
     after, none = added.add("Sub", [lack, before], "after"), added.constant("none", (0, 0))
     pads = added.add("Concat", [none, before, none, after], "pads", axis=0)
-    outputs = [added.free(f"resize.{color}") for color in ("red", "green", "blue")]
-    added.nodes.append(helper.make_node("Split", [planes], outputs, added.free("resize.split"), axis=1, num_outputs=3))
+    outputs = [added.unique(f"resize.{color}") for color in ("red", "green", "blue")]
+    added.nodes.append(
+        helper.make_node("Split", [planes], outputs, added.unique("resize.split"), axis=1, num_outputs=3)
+    )
     padded = []
     for plane, value in zip(outputs, fill_color(spec), strict=True):
         fill = added.constant("fill", value, np.uint8)

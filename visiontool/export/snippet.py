@@ -13,17 +13,17 @@ def snippet(spec: ModelSpec, path: Path) -> str:
     """A program of at most ten lines that prints the five best classes of the picture that is its argument.
 
     It needs numpy, Pillow and onnxruntime, and gives the answer of `visiontool predict`, but for what that does with
-    pictures that are transparent, of 16 bits, or CMYK.
-
-    Args:
-        path: the model file. It is opened, since how many pictures it takes at once is not in its spec.
+    pictures that are transparent, of 16 bits, or CMYK. The model file at `path` is opened, since how many pictures it
+    takes at once is not in its spec.
 
     Raises:
         ModelError: the file cannot be opened.
     """
     opened = runtime.open_model(path, device="cpu")
-    feeds = f"{{{spec.input.name!r}: {_batch(_tensor(spec), opened.inputs[0].shape[0])}}}"
-    logits = f"session.run([{spec.logits!r}], {feeds})[0][0].ravel().astype(float)"
+    batch, size = f"{_tensor(spec)}[None]", opened.inputs[0].shape[0]
+    if isinstance(size, int) and size > 1:  # filled with copies
+        batch = f"np.repeat({batch}, {size}, 0)"
+    logits = f"session.run([{spec.logits!r}], {{{spec.input.name!r}: {batch}}})[0][0].ravel().astype(float)"
     if spec.activation == "softmax":
         logits = f"np.log(np.maximum({logits}, 1e-30))"
     scaled = "logits - logits.max()" if spec.temperature == 1 else f"(logits - logits.max()) / {spec.temperature!r}"
@@ -42,7 +42,7 @@ def snippet(spec: ModelSpec, path: Path) -> str:
 
 
 def _pixels(spec: ModelSpec) -> list[str]:
-    """From a file to `pixels` (H, W, 3), as `images.open_image` and `preprocess.fit` do it."""
+    """From a file to `pixels` (H, W, 3), as `open_image` and `fit_to_spec` do it."""
     draft = 2 * resize_to(spec.input.size, spec.crop_pct, spec.crop_mode)
     opened = f"(picture := PIL.Image.open(sys.argv[1])).draft(None, ({draft}, {draft}))"
     upright = 'picture = PIL.ImageOps.exif_transpose(picture).convert("RGB")'
@@ -61,7 +61,7 @@ def _pixels(spec: ModelSpec) -> list[str]:
     resized = f"picture.resize((w, h), PIL.Image.Resampling.{spec.interpolation.upper()})"
     top, left = f"round((h - {height}) / 2)", f"round((w - {width}) / 2)"
     if spec.crop_mode == "border":
-        # A border that is wide enough makes a crop of it; `int` is how `fit` rounds the border.
+        # A border that is wide enough makes a crop of it; `int` is how `fit_to_spec` rounds the border.
         resized = f"PIL.ImageOps.expand({resized}, ({width}, {height}), {fill_color(spec)})"
         top = f"{height} + max({top}, int((h - {height}) / 2))"
         left = f"{width} + max({left}, int((w - {width}) / 2))"
@@ -74,7 +74,7 @@ def _pixels(spec: ModelSpec) -> list[str]:
 
 
 def _tensor(spec: ModelSpec) -> str:
-    """`pixels` as the graph takes it, as `preprocess.to_tensor` makes it."""
+    """`pixels` as the graph takes it, as `transforms.to_tensor` makes it."""
     color, dtype, layout = spec.input.color, spec.input.dtype, spec.input.layout
     tensor = "pixels"
     if color == "BGR":
@@ -87,11 +87,6 @@ def _tensor(spec: ModelSpec) -> str:
         mean, std = (f"np.float32({list(numbers)})" for numbers in (spec.input.mean, spec.input.std))
         tensor = f"(({tensor} / np.float32(255) - {mean}) / {std}).astype(np.{dtype})"
     return f"{tensor}.transpose(2, 0, 1)" if layout == "NCHW" else tensor
-
-
-def _batch(tensor: str, size: int | str | None) -> str:
-    """One picture as the batch that the graph takes, which is filled with copies where its size is fixed."""
-    return f"np.repeat({tensor}[None], {size}, 0)" if isinstance(size, int) and size > 1 else f"{tensor}[None]"
 
 
 def _labels(metadata: Mapping[str, str]) -> tuple[str, str]:

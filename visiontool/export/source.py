@@ -1,22 +1,25 @@
-"""What is exported: from what the user names, or does not name, to a graph in memory and what it says of itself."""
+"""What is exported: from the model that is named, or not named, to a graph in memory and its manifest."""
 
 import logging
 import shutil
 import tempfile
-from contextlib import suppress
 from dataclasses import dataclass, field, replace
+from importlib.util import find_spec
 from pathlib import Path
-from types import TracebackType
 from typing import Self
 
 import onnx
 from onnx import TensorProto
 
-from visiontool.errors import ConversionError, ModelError, UsageError
+from visiontool.data.loader import fitted
+from visiontool.data.prepare import Recipe
+from visiontool.errors import ConversionError, GateError, ModelError, UsageError
+from visiontool.evaluation.compare import Pictures
 from visiontool.export import external_data
 from visiontool.graph import edit
 from visiontool.hub import resolve
 from visiontool.hub.cache import MODEL_FILE
+from visiontool.images.decode import DEFAULT_LIMITS
 from visiontool.inference.classifier import Classifier
 from visiontool.model import config_files
 from visiontool.model.foreign import Description
@@ -24,24 +27,26 @@ from visiontool.model.scan import scan
 from visiontool.model.spec import MANIFEST_KEY, CropMode, ModelSpec, Precision
 from visiontool.progress import Progress, silent
 from visiontool.pytorch.pull import pull
-from visiontool.training.report import METRICS_FILE
+from visiontool.training.pictures import run_of
 from visiontool.training.run import RUNS
 from visiontool.training.settings import SETTINGS_FILE
 
 _log = logging.getLogger(__name__)
 
 _QUANTIZED = ("DequantizeLinear", "QLinearConv", "QLinearMatMul", "ConvInteger", "MatMulInteger")
+_TORCH_FILES = ("config.json", "model.safetensors")
+_TORCH_PICTURES = 32  # at most: torch computes one after another
 
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """A model to export. A context: at its end, a file that was made for it is gone.
+    """A model to export. A context: at its end, a file that was made for it is deleted.
 
     Attributes:
         model: its graph, which may be changed.
-        spec: what it says of itself.
-        path: a model file that answers as it does. Where the source keeps tensors in other files, one that has all of
-            them, until `close`.
+        spec: its manifest.
+        path: a model file that answers as it does. Where the source has tensors in other files, one that has all of
+            them, until the end of the context.
         run: the folder of the finetuned run that it is the model of, or None.
     """
 
@@ -51,18 +56,12 @@ class Source:
     run: Path | None = None
     _folder: "tempfile.TemporaryDirectory[str] | None" = field(default=None, repr=False)
 
-    def close(self) -> None:
-        """Deletes the file that was made for it, if there is one."""
-        if self._folder is not None:
-            self._folder.cleanup()
-
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
+    def __exit__(self, *_: object) -> None:
+        if self._folder is not None:
+            self._folder.cleanup()
 
 
 def find(
@@ -80,7 +79,7 @@ def find(
         model: a run, an .onnx file, the name of a network, "local-dir:FOLDER", "hf-hub:ORG/NAME", or a file of weights;
             None for the newest finished run in runs/, or else the default model.
         architecture: the network that the file of weights is of.
-        description: what a file from another tool does not say of itself, or the class names of a file of weights.
+        description: what a file from another tool lacks, or the class names of a file of weights.
         crop_mode: instead of the model's own.
         offline: uses no network.
         progress: as `pull.pull` takes it, where the model is not on this machine.
@@ -93,129 +92,112 @@ def find(
     if model is None:
         if architecture is not None:
             raise UsageError(f"--architecture {architecture} goes with a file of weights: name that as MODEL")
-        model = _not_named()
-    if architecture is None:
-        path = _file(model, offline, progress)
-    else:
+        model = _newest_run_or_default()
+    is_weights = Path(model).suffix.lower() in resolve.WEIGHTS_SUFFIXES and Path(model).is_file()
+    if architecture is not None:
+        if not is_weights:
+            raise UsageError(
+                f"--architecture {architecture} goes with a file of weights, a .safetensors or .pth; "
+                f"{model} is none, or is not there"
+            )
         description = description or Description()
-        class_names, description = description.class_names, replace(description, class_names=None)
-        path = _of_weights(model, architecture, class_names, offline, progress)
-    is_run = path.name == MODEL_FILE and (path.parent / SETTINGS_FILE).is_file()
-    run = path.parent if is_run else None
+        names = description.class_names
+        path = pull(architecture, weights=Path(model), class_names=names, offline=offline, progress=progress).path
+        description = replace(description, class_names=None)
+    elif is_weights:
+        raise UsageError(
+            f"{model}: weights of torch, which do not name their network.\n"
+            "Add --architecture NAME, a name of: visiontool models"
+        )
+    else:
+        try:
+            path = resolve.resolve(model)
+        except resolve.ModelNotPulled as error:
+            path = pull(error.name, offline=offline, progress=progress).path
     if scan(path, external=True).external is None:
-        graph, spec = _read(path, description, crop_mode)
-        return Source(graph, spec, path, run)
+        return Source(*_read(path, description, crop_mode), path, run_of(path))
+    return _merged(path, description, crop_mode)
+
+
+def _merged(path: Path, description: Description | None, crop_mode: CropMode | None) -> Source:
+    """A source whose file is a temporary one, with the tensors in it that lie in other files."""
+    data = external_data.merged(path)
     folder = tempfile.TemporaryDirectory(prefix="visiontool-")
+    single = Path(folder.name, path.name)
     try:
-        single = Path(folder.name, path.name)
-        _write(single, external_data.merged(path), path)
+        single.write_bytes(data)
         for file in config_files.files(path):
             shutil.copy(file, folder.name)
-        graph, spec = _read(single, description, crop_mode, called=path)
-    except BaseException:
+        return Source(*_read(single, description, crop_mode), single, run_of(path), folder)
+    except (ModelError, UsageError) as error:
         folder.cleanup()
-        raise
-    return Source(graph, spec, single, run, folder)
+        raise type(error)(str(error).replace(str(single), str(path)).replace(folder.name, str(path.parent))) from None
+    except OSError as error:
+        folder.cleanup()
+        raise ConversionError(
+            f"{path}: its tensors are put together in {folder.name}, which cannot be written: {error.strerror}\n"
+            "TMPDIR names another place."
+        ) from None
 
 
-def newest_run() -> Path | None:
-    """The run in runs/ that was finished last, or None."""
-    runs = []
-    for folder in RUNS.iterdir() if RUNS.is_dir() else ():
-        with suppress(OSError):  # it may be deleted in this moment
-            if (folder / SETTINGS_FILE).is_file() and (folder / MODEL_FILE).is_file():
-                runs.append((_finished_at(folder), folder))
-    return max(runs)[1] if runs else None
-
-
-def _finished_at(run: Path) -> int:
-    """When a run was finished; its model may have been written again since."""
-    last = run / METRICS_FILE
-    return (last if last.is_file() else run / MODEL_FILE).stat().st_mtime_ns
-
-
-def _not_named() -> str:
-    run = newest_run()
-    if run is not None:
-        _log.info(f"Exporting {run}, the newest finished run.")
-        return str(run)
+def _newest_run_or_default() -> str:
+    runs = [run for path in RUNS.glob(f"*/{MODEL_FILE}") if (run := run_of(path)) is not None]
+    if runs:
+        # By the settings; the model may have been written again since.
+        newest = max(runs, key=lambda run: (run / SETTINGS_FILE).stat().st_mtime_ns)
+        _log.info(f"Exporting {newest}, the newest finished run.")
+        return str(newest)
     name = resolve.default_model()
     _log.info(f"Exporting {name}, the default model: there is no finished run in {RUNS}/.")
     return name
 
 
-def _of_weights(
-    model: str,
-    architecture: str,
-    class_names: Path | None,
-    offline: bool,
-    progress: Progress,
-) -> Path:
-    """The model file that is made of a file of weights."""
-    if not _is_weights(model):
-        raise UsageError(
-            f"--architecture {architecture} goes with a file of weights, a .safetensors or .pth; "
-            f"{model} is none, or is not there"
-        )
-    return pull(architecture, weights=Path(model), class_names=class_names, offline=offline, progress=progress).path
-
-
-def _is_weights(model: str) -> bool:
-    return Path(model).suffix.lower() in resolve.WEIGHTS_SUFFIXES and Path(model).is_file()
-
-
-def _file(model: str, offline: bool, progress: Progress) -> Path:
-    """The model file that `model` means; it is pulled where it is not on this machine."""
-    if _is_weights(model):
-        raise UsageError(
-            f"{model}: weights of torch, which do not name their network.\n"
-            "Add --architecture NAME, a name of: visiontool models"
-        )
-    try:
-        return resolve.resolve(model)
-    except resolve.ModelNotPulled as error:
-        return pull(error.name, offline=offline, progress=progress).path
-
-
-def _write(file: Path, data: bytes, source: Path) -> None:
-    try:
-        file.write_bytes(data)
-    except OSError as error:
-        raise ConversionError(
-            f"{source}: its tensors are put together in {file.parent}, which cannot be written: {error.strerror}\n"
-            "TMPDIR names another place."
-        ) from None
-
-
-def _read(
-    path: Path,
-    description: Description | None,
-    crop_mode: CropMode | None,
-    called: Path | None = None,
-) -> tuple[onnx.ModelProto, ModelSpec]:
-    """The graph of a model file and its spec; errors say `called` instead of `path`."""
-    try:
-        classifier = Classifier.load(path, device="cpu", threads=1, crop_mode=crop_mode, description=description)
-        graph, found = edit.load(path)
-    except (ModelError, UsageError) as error:
-        if called is None:
-            raise
-        kind = UsageError if isinstance(error, UsageError) else ModelError
-        said = str(error).replace(str(path), str(called)).replace(str(path.parent), str(called.parent))
-        raise kind(said) from None
+def _read(path: Path, description: Description | None, crop_mode: CropMode | None) -> tuple[onnx.ModelProto, ModelSpec]:
+    """The graph of a model file and its spec."""
+    classifier = Classifier.load(path, device="cpu", threads=1, crop_mode=crop_mode, description=description)
+    model, scanned = edit.load(path)
     spec = classifier.spec
-    if MANIFEST_KEY not in found.metadata:
+    if MANIFEST_KEY not in scanned.metadata:
         # Without the options that say otherwise: a file with a manifest takes none of them.
         assumed = tuple(text.rpartition(" (")[0] or text for text in classifier.assumed)
-        spec = replace(spec, precision=_precision(graph), assumed=assumed)
+        spec = replace(spec, precision=_precision(model), assumed=assumed)
     if classifier.assumed:
         _log.info(f"The file does not say, so taken: {', '.join(classifier.assumed)}.")
-    return graph, spec
+    return model, spec
 
 
 def _precision(model: onnx.ModelProto) -> Precision:
-    """What a file that does not say it was made with: its weights tell."""
+    """The precision of a file without a manifest, by its operators and weights."""
     if any(node.op_type in _QUANTIZED for node in model.graph.node):
         return "int8"
     halves = {tensor.data_type == TensorProto.FLOAT16 for tensor in model.graph.initializer if len(tensor.dims) > 1}
     return "fp16" if True in halves else "fp32"
+
+
+def compare_with_torch(source: Source, pictures: Pictures, progress: Progress) -> list[str]:
+    """Compares the source with its network in torch, whose weights lie beside it; gives a line about it, or none.
+
+    A finetuned run is left out: it was made without torch, of a graph that had been compared with torch.
+
+    Raises:
+        GateError: they do not answer alike.
+    """
+    folder = source.path.parent
+    if source.run is not None or not all((folder / name).is_file() for name in _TORCH_FILES):
+        return []
+    if find_spec("torch") is None or find_spec("timm") is None:
+        return ["Torch is not installed here; the network was compared with it when it was converted."]
+    progress("torch", 0, None)
+    from visiontool.pytorch import parity, weights
+    from visiontool.pytorch.exporters import OnnxWrapper
+
+    pixels = fitted(pictures.paths, Recipe.of(source.spec, DEFAULT_LIMITS), _TORCH_PICTURES)
+    try:
+        graph = OnnxWrapper(weights.from_folder(folder), source.spec.input)
+        expected = parity.answers(graph, source.spec.input, pixels)
+        parity.check(source.path, source.spec.input, pixels, expected, (1, len(pixels)))
+    except (ConversionError, ModelError) as error:
+        raise GateError(
+            f"{source.spec.name}: the source does not answer as its network does in torch: {error}"
+        ) from None
+    return [f"Torch gives the same logits on {len(pixels)} of the pictures, within {parity.MAX_RELATIVE_L2:g}."]

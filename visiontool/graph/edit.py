@@ -1,13 +1,13 @@
-"""ONNX graphs in memory: read from a file that was scanned, and cut down to what leads to given values."""
+"""ONNX graphs in memory: read from a file that was scanned, and changed."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from pathlib import Path
 
 import onnx
-from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
-from onnx import helper
+from google.protobuf.message import DecodeError, Message  # type: ignore[import-untyped]
+from onnx import helper, inliner, shape_inference
 
-from visiontool.errors import ModelError, UsageError
+from visiontool.errors import ConversionError, ModelError, UsageError, first_line
 from visiontool.model.scan import Scan, scan
 from visiontool.model.spec import MAX_FIXED_BATCH, ModelSpec
 
@@ -16,65 +16,59 @@ def load(path: Path, *, external: bool = False) -> tuple[onnx.ModelProto, Scan]:
     """Reads the .onnx file at `path`, weights included.
 
     Args:
-        external: lets tensors lie in other files (`onnx_scan.scan`); these are not read.
+        external: lets tensors lie in other files (`model.scan.scan`); these are not read.
 
     Raises:
         ModelError: the scan refuses the file, or it cannot be read.
     """
-    found = scan(path, external=external)
+    scanned = scan(path, external=external)
     try:
         # onnx.load would take a file for JSON or text by its name.
-        model = onnx.load(path, format="protobuf", load_external_data=False)
+        return onnx.load(path, format="protobuf", load_external_data=False), scanned
     except (DecodeError, UnicodeDecodeError) as error:
         raise ModelError(f"{path}: not an ONNX file, or a damaged one ({error})") from None
     except OSError as error:
         raise ModelError(f"{path}: cannot be read: {error.strerror}") from None
-    # protobuf gives bytes for what is no UTF-8.
-    if any(isinstance(name, bytes) for name in _names(model.graph)):
-        raise ModelError(f"{path}: not an ONNX file, or a damaged one (a name in the graph is not UTF-8)")
-    return model, found
 
 
-def _names(graph: onnx.GraphProto) -> Iterator[str | bytes]:
-    for value in (*graph.input, *graph.output, *graph.initializer, *graph.value_info):
-        yield value.name
-    for tensor in graph.sparse_initializer:
-        yield tensor.values.name
-    for node in graph.node:
-        yield from (node.name, node.op_type, node.domain, *node.input, *node.output)
-        for attribute in node.attribute:
-            yield attribute.name
-            for inner in (attribute.g, *attribute.graphs):
-                yield from _names(inner)
+def with_types(model: onnx.ModelProto, name: str) -> onnx.ModelProto:
+    """A copy of `model`, called `name` in errors, without local functions and with the types of all values.
+
+    Raises:
+        ConversionError: they cannot be inferred.
+    """
+    try:
+        return shape_inference.infer_shapes(inliner.inline_local_functions(model) if model.functions else model)
+    except (shape_inference.InferenceError, RuntimeError, ValueError) as error:
+        raise ConversionError(f"{name}: the types in the graph cannot be worked out: {first_line(error)}") from None
 
 
-class Names:
-    """Names that are free in a graph."""
+def unique_names(graph: onnx.GraphProto) -> Callable[[str], str]:
+    """A function that makes names of nodes and values unique in `graph`: it adds a number to those in use."""
+    used = {name for node in graph.node for name in (node.name, *node.output, *values_used(node))}
+    used |= {value.name for value in (*graph.input, *graph.output, *graph.initializer)}
+    used |= {tensor.values.name for tensor in graph.sparse_initializer}
 
-    def __init__(self, graph: onnx.GraphProto) -> None:
-        self._taken = {name for node in graph.node for name in (node.name, *node.output, *values_used(node))}
-        self._taken |= {value.name for value in (*graph.input, *graph.output, *graph.initializer)}
-        self._taken |= {tensor.values.name for tensor in graph.sparse_initializer}
-
-    def free(self, name: str) -> str:
-        """`name`, or that with a number where it is taken; it is taken then."""
-        number, free = 1, name
-        while free in self._taken:
+    def unique(name: str) -> str:
+        number, result = 1, name
+        while result in used:
             number += 1
-            free = f"{name}_{number}"
-        self._taken.add(free)
-        return free
+            result = f"{name}_{number}"
+        used.add(result)
+        return result
+
+    return unique
 
 
 def leading_to(nodes: Iterable[onnx.NodeProto], values: Iterable[str]) -> list[onnx.NodeProto]:
-    """Those of `nodes`, which are in the order of execution, that `values` are made from, in the same order."""
+    """Those of `nodes` that `values` are computed from; both in the order of execution."""
     needed = set(values)
-    kept = []
+    result = []
     for node in reversed(list(nodes)):
         if not needed.isdisjoint(node.output):
-            kept.append(node)
+            result.append(node)
             needed.update(values_used(node))
-    return kept[::-1]
+    return result[::-1]
 
 
 def values_used(node: onnx.NodeProto) -> Iterator[str]:
@@ -87,10 +81,28 @@ def values_used(node: onnx.NodeProto) -> Iterator[str]:
             yield from (output.name for output in graph.output)
 
 
+def prune(graph: onnx.GraphProto, outputs: Collection[str]) -> None:
+    """Reduces `graph`, in place, to these of its outputs and what they depend on."""
+    nodes = leading_to(graph.node, outputs)
+    used = set(outputs).union(*(values_used(node) for node in nodes))
+    values = used.union(*(node.output for node in nodes))
+    constants = {tensor.name for tensor in graph.initializer}
+    constants |= {tensor.values.name for tensor in graph.sparse_initializer}
+    remaining: dict[str, Sequence[object]] = {
+        "node": nodes,
+        "input": [value for value in graph.input if value.name not in constants],
+        "output": [value for value in graph.output if value.name in outputs],
+        "initializer": [tensor for tensor in graph.initializer if tensor.name in used],
+        "sparse_initializer": [tensor for tensor in graph.sparse_initializer if tensor.values.name in used],
+        "value_info": [value for value in graph.value_info if value.name in values],
+    }
+    for field, entries in remaining.items():
+        graph.ClearField(field)
+        getattr(graph, field).extend(entries)
+
+
 def fix_batch(model: onnx.ModelProto, spec: ModelSpec, batch: int) -> None:
     """Fixes, in place, how many pictures the graph of `model` takes: `batch` of them, no other number.
-
-    Some runtimes want to know it ahead.
 
     Raises:
         UsageError: `batch` is out of range, or the graph takes another fixed number already.
@@ -115,37 +127,26 @@ def fix_batch(model: onnx.ModelProto, spec: ModelSpec, batch: int) -> None:
 
 
 def describe(model: onnx.ModelProto, spec: ModelSpec) -> None:
-    """Has the file say `spec` of itself, in place of whatever it said before."""
+    """Replaces the metadata of `model` by that of `spec`."""
     helper.set_model_props(model, spec.to_metadata())
 
 
 def clean(model: onnx.ModelProto) -> None:
-    """Takes out, in place, what no run needs and what may name files of the machine that wrote the model: comments,
-    and the exporter's notes on where in the source each node was made. The model's own metadata stays.
+    """Removes, in place, comments and the exporter's notes, which may name files of the machine that wrote the model.
+
+    The model's own metadata stays.
     """
-    model.doc_string = ""
-    for function in model.functions:
-        function.doc_string = ""
-        del function.metadata_props[:]
-        _clean_nodes(function.node)
-    _clean_graph(model.graph)
+    for part in parts(model):
+        if "doc_string" in part.DESCRIPTOR.fields_by_name:
+            part.doc_string = ""
+        if "metadata_props" in part.DESCRIPTOR.fields_by_name and part is not model:
+            part.ClearField("metadata_props")
 
 
-def _clean_graph(graph: onnx.GraphProto) -> None:
-    graph.doc_string = ""
-    del graph.metadata_props[:]
-    for part in (*graph.input, *graph.output, *graph.value_info, *graph.initializer):
-        part.doc_string = ""
-        del part.metadata_props[:]
-    _clean_nodes(graph.node)
-
-
-def _clean_nodes(nodes: Iterable[onnx.NodeProto]) -> None:
-    for node in nodes:
-        node.doc_string = ""
-        del node.metadata_props[:]
-        for attribute in node.attribute:
-            attribute.doc_string = ""
-            for graph in (attribute.g, *attribute.graphs):
-                if graph.node:
-                    _clean_graph(graph)
+def parts(message: Message) -> Iterator[Message]:
+    """The message and all messages inside it."""
+    yield message
+    for field, value in message.ListFields():
+        if field.message_type is not None:
+            for inner in (value,) if isinstance(value, Message) else value:
+                yield from parts(inner)

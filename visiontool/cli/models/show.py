@@ -69,8 +69,8 @@ class _ModelFacts(NamedTuple):
 
 
 def _find(model: str) -> _ModelFacts:
-    from visiontool.graph import cost
-    from visiontool.graph.cost.stored import stored
+    from visiontool.graph.cost import stored
+    from visiontool.graph.cost.layers import measure
     from visiontool.hub import resolve
     from visiontool.hub.resolve import pullable
 
@@ -88,7 +88,7 @@ def _find(model: str) -> _ModelFacts:
     spec, remark = manifest_of(path), ""
     if spec is None:
         spec, remark = _foreign_spec(path)
-    measured = cost.measure(path, size=spec.input.size if spec else None)
+    measured = measure(path, size=spec.input.size if spec else None)
     return _ModelFacts(spec.name if spec else path.name, entry_of(spec), path, spec, measured, remark)
 
 

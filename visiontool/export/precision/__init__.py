@@ -8,12 +8,12 @@ from visiontool.data.loader import fitted
 from visiontool.data.prepare import Recipe
 from visiontool.errors import ConversionError
 from visiontool.export.precision.fp16 import to_fp16
-from visiontool.export.precision.int8 import NEAR_ENOUGH, Quantized, to_int8
+from visiontool.export.precision.int8 import TOLERANCE, Quantized, to_int8
 from visiontool.graph import edit
 from visiontool.images.decode import DEFAULT_LIMITS
 from visiontool.model.spec import ModelSpec, Precision
 
-__all__ = ["NEAR_ENOUGH", "Quantized", "reduced_file", "to_fp16", "to_int8"]
+__all__ = ["TOLERANCE", "Quantized", "reduced_file", "to_fp16", "to_int8"]
 
 _MAX_CALIBRATION_PICTURES = 100
 

@@ -5,19 +5,16 @@ the normalization has to, it passes values from one to the next through fp16, wr
 them, which is no valid ONNX, and turns epsilons below 6e-8 into 6e-8.
 """
 
-from collections.abc import Iterator
-
 import numpy as np
 import onnx
-from onnx import TensorProto, helper, inliner, numpy_helper, shape_inference
+from onnx import TensorProto, helper, numpy_helper
 
-from visiontool.errors import ConversionError, first_line
+from visiontool.errors import ConversionError
 from visiontool.graph import edit
 from visiontool.model.spec import ModelSpec
 
 _SINGLE, _HALF = TensorProto.FLOAT, TensorProto.FLOAT16
-_SMALLEST = 2.0**-14
-"""Below it fp16 loses digits, and below 6e-8 everything."""
+_SMALLEST = 2.0**-14  # below it fp16 loses digits, and below 6e-8 everything
 _LARGEST = 65504.0
 
 # What has weights computes in fp16, and from there on whatever takes a value in fp16. So all that leads from the pixels
@@ -38,92 +35,76 @@ _FACTORS = ("Div", "Mul", "Reciprocal")
 def to_fp16(model: onnx.ModelProto, spec: ModelSpec) -> onnx.ModelProto:
     """The network in fp16: weights and values are half as large.
 
-    What comes in stays as it is, what comes out is float32 under the same names. Normalization, sums and whatever has a
-    constant that fp16 does not know (an epsilon, a mask of -3e38) are computed in float32.
-
-    Args:
-        model: is not changed.
-
-    Returns:
-        The new graph; the metadata is that of `model`.
+    Inputs stay as they are, outputs are float32 under the same names. Normalization, sums and whatever has a constant
+    that fp16 cannot hold (an epsilon, a mask of -3e38) are computed in float32. `model` is not changed.
 
     Raises:
         ConversionError: the graph has branches or loops, or its types cannot be worked out.
     """
-    return _Conversion(_inlined(model, spec), spec).run()
-
-
-def _inlined(model: onnx.ModelProto, spec: ModelSpec) -> onnx.ModelProto:
-    """A copy without local functions, with the types of all values."""
-    try:
-        copy = inliner.inline_local_functions(model) if model.functions else model
-        return shape_inference.infer_shapes(copy)
-    except (shape_inference.InferenceError, RuntimeError, ValueError) as error:
-        raise ConversionError(
-            f"{spec.name}: the types in the graph cannot be worked out: {first_line(error)}"
-        ) from None
+    result = edit.with_types(model, spec.name)
+    conversion = _Conversion(result.graph)
+    for node in result.graph.node:
+        if any(attribute.g.node or attribute.graphs for attribute in node.attribute):
+            raise ConversionError(f"{spec.name}: a graph with {node.op_type} in it cannot be converted to fp16")
+        conversion.add(node)
+    used = conversion.outputs.union(*(node.input for node in conversion.nodes))
+    constants = [tensor for tensor in result.graph.initializer if tensor.name in used]
+    del result.graph.node[:], result.graph.value_info[:], result.graph.initializer[:]
+    result.graph.node.extend(conversion.nodes)
+    result.graph.initializer.extend(constants)
+    return result
 
 
 class _Conversion:
-    """One graph on its way. `names` says under which name a value is there in a type."""
+    """The nodes of a graph, converted one by one."""
 
-    def __init__(self, model: onnx.ModelProto, spec: ModelSpec) -> None:
-        self.model, self.graph = model, model.graph
-        for node in self.graph.node:
-            if any(attribute.g.node or attribute.graphs for attribute in node.attribute):
-                raise ConversionError(f"{spec.name}: a graph with {node.op_type} in it cannot be converted to fp16")
-        values = (*self.graph.input, *self.graph.value_info, *self.graph.output)
-        self.floats = {value.name for value in values if value.type.tensor_type.elem_type == _SINGLE}
-        self.constants = {tensor.name: tensor for tensor in self.graph.initializer if tensor.data_type == _SINGLE}
-        self.outputs = {output.name for output in self.graph.output}
-        self.free = edit.Names(self.graph).free
-        self.half: set[str] = set()  # values that are computed in fp16
-        self.names: dict[tuple[str, int], str] = {}
+    def __init__(self, graph: onnx.GraphProto) -> None:
+        self.graph = graph
         self.nodes: list[onnx.NodeProto] = []
-        for name in (*self.constants, *(value.name for value in self.graph.input)):
+        values = (*graph.input, *graph.value_info, *graph.output)
+        self.constants = {tensor.name: tensor for tensor in graph.initializer if tensor.data_type == _SINGLE}
+        self.floats = {value.name for value in values if value.type.tensor_type.elem_type == _SINGLE}
+        self.floats |= self.constants.keys()
+        self.outputs = {output.name for output in graph.output}
+        self.unique = edit.unique_names(graph)
+        self.half: set[str] = set()  # values that are computed in fp16
+        self.names: dict[tuple[str, int], str] = {}  # of values in a type
+        for name in (*self.constants, *(value.name for value in graph.input)):
             self.names[name, _SINGLE] = name
 
-    def run(self) -> onnx.ModelProto:
-        for node in self.graph.node:
-            self._convert(node, _HALF if self._is_half(node) else _SINGLE)
-        used = {name for node in self.nodes for name in node.input} | self.outputs
-        kept = [tensor for tensor in self.graph.initializer if tensor.name in used]
-        del self.graph.node[:], self.graph.value_info[:], self.graph.initializer[:]
-        self.graph.node.extend(self.nodes)
-        self.graph.initializer.extend(kept)
-        return self.model
+    def add(self, node: onnx.NodeProto) -> None:
+        converted = onnx.NodeProto()
+        converted.CopyFrom(node)
+        to = _HALF if self._is_half(node) else _SINGLE
+        converted.input[:] = [self._in_type(name, to) if name in self.floats else name for name in node.input]
+        results = [name for name in node.output if name in self.floats]
+        for name in results:
+            self.names[name, to] = self.unique(f"{name}_fp16") if to == _HALF and name in self.outputs else name
+        converted.output[:] = [self.names.get((name, to), name) for name in node.output]
+        self.nodes.append(converted)
+        if to == _SINGLE:
+            return
+        self.half.update(results)
+        for attribute in converted.attribute:
+            if attribute.t.data_type == _SINGLE:
+                attribute.t.CopyFrom(_halved(attribute.t, attribute.t.name))
+            elif node.op_type == "Cast" and attribute.name == "to" and attribute.i == _SINGLE:
+                attribute.i = _HALF
+        for name in results:
+            if name in self.outputs:
+                self._cast(name, _SINGLE, name)
 
     def _is_half(self, node: onnx.NodeProto) -> bool:
         if node.domain not in ("", "ai.onnx") or node.op_type in _FLOAT:
             return False
         if not all(_fits(node.op_type, self.constants[name]) for name in node.input if name in self.constants):
             return False
-        return node.op_type in _FIRST or not self.half.isdisjoint(self._floats_of(node))
-
-    def _floats_of(self, node: onnx.NodeProto) -> Iterator[str]:
-        return (name for name in node.input if name in self.floats or name in self.constants)
-
-    def _convert(self, node: onnx.NodeProto, to: int) -> None:
-        converted = onnx.NodeProto()
-        converted.CopyFrom(node)
-        floats = set(self._floats_of(node))
-        converted.input[:] = [self._in_type(name, to) if name in floats else name for name in node.input]
-        results = [name for name in node.output if name in self.floats]
-        for name in results:
-            self.names[name, to] = self._new(name, to) if to == _HALF and name in self.outputs else name
-        converted.output[:] = [self.names.get((name, to), name) for name in node.output]
-        if to == _HALF:
-            self.half.update(results)
-            _halve_attributes(converted)
-        self.nodes.append(converted)
-        for name in results:
-            if name in self.outputs and to == _HALF:
-                self._cast(name, _SINGLE, name)
+        return node.op_type in _FIRST or not self.half.isdisjoint(node.input)
 
     def _in_type(self, name: str, to: int) -> str:
-        """The name of the value in type `to`, in which it is made where it was not asked for before."""
+        """The name of the value in type `to`; its first use adds it to the graph."""
         if (name, to) not in self.names:
-            new = self._new(name, to)
+            new = self.unique(f"{name}_{'fp16' if to == _HALF else 'fp32'}")
             if name in self.constants:
                 self.graph.initializer.append(_halved(self.constants[name], new))
                 self.names[name, to] = new
@@ -136,9 +117,6 @@ class _Conversion:
         self.nodes.append(helper.make_node("Cast", [source], [new], name=f"cast_{new}", to=to))
         self.names[name, to] = new
 
-    def _new(self, name: str, to: int) -> str:
-        return self.free(f"{name}_{'fp16' if to == _HALF else 'fp32'}")
-
 
 def _fits(kind: str, constant: onnx.TensorProto) -> bool:
     """Whether a node computes the same with its constant in fp16, up to rounding."""
@@ -149,14 +127,6 @@ def _fits(kind: str, constant: onnx.TensorProto) -> bool:
     # What multiplies counts by itself; what is added up counts beside the largest.
     least = sizes.min() if kind in _FACTORS else sizes.max()
     return bool(least >= _SMALLEST and sizes.max() <= _LARGEST)
-
-
-def _halve_attributes(node: onnx.NodeProto) -> None:
-    for attribute in node.attribute:
-        if attribute.t.data_type == _SINGLE:
-            attribute.t.CopyFrom(_halved(attribute.t, attribute.t.name))
-        elif node.op_type == "Cast" and attribute.name == "to" and attribute.i == _SINGLE:
-            attribute.i = _HALF
 
 
 def _halved(tensor: onnx.TensorProto, name: str) -> onnx.TensorProto:

@@ -7,17 +7,16 @@ operator computes it with integers. `onnxruntime.quantization` writes them.
 import logging
 import math
 from collections import Counter
-from collections.abc import Collection, Iterator
-from contextlib import contextmanager
+from collections.abc import Collection
 
 import numpy as np
 import onnx
 from numpy.typing import NDArray
-from onnx import TensorProto, helper, inliner, numpy_helper, shape_inference
+from onnx import TensorProto, helper, numpy_helper
 from onnxruntime.quantization import CalibrationMethod, QDQQuantizer, QuantType, TensorsData
 
-from visiontool.errors import ConversionError, first_line
-from visiontool.export.precision.ranges import Ranges
+from visiontool.errors import ConversionError
+from visiontool.graph import edit
 from visiontool.model.spec import ModelSpec
 
 _WEIGHTED = ("Conv", "Gemm", "MatMul")
@@ -30,12 +29,17 @@ _BETWEEN = (
 _LEAST_OPSET = 13  # the first whose DequantizeLinear knows a scale for each channel
 
 
-class Typed:
-    """A graph made ready: nodes have names, values have types, and constants are initializers.
+Ranges = dict[str, tuple[np.float32, np.float32]]
+"""The smallest and the largest number in each value."""
+
+
+class TypedGraph:
+    """A graph ready to be quantized: nodes have names, values have types, and constants are initializers.
 
     Attributes:
         model: it, without metadata.
-        candidates: names of the weighted nodes that can be quantized.
+        kinds: the operator of each node, by name.
+        candidates: the weighted nodes that can be quantized, and how many weights each of them has.
     """
 
     def __init__(self, model: onnx.ModelProto, spec: ModelSpec) -> None:
@@ -44,42 +48,46 @@ class Typed:
                 f"{spec.name}: int8 needs operator set {_LEAST_OPSET} or later, and the graph is in one before it.\n"
                 "Export it anew with a newer one, or take --precision fp16."
             )
-        try:
-            copy = inliner.inline_local_functions(model) if model.functions else model
-            self.model = shape_inference.infer_shapes(copy)
-        except (shape_inference.InferenceError, RuntimeError, ValueError) as error:
-            raise ConversionError(f"{spec.name}: the graph's types cannot be worked out: {first_line(error)}") from None
+        self.model = edit.with_types(model, spec.name)
         del self.model.metadata_props[:]
-        self._name_nodes()
-        self._lift_constants()
         graph = self.model.graph
+        counts = Counter(node.name for node in graph.node)
+        for index, node in enumerate(list(graph.node)):
+            if not node.name or counts[node.name] > 1:
+                node.name = f"{node.op_type}_{index}"
+            tensor = next((attribute.t for attribute in node.attribute if attribute.name == "value"), None)
+            if node.op_type == "Constant" and tensor is not None:
+                graph.initializer.add().CopyFrom(tensor)
+                graph.initializer[-1].name = node.output[0]
+                graph.node.remove(node)
         values = (*graph.input, *graph.value_info, *graph.output)
         self._floats = {value.name for value in values if value.type.tensor_type.elem_type == TensorProto.FLOAT}
         self._constants = {tensor.name: tensor for tensor in graph.initializer}
-        self._kinds = {node.name: node.op_type for node in graph.node}
-        self._users: dict[str, set[str]] = {name: set() for node in graph.node for name in node.output}
-        for node in graph.node:
-            for name in self._users.keys() & set(node.input):
-                self._users[name].add(node.name)
+        self.kinds = {node.name: node.op_type for node in graph.node}
         self._rounded: dict[str, tuple[NDArray[np.float32], NDArray[np.float32]]] = {}  # by name of the weights
         self._raw = {name for name in (spec.logits, spec.embedding) if name is not None}
         self._most = set(self.quantizable())
-        self.candidates = [name for name, kind in self.kinds(self._most) if kind in _WEIGHTED]
+        self.candidates = {
+            node.name: math.prod(self._constants[node.input[1]].dims)
+            for node in graph.node
+            if node.name in self._most and node.op_type in _WEIGHTED
+        }
 
-    def quantizable(self, kept: Collection[str] = ()) -> list[str]:
-        """Names of the nodes to quantize, where those in `kept` stay in float."""
+    def quantizable(self, in_float: Collection[str] = ()) -> list[str]:
+        """Names of the nodes to quantize, where those in `in_float` stay in float."""
         inside: set[str] = set()  # values in 8 bits
         chosen = []
         for node in self.model.graph.node:
-            if node.name in kept or node.domain not in ("", "ai.onnx"):
+            if node.name in in_float or node.domain not in ("", "ai.onnx"):
                 continue
-            taken = [name for name in node.input if name in self._floats and name not in self._constants]
+            inputs = [name for name in node.input if name in self._floats and name not in self._constants]
             if node.op_type in _WEIGHTED:
-                quantized = len(node.input) > 1 and self._is_weight(node.input[1]) and taken == [node.input[0]]
+                weight = self._constants.get(node.input[1], TensorProto())
+                is_quantizable = weight.data_type == TensorProto.FLOAT and inputs == [node.input[0]]
             else:
-                quantized = node.op_type in _BETWEEN and bool(taken) and inside.issuperset(taken)
-                quantized = quantized and self._raw.isdisjoint(node.output)
-            if quantized:
+                is_quantizable = node.op_type in _BETWEEN and bool(inputs) and inside.issuperset(inputs)
+                is_quantizable = is_quantizable and self._raw.isdisjoint(node.output)
+            if is_quantizable:
                 chosen.append(node.name)
                 if node.op_type not in ("Gemm", "MatMul"):  # their results stay in float
                     inside.update(node.output)
@@ -87,19 +95,10 @@ class Typed:
 
     def with_activation(self, name: str) -> list[str]:
         """The node, and the Relu or Clip behind it, with which it is computed as one."""
-        (node,) = (node for node in self.model.graph.node if node.name == name)
-        behind = self._users[node.output[0]] & self._most
-        return [name, *behind] if [self._kinds[other] for other in behind] in (["Relu"], ["Clip"]) else [name]
-
-    def kinds(self, names: Collection[str]) -> Iterator[tuple[str, str]]:
-        """Name and operator of the nodes called so, in the order of the graph."""
-        wanted = set(names)
-        return ((name, kind) for name, kind in self._kinds.items() if name in wanted)
-
-    def weights(self) -> dict[str, int]:
-        """How many weights each of the candidates has."""
-        nodes = [node for node in self.model.graph.node if node.name in self.candidates]
-        return {node.name: math.prod(self._constants[node.input[1]].dims) for node in nodes}
+        nodes = [node for node in self.model.graph.node if node.name in self._most]
+        output = next(node.output[0] for node in nodes if node.name == name)
+        behind = [node.name for node in nodes if output in node.input]
+        return [name, *behind] if [self.kinds[other] for other in behind] in (["Relu"], ["Clip"]) else [name]
 
     def values(self) -> list[str]:
         """The values whose range has to be known."""
@@ -112,53 +111,38 @@ class Typed:
         copy = onnx.ModelProto()
         copy.CopyFrom(self.model)
         copy.metadata_props.add(key="onnx.infer", value="onnxruntime.quant")  # else it writes files to infer types
-        with _unlogged():
-            result = self._by_library(copy, ranges, chosen)
+        disabled = logging.root.manager.disable
+        logging.disable(logging.WARNING)  # what the library logs on the root logger, nobody here can change
+        try:
+            quantizer = QDQQuantizer(
+                copy,
+                True,  # a scale for each channel of the weights
+                False,
+                QuantType.QInt8,
+                QuantType.QUInt8,
+                TensorsData(CalibrationMethod.MinMax, dict(ranges)),
+                chosen,
+                [],
+                [*_WEIGHTED, *_BETWEEN],
+                {
+                    "MatMulConstBOnly": True,
+                    "OpTypesToExcludeOutputQuantization": ["Gemm", "MatMul"],
+                    "QDQKeepRemovableActivations": True,  # else the value behind a Relu is not what its name says
+                    "TensorQuantOverrides": self._round_weights(copy.graph, chosen),
+                },
+            )
+            quantizer.quantize_model()
+        finally:
+            logging.disable(disabled)
+        quantizer.model.topological_sort()
+        result: onnx.ModelProto = quantizer.model.model
         _round_once(result.graph)
         _make_raw(result.graph, sorted(self._raw))
         _keep_floats(result.graph)
-        _tidy(result, self.model)
+        edit.prune(result.graph, [output.name for output in result.graph.output])
+        del result.graph.value_info[:], result.metadata_props[:]
+        result.producer_name, result.producer_version = self.model.producer_name, self.model.producer_version
         return result
-
-    def _by_library(self, copy: onnx.ModelProto, ranges: Ranges, chosen: list[str]) -> onnx.ModelProto:
-        quantizer = QDQQuantizer(
-            copy,
-            True,  # a scale for each channel of the weights
-            False,
-            QuantType.QInt8,
-            QuantType.QUInt8,
-            TensorsData(CalibrationMethod.MinMax, dict(ranges)),
-            chosen,
-            [],
-            [*_WEIGHTED, *_BETWEEN],
-            {
-                "MatMulConstBOnly": True,
-                "OpTypesToExcludeOutputQuantization": ["Gemm", "MatMul"],
-                "QDQKeepRemovableActivations": True,  # else the value behind a Relu is not what its name says
-                "TensorQuantOverrides": self._round_weights(copy.graph, chosen),
-            },
-        )
-        quantizer.quantize_model()
-        quantizer.model.topological_sort()
-        result: onnx.ModelProto = quantizer.model.model
-        return result
-
-    def _name_nodes(self) -> None:
-        counts = Counter(node.name for node in self.model.graph.node)
-        for index, node in enumerate(self.model.graph.node):
-            if not node.name or counts[node.name] > 1:
-                node.name = f"{node.op_type}_{index}"
-
-    def _lift_constants(self) -> None:
-        for node in [node for node in self.model.graph.node if node.op_type == "Constant"]:
-            tensor = next((attribute.t for attribute in node.attribute if attribute.name == "value"), None)
-            if tensor is not None:
-                self.model.graph.initializer.add().CopyFrom(tensor)
-                self.model.graph.initializer[-1].name = node.output[0]
-                self.model.graph.node.remove(node)
-
-    def _is_weight(self, name: str) -> bool:
-        return name in self._constants and self._constants[name].data_type == TensorProto.FLOAT
 
     def _round_weights(self, graph: onnx.GraphProto, chosen: Collection[str]) -> dict[str, list[dict[str, object]]]:
         """Rounds the weights of the nodes `chosen` in `graph`; returns the steps of their channels for the library."""
@@ -219,17 +203,6 @@ def _even_out(
     return rounded + way * flipped  # type: ignore[no-any-return]
 
 
-@contextmanager
-def _unlogged() -> Iterator[None]:
-    """The library logs, as the whole program, what its users here cannot change."""
-    before = logging.root.manager.disable
-    logging.disable(logging.WARNING)
-    try:
-        yield
-    finally:
-        logging.disable(before)
-
-
 def _channel_axis(node: onnx.NodeProto) -> int:
     """The axis of the weights that has an entry for each channel of what comes out."""
     if node.op_type == "Gemm":
@@ -286,29 +259,11 @@ def _keep_floats(graph: onnx.GraphProto) -> None:
             bias = numpy_helper.to_array(constants[node.input[2]])
         name = f"{node.output[0]}_float_bias"
         scale = np.float32((np.abs(bias).max() or 1.0) / 2**30)
-        graph.initializer.extend(
-            [
-                numpy_helper.from_array(np.round(bias / np.float64(scale)).astype(np.int32), f"{name}_quantized"),
-                numpy_helper.from_array(np.asarray(scale), f"{name}_scale"),
-            ]
-        )
         inputs = [f"{name}_quantized", f"{name}_scale"]
+        for tensor, values in zip(inputs, (np.round(bias / np.float64(scale)).astype(np.int32), scale), strict=True):
+            graph.initializer.append(numpy_helper.from_array(np.asarray(values), tensor))
         added.append(helper.make_node("DequantizeLinear", inputs, [name], name=f"{name}_DequantizeLinear"))
         node.input[:] = [*node.input[:2], name]
     nodes = [*added, *graph.node]
     del graph.node[:]
     graph.node.extend(nodes)
-
-
-def _tidy(model: onnx.ModelProto, source: onnx.ModelProto) -> None:
-    """Takes out what no node uses, and what the library says of itself."""
-    graph = model.graph
-    used = {name for node in graph.node for name in node.input} | {output.name for output in graph.output}
-    while dead := [node for node in graph.node if used.isdisjoint(node.output)]:
-        for node in dead:
-            graph.node.remove(node)
-        used = {name for node in graph.node for name in node.input} | {output.name for output in graph.output}
-    kept = [tensor for tensor in graph.initializer if tensor.name in used]
-    del graph.initializer[:], graph.value_info[:], model.metadata_props[:]
-    graph.initializer.extend(kept)
-    model.producer_name, model.producer_version = source.producer_name, source.producer_version

@@ -1,10 +1,13 @@
-"""What an answer of a model file costs, worked out from its graph alone: no torch, no session, nothing is run."""
+"""What an answer of a model file costs, and the costs of the classics, which are shown without torch, onnx or weights.
 
-from collections.abc import Iterable
-from dataclasses import dataclass
+scripts/check_conversions.py measures the classics and stores them.
+"""
+
+import json
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 
-__all__ = ["Cost", "Layer", "measure"]
+_FOLDER = Path(__file__).parent / "classics"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -22,12 +25,9 @@ class Layer:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Cost:
-    """What one picture costs; None where the graph does not tell.
+    """What one picture costs on the way to the logits, as the graph has it; None where the graph does not tell."""
 
-    Everything is counted on the way from the picture to the logits, as the graph has it.
-    """
-
-    params: int  # trained numbers in the file, see `measure`
+    params: int  # trained numbers in the file, see `layers.measure`
     macs: int | None  # multiply-accumulate operations of convolutions, linear layers and matrix products
     activations: int | None  # numbers that convolutions, linear layers and matrix products give
     peak_activation_bytes: int | None  # the most that the values between the layers take at once
@@ -36,51 +36,23 @@ class Cost:
     layers: tuple[Layer, ...]
 
 
-def measure(path: Path, *, size: tuple[int, int] | None = None) -> Cost:
-    """Measures the .onnx file at `path`, whatever tool wrote it.
-
-    `params` is what the graph holds. A converted network has fewer than its source where a batch normalization was
-    folded into the convolution before it: 2 for each channel became 1. Networks without them agree exactly. What
-    normalizes the picture ahead of the first layer is not counted; buffers that are added behind it, such as the masks
-    of Swin's shifted windows, are, since a graph does not tell them from parameters.
-
-    `activations` are not what takes the memory: they are what timm calls activations, a good predictor of speed.
-
-    `peak_activation_bytes` follows the values in the order of execution: each lives from the node that makes it to the
-    last one that takes it; a reshape takes nothing; an elementwise operation writes over an input that nobody needs
-    any more. The weights, `size_bytes`, come on top, and what a runtime takes for itself.
-
-    Args:
-        size: (H, W) in pixels, for a graph that leaves them free; without it such a graph has `params` only.
-
-    Raises:
-        ModelError: the file is broken, unsafe or no picture classifier.
-
-    Source:
-        MACs and activations: fvcore's flop and activation counts, which timm's tables give as GMACs and MActs. The
-        receptive field: Araujo, Norris, Sim 2019, "Computing Receptive Fields of Convolutional Neural Networks".
-    """
-    # Here, because they bring onnx, and costs that were stored are shown without it.
-    from visiontool.graph.cost.layers import find_layers
-    from visiontool.graph.cost.network import peak_bytes, read
-    from visiontool.graph.cost.receptive_field import Fields
-
-    network = read(path, size)
-    fields = Fields(network)
-    layers = find_layers(network, fields)
-    peak = peak_bytes(network)
-    return Cost(
-        params=sum(layer.params for layer in layers),
-        macs=_total(layer.macs for layer in layers),
-        activations=_total(layer.activations for layer in layers),
-        peak_activation_bytes=None if peak is None else peak // network.batch,
-        size_bytes=path.stat().st_size,
-        receptive_field=fields.of_last_map(),
-        layers=layers,
-    )
+def stored(architecture: str) -> Cost | None:
+    """The cost of a classic at its usual input size; None for other architectures."""
+    path = _FOLDER / f"{architecture}.json"
+    if not path.is_file():
+        return None
+    cost = json.loads(path.read_bytes())
+    names = [field.name for field in fields(Layer)]
+    layers = [dict(zip(names, values, strict=True)) for values in cost.pop("layers")]
+    for layer in layers:
+        layer["output_shape"] = layer["output_shape"] and tuple(layer["output_shape"])
+    return Cost(**cost, layers=tuple(Layer(**layer) for layer in layers))
 
 
-def _total(numbers: Iterable[int | None]) -> int | None:
-    """Their sum, or None where one is not known."""
-    known = list(numbers)
-    return None if None in known else sum(filter(None, known))
+def store(architecture: str, cost: Cost) -> None:
+    """Writes the cost of a classic, one line a layer, for `stored`."""
+    facts = asdict(cost)
+    layers = ",\n".join(json.dumps(list(layer.values())) for layer in facts.pop("layers"))
+    head = json.dumps(facts).removesuffix("}")
+    _FOLDER.mkdir(exist_ok=True)
+    (_FOLDER / f"{architecture}.json").write_text(f'{head}, "layers": [\n{layers}\n]}}\n', encoding="utf-8")

@@ -1,26 +1,27 @@
-"""The layers of a network as a textbook lists them: convolutions, pools and linear layers, in the order of execution.
+"""What an answer of a model file costs, worked out from its graph alone: nothing is executed.
 
-Activation functions have no line of their own; a normalization, a bias or a scale counts with the layer before it.
+Its layers are those that a textbook lists: convolutions, pools and linear layers, in the order of execution. Activation
+functions have no line of their own; a normalization, a bias or a scale counts with the layer before it.
 """
 
+from collections.abc import Iterable
 from dataclasses import replace
 from math import prod
+from pathlib import Path
 
 import onnx
 from onnx import TensorProto
 
-from visiontool.graph.cost import Layer
-from visiontool.graph.cost.network import Network, integer, integers
-from visiontool.graph.cost.receptive_field import Fields
-from visiontool.graph.cost.shapes import Shape
+from visiontool.errors import ModelError
+from visiontool.graph import edit
+from visiontool.graph.cost import Cost, Layer
+from visiontool.graph.cost.receptive_field import ReceptiveFields
+from visiontool.graph.cost.shaped_graph import STANDARD, Shape, ShapedGraph, integer, integers
+from visiontool.model.spec import MANIFEST_KEY
 
 _POOLS = {"MaxPool": "max pool", "AveragePool": "average pool", "LpPool": "pool"}
-_GLOBAL_POOLS = {
-    "GlobalAveragePool": "global average pool",
-    "GlobalMaxPool": "global max pool",
-    "ReduceMean": "global average pool",
-    "ReduceMax": "global max pool",
-}
+_GLOBAL_POOLS = {"GlobalAveragePool": "global average pool", "GlobalMaxPool": "global max pool"}
+_REDUCTIONS = {"ReduceMean": "global average pool", "ReduceMax": "global max pool"}
 # Operators that multiply and add in ways that are not counted here.
 # fmt: off
 _UNCOUNTED = frozenset((
@@ -41,32 +42,95 @@ _NOT_TRAINED = {
 _MOST_STEPS = 8  # from a layer's weight to the tensor that it is made from
 
 
-def find_layers(network: Network, fields: Fields) -> tuple[Layer, ...]:
+def measure(path: Path, *, size: tuple[int, int] | None = None) -> Cost:
+    """Measures the .onnx file at `path`, whatever tool wrote it.
+
+    `params` is what the graph holds: where a batch normalization was folded into the convolution before it, 2 for each
+    channel became 1. What normalizes the picture ahead of the first layer is not counted; buffers that are added behind
+    it, such as the masks of Swin's shifted windows, are, since a graph does not tell them from parameters.
+
+    `activations` are what timm calls so, a good predictor of speed; they are not what takes the memory.
+
+    `peak_activation_bytes` follows the values in the order of execution: each lives from the node that makes it to the
+    last one that takes it; a reshape takes nothing; an elementwise operation writes over an input that nobody needs
+    any more. The weights, `size_bytes`, come on top, and what a runtime takes for itself.
+
+    Args:
+        size: (H, W) in pixels, for a graph that leaves them free; without it such a graph has `params` only.
+
+    Raises:
+        ModelError: the file is broken, unsafe or no picture classifier.
+
+    Source:
+        MACs and activations: fvcore's flop and activation counts, which timm's tables give as GMACs and MActs. The
+        receptive field: Araujo, Norris, Sim 2019, "Computing Receptive Fields of Convolutional Neural Networks".
+    """
+    model, scanned = edit.load(path)
+    try:
+        graph = ShapedGraph(model, scanned.metadata.get(MANIFEST_KEY), size)
+    except ModelError as error:
+        raise ModelError(f"{path}: {error}") from None
+    fields = ReceptiveFields(graph)
+    layers = _layers(graph, fields)
+    peak = graph.peak_bytes()
+    return Cost(
+        params=sum(layer.params for layer in layers),
+        macs=_sum(layer.macs for layer in layers),
+        activations=_sum(layer.activations for layer in layers),
+        peak_activation_bytes=None if peak is None else peak // graph.batch,
+        size_bytes=path.stat().st_size,
+        receptive_field=fields.of_last_map(),
+        layers=layers,
+    )
+
+
+def _sum(numbers: Iterable[int | None]) -> int | None:
+    """Their sum, or None where one is not known."""
+    known = list(numbers)
+    return None if None in known else sum(filter(None, known))
+
+
+def _layers(graph: ShapedGraph, fields: ReceptiveFields) -> tuple[Layer, ...]:
     """The layers on the way from the picture to the logits."""
-    parameters = _Parameters(network)
+    parameters = _Parameters(graph)
     layers: list[Layer] = []
     pools = 0
     behind: dict[str, int] = {}  # value -> the number of the layer that it comes from
     unnamed: dict[str, int] = {}  # the same for values straight from a layer whose weight does not tell its module
-    for node in network.nodes:
-        inputs = network.varying_inputs(node)
+    for node in graph.nodes:
+        inputs = graph.varying_inputs(node)
         if not inputs:
             continue
         module = parameters.module_of(node)
         number = next((behind[name] for name in inputs if name in behind), None)
-        kind = _kind(network, node)
+        kind = _kind(graph, node)
         if kind is not None:
             number = len(layers)
             if node.op_type in _POOLS and not kind.startswith("global"):
                 pools += 1
                 module = module or f"pool{pools}"  # as papers number them
-            layers.append(_layer(network, node, kind, module, fields))
+            output = node.output[0]
+            shape = graph.shape(output)
+            if shape and shape[0] == graph.batch:
+                shape = shape[1:]
+            macs, activations = _work(graph, node)
+            layers.append(
+                Layer(
+                    name=module or node.name.removeprefix("node_").strip("/") or output,
+                    kind=kind,
+                    output_shape=shape,
+                    params=0,
+                    macs=macs,
+                    activations=activations,
+                    receptive_field=fields.of(output),
+                )
+            )
             if module is None:
                 unnamed[node.output[0]] = number
         elif number is not None and node.op_type == "Add" and module and inputs[0] in unnamed:
             layers[number] = replace(layers[number], name=module)
         if number is not None:  # constants ahead of the first layer only normalize the picture
-            layers[number] = replace(layers[number], params=layers[number].params + parameters.taken_by(node))
+            layers[number] = replace(layers[number], params=layers[number].params + parameters.count(node))
             behind.update(dict.fromkeys(node.output, number))
     return tuple(layers)
 
@@ -74,38 +138,37 @@ def find_layers(network: Network, fields: Fields) -> tuple[Layer, ...]:
 class _Parameters:
     """Counts each parameter once, with the first layer that takes it."""
 
-    def __init__(self, network: Network) -> None:
-        self._network = network
-        self._makers = {name: node for node in network.nodes for name in node.output if name not in network.varying}
-        self._seen: set[str] = set()
+    def __init__(self, graph: ShapedGraph) -> None:
+        self._graph = graph
+        self._makers = {name: node for node in graph.nodes for name in node.output if name not in graph.varying}
+        self._counted: set[str] = set()
 
-    def taken_by(self, node: onnx.NodeProto) -> int:
+    def count(self, node: onnx.NodeProto) -> int:
         """How many parameters `node` takes, straight or through nodes that only depend on constants.
 
-        Parameters are tensors of real numbers, or what is dequantized to such. A single number is a setting, such as
-        the scale of attention, unless it is the weight or bias of a layer.
+        A single number is a setting, such as the scale of attention, unless it is the weight or bias of a layer.
         """
         total = 0
         pending = [(name, False) for name in self._trained(node)]
         while pending:
             name, is_quantized = pending.pop()
-            if name in self._seen or name in self._network.varying:
+            if name in self._counted or name in self._graph.varying:
                 continue
-            self._seen.add(name)
-            tensor = self._network.constants.get(name)
+            self._counted.add(name)
+            tensor = self._graph.constants.get(name)
             if tensor is not None:
-                numbers = self._network.shapes.numbers(name) or 0
+                numbers = self._graph.numbers(name) or 0
                 is_setting = numbers == 1 and (node.op_type not in _LAYERS or not tensor.dims)
                 if (is_quantized or tensor.data_type in _FLOATS) and not is_setting:
                     total += numbers
             elif name in self._makers:
                 maker = self._makers[name]
-                pending += [(taken, maker.op_type == "DequantizeLinear") for taken in self._trained(maker)]
+                pending += [(name, maker.op_type == "DequantizeLinear") for name in self._trained(maker)]
         return total
 
     def module_of(self, node: onnx.NodeProto) -> str | None:
         """The torch module that a node's first constant belongs to by its name; None where that does not tell."""
-        name = next((name for name in node.input if name and name not in self._network.varying), "")
+        name = next((name for name in node.input if name and name not in self._graph.varying), "")
         for _ in range(_MOST_STEPS):
             if name not in self._makers or not self._makers[name].input:
                 break
@@ -118,41 +181,30 @@ class _Parameters:
         return [name for position, name in enumerate(node.input) if name and position not in skipped]
 
 
-def _layer(network: Network, node: onnx.NodeProto, kind: str, module: str | None, fields: Fields) -> Layer:
-    output = node.output[0]
-    shape = network.shapes.of(output)
-    if shape and shape[0] == network.batch:
-        shape = shape[1:]
-    macs, activations = _work(network, node)
-    return Layer(
-        name=module or node.name.removeprefix("node_").strip("/") or output,
-        kind=kind,
-        output_shape=shape,
-        params=0,
-        macs=macs,
-        activations=activations,
-        receptive_field=fields.of(output),
-    )
-
-
-def _kind(network: Network, node: onnx.NodeProto) -> str | None:
+def _kind(graph: ShapedGraph, node: onnx.NodeProto) -> str | None:
     """What the table calls a node; None for one that has no line of its own."""
     operator = node.op_type
-    if node.domain not in ("", "ai.onnx") or operator in _UNCOUNTED:
+    if node.domain not in STANDARD or operator in _UNCOUNTED:
         return operator
     if operator == "Conv":
-        return _kind_of_convolution(network, node)
+        return _kind_of_convolution(graph, node)
     if operator in ("Gemm", "MatMul"):
-        return "matmul" if len(network.varying_inputs(node)) > 1 else "linear"
+        return "matmul" if len(graph.varying_inputs(node)) > 1 else "linear"
     if operator in _POOLS:
-        return _kind_of_pool(network, node)
-    if operator in _GLOBAL_POOLS and _pools_all(network, node):
+        return _kind_of_pool(graph, node)
+    if operator in _GLOBAL_POOLS:
         return _GLOBAL_POOLS[operator]
+    if operator in _REDUCTIONS:
+        # Over all positions of a map (N, C, H, W) or (N, H, W, C), or all tokens (N, L, D).
+        rank = len(graph.input_shape(node, 0) or ())
+        axes = {axis % rank for axis in graph.integers(node, 1, "axes") or ()} if rank else set()
+        if (rank, axes) in ((4, {2, 3}), (4, {1, 2}), (3, {1})):
+            return _REDUCTIONS[operator]
     return None
 
 
-def _kind_of_convolution(network: Network, node: onnx.NodeProto) -> str:
-    weight = network.input_shape(node, 1) or ()
+def _kind_of_convolution(graph: ShapedGraph, node: onnx.NodeProto) -> str:
+    weight = graph.input_shape(node, 1) or ()
     groups = integer(node, "group", 1)
     depthwise = groups > 1 and weight[1:2] == (1,)
     words = ["depthwise"] * depthwise + ["conv", _by(integers(node, "kernel_shape") or weight[2:])]
@@ -163,12 +215,12 @@ def _kind_of_convolution(network: Network, node: onnx.NodeProto) -> str:
     return " ".join(words)
 
 
-def _kind_of_pool(network: Network, node: onnx.NodeProto) -> str | None:
+def _kind_of_pool(graph: ShapedGraph, node: onnx.NodeProto) -> str | None:
     kernel = integers(node, "kernel_shape") or ()
     strides = integers(node, "strides") or (1,) * len(kernel)
     if set(kernel) | set(strides) == {1}:  # an adaptive pool that had nothing to do
         return None
-    before, after = network.input_shape(node, 0), network.shapes.of(node.output[0])
+    before, after = graph.input_shape(node, 0), graph.shape(node.output[0])
     if before and after and prod(before[2:]) > 1 and prod(after[2:]) == 1:
         return f"global {_POOLS[node.op_type]}"
     return " ".join([_POOLS[node.op_type], _by(kernel), *(_unless_one("stride", strides) if strides != kernel else ())])
@@ -185,34 +237,17 @@ def _unless_one(word: str, sides: Shape | None) -> list[str]:
     return [word, str(sides[0]) if len(set(sides)) == 1 else _by(sides)]
 
 
-def _pools_all(network: Network, node: onnx.NodeProto) -> bool:
-    """Whether a reduction goes over all positions of a map (N, C, H, W) or (N, H, W, C), or all tokens (N, L, D)."""
-    if node.op_type.startswith("Global"):
-        return True
-    rank, axes = len(network.input_shape(node, 0) or ()), network.integers(node, 1, "axes")
-    if not rank or not axes:
-        return False
-    return {axis % rank for axis in axes} in ([{2, 3}, {1, 2}] if rank == 4 else [{1}] if rank == 3 else [])
-
-
-def _work(network: Network, node: onnx.NodeProto) -> tuple[int | None, int | None]:
+def _work(graph: ShapedGraph, node: onnx.NodeProto) -> tuple[int | None, int | None]:
     """Multiply-accumulate operations and activations for one picture."""
-    if node.op_type in _POOLS or node.op_type in _GLOBAL_POOLS:
+    if node.op_type in (*_POOLS, *_GLOBAL_POOLS, *_REDUCTIONS):
         return 0, 0
-    given, each = network.shapes.numbers(node.output[0]), _macs_for_each(network, node)
-    if given is None or each is None:
+    outputs = graph.numbers(node.output[0])
+    left, weight = graph.input_shape(node, 0), graph.input_shape(node, 1)
+    operations = None  # for each number of the output
+    if node.domain in STANDARD and node.op_type == "Conv" and weight is not None:
+        operations = prod(weight[1:])
+    elif node.domain in STANDARD and node.op_type in ("Gemm", "MatMul") and left:
+        operations = left[0 if integer(node, "transA", 0) else -1]
+    if outputs is None or operations is None:
         return None, None
-    return given * each // network.batch, given // network.batch
-
-
-def _macs_for_each(network: Network, node: onnx.NodeProto) -> int | None:
-    """Multiply-accumulate operations for each number that the layer gives."""
-    if node.domain not in ("", "ai.onnx"):
-        return None
-    if node.op_type == "Conv":
-        weight = network.input_shape(node, 1)
-        return None if weight is None else prod(weight[1:])
-    if node.op_type in ("Gemm", "MatMul"):
-        left = network.input_shape(node, 0)
-        return None if not left else left[0 if integer(node, "transA", 0) else -1]
-    return None
+    return outputs * operations // graph.batch, outputs // graph.batch
