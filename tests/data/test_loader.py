@@ -1,4 +1,4 @@
-"""Many pictures in order through threads: slow ones, exceptions, early ends. test_isolate has the processes."""
+"""Many pictures in order through threads: slow ones, exceptions, early ends. test_worker has the processes."""
 
 import itertools
 import os
