@@ -22,11 +22,11 @@ def no_names_table(tmp_path, monkeypatch):
 
 
 def test_every_name_and_alias_leads_to_its_classic_and_to_no_other(no_names_table):
-    seen = {}
+    names = {}
     for entry in catalog.classics():
         assert entry.classic.name == entry.architecture
         for name in (entry.architecture, *entry.classic.aliases):
-            assert seen.setdefault(fold(name), entry.name) == entry.name
+            assert names.setdefault(fold(name), entry.name) == entry.name
             assert catalog.find(name) == entry
         assert catalog.find(entry.name) == entry
 
@@ -97,16 +97,6 @@ def test_what_is_no_name_is_refused_with_near_ones(typed, words):
         catalog.find(typed)
 
 
-def test_a_classic_costs_no_import_but_the_catalog():
-    code = (
-        "import functools, json, pathlib, sys, typing; before = set(sys.modules);"
-        "from visiontool.hub import catalog; catalog.find('vgg16');"
-        "print(*sorted(name for name in set(sys.modules) - before if not name.startswith('visiontool')))"
-    )
-    ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, check=True)
-    assert ran.stdout.split() == []
-
-
 def test_the_facts_of_lenet5_and_vgg16_are_the_textbooks():
     entry = catalog.find("lenet5")
     assert (entry.input_size, entry.classes) == ((1, 32, 32), 10)
@@ -123,8 +113,6 @@ def test_the_facts_of_lenet5_and_vgg16_are_the_textbooks():
 @pytest.mark.parametrize(
     ("name", "gmacs", "mparams"),  # results/model_benchmark_amp_nchw_rtx3090.csv of timm's repository
     [
-        ("inception_v4", 12.28, 42.68),
-        ("resnetv2_101", 7.83, 44.54),
         ("regnetx_002", 0.2, 2.68),
         ("tf_efficientnet_b7", 38.33, 66.35),
         ("swin_large_patch4_window7_224", 34.53, 196.53),
@@ -145,10 +133,8 @@ def test_what_is_published_and_what_is_not():
     assert built_in == ["lenet5"]
     assert set(built_in) <= set(built_in_names())
     assert catalog.find("efficientnet_b6").is_untrained
-    torchvision = {
-        entry.architecture.partition("_")[0] for entry in catalog.entries() if entry.library == "torchvision"
-    }
-    assert torchvision == {"alexnet", "googlenet", "squeezenet1", "shufflenet"}
+    by_torchvision = (entry.architecture for entry in catalog.entries() if entry.library == "torchvision")
+    assert {name.partition("_")[0] for name in by_torchvision} == {"alexnet", "googlenet", "squeezenet1", "shufflenet"}
 
 
 def test_the_tables_agree_and_name_each_model_once():
@@ -180,9 +166,7 @@ def test_every_source_is_an_address_or_a_place_that_pull_knows():
 
 def test_which_licenses_are_permissive():
     assert all(map(catalog.is_permissive, ("apache-2.0", "MIT", "bsd-3-clause", "cc0-1.0", "cc-by-4.0")))
-    assert not any(
-        map(catalog.is_permissive, ("cc-by-nc-4.0", "cc-by-sa-4.0", "dinov3-license", "gemma", "unknown", ""))
-    )
+    assert not any(map(catalog.is_permissive, ("cc-by-nc-4.0", "cc-by-sa-4.0", "dinov3-license", "unknown", "")))
 
 
 def test_search_looks_in_names_aliases_families_and_titles():
@@ -218,29 +202,13 @@ def test_the_facts_are_torchvisions_where_it_has_the_network():
 
 
 @pytest.mark.slow
-def test_every_classic_is_made_by_timm_with_the_parameters_that_are_said():
-    import timm
-    import torch
-
-    import visiontool.pytorch.architectures  # noqa: F401
-
-    for entry in catalog.classics():
-        with torch.device("meta"):
-            model = timm.create_model(entry.name)
-        assert sum(parameter.numel() for parameter in model.parameters()) == entry.params, entry.name
-        cfg = model.pretrained_cfg
-        assert (tuple(cfg["input_size"]), cfg["num_classes"]) == (entry.input_size, entry.classes), entry.name
-
-
-@pytest.mark.slow
 def test_the_tables_are_fresh():
     import timm
 
     with NAMES.open() as file:
-        of = file.readline()
-    if f"timm {timm.__version__}," not in of:
+        header = file.readline()
+    if f"timm {timm.__version__}," not in header:
         pytest.skip(f"names.csv is not of timm {timm.__version__}, which is installed: run scripts/make_catalog.py")
-    ran = subprocess.run(
-        [sys.executable, "scripts/make_catalog.py", "--check"], capture_output=True, text=True, cwd=ROOT
-    )
+    command = [sys.executable, "scripts/make_catalog.py", "--check"]
+    ran = subprocess.run(command, capture_output=True, text=True, cwd=ROOT)
     assert (ran.returncode, ran.stderr) == (0, "")

@@ -195,9 +195,9 @@ def test_what_is_wrong_or_cannot_be_done_is_named(processor, config, words, make
     folder = make(processor, config)
     with pytest.raises(ModelError) as caught:
         Classifier.load(folder)
-    said = str(caught.value)
-    assert said.startswith(str(folder))
-    assert words in said
+    message = str(caught.value)
+    assert message.startswith(str(folder))
+    assert words in message
 
 
 def test_a_size_that_the_graph_does_not_have_is_told(make):
