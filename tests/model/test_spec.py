@@ -116,25 +116,16 @@ def test_what_is_no_manifest_at_all_is_refused(text, words):
     assert words in error_of(text)
 
 
-REQUIRED = [
-    *("schema", "task", "name", "labels", "input", "input__size", "input__mean", "input__std"),
-    *("preprocessing", "preprocessing__crop_mode", "preprocessing__crop_pct", "preprocessing__interpolation"),
-    *("outputs", "outputs__logits"),
-]
-
-
-@pytest.mark.parametrize("name", REQUIRED)
-def test_what_an_answer_depends_on_must_be_said(name):
-    assert error_of(manifest(**{name: None})) == f"manifest: {name.replace('__', '.')!r} is missing"
-
-
-@pytest.mark.parametrize(
-    "name",
-    ["input__name", "input__layout", "input__dtype", "input__color", "activation", "temperature", "outputs__embedding"],
-)
-def test_what_the_contract_fixes_may_be_left_out(name):
-    expected = COLOR_SPEC if name != "outputs__embedding" else replace(COLOR_SPEC, embedding=None)
-    assert ModelSpec.from_json(manifest(**{name: None})) == expected
+def test_what_an_answer_depends_on_is_required_and_the_rest_has_a_default():
+    for name in (
+        *("schema", "task", "name", "labels", "input", "input__size", "input__mean", "input__std"),
+        *("preprocessing", "preprocessing__crop_mode", "preprocessing__crop_pct", "preprocessing__interpolation"),
+        *("outputs", "outputs__logits"),
+    ):
+        assert error_of(manifest(**{name: None})) == f"manifest: {name.replace('__', '.')!r} is missing"
+    for name in ("input__name", "input__layout", "input__dtype", "input__color", "activation", "temperature"):
+        assert ModelSpec.from_json(manifest(**{name: None})) == COLOR_SPEC
+    assert ModelSpec.from_json(manifest(outputs__embedding=None)) == replace(COLOR_SPEC, embedding=None)
 
 
 WRONG_VALUES = [
@@ -142,7 +133,6 @@ WRONG_VALUES = [
     ("task", "detect", "'task' must be one of classify, not 'detect'"),
     ("name", "x" * 10_001, "'name' must be text of at most 10,000 characters"),
     ("labels", "cat", "'labels' must be a list of 1 to 100,000 texts of 1 to 10,000 characters, not 'cat'"),
-    ("labels", ["a"] * 100_001, "'labels' must be a list of 1 to 100,000 texts"),
     ("labels", ["red", "", "blue"], "'labels' must be a list of 1 to 100,000 texts"),
     ("labels", ["red", "blue", "red"], "'labels' holds 'red' more than once"),
     ("label_ids", ["n1", "n2"], "'label_ids' holds 2 ids for 3 labels"),
@@ -156,7 +146,6 @@ WRONG_VALUES = [
     ("outputs", "logits", "'outputs' must be a JSON object, not 'logits'"),
     ("temperature", 10**400, "'temperature' must be a number from 0.001 to 1000, not 1"),
     ("weights", {"a": {"b": 1}}, "'weights' must be an object of at most 100 texts and numbers"),
-    ("parity", {"x": [[1]]}, "'parity' must be an object"),
     ("accuracy", [{"top1": 1.0}, 5], "'accuracy' must be a list of at most 100 objects"),
 ]
 

@@ -125,7 +125,10 @@ def resolve(model: str | os.PathLike[str] | None) -> Path:
     try:
         target = pullable(name)
     except ModelError as error:
-        raise _unknown(name, origin, error) from None
+        if name and os.path.isdir(path):
+            raise ModelError(f"{name}{origin}: the folder has no {cache.MODEL_FILE} in it") from None
+        near = f"\nBuilt-in models: {', '.join(built_in_names())}." if closest(name, built_in_names()) else ""
+        raise ModelError(str(error).replace(repr(name), f"{name!r}{origin}", 1) + near) from None
     if (file := _by_name(target.name)) is not None:
         return file
     if target.entry is not None and target.entry.is_untrained:
@@ -255,14 +258,6 @@ def _by_name(name: str) -> Path | None:
         return None
     cache.mark_used(name)
     return model.path
-
-
-def _unknown(name: str, origin: str, error: ModelError) -> ModelError:
-    if name and os.path.isdir(name):
-        return ModelError(f"{name}{origin}: the folder has no {cache.MODEL_FILE} in it")
-    built_in = built_in_names()
-    near = f"\nBuilt-in models: {', '.join(built_in)}." if closest(name, built_in) else ""
-    return ModelError(str(error).replace(repr(name), f"{name!r}{origin}", 1) + near)
 
 
 def _identify(

@@ -35,6 +35,7 @@ from visiontool.model.spec import (
 from visiontool.text import is_number, short_repr
 
 _DTYPES: dict[str, DType] = {"tensor(uint8)": "uint8", "tensor(float)": "float32", "tensor(float16)": "float16"}
+_IMGSZ = re.compile(r"\[?([0-9]{1,4})(?:, ?([0-9]{1,4}))?\]?")
 _NOT_CLASSIFIERS = ("detect", "segment", "pose", "obb")
 
 
@@ -259,7 +260,11 @@ def _size(
     height, width = graph_size
     if height is not None and width is not None and user.img_size is None and config.size is None:
         return height, width
-    size = user.img_size or _imgsz(metadata) or config.size
+    size = user.img_size or config.size
+    # Ultralytics writes "[H, W]" or "N".
+    if size is None and (match := _IMGSZ.fullmatch(metadata.get("imgsz", ""))):
+        sides = (int(match[1]), int(match[2] or match[1]))
+        size = sides if all(0 < side <= MAX_SIDE for side in sides) else None
     if size is not None and not (height in (None, size[0]) and width in (None, size[1])):
         source = "its metadata's imgsz" if config.size is None else "a file beside it"
         option = "--img-size" if user.img_size else source
@@ -267,10 +272,3 @@ def _size(
         kind = UsageError if user.img_size else ModelError
         raise kind(f"{path}: the graph takes {fixed} pixels (height x width), which {option} contradicts")
     return size
-
-
-def _imgsz(metadata: Mapping[str, str]) -> tuple[int, int] | None:
-    """Ultralytics' size: "[H, W]" or "N"."""
-    match = re.fullmatch(r"\[?([0-9]{1,4})(?:, ?([0-9]{1,4}))?\]?", metadata.get("imgsz", ""))
-    size = (int(match[1]), int(match[2] or match[1])) if match else (0, 0)
-    return size if all(0 < side <= MAX_SIDE for side in size) else None
