@@ -59,13 +59,13 @@ def test_external_data_is_refused_wherever_it_hides(where, far, tmp_path):
     assert scan(path, external=True).external == "far"
 
 
-def test_the_scan_looks_into_every_message_that_can_hold_a_tensor():
+def test_the_scan_reads_every_message_that_can_hold_a_tensor():
     """The table of the scan against the definition of ONNX, so that a new version of it shows itself here."""
 
-    def holds_tensors(message: Descriptor, seen: frozenset[str] = frozenset()) -> bool:
+    def holds_tensors(message: Descriptor, outer: frozenset[str] = frozenset()) -> bool:
         inner = [field.message_type for field in message.fields if field.message_type is not None]
         return message.name == "TensorProto" or (
-            message.name not in seen and any(holds_tensors(each, seen | {message.name}) for each in inner)
+            message.name not in outer and any(holds_tensors(each, outer | {message.name}) for each in inner)
         )
 
     def short(message: Descriptor) -> str:
