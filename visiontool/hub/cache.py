@@ -94,10 +94,7 @@ def set_default_model(name: str | None) -> None:
 
 
 def cached(name: str) -> Cached | None:
-    """The model `name`, or None if it is not in the cache; raises DamagedModel.
-
-    Size and time of its files are compared with the record; only a file that differs is hashed.
-    """
+    """The model `name`, or None if it is not in the cache; raises DamagedModel."""
     try:
         folder = models() / name
     except ModelError:  # no home folder
@@ -106,6 +103,7 @@ def cached(name: str) -> Cached | None:
         return None
     record = _read_record(folder)
     recorded = record["files"]
+    # Only what differs in size or time is hashed.
     if differing := [file for file, facts in recorded.items() if not is_unchanged(folder / file, facts)]:
         for file in differing:
             if fault := _fault(folder / file, recorded[file]["sha256"]):

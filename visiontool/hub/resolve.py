@@ -213,11 +213,7 @@ def weights_in(folder: Path) -> Path:
 
 
 def cached_name(name: str) -> str:
-    """The name in the cache of the model `name`, which may be damaged there; raises ModelError where it is not.
-
-    Args:
-        name: its name in the cache, or what `pullable` takes.
-    """
+    """The name in the cache of what `pullable` takes, or of a name there; raises ModelError where it is not there."""
     known = [model.name for model in cache.all_cached()]
     if name in known:
         return name

@@ -73,9 +73,7 @@ def read(model: Path) -> ModelConfig:
             values |= _of_processor(file, content)
         else:
             if "problem_type" in fields and (kind := fields.text("problem_type")) != "single_label_classification":
-                raise ModelError(
-                    f"{file}: 'problem_type' is {short_repr(kind)}; visiontool expects one class a picture"
-                )
+                raise ModelError(f"{file}: 'problem_type' is {short_repr(kind)}; expected one class a picture")
             if "num_channels" in fields:
                 values["channels"] = fields.integer("num_channels", 1, 3)
             values |= _named(file, content, "id2label")

@@ -24,7 +24,6 @@ _PERMISSIVE = {
 class Classic(NamedTuple):
     """A network that made history, and the paper it comes from."""
 
-    name: str  # the architecture
     aliases: tuple[str, ...]
     family: str
     year: int
@@ -189,9 +188,8 @@ def _classic(name: str) -> Entry | None:
 
 def _with_paper(row: Entry, paper: dict[str, Any]) -> Entry:
     network = paper["networks"][row.architecture]
-    aliases, note = tuple(network.get("aliases", ())), network.get("note", "")
     facts = (paper["family"], paper["year"], paper["title"], paper["address"])
-    classic = Classic(row.architecture, aliases, *facts, note)
+    classic = Classic(tuple(network.get("aliases", ())), *facts, network.get("note", ""))
     return row._replace(top1=network.get("top1"), classic=classic)
 
 
