@@ -40,9 +40,7 @@ class DeviceError(VisiontoolError):
 
 
 def first_line(error: BaseException) -> str:
-    """The message of another library's error in one line of at most 300 characters, with its end, which often has the
-    reason.
-    """
+    """The message of another library's error in at most 300 characters, with its end, which often has the reason."""
     line = (str(error).strip().splitlines() or [type(error).__name__])[0]
     return line if len(line) <= 300 else f"{line[:100]} ... {line[-195:]}"
 

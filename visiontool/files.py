@@ -29,8 +29,7 @@ _LOCK_RETRY_S = 0.1
 def cache_root() -> Path:
     """The folder of the cache: VISIONTOOL_CACHE, else `visiontool` in the platform's folder for caches.
 
-    Raises:
-        ModelError: there is no home folder.
+    Raises ModelError where there is no home folder.
     """
     if chosen := os.environ.get(CACHE_VARIABLE):
         return Path(os.path.abspath(os.path.expanduser(chosen)))
@@ -81,10 +80,9 @@ def write_file(path: Path, text: str) -> None:
 
 @contextmanager
 def locked(path: Path, waiting: Callable[[], None] | None = None) -> Iterator[None]:
-    """Holds the lock file `path` for the block; it is deleted afterwards. A process that dies releases it.
+    """Holds the lock file `path` for the block, and deletes it then; calls `waiting` once if another holds it.
 
-    Args:
-        waiting: called once if another process or thread holds it.
+    A process that dies releases it.
     """
     while True:
         with locked_if_free(path) as is_free:
@@ -153,11 +151,7 @@ def is_unchanged(path: Path, facts: Mapping[str, Any]) -> bool:
 
 
 def model_sha256(path: Path) -> str:
-    """The SHA-256 of a model file. That of an unchanged pulled model is in its record; others are read once.
-
-    Raises:
-        OSError: it cannot be read.
-    """
+    """The SHA-256 of a model file. That of an unchanged pulled model is in its record; others are read once."""
     with suppress(OSError, ModelError, ValueError, KeyError, TypeError):  # no pulled model, or a damaged record
         if path.parent.parent == cache_root() / "models":
             facts = json.loads(path.with_name(RECORD_FILE).read_bytes())["files"][path.name]

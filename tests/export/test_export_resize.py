@@ -203,7 +203,7 @@ def test_a_fixed_batch_is_filled_up(any_size, tmp_path):
 
 def test_a_manifest_and_a_graph_that_contradict_each_other_are_refused(any_size, make_color_model):
     fixed = make_color_model("other.onnx", resize="graph")
-    with pytest.raises(ModelError, match=r"the manifest says \[N, any, any, 3\], the graph takes \['N', 8, 8, 3\]"):
+    with pytest.raises(ModelError, match=r"\[N, any, any, 3\], the graph's is .* \['N', 8, 8, 3\]"):
         Classifier.load(fixed)
     bgr = replace(Classifier.load(any_size).spec, input=replace(COLOR_SPEC.input, color="BGR"))
     with pytest.raises(ModelError, match="takes NHWC uint8 RGB, not NHWC uint8 BGR"):

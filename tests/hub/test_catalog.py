@@ -22,34 +22,22 @@ def no_names_table(tmp_path, monkeypatch):
 
 
 def test_every_name_and_alias_leads_to_its_classic_and_to_no_other(no_names_table):
-    seen = {}
+    names = {}
     for entry in catalog.classics():
-        assert entry.classic.name == entry.architecture
         for name in (entry.architecture, *entry.classic.aliases):
-            assert seen.setdefault(fold(name), entry.name) == entry.name
+            assert names.setdefault(fold(name), entry.name) == entry.name
             assert catalog.find(name) == entry
         assert catalog.find(entry.name) == entry
-
-
-def test_no_alias_hides_an_architecture_of_the_table():
-    architectures = {fold(entry.architecture) for entry in read(NAMES)}
-    for entry in catalog.classics():
-        assert fold(entry.architecture) in architectures
-        assert not architectures & set(map(fold, entry.classic.aliases))
 
 
 NAMES_AS_TYPED = {
     "resnet50": "resnet50.tv_in1k",  # plain cross-entropy, not timm's default a1_in1k
     " vgg 16 BN ": "vgg16_bn.tv_in1k",
-    "resnet50.TV-in1k": "resnet50.tv_in1k",
     "inception_v1": "googlenet.tv_in1k",
     "regnet_y_1_6gf": "regnety_016.pycls_in1k",  # a separator between digits is no decoration
     "squeezenet1.1": "squeezenet1_1.tv_in1k",  # a dot between digits begins no tag
-    "SqueezeNet v1.0": "squeezenet1_0.tv_in1k",
     "squeezenet1.1.tv-in1k": "squeezenet1_1.tv_in1k",
-    "RegNetY-1.6GF": "regnety_016.pycls_in1k",
     "mobilenet.v2": "mobilenetv2_100.ra_in1k",  # there is no mobilenet that could have a tag
-    "Inception-ResNet v2": "inception_resnet_v2.tf_in1k",
     "ResNet50V2": "resnetv2_50.a1h_in1k",  # as Keras has it
     "ViT-B/16": "vit_base_patch16_224.augreg_in21k_ft_in1k",  # as its paper has it
 }
@@ -73,38 +61,25 @@ def test_other_tags_and_other_architectures_come_from_the_table():
     assert catalog.find("convnextv2_base").tag == "fcmae_ft_in22k_in1k"  # timm's default
 
 
-ERRORS = [
-    ("resnet5O", "no model is called 'resnet5O'. Closest: resnet56, resnet50"),
-    ("mobilenet_v3_smal1", "mobilenet_v3_small"),  # an alias
-    ("squeezenet1.2", "Closest: squeezenet1_"),
-    ("ShuffleNetV2 0.5", "Closest: shufflenet_v2_x0_5, "),  # however it is written
-    ("", "no model is called ''.\n"),
-    ("ResNet", "resnet18, resnet34, resnet50, resnet101, resnet152, cifar_resnet20"),
-    ("wide resnet", "visiontool models 'wide resnet'"),
-    ("vgg1", "vgg11, vgg11_bn, vgg13, vgg13_bn, vgg16, vgg16_bn, vgg19, vgg19_bn."),
-    ("vit_base", "several: vit_base_patch32_224, vit_base_patch16_224, "),  # the classics first
-    ("resnet50.v2", "resnet50 has no weights with the tag 'v2'"),  # and is not resnet50v2
-    ("vgg16.v2", "vgg16 has no weights with the tag 'v2'.\nIts tags: tv_in1k."),
-    ("resnet18.gluon_1k", "Closest: gluon_in1k"),
-    ("nin.in1k", "nin has no tags, so no 'in1k' either.\nGive nin alone."),
-]
-
-
-@pytest.mark.parametrize(("typed", "words"), ERRORS)
+@pytest.mark.parametrize(
+    ("typed", "words"),
+    [
+        ("resnet5O", "no model is called 'resnet5O'. Closest: resnet56, resnet50"),
+        ("mobilenet_v3_smal1", "mobilenet_v3_small"),  # an alias
+        ("ShuffleNetV2 0.5", "Closest: shufflenet_v2_x0_5, "),  # however it is written
+        ("", "no model is called ''.\n"),
+        ("ResNet", "resnet18, resnet34, resnet50, resnet101, resnet152, cifar_resnet20"),
+        ("wide resnet", "visiontool models 'wide resnet'"),
+        ("vit_base", "several: vit_base_patch32_224, vit_base_patch16_224, "),  # the classics first
+        ("resnet50.v2", "resnet50 has no weights with the tag 'v2'"),  # and is not resnet50v2
+        ("vgg16.v2", "vgg16 has no weights with the tag 'v2'.\nIts tags: tv_in1k."),
+        ("nin.in1k", "nin has no tags, so no 'in1k' either.\nGive nin alone."),
+    ],
+)
 def test_what_is_no_name_is_refused_with_near_ones(typed, words):
     assert default_weights(typed) == ""
     with pytest.raises(ModelError, match=re.escape(words)):
         catalog.find(typed)
-
-
-def test_a_classic_costs_no_import_but_the_catalog():
-    code = (
-        "import functools, json, pathlib, sys, typing; before = set(sys.modules);"
-        "from visiontool.hub import catalog; catalog.find('vgg16');"
-        "print(*sorted(name for name in set(sys.modules) - before if not name.startswith('visiontool')))"
-    )
-    ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, check=True)
-    assert ran.stdout.split() == []
 
 
 def test_the_facts_of_lenet5_and_vgg16_are_the_textbooks():
@@ -123,8 +98,6 @@ def test_the_facts_of_lenet5_and_vgg16_are_the_textbooks():
 @pytest.mark.parametrize(
     ("name", "gmacs", "mparams"),  # results/model_benchmark_amp_nchw_rtx3090.csv of timm's repository
     [
-        ("inception_v4", 12.28, 42.68),
-        ("resnetv2_101", 7.83, 44.54),
         ("regnetx_002", 0.2, 2.68),
         ("tf_efficientnet_b7", 38.33, 66.35),
         ("swin_large_patch4_window7_224", 34.53, 196.53),
@@ -145,10 +118,8 @@ def test_what_is_published_and_what_is_not():
     assert built_in == ["lenet5"]
     assert set(built_in) <= set(built_in_names())
     assert catalog.find("efficientnet_b6").is_untrained
-    torchvision = {
-        entry.architecture.partition("_")[0] for entry in catalog.entries() if entry.library == "torchvision"
-    }
-    assert torchvision == {"alexnet", "googlenet", "squeezenet1", "shufflenet"}
+    by_torchvision = (entry.architecture for entry in catalog.entries() if entry.library == "torchvision")
+    assert {name.partition("_")[0] for name in by_torchvision} == {"alexnet", "googlenet", "squeezenet1", "shufflenet"}
 
 
 def test_the_tables_agree_and_name_each_model_once():
@@ -159,6 +130,8 @@ def test_the_tables_agree_and_name_each_model_once():
     assert all(large[entry.name] == entry for entry in small)
     assert len(names) == len(set(names)) > 2000
     assert set(names) == set(large)
+    folded = {fold(entry.architecture) for entry in large.values()}
+    assert not any(folded & set(map(fold, entry.classic.aliases)) for entry in catalog.classics())
     architectures = [architecture for architecture, _ in groupby(entry.architecture for entry in large.values())]
     assert len(architectures) == len(set(architectures))  # the rows of an architecture stand together
     years = [entry.classic.year for entry in catalog.classics()]
@@ -168,7 +141,7 @@ def test_the_tables_agree_and_name_each_model_once():
         assert entry.top1 is None or (50 < entry.top1 < 90 and entry.classes == 1000)
 
 
-def test_every_source_is_an_address_or_a_place_that_pull_knows():
+def test_what_every_entry_has():
     for entry in catalog.entries():
         assert entry.source.startswith(("hf-hub:", "https://")) or entry.source in ("", "built-in")
         assert not entry.source.endswith("/")
@@ -180,9 +153,7 @@ def test_every_source_is_an_address_or_a_place_that_pull_knows():
 
 def test_which_licenses_are_permissive():
     assert all(map(catalog.is_permissive, ("apache-2.0", "MIT", "bsd-3-clause", "cc0-1.0", "cc-by-4.0")))
-    assert not any(
-        map(catalog.is_permissive, ("cc-by-nc-4.0", "cc-by-sa-4.0", "dinov3-license", "gemma", "unknown", ""))
-    )
+    assert not any(map(catalog.is_permissive, ("cc-by-nc-4.0", "cc-by-sa-4.0", "dinov3-license", "unknown", "")))
 
 
 def test_search_looks_in_names_aliases_families_and_titles():
@@ -190,9 +161,7 @@ def test_search_looks_in_names_aliases_families_and_titles():
     assert "legacy_seresnet50.in1k" in {entry.name for entry in catalog.search("squeeze and excitation")}  # the title
     assert [entry.name for entry in catalog.search("inception_v1")] == ["googlenet.tv_in1k"]  # an alias
     assert {entry.architecture for entry in catalog.search("Wide ResNet")} == {"wide_resnet50_2", "wide_resnet101_2"}
-    assert [entry.name for entry in catalog.search("squeezenet1.1")] == ["squeezenet1_1.tv_in1k"]
     assert [entry.name for entry in catalog.search("resnet50.tv")] == ["resnet50.tv_in1k", "resnet50.tv2_in1k"]
-    assert list(catalog.search("no such thing")) == []
 
 
 @pytest.mark.slow
@@ -218,29 +187,13 @@ def test_the_facts_are_torchvisions_where_it_has_the_network():
 
 
 @pytest.mark.slow
-def test_every_classic_is_made_by_timm_with_the_parameters_that_are_said():
-    import timm
-    import torch
-
-    import visiontool.pytorch.architectures  # noqa: F401
-
-    for entry in catalog.classics():
-        with torch.device("meta"):
-            model = timm.create_model(entry.name)
-        assert sum(parameter.numel() for parameter in model.parameters()) == entry.params, entry.name
-        cfg = model.pretrained_cfg
-        assert (tuple(cfg["input_size"]), cfg["num_classes"]) == (entry.input_size, entry.classes), entry.name
-
-
-@pytest.mark.slow
 def test_the_tables_are_fresh():
     import timm
 
     with NAMES.open() as file:
-        of = file.readline()
-    if f"timm {timm.__version__}," not in of:
+        header = file.readline()
+    if f"timm {timm.__version__}," not in header:
         pytest.skip(f"names.csv is not of timm {timm.__version__}, which is installed: run scripts/make_catalog.py")
-    ran = subprocess.run(
-        [sys.executable, "scripts/make_catalog.py", "--check"], capture_output=True, text=True, cwd=ROOT
-    )
+    command = [sys.executable, "scripts/make_catalog.py", "--check"]
+    ran = subprocess.run(command, capture_output=True, text=True, cwd=ROOT)
     assert (ran.returncode, ran.stderr) == (0, "")

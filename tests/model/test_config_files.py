@@ -151,8 +151,8 @@ def test_an_export_knows_them_too_where_tensors_lie_in_other_files(make):
     model.graph.initializer[0].raw_data = np.array([2, 3]).tobytes()
     del model.graph.initializer[0].int64_data[:]
     onnx.save(model, folder / "model.onnx", save_as_external_data=True, location="w.bin", size_threshold=0)
-    with find(str(folder)) as found:
-        assert found.spec == inline
+    with find(str(folder)) as source:
+        assert source.spec == inline
     (folder / "config.json").write_text("{")
     with pytest.raises(ModelError, match=f"^{folder / 'config.json'}: not valid JSON"):
         find(str(folder))
@@ -176,7 +176,7 @@ def test_what_they_do_not_say_is_asked_for(make):
     ("processor", "config", "words"),
     [
         (VIT, CONFIG | {"problem_type": "multi_label_classification"},
-         "config.json: 'problem_type' is 'multi_label_classification'; visiontool expects one class a picture"),
+         "config.json: 'problem_type' is 'multi_label_classification'; expected one class a picture"),
         (VIT, CONFIG | {"id2label": {"0": "red", "2": "blue"}}, "config.json: 'id2label' must name each class"),
         (VIT, CONFIG | {"id2label": {"0": "a", "1": "b"}}, "the config.json beside it names 2 classes"),
         (VIT, CONFIG | {"num_channels": "3"}, "'num_channels' must be a whole number from 1 to 3, not '3'"),
@@ -195,9 +195,9 @@ def test_what_is_wrong_or_cannot_be_done_is_named(processor, config, words, make
     folder = make(processor, config)
     with pytest.raises(ModelError) as caught:
         Classifier.load(folder)
-    said = str(caught.value)
-    assert said.startswith(str(folder))
-    assert words in said
+    message = str(caught.value)
+    assert message.startswith(str(folder))
+    assert words in message
 
 
 def test_a_size_that_the_graph_does_not_have_is_told(make):

@@ -77,9 +77,9 @@ def test_what_is_not_known_is_left_out_of_the_manifest():
         *("schema", "task", "name", "architecture", "labels", "label_ids", "input", "preprocessing", "outputs"),
         *("activation", "temperature", "weights", "accuracy", "tools", "parity", "assumed"),
     }
-    written = json.loads(COLOR_SPEC.to_json())
-    assert not {"architecture", "label_ids", "weights", "accuracy", "tools", "parity"} & set(written)
-    assert written["outputs"] == {"logits": "logits", "embedding": "embedding"}
+    values = json.loads(COLOR_SPEC.to_json())
+    assert not {"architecture", "label_ids", "weights", "accuracy", "tools", "parity"} & set(values)
+    assert values["outputs"] == {"logits": "logits", "embedding": "embedding"}
 
 
 def test_a_spec_with_a_number_that_json_lacks_is_not_written():
@@ -90,7 +90,7 @@ def test_a_spec_with_a_number_that_json_lacks_is_not_written():
 label_lists = st.lists(st.text(st.characters(exclude_categories=["Cs"]), min_size=1), min_size=1, unique=True)
 
 
-@settings(deadline=None)
+@settings(max_examples=25, deadline=None)
 @given(label_lists)
 def test_any_labels_survive_the_manifest_and_the_names_alias(labels):
     metadata = replace(COLOR_SPEC, labels=tuple(labels)).to_metadata()
@@ -104,8 +104,8 @@ def test_any_labels_survive_the_manifest_and_the_names_alias(labels):
     [
         ("", "not valid JSON"),
         ('{"schema": 1', "not valid JSON"),
-        ('{"schema": NaN}', "NaN is not allowed"),
-        ("[" * 100_000, "nested too deep"),
+        ('{"schema": NaN}', "'schema' must be a whole number from 1 to 2147483648, not nan"),
+        ("[" * 100_000, "not valid JSON"),
         ('{"schema": ' + "1" * 5000 + "}", "not valid JSON"),
         ("[]", "manifest: must be a JSON object, not []"),
         (" " * (MAX_MANIFEST_CHARS + 1), f"at most {MAX_MANIFEST_CHARS:,}"),
@@ -116,34 +116,24 @@ def test_what_is_no_manifest_at_all_is_refused(text, words):
     assert words in error_of(text)
 
 
-REQUIRED = [
-    *("schema", "task", "name", "labels", "input", "input__size", "input__mean", "input__std"),
-    *("preprocessing", "preprocessing__crop_mode", "preprocessing__crop_pct", "preprocessing__interpolation"),
-    *("outputs", "outputs__logits"),
-]
-
-
-@pytest.mark.parametrize("name", REQUIRED)
-def test_what_an_answer_depends_on_must_be_said(name):
-    assert error_of(manifest(**{name: None})) == f"manifest: {name.replace('__', '.')!r} is missing"
-
-
-@pytest.mark.parametrize(
-    "name",
-    ["input__name", "input__layout", "input__dtype", "input__color", "activation", "temperature", "outputs__embedding"],
-)
-def test_what_the_contract_fixes_may_be_left_out(name):
-    expected = COLOR_SPEC if name != "outputs__embedding" else replace(COLOR_SPEC, embedding=None)
-    assert ModelSpec.from_json(manifest(**{name: None})) == expected
+def test_what_an_answer_depends_on_is_required_and_the_rest_has_a_default():
+    for name in (
+        *("schema", "task", "name", "labels", "input", "input__size", "input__mean", "input__std"),
+        *("preprocessing", "preprocessing__crop_mode", "preprocessing__crop_pct", "preprocessing__interpolation"),
+        *("outputs", "outputs__logits"),
+    ):
+        assert error_of(manifest(**{name: None})) == f"manifest: {name.replace('__', '.')!r} is missing"
+    for name in ("input__name", "input__layout", "input__dtype", "input__color", "activation", "temperature"):
+        assert ModelSpec.from_json(manifest(**{name: None})) == COLOR_SPEC
+    assert ModelSpec.from_json(manifest(outputs__embedding=None)) == replace(COLOR_SPEC, embedding=None)
 
 
 WRONG_VALUES = [
-    ("schema", 2, "schema 2; this visiontool reads up to 1"),
+    ("schema", 2, "schema 2; this version reads up to 1"),
     ("task", "detect", "'task' must be one of classify, not 'detect'"),
     ("name", "x" * 10_001, "'name' must be text of at most 10,000 characters"),
     ("labels", "cat", "'labels' must be a list of 1 to 100,000 texts of 1 to 10,000 characters, not 'cat'"),
-    ("labels", ["a"] * 100_001, "'labels' must be a list of 1 to 100,000 texts of 1 to 10,000 characters, not ["),
-    ("labels", ["red", "", "blue"], "'labels' must be a list of 1 to 100,000 texts of 1 to 10,000 characters, not ["),
+    ("labels", ["red", "", "blue"], "'labels' must be a list of 1 to 100,000 texts"),
     ("labels", ["red", "blue", "red"], "'labels' holds 'red' more than once"),
     ("label_ids", ["n1", "n2"], "'label_ids' holds 2 ids for 3 labels"),
     ("input__dtype", "int8", "'input.dtype' must be one of uint8, float32, float16"),
@@ -156,7 +146,6 @@ WRONG_VALUES = [
     ("outputs", "logits", "'outputs' must be a JSON object, not 'logits'"),
     ("temperature", 10**400, "'temperature' must be a number from 0.001 to 1000, not 1"),
     ("weights", {"a": {"b": 1}}, "'weights' must be an object of at most 100 texts and numbers"),
-    ("parity", {"x": [[1]]}, "'parity' must be an object"),
     ("accuracy", [{"top1": 1.0}, 5], "'accuracy' must be a list of at most 100 objects"),
 ]
 
@@ -199,12 +188,7 @@ LOGITS, EMBEDDING = COLOR_OUTPUTS
         ({"labels": ("a", "b")}, [{}], [{}], "the manifest has 2 labels, the graph gives 3 logits"),
         ({"labels": ("a",)}, [{}], [{"shape": ["N", 1]}], "has one label; a classifier tells 2 or more classes apart"),
         ({"feature_map": "embedding"}, [{}], [{}], "the feature_map output is 'embedding' tensor(float) ['N', 3]; exp"),
-        (
-            {},
-            [{"name": "data"}],
-            [{}],
-            "the manifest's input is 'image' tensor(uint8) [N, 8, 8, 3], the graph's is 'da",
-        ),
+        ({}, [{"name": "data"}], [{}], "input is 'image' tensor(uint8) [N, 8, 8, 3], the graph's is 'data'"),
         ({}, [{"type": "tensor(float)"}], [{}], "tensor(uint8) [N, 8, 8, 3], the graph's is 'image' tensor(float)"),
         ({}, [{"shape": ["N", 9, 8, 3]}], [{}], "[N, 8, 8, 3], the graph's is 'image' tensor(uint8) ['N', 9, 8, 3]"),
         ({}, [{"shape": [0, 8, 8, 3]}], [{}], "takes 0 pictures at once"),
@@ -227,7 +211,7 @@ def test_a_manifest_that_does_not_fit_its_graph_is_refused(changes, inputs, outp
     assert "\n" not in str(caught.value)
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=40, deadline=None)
 @given(data=st.data())
 def test_a_damaged_manifest_is_read_or_refused(data):
     text = FULL_SPEC.to_json()

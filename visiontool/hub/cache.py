@@ -81,10 +81,7 @@ def default_model() -> str | None:
 
 
 def set_default_model(name: str | None) -> None:
-    """Makes `name`, a model's name or an absolute path, the model for commands that name none; None takes that back.
-
-    Whether there is such a model is not checked.
-    """
+    """Makes `name`, a model's name or an absolute path, the model for commands that name none; None takes that back."""
     path = root() / "default"
     try:
         if name is None:
@@ -97,14 +94,7 @@ def set_default_model(name: str | None) -> None:
 
 
 def cached(name: str) -> Cached | None:
-    """The model `name`, or None if it is not in the cache.
-
-    Size and time of its files are compared with the record; a file that differs is hashed, and is good if its content
-    is still the same.
-
-    Raises:
-        DamagedModel: a file was changed, or the record cannot be read.
-    """
+    """The model `name`, or None if it is not in the cache; raises DamagedModel."""
     try:
         folder = models() / name
     except ModelError:  # no home folder
@@ -113,6 +103,7 @@ def cached(name: str) -> Cached | None:
         return None
     record = _read_record(folder)
     recorded = record["files"]
+    # Only what differs in size or time is hashed.
     if differing := [file for file, facts in recorded.items() if not is_unchanged(folder / file, facts)]:
         for file in differing:
             if fault := _fault(folder / file, recorded[file]["sha256"]):
@@ -125,14 +116,18 @@ def cached(name: str) -> Cached | None:
 
 def all_cached() -> list[Cached]:
     """Every model in the cache, by name, damaged ones too."""
-    models = []
-    for folder in _model_folders():
+    try:
+        folders = sorted(path for path in models().iterdir() if is_name(path.name) and path.is_dir())
+    except (OSError, ModelError):
+        return []
+    result = []
+    for folder in folders:
         try:
             source = _read_record(folder)["source"]
         except DamagedModel:
             source = ""
-        models.append(_cached(folder, source))
-    return models
+        result.append(_cached(folder, source))
+    return result
 
 
 def mark_used(name: str) -> None:
@@ -142,11 +137,7 @@ def mark_used(name: str) -> None:
 
 
 def verify(name: str) -> list[str]:
-    """Hashes every file of `name`.
-
-    Returns:
-        What is wrong, one line for each file; nothing if all is as it was written.
-    """
+    """What is wrong with the files of `name`, which are all hashed: one line for each."""
     folder = _existing(name)
     try:
         recorded = _read_record(folder)["files"]
@@ -168,11 +159,7 @@ def remove(name: str) -> None:
 
 @contextmanager
 def lock(folder: Path, name: str, waiting: Callable[[], None] | None = None) -> Iterator[None]:
-    """Holds `name` in `folder`, which is created, for the block: another process that asks for it waits.
-
-    Args:
-        waiting: called once if another process holds it.
-    """
+    """Locks `name` in `folder`, which is created, for the block; calls `waiting` once if another process holds it."""
     with ExitStack() as stack:
         try:
             folder.mkdir(parents=True, exist_ok=True)
@@ -184,10 +171,7 @@ def lock(folder: Path, name: str, waiting: Callable[[], None] | None = None) -> 
 
 @contextmanager
 def unpublished(name: str) -> Iterator[Path]:
-    """A new, hidden folder to write the model `name` into, for the block; `publish` makes a model of it.
-
-    The caller holds the lock.
-    """
+    """A new, hidden folder to write the model `name` into; `publish` makes a model of it. The caller holds the lock."""
     _clear_unfinished(name)
     folder = hidden(models() / name)
     try:
@@ -201,13 +185,7 @@ def unpublished(name: str) -> Iterator[Path]:
 
 
 def publish(folder: Path, name: str, *, source: str, license: str, tools: Mapping[str, Any]) -> Cached:
-    """Makes a folder of `unpublished` the model `name`, in place of a damaged one.
-
-    Args:
-        source: where the weights come from.
-        license: of the weights.
-        tools: versions of the tools that wrote the files.
-    """
+    """Makes a folder of `unpublished` the model `name`, in place of a damaged one; `tools` are versions."""
     from datetime import UTC, datetime
 
     target = models() / name
@@ -243,11 +221,8 @@ def features_bytes() -> int:
 def trim(max_bytes: int) -> list[Cached]:
     """Makes the cache no larger than `max_bytes`.
 
-    Unfinished models and downloads that no process is working on go first, then all embeddings, which can be computed
-    anew, then models, least recently used first.
-
-    Returns:
-        The models that were removed.
+    Unfinished models and downloads that no process is working on go first, then all embeddings, then models, least
+    recently used first. Gives the models that were removed.
     """
     for folder in models().glob(f".*{HIDDEN}*"):
         name = folder.name[1:].rpartition(HIDDEN)[0]
@@ -295,7 +270,7 @@ def _cached(folder: Path, source: str) -> Cached:
 
 
 def _read_record(folder: Path) -> dict[str, Any]:
-    """What record.json in the folder of a model holds; raises DamagedModel."""
+    """The content of record.json; raises DamagedModel."""
     source = ""
     try:
         record: dict[str, Any] = json.loads((folder / RECORD_FILE).read_bytes())
@@ -324,13 +299,6 @@ def _existing(name: str) -> Path:
     if not is_name(name) or not os.path.isdir(folder):
         raise ModelError(f"no model in the cache is called {name!r}.\nWhat is there: visiontool models --cached")
     return folder
-
-
-def _model_folders() -> list[Path]:
-    try:
-        return sorted(path for path in models().iterdir() if is_name(path.name) and path.is_dir())
-    except (OSError, ModelError):
-        return []
 
 
 def _lock_file(folder: Path, name: str) -> Path:

@@ -94,9 +94,7 @@ def resolve(model: str | os.PathLike[str] | None) -> Path:
     A pulled model has its name in the cache, and every name that the catalog has for it. None is `default_model`.
 
     Raises:
-        ModelNotPulled: the model is known, but not in the cache.
-        ModelUntrained: it has no published weights, and is not built in.
-        ModelError: there is no such model; the message gives the nearest names. Or what is in the cache is damaged.
+        ModelError: ModelNotPulled, ModelUntrained, DamagedModel, or there is no such model.
     """
     model, origin = _default() if model is None else (model, "")
     name, path = os.fspath(model), Path(model)
@@ -127,7 +125,10 @@ def resolve(model: str | os.PathLike[str] | None) -> Path:
     try:
         target = pullable(name)
     except ModelError as error:
-        raise _unknown(name, origin, error) from None
+        if name and os.path.isdir(path):
+            raise ModelError(f"{name}{origin}: the folder has no {cache.MODEL_FILE} in it") from None
+        near = f"\nBuilt-in models: {', '.join(built_in_names())}." if closest(name, built_in_names()) else ""
+        raise ModelError(str(error).replace(repr(name), f"{name!r}{origin}", 1) + near) from None
     if (file := _by_name(target.name)) is not None:
         return file
     if target.entry is not None and target.entry.is_untrained:
@@ -148,14 +149,16 @@ def pullable(
 
     Raises:
         ModelError: no such model, folder or file.
-        UsageError: options that cannot be combined, or no size.
+        UsageError: options that cannot be combined.
     """
     from visiontool.hub import catalog
 
     if img_size is not None and not 0 < img_size <= _MAX_SIDE:
         raise UsageError(f"{img_size} pixels: expected 1 to {_MAX_SIDE:,} as the side of the input")
     if model.startswith((HUB, FOLDER)):
-        entry = _published_on_hub(model) if model.startswith(HUB) else None
+        end = model.rpartition("/")[2]  # several entries may have one source
+        known = (entry for entry in catalog.entries() if entry.source == model and entry.name == end)
+        entry = next(known, None) if model.startswith(HUB) else None
         if entry is None:
             _refuse_options(model, img_size, weights, class_names)
             name = _name_on_hub(model) if model.startswith(HUB) else _name_of_folder(Path(model.removeprefix(FOLDER)))
@@ -185,11 +188,7 @@ def pullable(
 
 
 def folder_of(model: str, weights: Path) -> Path | None:
-    """The folder in timm's format that a file of weights is of, where its config.json names the classes of `model`.
-
-    Raises:
-        UsageError: `model` has an input size in its name, and the folder one of its own.
-    """
+    """The folder in timm's format that a file of weights is of, where its config.json names the classes of `model`."""
     from visiontool.model.class_names import are_imagenets
 
     folder = weights.parent
@@ -214,14 +213,7 @@ def weights_in(folder: Path) -> Path:
 
 
 def cached_name(name: str) -> str:
-    """What the model `name` is called in the cache; it may be damaged there.
-
-    Args:
-        name: its name in the cache, or what `pullable` takes.
-
-    Raises:
-        ModelError: it is not in the cache (the message has the nearest names there).
-    """
+    """The name in the cache of what `pullable` takes, or of a name there; raises ModelError where it is not there."""
     known = [model.name for model in cache.all_cached()]
     if name in known:
         return name
@@ -233,16 +225,15 @@ def cached_name(name: str) -> str:
         return full
     if full in built_in_names():
         raise ModelError(f"{name} is built in, not pulled.\nWhat was pulled: visiontool models --cached")
-    alike = [other for other in known if other.startswith(full)]
-    near = f" There is: {', '.join(alike[:3])}." if alike else closest(full, known)
+    variants = [other for other in known if other.startswith(full)]
+    near = f" There is: {', '.join(variants[:3])}." if variants else closest(full, known)
     raise ModelError(f"{name!r} is not on this machine.{near}\nWhat is: visiontool models --cached")
 
 
 def _shipped(name: str) -> Path:
     """A folder of files that come with the package: in it when installed, beside it in a checkout."""
     package = Path(__file__).parent.parent
-    inside = package / name
-    return inside if inside.is_dir() else package.parent / name
+    return package / name if (package / name).is_dir() else package.parent / name
 
 
 def _default() -> tuple[str, str]:
@@ -265,21 +256,10 @@ def _by_name(name: str) -> Path | None:
     return model.path
 
 
-def _unknown(name: str, origin: str, error: ModelError) -> ModelError:
-    if name and os.path.isdir(name):
-        return ModelError(f"{name}{origin}: the folder has no {cache.MODEL_FILE} in it")
-    built_in = built_in_names()
-    near = f"\nBuilt-in models: {', '.join(built_in)}." if closest(name, built_in) else ""
-    return ModelError(str(error).replace(repr(name), f"{name!r}{origin}", 1) + near)
-
-
 def _identify(
     entry: "Entry", weights: Path, sha256: str, class_names: Path | None
 ) -> "tuple[Entry, ClassNames | None]":
-    """The entry for a file of weights of `entry`'s architecture, and class names unless it is published weights.
-
-    Only the published weights are known by their hash; the user names the classes of others.
-    """
+    """The entry for a file of weights of `entry`'s architecture, and class names unless it is published weights."""
     from visiontool.hub import catalog
     from visiontool.model.class_names import are_imagenets, read_class_names
 
@@ -307,14 +287,6 @@ def _in_catalog(model: str, img_size: int | None) -> "tuple[Entry, int | None]":
         if model in built_in_names():
             _refuse_size_of_built_in(model, img_size)
     return catalog.find(model), img_size
-
-
-def _published_on_hub(model: str) -> "Entry | None":
-    """The entry of the catalog whose weights lie at "hf-hub:ORG/NAME", or None."""
-    from visiontool.hub import catalog
-
-    end = model.rpartition("/")[2]  # several entries may have one source
-    return next((entry for entry in catalog.entries() if entry.source == model and entry.name == end), None)
 
 
 def _name_on_hub(model: str) -> str:
@@ -348,8 +320,8 @@ def _refuse_complete(model: str, weights: Path | None) -> None:
             f"{model} has its weights in it already. Leave --weights out,\n"
             f"or name the network that the weights are of: -m NAME --weights {weights}"
         )
-    what = "is built in" if is_built_in else "is a model file or a folder with one, and no name of a network"
-    raise ModelError(f"{model} {what}: there is nothing to pull.\nUse it as it is: -m {model}")
+    kind = "is built in" if is_built_in else "is a model file or a folder with one, and no name of a network"
+    raise ModelError(f"{model} {kind}: there is nothing to pull.\nUse it as it is: -m {model}")
 
 
 def _refuse_size_of_built_in(name: str, img_size: int) -> NoReturn:

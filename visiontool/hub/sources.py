@@ -40,7 +40,7 @@ def weights_file(source: str, *, offline: bool = False, progress: Progress = sil
         progress: called with "download" and bytes; with "wait" if another process is downloading the file.
 
     Raises:
-        ModelError: it cannot be downloaded, or may not be; the message says what else can be done.
+        ModelError: it cannot be downloaded, or may not be.
         ConversionError: the disk is full or cannot be written.
     """
     if source.startswith(HUB):
@@ -74,11 +74,7 @@ def hub_files(repository: str, *, offline: bool = False, progress: Progress = si
 
 
 def check_offline(source: str, *, is_folder: bool = False, offline: bool = False) -> None:
-    """Raises ModelError where the network may not be used and `source` is not on this disk.
-
-    Args:
-        is_folder: `hub_files` is to give it, not `weights_file`.
-    """
+    """Raises ModelError where `source`, with `is_folder` that of `hub_files`, is not on this disk and cannot be got."""
     if _reason_offline(offline):
         with hub_files(source.removeprefix(HUB), offline=True) if is_folder else weights_file(source, offline=True):
             pass
@@ -107,10 +103,9 @@ def _download(url: str, target: Path, sha256: str, remedy: str, progress: Progre
         reason = f"the connection broke after {done:,} of {total:,} bytes" if is_cut else ""
     if reason:
         raise ModelError(f"{url} cannot be downloaded: {reason}.\n{remedy}")
-    if not (digits := cache.sha256(target)).startswith(sha256):
-        raise ModelError(
-            f"{url} is another file than was expected (its SHA-256 is {digits[:12]}..., not {sha256}...).\n{remedy}"
-        )
+    if not (digest := cache.sha256(target)).startswith(sha256):
+        reason = f"its SHA-256 is {digest[:12]}..., not {sha256}..."
+        raise ModelError(f"{url} is another file than was expected ({reason}).\n{remedy}")
 
 
 def _from_hub(repository: str, files: Sequence[str], remedy: str, offline: bool, progress: Progress) -> Path:
@@ -187,10 +182,7 @@ def _refused(source: str, reason: str, remedy: str) -> ModelError:
 
 
 def _path_in_torch_hub(url: str) -> Path:
-    """Where torch.hub keeps the file of an address.
-
-    Source: torch.hub, `get_dir` and `load_state_dict_from_url`.
-    """
+    """Where torch.hub keeps the file of an address (`get_dir` and `load_state_dict_from_url` of torch.hub)."""
     name = url.rpartition("/")[2]
     if not cache.is_name(name):
         raise ModelError(f"{url}: expected an address that ends in the name of a file")

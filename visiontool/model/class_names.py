@@ -42,11 +42,7 @@ def from_descriptions(descriptions: Sequence[str], label_ids: Sequence[str] | No
 
 
 def are_imagenets(classes: int, tag: str) -> bool:
-    """Whether the classes of published weights are known to be those of ImageNet or of one of its named subsets.
-
-    Args:
-        tag: timm's, which says what the weights were trained on ("tv_in1k").
-    """
+    """Whether published weights with timm's `tag` ("tv_in1k") have the classes of ImageNet or a named subset of it."""
     return classes in _IMAGENETS and re.search(r"in(1|12|21|22)k", tag) is not None
 
 
@@ -58,32 +54,25 @@ def numbered(labels: Sequence[str]) -> tuple[str, ...]:
 
 
 def read_text(path: Path, max_bytes: int, option: str = "") -> str:
-    """The text of a file; raises ModelError where it cannot be read, is longer than `max_bytes`, or is no UTF-8.
-
-    Args:
-        option: that the user named the file by, for messages.
-    """
+    """The UTF-8 text of a file, which the user named by `option`; raises ModelError, also above `max_bytes`."""
     try:
         with open(path, "rb") as file:
             raw = file.read(max_bytes + 1)
+        if len(raw) <= max_bytes:
+            return raw.decode("utf-8-sig")
+        reason = f"more than {max_bytes:,} bytes"
     except OSError as error:
-        raise ModelError(f"{option} {path}: {error.strerror}".lstrip()) from None
-    if len(raw) > max_bytes:
-        raise ModelError(f"{option} {path}: more than {max_bytes:,} bytes".lstrip())
-    try:
-        return raw.decode("utf-8-sig")
+        reason = str(error.strerror)
     except UnicodeDecodeError:
-        raise ModelError(f"{option} {path}: not UTF-8 text".lstrip()) from None
+        reason = "not UTF-8 text"
+    raise ModelError(f"{option} {path}: {reason}".lstrip())
 
 
 def read_class_names(path: Path) -> ClassNames:
     """Labels, and WordNet ids where every name begins with one, from a user's file.
 
     The file is text with a name a line in the order of the classes, JSON as `names_of` takes it, or YAML: `names` of a
-    data.yaml, or a list or numbered names alone.
-
-    Raises:
-        ModelError: the file cannot be read, is too large, or holds something else.
+    data.yaml, or a list or numbered names alone. Raises ModelError.
     """
     text = read_text(path, MAX_NAMES_BYTES, "--class-names")
     is_yaml = path.suffix.lower() in (".yaml", ".yml") or _YAML_NAMES.search(text) is not None
@@ -94,9 +83,14 @@ def read_class_names(path: Path) -> ClassNames:
             if is_yaml:
                 expected = "'names:' and a list or numbered names, as in a data.yaml"
             raise ModelError(f"--class-names {path}: expected {expected}")
-    else:
-        names = _read_lines(path, text)
-    return with_ids(names)
+        return with_ids(names)
+    lines = [line.strip() for line in text.rstrip().split("\n")]
+    if len(lines) > MAX_CLASSES:
+        raise ModelError(f"--class-names {path}: {len(lines):,} lines; at most {MAX_CLASSES:,} names are read")
+    for number, name in enumerate(lines, 1):
+        if not is_text(name, 1):
+            raise ModelError(f"--class-names {path}: line {number}: expected a name, not {short_repr(name)}")
+    return with_ids(lines)
 
 
 def with_ids(names: Sequence[str]) -> ClassNames:
@@ -106,18 +100,6 @@ def with_ids(names: Sequence[str]) -> ClassNames:
         ids = tuple(match[1] for match in synsets if match)
         return from_descriptions([match[2] for match in synsets if match], ids), ids
     return numbered(names), None
-
-
-def _read_lines(path: Path, text: str) -> tuple[str, ...]:
-    names = [line.strip() for line in text.rstrip().split("\n")]
-    if len(names) > MAX_CLASSES:
-        raise ModelError(f"--class-names {path}: {len(names):,} lines; at most {MAX_CLASSES:,} names are read")
-    for number, name in enumerate(names, 1):
-        if not name:
-            raise ModelError(f"--class-names {path}: line {number} is empty; expected one name a line")
-        if not is_text(name):
-            raise ModelError(f"--class-names {path}: line {number} is no name: {short_repr(name)}")
-    return tuple(names)
 
 
 def parse_names(text: str) -> tuple[str, ...] | None:
@@ -135,10 +117,9 @@ def parse_names(text: str) -> tuple[str, ...] | None:
 def names_of(value: object) -> tuple[str, ...] | None:
     """The names by index, or None where `value` holds none or not all.
 
-    Args:
-        value: a list of names or of [id, name]; an object with either for each number (Keras's imagenet_class_index) or
-            the number for each name (Keras's class_indices); or an object that has one of these as `id2label` (Hugging
-            Face's config.json), `label_names` (timm's) or `names`.
+    It is a list of names or of [id, name]; an object with either for each number (Keras's imagenet_class_index) or the
+    number for each name (its class_indices); or an object that has one of these as `id2label` (Hugging Face's
+    config.json), `label_names` (timm's) or `names`.
     """
     if isinstance(value, dict):
         descriptions = value.get("label_descriptions")  # timm's `label_names` are WordNet ids then

@@ -55,11 +55,10 @@ def files(model: Path) -> list[Path]:
 
 
 def read(model: Path) -> ModelConfig:
-    """What the files beside `model` say of it; nothing where config.json is of another kind.
+    """Reads the files beside `model`.
 
     Raises:
-        ModelError: one cannot be read, has a value of the wrong type or range, or asks for what visiontool cannot do;
-            the message names the file and the field.
+        ModelError: one cannot be read, has a value of the wrong type or range, or asks for what visiontool cannot do.
     """
     values: dict[str, Any] = {}
     for file in files(model):
@@ -73,7 +72,11 @@ def read(model: Path) -> ModelConfig:
         elif file.name == _PROCESSOR:
             values |= _of_processor(file, content)
         else:
-            values |= _of_config(file, fields) | _named(file, content, "id2label")
+            if "problem_type" in fields and (kind := fields.text("problem_type")) != "single_label_classification":
+                raise ModelError(f"{file}: 'problem_type' is {short_repr(kind)}; expected one class a picture")
+            if "num_channels" in fields:
+                values["channels"] = fields.integer("num_channels", 1, 3)
+            values |= _named(file, content, "id2label")
     return ModelConfig(**values)
 
 
@@ -95,12 +98,6 @@ def _named(file: Path, content: dict[str, Any], key: str) -> dict[str, Any]:
     if names is None:
         raise ModelError(f"{file}: {key!r} must name each class by its number, not {short_repr(content[key])}")
     return dict(zip(("labels", "label_ids"), class_names.with_ids(names), strict=True))
-
-
-def _of_config(file: Path, config: JsonFields) -> dict[str, Any]:
-    if "problem_type" in config and (problem := config.text("problem_type")) != "single_label_classification":
-        raise ModelError(f"{file}: 'problem_type' is {short_repr(problem)}; visiontool expects one class a picture")
-    return {"channels": config.integer("num_channels", 1, 3)} if "num_channels" in config else {}
 
 
 def _of_timm(config: JsonFields) -> dict[str, Any]:
@@ -140,7 +137,7 @@ def _scaling(file: Path, processor: JsonFields) -> dict[str, Any]:
         factor = processor.number("rescale_factor", 1e-6, 1e3, 1 / 255)
         if processor.flag("rescale_offset", False):
             offset = 1.0
-            if not math.isclose(127.5 * factor, 1, rel_tol=1e-6):  # the versions of transformers do not agree on others
+            if not math.isclose(127.5 * factor, 1, rel_tol=1e-6):  # versions of transformers disagree on others
                 _cannot(file, f"'rescale_offset' goes with the 'rescale_factor' {factor:g} instead of 1/127.5")
     mean: tuple[float, ...] = (0.0,)
     std: tuple[float, ...] = (1.0,)

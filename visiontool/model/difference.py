@@ -26,9 +26,9 @@ def padded(pixels: Sequence[NDArray[np.uint8]], count: int) -> NDArray[np.uint8]
     return np.stack(inputs[:count])
 
 
-def relative_l2(expected: NDArray[Any], got: NDArray[Any]) -> float:
+def relative_l2(expected: NDArray[Any], actual: NDArray[Any]) -> float:
     """The length of the difference as a share of that of `expected`; infinite where only one is not finite."""
-    if not (np.isfinite(expected).all() and np.isfinite(got).all()):
-        return 0.0 if np.array_equal(expected, got, equal_nan=True) else math.inf
-    expected, got = expected.astype(np.float64), got.astype(np.float64)
-    return float(np.linalg.norm(got - expected)) / max(float(np.linalg.norm(expected)), 1e-12)
+    if not (np.isfinite(expected).all() and np.isfinite(actual).all()):
+        return 0.0 if np.array_equal(expected, actual, equal_nan=True) else math.inf
+    expected, actual = expected.astype(np.float64), actual.astype(np.float64)
+    return float(np.linalg.norm(actual - expected)) / max(float(np.linalg.norm(expected)), 1e-12)

@@ -35,6 +35,7 @@ from visiontool.model.spec import (
 from visiontool.text import is_number, short_repr
 
 _DTYPES: dict[str, DType] = {"tensor(uint8)": "uint8", "tensor(float)": "float32", "tensor(float16)": "float16"}
+_IMGSZ = re.compile(r"\[?([0-9]{1,4})(?:, ?([0-9]{1,4}))?\]?")
 _NOT_CLASSIFIERS = ("detect", "segment", "pose", "obb")
 
 
@@ -42,12 +43,11 @@ _NOT_CLASSIFIERS = ("detect", "segment", "pose", "obb")
 class Description:
     """A user's description of a model file from another tool; None where an option was not given.
 
-    `mean` and `std` are on the scale 0 to 1, one number or one a channel. `spec` is a manifest in a JSON file, which
-    describes all, so nothing else goes with it.
+    `spec` is a manifest in a JSON file, which describes all, so nothing else goes with it.
     """
 
     class_names: Path | None = None
-    mean: tuple[float, ...] | None = None  # or one number
+    mean: tuple[float, ...] | None = None  # on the scale 0 to 1, one number a channel, or one for all, as `std`
     std: tuple[float, ...] | None = None
     img_size: tuple[int, int] | None = None  # (H, W) in pixels, or one side of a square
     crop_pct: float | None = None
@@ -79,15 +79,11 @@ def describe(
 ) -> tuple[ModelSpec, tuple[str, ...]]:
     """Makes the spec of a model file without a manifest. Its `activation` is not checked, and "none" unless given.
 
-    Args:
-        crop_mode: the user's; None where none was given.
-
     Returns:
         The spec, and the conventions that were assumed, for the user.
 
     Raises:
-        ModelError: the graph is no picture classifier, or something that must be known is not; the message lists all
-            that is missing and the options that give it.
+        ModelError: the graph is no picture classifier, or something that must be known is not.
         UsageError: options that are out of range, or that contradict the file or each other.
     """
     user, metadata = description or Description(), scan.metadata
@@ -192,9 +188,9 @@ def _read_spec(user: Description, scan: Scan, inputs: Sequence[Port], outputs: S
     try:
         spec = ModelSpec.from_json(text)
         spec.check_graph(inputs, outputs, scan.final_operators)
+        return spec
     except ModelError as error:
         raise ModelError(f"--spec {path}: {error}") from None
-    return spec
 
 
 def _input_of(
@@ -202,8 +198,7 @@ def _input_of(
 ) -> tuple[Layout, int, DType, tuple[int | None, int | None]]:
     """Layout, channels and type of the one input, and its (H, W), each None where the file leaves it open.
 
-    Args:
-        config_channels: from a file beside it; a graph with no fixed channels is NCHW then.
+    With `config_channels`, from a file beside it, a graph with no fixed channels is NCHW.
     """
     if len(inputs) != 1 or len(inputs[0].shape) != 4 or inputs[0].type not in _DTYPES:
         raise ModelError(
@@ -265,19 +260,15 @@ def _size(
     height, width = graph_size
     if height is not None and width is not None and user.img_size is None and config.size is None:
         return height, width
-    size = user.img_size or _imgsz(metadata) or config.size
+    size = user.img_size or config.size
+    # Ultralytics writes "[H, W]" or "N".
+    if size is None and (match := _IMGSZ.fullmatch(metadata.get("imgsz", ""))):
+        sides = (int(match[1]), int(match[2] or match[1]))
+        size = sides if all(0 < side <= MAX_SIDE for side in sides) else None
     if size is not None and not (height in (None, size[0]) and width in (None, size[1])):
-        option = (
-            "--img-size" if user.img_size else "its metadata's imgsz" if config.size is None else "a file beside it"
-        )
+        source = "its metadata's imgsz" if config.size is None else "a file beside it"
+        option = "--img-size" if user.img_size else source
         fixed = "x".join("any" if side is None else str(side) for side in graph_size)
         kind = UsageError if user.img_size else ModelError
         raise kind(f"{path}: the graph takes {fixed} pixels (height x width), which {option} contradicts")
     return size
-
-
-def _imgsz(metadata: Mapping[str, str]) -> tuple[int, int] | None:
-    """Ultralytics' size: "[H, W]" or "N"."""
-    match = re.fullmatch(r"\[?([0-9]{1,4})(?:, ?([0-9]{1,4}))?\]?", metadata.get("imgsz", ""))
-    size = (int(match[1]), int(match[2] or match[1])) if match else (0, 0)
-    return size if all(0 < side <= MAX_SIDE for side in size) else None

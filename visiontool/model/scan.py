@@ -54,20 +54,15 @@ class Scan(NamedTuple):
 
 
 def scan(path: Path, *, external: bool = False) -> Scan:
-    """Scans the .onnx file at `path`.
+    """Scans the .onnx file at `path`; raises ModelError where it cannot be read or must not be opened.
 
     Args:
-        external: allows tensors in other files. For `export.external_data` alone, which checks where they are:
-            onnxruntime would follow them, so such a file must not be opened as it is.
-
-    Raises:
-        ModelError: the file cannot be read, is no ONNX file, is too large, keeps tensors in other files, or has a
-            Split that miscounts its outputs.
+        external: allows tensors in other files. For `export.external_data` alone, which checks where they are.
     """
     try:
         with open(path, "rb") as file:
             size = os.fstat(file.fileno()).st_size
-            if size == 0:
+            if size == 0:  # which mmap refuses
                 raise ModelError(f"{path}: the file is empty")
             if size > MAX_FILE_BYTES:
                 raise ModelError(f"{path}: {size:,} bytes; a model file has at most {MAX_FILE_BYTES:,}")
@@ -184,11 +179,7 @@ def _read_model(data: _Protobuf, size: int) -> Scan:
 
 
 def _external_tensor(data: _Protobuf, size: int) -> str | None:
-    """The name of a tensor that lies in another file, or None.
-
-    Raises:
-        _MalformedError: also for a Split that miscounts its outputs.
-    """
+    """The name of a tensor that lies in another file, or None; raises for a Split that miscounts its outputs."""
     external = None
     waiting = [("Model", 0, size)]
     while waiting:
@@ -212,7 +203,7 @@ def _check_split(data: _Protobuf, node: _Message) -> None:
     outputs = len(data.texts(node, _NODE_OUTPUT))
     for attribute in data.messages(node, _NODE_ATTRIBUTE):
         if "num_outputs" in data.texts(attribute, _ATTRIBUTE_NAME):
-            if _ATTRIBUTE_REFERENCE in attribute:  # in a function: whoever calls it says how many
+            if _ATTRIBUTE_REFERENCE in attribute:  # in a function: its caller gives the number
                 raise _MalformedError("a Split whose number of outputs is not its own")
             for count in attribute.get(_ATTRIBUTE_INTEGER, ()):
                 if isinstance(count, int) and count != outputs:

@@ -116,11 +116,7 @@ class ModelSpec:
         return json.dumps(_without_empty(manifest), ensure_ascii=False, allow_nan=False)
 
     def to_metadata(self) -> dict[str, str]:
-        """The metadata of the file: the manifest, and the keys that other readers know.
-
-        Source:
-            `names`, `task`, `imgsz`: Ultralytics' exporter (Python literals).
-        """
+        """The metadata of the file: the manifest, and `names`, `task`, `imgsz` as Ultralytics' exporter writes them."""
         return {
             MANIFEST_KEY: self.to_json(),
             "names": repr(dict(enumerate(self.labels))),
@@ -130,26 +126,17 @@ class ModelSpec:
 
     @classmethod
     def from_json(cls, text: str) -> "ModelSpec":
-        """Reads a manifest.
-
-        Raises:
-            ModelError: it is too large, no JSON, of a newer schema, or has a value of the wrong type or range; the
-                message names the field.
-        """
+        """Reads a manifest; raises ModelError, which names the field."""
         if len(text) > MAX_MANIFEST_CHARS:
             raise ModelError(f"the manifest has {len(text):,} characters; at most {MAX_MANIFEST_CHARS:,} are read")
         try:
-            value = json.loads(text, parse_constant=_refuse_constant)
-        except RecursionError:
-            raise ModelError("the manifest is not valid JSON: it is nested too deep") from None
-        except ValueError as error:
+            value = json.loads(text)
+        except (ValueError, RecursionError) as error:
             raise ModelError(f"the manifest is not valid JSON: {error}") from None
         top = JsonFields(value)
         schema = top.integer("schema", 1, 2**31)
         if schema > SCHEMA:
-            raise ModelError(
-                f"the manifest has schema {schema}; this visiontool reads up to {SCHEMA}: update visiontool"
-            )
+            raise ModelError(f"the manifest has schema {schema}; this version reads up to {SCHEMA}: update visiontool")
         top.choice("task", ("classify",))
         preprocessing, outputs = top.fields("preprocessing"), top.fields("outputs")
         preprocessing.choice("exif", ("upright",), "upright")
@@ -184,11 +171,7 @@ class ModelSpec:
         return spec
 
     def check_graph(self, inputs: Sequence[Port], outputs: Sequence[Port], final_operators: Mapping[str, str]) -> None:
-        """Checks the manifest against its graph, of which `runtime.open_model` gives the ports, `scan` the operators.
-
-        Raises:
-            ModelError: a tensor is missing, or of another type or shape than in the manifest.
-        """
+        """Raises ModelError where its graph differs; `runtime.open_model` gives the ports, `scan` the operators."""
         self._check_input(inputs)
         by_name = {output.name: output for output in outputs}
         for role, axes in (("logits", 2), ("embedding", 2), ("feature_map", 4)):
@@ -218,8 +201,7 @@ class ModelSpec:
                 f"the manifest's input is {short_repr(spec.name)} {tensor} [N, {', '.join(map(str, picture))}], "
                 f"the graph's is {port}"
             )
-        batch = port.shape[0]
-        if isinstance(batch, int) and not 1 <= batch <= MAX_FIXED_BATCH:
+        if isinstance(batch := port.shape[0], int) and not 1 <= batch <= MAX_FIXED_BATCH:
             raise ModelError(
                 f"the graph takes {batch} pictures at once; expected any number, or 1 to {MAX_FIXED_BATCH}"
             )
@@ -258,9 +240,8 @@ class JsonFields:
         return tuple(self._get(key, expected, _are_texts))
 
     def choice(self, key: str, allowed: Sequence[T], default: T = _REQUIRED) -> T:
-        return cast(
-            T, self._get(key, f"one of {', '.join(map(str, allowed))}", lambda value: value in allowed, default)
-        )
+        expected = f"one of {', '.join(map(str, allowed))}"
+        return cast(T, self._get(key, expected, lambda value: value in allowed, default))
 
     def flag(self, key: str, default: bool) -> bool:
         return cast(bool, self._get(key, "true or false", lambda value: isinstance(value, bool), default))
@@ -305,10 +286,6 @@ def _without_empty(values: Mapping[str, Any]) -> dict[str, Any]:
     return {key: value for key, value in values.items() if value not in (None, "", (), {})}
 
 
-def _refuse_constant(name: str) -> float:
-    raise ValueError(f"{name} is not allowed")
-
-
 def _read_input(fields: JsonFields) -> InputSpec:
     color = fields.choice("color", get_args(Color), "RGB")
     lengths = (1,) if color == "L" else (1, 3)
@@ -327,19 +304,17 @@ def _read_input(fields: JsonFields) -> InputSpec:
 
 
 def _check_output(by_name: Mapping[str, Port], role: str, name: str, axes: int) -> None:
-    if name not in by_name:
-        raise ModelError(
-            f"the manifest's {role} output {short_repr(name)} is not in the graph: {short_repr([*by_name])}"
-        )
-    output = by_name[name]
+    if (output := by_name.get(name)) is None:
+        known = short_repr([*by_name])
+        raise ModelError(f"the manifest's {role} output {short_repr(name)} is not in the graph: {known}")
     shape = without_trailing_ones(output.shape) if axes == 2 else output.shape
     if output.type not in FLOATS or (shape and len(shape) != axes):
         raise ModelError(f"the {role} output is {output}; expected float numbers with {axes} axes")
 
 
-def _differ(got: int | str | None, want: int | str) -> bool:
-    """Whether an axis surely has another length; a named or unknown axis may have any, as may one that wants "any"."""
-    return isinstance(got, int) and got != want
+def _differ(length: int | str | None, expected: int | str) -> bool:
+    """Whether an axis surely has another length; a named or unknown axis may have any."""
+    return isinstance(length, int) and length != expected
 
 
 def _are_texts(values: object) -> bool:

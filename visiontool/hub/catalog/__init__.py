@@ -24,7 +24,6 @@ _PERMISSIVE = {
 class Classic(NamedTuple):
     """A network that made history, and the paper it comes from."""
 
-    name: str  # the architecture
     aliases: tuple[str, ...]
     family: str
     year: int
@@ -80,12 +79,11 @@ def entries() -> Iterator[Entry]:
 def find(name: str) -> Entry:
     """The one entry for `name`: an architecture or an alias, with a tag or without, however it is written.
 
-    Without a tag it is the classic's default, else timm's. A dot between digits is a part of the name
-    ("squeezenet1.1"); the first other one begins the tag, unless the whole is a classic's name ("inception.v3").
+    Without a tag it is the classic's default, else timm's. `split_tag` finds the tag, unless the whole is a classic's
+    name ("inception.v3").
 
     Raises:
-        ModelError: no such name (the message has the nearest), no such tag (it lists the tags), or the name of several
-            models (it lists them).
+        ModelError: no such name or tag, or the name of several models; the message lists what there is.
     """
     base, tag = split_tag(name.strip())
     classic = _classic(base)
@@ -105,7 +103,11 @@ def find(name: str) -> Entry:
     for row in rows:
         if fold(row.tag) == fold(tag):
             return row
-    raise _no_such_tag(tag, rows)
+    architecture, tags = rows[0].architecture, [row.tag for row in rows if row.tag]
+    if not tags:
+        raise ModelError(f"{architecture} has no tags, so no {tag!r} either.\nGive {architecture} alone.")
+    near = closest(tag.lower(), tags)
+    raise ModelError(f"{architecture} has no weights with the tag {tag!r}.{near}\nIts tags: {', '.join(tags)}.")
 
 
 def published(architecture: str, sha256: str) -> Entry | None:
@@ -186,15 +188,8 @@ def _classic(name: str) -> Entry | None:
 
 def _with_paper(row: Entry, paper: dict[str, Any]) -> Entry:
     network = paper["networks"][row.architecture]
-    classic = Classic(
-        row.architecture,
-        tuple(network.get("aliases", ())),
-        paper["family"],
-        paper["year"],
-        paper["title"],
-        paper["address"],
-        network.get("note", ""),
-    )
+    facts = (paper["family"], paper["year"], paper["title"], paper["address"])
+    classic = Classic(tuple(network.get("aliases", ())), *facts, network.get("note", ""))
     return row._replace(top1=network.get("top1"), classic=classic)
 
 
@@ -225,13 +220,4 @@ def _unknown(name: str, base: str) -> ModelError:
     return ModelError(
         f"no model is called {name!r}.{nearest(name)}\n"
         'Run "visiontool models" to see them all, or give the path of an .onnx file.'
-    )
-
-
-def _no_such_tag(tag: str, rows: list[Entry]) -> ModelError:
-    architecture, tags = rows[0].architecture, [row.tag for row in rows if row.tag]
-    if not tags:
-        return ModelError(f"{architecture} has no tags, so no {tag!r} either.\nGive {architecture} alone.")
-    return ModelError(
-        f"{architecture} has no weights with the tag {tag!r}.{closest(tag.lower(), tags)}\nIts tags: {', '.join(tags)}."
     )
