@@ -23,7 +23,6 @@ _CHANGES = {
     "border and crop": {"crop_mode": "border", "crop_pct": 0.6, "interpolation": "hamming"},
     "oblong": {"size": (9, 6), "crop_pct": 0.8},
     "oblong border": {"size": (5, 12), "crop_mode": "border", "interpolation": "box", **_COLORS},
-    "oblong squash": {"size": (5, 12), "crop_mode": "squash"},
     "NCHW": {"layout": "NCHW"},
     "float": {"layout": "NCHW", "dtype": "float32", "name": "data", **_COLORS},
     "half": {"dtype": "float16", "color": "BGR", "mean": (0.5,), "std": (0.5,)},

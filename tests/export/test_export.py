@@ -31,10 +31,9 @@ def at_home(tmp_path, monkeypatch):
 
 def test_a_built_in_model_becomes_a_file_of_its_own(run, at_home):
     ran = run("export", "lenet5", "--onnx")
-    assert ran.code == 0, ran.err
-    assert ran.out == "lenet5.onnx\n"
-    for word in ("Top-1", "onnxruntime.InferenceSession('lenet5.onnx')"):
-        assert word in ran.err
+    assert (ran.code, ran.out) == (0, "lenet5.onnx\n"), ran.err
+    assert "Top-1" in ran.err
+    assert "onnxruntime.InferenceSession('lenet5.onnx')" in ran.err
     pictures = sorted(DIGITS.glob("*.png"))
     given, got = Classifier.load("lenet5"), Classifier.load(at_home / "lenet5.onnx")
     assert np.array_equal(given.logits(pictures), got.logits(pictures))
@@ -49,9 +48,8 @@ def test_a_built_in_model_becomes_a_file_of_its_own(run, at_home):
 def test_a_reduced_precision_is_smaller_and_answers_alike(run, at_home, precision, share):
     calibrated = ("--calibration", DIGITS) if precision == "int8" else ()
     ran = run("export", "lenet5", "--precision", precision, "--verify-on", DIGITS, *calibrated)
-    assert ran.code == 0, ran.err
     file = at_home / f"lenet5-{precision}.onnx"
-    assert ran.out == f"{file.name}\n"
+    assert (ran.code, ran.out) == (0, f"{file.name}\n"), ran.err
     assert file.stat().st_size < share * Classifier.load("lenet5").path.stat().st_size
     spec = Classifier.load(file).spec
     assert spec.precision == precision
@@ -66,25 +64,16 @@ def other_weights(model, spec):
     return spec
 
 
-def other_mean(model, spec):
-    for tensor in model.graph.initializer:
-        values = numpy_helper.to_array(tensor)
-        if values.dtype == np.float32 and values.size in (1, 3) and 0 < values.min() < 0.6:
-            tensor.CopyFrom(numpy_helper.from_array(values + np.float32(0.3), tensor.name))
-    return spec
-
-
 @pytest.mark.parametrize(
     ("spoil", "words"),
     [
         (lambda model, spec: replace(spec, labels=spec.labels[::-1]), "label"),
         (lambda model, spec: replace(spec, crop_pct=0.6), "crop_pct"),
         (other_weights, "The first layer that differs is node_"),
-        (other_mean, "The first layer that differs is node_"),
     ],
 )
 def test_what_answers_otherwise_is_never_written(run, at_home, monkeypatch, spoil, words):
-    monkeypatch.setattr("visiontool.export.export._finish", lambda model, spec, options: spoil(model, spec))
+    monkeypatch.setattr("visiontool.export.export._described", lambda source, spec, pictures: spoil(source.model, spec))
     ran = run("export", "lenet5", "--verify-on", DIGITS)
     assert (ran.code, ran.out) == (6, ""), ran.err
     assert words in ran.err
@@ -94,21 +83,17 @@ def test_what_answers_otherwise_is_never_written(run, at_home, monkeypatch, spoi
 def test_the_newest_run_is_exported_where_none_is_named(run, at_home, color_model, monkeypatch):
     monkeypatch.setenv("VISIONTOOL_CACHE", str(at_home / "cache"))
     for number, (label, color) in enumerate({"warm": RED, "fresh": GREEN, "cold": BLUE}.items()):
-        (at_home / "moods" / label).mkdir(parents=True)
         for shade in range(6):
             picture = tuple(max(0, channel - 12 * shade - number) for channel in color)
             save_picture(at_home / "moods" / label / f"{shade}.png", picture)
     assert run("finetune", "moods", "-m", color_model).code == 0
     ran = run("export", "--onnx")
-    assert ran.code == 0, ran.err
-    assert ran.out == "moods.onnx\n"
+    assert (ran.code, ran.out) == (0, "moods.onnx\n"), ran.err
     assert "runs/moods" in ran.err.replace(os.sep, "/")
     pictures = sorted((at_home / "moods").rglob("*.png"))
     given, got = (Classifier.load(model).predict(pictures) for model in ("runs/moods", "moods.onnx"))
     assert [row.predictions for row in given] == [row.predictions for row in got]
-    raw = (at_home / "moods.onnx").read_bytes()
-    assert str(at_home).encode() not in raw
-    assert b"Traceback" not in raw
+    assert str(at_home).encode() not in (at_home / "moods.onnx").read_bytes()
     ran = run("export", "--precision", "int8")
     assert (ran.code, ran.out) == (0, "moods-int8.onnx\n"), ran.err
     assert "Calibrated on 15 pictures only" in ran.err
@@ -126,7 +111,6 @@ def test_a_full_disk_is_an_error(run, at_home):
     [
         (["lenet5", "--tflite"], 2, "No such option"),
         (["lenet5", "-m", "lenet5"], 2, "leave one out"),
-        (["nothing.onnx"], 4, "nothing.onnx"),
         (["lenet5", "--calibration", "x"], 2, "int8"),
         (["lenet5", "--precision", "int8"], 2, "--calibration FOLDER"),
         (["lenet5", "--no-verify", "--verify-on", "x"], 2, "contradict"),
@@ -156,15 +140,14 @@ def test_notes_of_the_exporter_are_not_in_the_file(at_home):
     source.model.graph.node[0].metadata_props.add(key="trace", value="/home/me/trace.py")
     export(source, at_home / "out.onnx", ExportOptions())
     assert b"/home/me" not in (at_home / "out.onnx").read_bytes()
-    onnx.checker.check_model(at_home / "out.onnx", full_check=True)
 
 
 def test_a_static_batch_is_one(run, at_home):
-    assert run("export", "resnet18_tiny200", "--static-batch", "4", "-q").code == 0
-    file = at_home / "resnet18_tiny200.onnx"
+    assert run("export", "lenet5", "--static-batch", "4", "--verify-on", DIGITS, "-q").code == 0
+    file = at_home / "lenet5.onnx"
     assert onnx.load(file).graph.input[0].type.tensor_type.shape.dim[0].dim_value == 4
-    pictures = sorted((ROOT / "samples").glob("*.jpg"))[:6]
-    given, got = (Classifier.load(model).logits(pictures) for model in ("resnet18_tiny200", file))
+    pictures = sorted(DIGITS.glob("*.png"))[:6]
+    given, got = (Classifier.load(model).logits(pictures) for model in ("lenet5", file))
     np.testing.assert_allclose(got, given, atol=1e-4)
 
 
@@ -185,15 +168,28 @@ def test_torch_is_asked_where_its_weights_lie_beside_the_source(run, tmp_path, m
 
 
 @pytest.mark.slow
-def test_nothing_of_torch_is_needed(at_home):
+def test_another_process_without_torch_writes_the_same_bytes(run, at_home):
+    """onnxruntime's quantizer keeps names in sets, whose order differs from process to process."""
     code = (
         "import sys; sys.modules.update(dict.fromkeys(('torch', 'torchvision', 'timm')))\n"
         "from visiontool.__main__ import main; main()"
     )
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     for precision in ("fp32", "fp16", "int8"):
-        command = [sys.executable, "-c", code, "export", "lenet5", "--precision", precision, "-o", f"{precision}.onnx"]
-        command += ["--verify-on", str(DIGITS), *(["--calibration", str(DIGITS)] if precision == "int8" else [])]
-        ran = subprocess.run(command, capture_output=True, text=True, env=environment)
-        assert ran.returncode == 0, ran.stderr
-        assert ran.stdout == f"{precision}.onnx\n"
+        arguments = [
+            "export",
+            "lenet5",
+            "--precision",
+            precision,
+            "--verify-on",
+            str(DIGITS),
+            "-o",
+            "a.onnx",
+            "--force",
+        ]
+        arguments += ["--calibration", str(DIGITS)] if precision == "int8" else []
+        ran = subprocess.run([sys.executable, "-c", code, *arguments], capture_output=True, text=True, env=environment)
+        assert (ran.returncode, ran.stdout) == (0, "a.onnx\n"), ran.stderr
+        first = (at_home / "a.onnx").read_bytes()
+        assert run(*arguments).code == 0
+        assert (at_home / "a.onnx").read_bytes() == first

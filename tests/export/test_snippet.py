@@ -29,16 +29,11 @@ print(json.dumps(printed))
 
 def ask(programs):
     """What each (program, picture) prints, as a list of (label, probability), in a process without visiontool."""
-    asked = json.dumps([(code, str(picture)) for code, picture in programs])
-    ran = subprocess.run([sys.executable, "-c", _RUNNER], input=asked, capture_output=True, text=True)
+    text = json.dumps([(code, str(picture)) for code, picture in programs])
+    ran = subprocess.run([sys.executable, "-c", _RUNNER], input=text, capture_output=True, text=True)
     assert ran.returncode == 0, ran.stderr
     rows = [[line.partition("  ") for line in text.splitlines()] for text in json.loads(ran.stdout)]
     return [[(label, float(number)) for number, _, label in lines] for lines in rows]
-
-
-@pytest.fixture
-def pictures(tmp_path):
-    return save_noise(tmp_path)
 
 
 def check(models, pictures):
@@ -55,28 +50,23 @@ def check(models, pictures):
             assert numbers == pytest.approx([number for _, number in expected], abs=1.01e-4), (name, result.path)
 
 
-def test_ten_lines_answer_as_predict_does(tmp_path, pictures):
-    check(save_kinds(tmp_path), pictures)
+def kind(path):
+    return Kind(path.name, Classifier.load(path, device="cpu").spec, path)
 
 
-@pytest.mark.parametrize(
-    "names",
-    [
-        "{0: 'a', 1: \"it's\", 2: 'c', 3: 'd'}",
-        '["a", "it\'s", "c", "d"]',
-        '{"3": "d", "0": "a", "1": "it\'s", "2": "c"}',
-    ],
-    ids=["Ultralytics", "list", "object"],
-)
-def test_a_file_of_another_tool_gives_its_names(tmp_path, pictures, names):
-    spec = replace(spec_of("float"), labels=("a", "it's", "c", "d"))
-    metadata = {"names": names, "imgsz": "[8, 8]", "author": "Ultralytics"}
-    path = save_model(picky_graph(spec), tmp_path / "model.onnx", metadata)
-    check([Kind(path.name, Classifier.load(path, device="cpu").spec, path)], pictures)
+def test_ten_lines_answer_as_predict_does(tmp_path):
+    models, spec = save_kinds(tmp_path), replace(spec_of("float"), labels=("a", "it's", "c", "d"))
+    names_of_other_tools = {
+        "Ultralytics.onnx": "{0: 'a', 1: \"it's\", 2: 'c', 3: 'd'}",
+        "list.onnx": '["a", "it\'s", "c", "d"]',
+        "object.onnx": '{"3": "d", "0": "a", "1": "it\'s", "2": "c"}',
+    }
+    for file, names in names_of_other_tools.items():
+        metadata = {"names": names, "imgsz": "[8, 8]", "author": "Ultralytics"}
+        models.append(kind(save_model(picky_graph(spec), tmp_path / file, metadata)))
+    check(models, save_noise(tmp_path))
 
 
-@pytest.mark.parametrize("name", ["lenet5", "resnet18_tiny200"])
-def test_built_in_models_answer_too(name):
-    path = ROOT / "weights" / name / "model.onnx"
+def test_built_in_models_answer_too():
     samples = [ROOT / "samples" / "digits" / "7.png", ROOT / "samples" / "orange.jpg"]
-    check([Kind(name, Classifier.load(path, device="cpu").spec, path)], samples)
+    check([kind(ROOT / "weights" / name / "model.onnx") for name in ("lenet5", "resnet18_tiny200")], samples)

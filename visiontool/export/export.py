@@ -89,7 +89,6 @@ def export(
     """Writes `source` as one ONNX file.
 
     Args:
-        target: the file.
         force: replaces `target`, which may be the source itself.
         device: where source and file are compared.
         progress: called with the stage ("calibrate", "compare" or "torch") and how much of it is done.
@@ -98,7 +97,6 @@ def export(
         GateError: the file does not answer as its source does. Nothing is left behind.
         ConversionError: the source cannot become what the options ask for, or the file cannot be written.
         DataError: no picture to compare or to calibrate on.
-        ModelError: the source is broken.
         UsageError: `target` exists, or the options do not go with the source.
     """
     if os.path.lexists(target) and not force:
@@ -119,9 +117,14 @@ def export(
         elif precision == "int8":
             quantized = to_int8(model, spec, pixels, tolerance=tolerance, progress=progress)
             model, notes = quantized.model, notes + quantized.notes
-        spec = _finish(model, replace(spec, precision=precision or spec.precision), options)
+        spec = replace(spec, precision=precision or spec.precision)
+        if options.embed_resize and spec.resize != "graph":
+            spec = embed_resize(model, spec)
+        if options.static_batch is not None:
+            edit.fix_batch(model, spec, options.static_batch)
+        edit.clean(model)
         spec = _described(source, spec, pictures)
-        edit.describe(model, spec)
+        onnx.helper.set_model_props(model, spec.to_metadata())
         comparison = _write(model, target, source, pictures, device, progress)
         return Export(target, spec, comparison, notes)
 
@@ -171,16 +174,6 @@ def _calibration_batches(source: Source, data: Path | None) -> list[NDArray[np.u
     if len(pixels) < _FEW_PICTURES:
         _log.info(f"Calibrated on {len(pixels)} pictures only; some hundred of the kind it will see are better.")
     return [pixels[start : start + _CALIBRATION_BATCH] for start in range(0, len(pixels), _CALIBRATION_BATCH)]
-
-
-def _finish(model: onnx.ModelProto, spec: ModelSpec, options: ExportOptions) -> ModelSpec:
-    """Gives the graph, in place, resize and batch of the options; returns its spec."""
-    if options.embed_resize and spec.resize != "graph":
-        spec = embed_resize(model, spec)
-    if options.static_batch is not None:
-        edit.fix_batch(model, spec, options.static_batch)
-    edit.clean(model)
-    return spec
 
 
 def _described(source: Source, spec: ModelSpec, pictures: Pictures | None) -> ModelSpec:

@@ -1,7 +1,7 @@
 """One model of a file and the files beside it in which its tensors lie (ONNX's external data).
 
-onnx reads nothing but regular files in the model's own folder. What it does not know is how much a tensor needs: one
-that gives no length would bring the whole rest of a file.
+onnx itself reads nothing but regular files in the model's own folder, but of a tensor that gives no length the whole
+rest of a file.
 """
 
 from math import prod
@@ -29,8 +29,7 @@ def merged(path: Path) -> bytes:
     """
     model, _ = edit.load(path, external=True)
     total = path.stat().st_size
-    tensors = [part for part in edit.parts(model) if isinstance(part, TensorProto)]
-    for tensor in tensors:
+    for tensor in [part for part in edit.parts(model) if isinstance(part, TensorProto)]:
         if tensor.data_location != TensorProto.EXTERNAL and not tensor.external_data:
             continue
         entries = {entry.key: entry.value for entry in tensor.external_data}

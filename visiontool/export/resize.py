@@ -1,8 +1,8 @@
 """A graph that resizes pictures itself: it takes upright ones of any size, and does what `transforms.fit_to_spec` does.
 
-Sizes and offsets come from the same arithmetic, so they are the same. Pixels differ by a level, seldom: onnxruntime's
-antialiased Resize follows Pillow's where `exclude_outside` is set, which it is not by default. With bilinear, a number
-of a million differs by two: a tie that is rounded the other way twice.
+Sizes and offsets are the same. Pixels seldom differ, by a level: onnxruntime's antialiased Resize follows Pillow's
+where `exclude_outside` is set, which it is not by default. With bilinear, a number of a million differs by two: a tie
+that is rounded the other way twice.
 """
 
 from collections.abc import Sequence
@@ -11,9 +11,9 @@ from typing import Any
 
 import numpy as np
 import onnx
-from onnx import TensorProto, helper, numpy_helper
+from onnx import TensorProto, helper, numpy_helper, version_converter
 
-from visiontool.errors import UsageError
+from visiontool.errors import ConversionError, UsageError, first_line
 from visiontool.graph import edit
 from visiontool.images.transforms import fill_color, scaled_size
 from visiontool.model.spec import ModelSpec
@@ -25,14 +25,13 @@ _OPSET = 18  # the first whose Resize has antialias
 def embed_resize(model: onnx.ModelProto, spec: ModelSpec) -> ModelSpec:
     """Puts resize and crop into the graph of `model`, in place, as `spec` has them.
 
-    The graph then takes uint8 RGB of shape (N, height, width, 3), upright, of any height and width.
-
-    Returns:
-        The spec of the new graph.
+    The graph then takes uint8 RGB of shape (N, height, width, 3), upright, of any height and width, and is of opset 18
+    or later. Returns its spec.
 
     Raises:
         UsageError: the graph takes something else than uint8 RGB (N, H, W, 3), or the interpolation is one that
-            Resize does not have as Pillow has it, or the graph is of an opset below 18.
+            Resize does not have as Pillow has it.
+        ConversionError: the graph is of an older opset, and cannot be raised to 18.
     """
     if spec.resize == "graph":
         raise UsageError(f"{spec.name}: the file resizes pictures itself already")
@@ -49,10 +48,14 @@ def embed_resize(model: onnx.ModelProto, spec: ModelSpec) -> ModelSpec:
         )
     opset = max((opset.version for opset in model.opset_import if opset.domain in ("", "ai.onnx")), default=1)
     if opset < _OPSET:
-        raise UsageError(
-            f"{spec.name}: the graph is of opset {opset}, whose Resize has no antialias; "
-            f"convert the model anew to opset {_OPSET} or later"
-        )
+        try:
+            model.CopyFrom(version_converter.convert_version(model, _OPSET))
+        except Exception as error:  # what onnx raises shares no root but Exception
+            raise ConversionError(
+                f"{spec.name}: the graph is of opset {opset}, whose Resize has no antialias, and cannot be raised to "
+                f"{_OPSET}: {first_line(error)}"
+            ) from error
+        model.ir_version = max(model.ir_version, 8)  # which opset 18 came with
     graph = model.graph
     image = next(value for value in graph.input if value.name == spec.input.name)
     added = _Nodes(graph)
@@ -84,7 +87,6 @@ class _Nodes:
         return output
 
     def constant(self, name: str, values: Sequence[float] | int, dtype: type[np.generic] = np.int64) -> str:
-        """Adds a constant; gives its name."""
         name = self.unique(f"resize.{name}")
         self.constants.append(numpy_helper.from_array(np.array(values, dtype), name))
         return name

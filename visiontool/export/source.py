@@ -3,6 +3,7 @@
 import logging
 import shutil
 import tempfile
+from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from importlib.util import find_spec
 from pathlib import Path
@@ -28,6 +29,7 @@ from visiontool.model.spec import MANIFEST_KEY, CropMode, ModelSpec, Precision
 from visiontool.progress import Progress, silent
 from visiontool.pytorch.pull import pull
 from visiontool.training.pictures import run_of
+from visiontool.training.report import METRICS_FILE
 from visiontool.training.run import RUNS
 from visiontool.training.settings import SETTINGS_FILE
 
@@ -40,28 +42,19 @@ _TORCH_PICTURES = 32  # at most: torch computes one after another
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """A model to export. A context: at its end, a file that was made for it is deleted.
+    """A model to export. A context: at its end, a file that was made for it is deleted."""
 
-    Attributes:
-        model: its graph, which may be changed.
-        spec: its manifest.
-        path: a model file that answers as it does. Where the source has tensors in other files, one that has all of
-            them, until the end of the context.
-        run: the folder of the finetuned run that it is the model of, or None.
-    """
-
-    model: onnx.ModelProto
+    model: onnx.ModelProto  # which may be changed
     spec: ModelSpec
-    path: Path
-    run: Path | None = None
-    _folder: "tempfile.TemporaryDirectory[str] | None" = field(default=None, repr=False)
+    path: Path  # of its file; where tensors lay in other files, of one with all of them, until the end of the context
+    run: Path | None = None  # the folder of the finetuned run that it is the model of
+    _stack: ExitStack = field(default_factory=ExitStack, repr=False)
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
-        if self._folder is not None:
-            self._folder.cleanup()
+        self._stack.close()
 
 
 def find(
@@ -73,7 +66,7 @@ def find(
     offline: bool = False,
     progress: Progress = silent,
 ) -> Source:
-    """Finds what is to be exported. Only what has to be pulled first needs torch.
+    """Loads what is to be exported. Only what has to be pulled first needs torch.
 
     Args:
         model: a run, an .onnx file, the name of a network, "local-dir:FOLDER", "hf-hub:ORG/NAME", or a file of weights;
@@ -122,29 +115,28 @@ def find(
 def _merged(path: Path, description: Description | None, crop_mode: CropMode | None) -> Source:
     """A source whose file is a temporary one, with the tensors in it that lie in other files."""
     data = external_data.merged(path)
-    folder = tempfile.TemporaryDirectory(prefix="visiontool-")
-    single = Path(folder.name, path.name)
-    try:
-        single.write_bytes(data)
-        for file in config_files.files(path):
-            shutil.copy(file, folder.name)
-        return Source(*_read(single, description, crop_mode), single, run_of(path), folder)
-    except (ModelError, UsageError) as error:
-        folder.cleanup()
-        raise type(error)(str(error).replace(str(single), str(path)).replace(folder.name, str(path.parent))) from None
-    except OSError as error:
-        folder.cleanup()
-        raise ConversionError(
-            f"{path}: its tensors are put together in {folder.name}, which cannot be written: {error.strerror}\n"
-            "TMPDIR names another place."
-        ) from None
+    with ExitStack() as stack:
+        folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="visiontool-"))
+        single = Path(folder, path.name)
+        try:
+            single.write_bytes(data)
+            for file in config_files.files(path):
+                shutil.copy(file, folder)
+            return Source(*_read(single, description, crop_mode), single, run_of(path), stack.pop_all())
+        except (ModelError, UsageError) as error:
+            raise type(error)(str(error).replace(str(single), str(path)).replace(folder, str(path.parent))) from None
+        except OSError as error:
+            raise ConversionError(
+                f"{path}: its tensors are put together in {folder}, which cannot be written: {error.strerror}\n"
+                "TMPDIR names another place."
+            ) from None
 
 
 def _newest_run_or_default() -> str:
     runs = [run for path in RUNS.glob(f"*/{MODEL_FILE}") if (run := run_of(path)) is not None]
     if runs:
-        # By the settings; the model may have been written again since.
-        newest = max(runs, key=lambda run: (run / SETTINGS_FILE).stat().st_mtime_ns)
+        # Metrics are written last; the model may have been written again since.
+        newest = max(runs, key=lambda run: next(run.glob(METRICS_FILE), run / SETTINGS_FILE).stat().st_mtime_ns)
         _log.info(f"Exporting {newest}, the newest finished run.")
         return str(newest)
     name = resolve.default_model()
@@ -178,9 +170,6 @@ def compare_with_torch(source: Source, pictures: Pictures, progress: Progress) -
     """Compares the source with its network in torch, whose weights lie beside it; gives a line about it, or none.
 
     A finetuned run is left out: it was made without torch, of a graph that had been compared with torch.
-
-    Raises:
-        GateError: they do not answer alike.
     """
     folder = source.path.parent
     if source.run is not None or not all((folder / name).is_file() for name in _TORCH_FILES):

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import onnx
 from google.protobuf.message import DecodeError, Message  # type: ignore[import-untyped]
-from onnx import helper, inliner, shape_inference
+from onnx import inliner, shape_inference
 
 from visiontool.errors import ConversionError, ModelError, UsageError, first_line
 from visiontool.model.scan import Scan, scan
@@ -13,10 +13,7 @@ from visiontool.model.spec import MAX_FIXED_BATCH, ModelSpec
 
 
 def load(path: Path, *, external: bool = False) -> tuple[onnx.ModelProto, Scan]:
-    """Reads the .onnx file at `path`, weights included.
-
-    Args:
-        external: lets tensors lie in other files (`model.scan.scan`); these are not read.
+    """Reads the .onnx file at `path`, weights included, but not those that `external` lets lie in other files.
 
     Raises:
         ModelError: the scan refuses the file, or it cannot be read.
@@ -27,8 +24,6 @@ def load(path: Path, *, external: bool = False) -> tuple[onnx.ModelProto, Scan]:
         return onnx.load(path, format="protobuf", load_external_data=False), scanned
     except (DecodeError, UnicodeDecodeError) as error:
         raise ModelError(f"{path}: not an ONNX file, or a damaged one ({error})") from None
-    except OSError as error:
-        raise ModelError(f"{path}: cannot be read: {error.strerror}") from None
 
 
 def with_types(model: onnx.ModelProto, name: str) -> onnx.ModelProto:
@@ -126,16 +121,8 @@ def fix_batch(model: onnx.ModelProto, spec: ModelSpec, batch: int) -> None:
                 axis.dim_value = batch
 
 
-def describe(model: onnx.ModelProto, spec: ModelSpec) -> None:
-    """Replaces the metadata of `model` by that of `spec`."""
-    helper.set_model_props(model, spec.to_metadata())
-
-
 def clean(model: onnx.ModelProto) -> None:
-    """Removes, in place, comments and the exporter's notes, which may name files of the machine that wrote the model.
-
-    The model's own metadata stays.
-    """
+    """Removes comments and the exporter's notes, which may name files of the machine that wrote the model."""
     for part in parts(model):
         if "doc_string" in part.DESCRIPTOR.fields_by_name:
             part.doc_string = ""

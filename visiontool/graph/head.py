@@ -25,14 +25,12 @@ def with_head(
         target: the file, replaced if it exists; may be `source`.
         weight: (C, D).
         bias: (C,).
-        spec: the manifest of the file, but for what the graph decides, which is filled in here: `input`, `logits`,
-            `embedding`, `feature_map`, `activation` and `resize`.
+        spec: the manifest of the file, but for what the graph decides.
 
     Returns:
-        The spec as written.
+        The spec as written, with what the graph decides.
 
     Raises:
-        ModelError: `source` cannot be read.
         ConversionError: the file cannot be written, or would not be a valid model.
     """
     model, scanned = edit.load(source)
@@ -57,7 +55,7 @@ def with_head(
         activation="none",
         resize=before.resize,
     )
-    edit.describe(model, spec)
+    helper.set_model_props(model, spec.to_metadata())
     try:
         onnx.checker.check_model(model, full_check=True)
         target.write_bytes(model.SerializeToString(deterministic=True))

@@ -4,6 +4,8 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
+import onnx
+
 from visiontool.data.loader import fitted
 from visiontool.data.prepare import Recipe
 from visiontool.errors import ConversionError
@@ -21,12 +23,7 @@ _MAX_CALIBRATION_PICTURES = 100
 def reduced_file(path: Path, spec: ModelSpec, precision: Precision, pictures: Sequence[str], target: Path) -> ModelSpec:
     """Writes a float32 model file in another precision, unchecked, to measure its speed; gives its spec.
 
-    Args:
-        pictures: paths; int8 is calibrated on a hundred of them.
-
-    Raises:
-        ConversionError, ModelError: the file cannot be made or written.
-        DataError: none of the pictures can be read.
+    int8 is calibrated on a hundred of the `pictures`.
     """
     if spec.resize == "graph":
         raise ConversionError(f"the file resizes pictures itself; name the model that {precision} can be made of")
@@ -37,7 +34,7 @@ def reduced_file(path: Path, spec: ModelSpec, precision: Precision, pictures: Se
         pixels = fitted(pictures, Recipe.of(spec, DEFAULT_LIMITS), _MAX_CALIBRATION_PICTURES)
         model = to_int8(model, spec, [pixels]).model
     spec = replace(spec, precision=precision, accuracy=())
-    edit.describe(model, spec)
+    onnx.helper.set_model_props(model, spec.to_metadata())
     try:
         target.write_bytes(model.SerializeToString())
     except OSError as error:

@@ -29,7 +29,6 @@ _FLOAT = (
     *("ReduceL1", "ReduceL2", "ReduceLogSum", "ReduceLogSumExp", "ReduceMean", "ReduceProd", "ReduceSum"),
     *("ReduceSumSquare",),
 )
-_FACTORS = ("Div", "Mul", "Reciprocal")
 
 
 def to_fp16(model: onnx.ModelProto, spec: ModelSpec) -> onnx.ModelProto:
@@ -125,7 +124,7 @@ def _fits(kind: str, constant: onnx.TensorProto) -> bool:
     if not sizes.size:
         return True
     # What multiplies counts by itself; what is added up counts beside the largest.
-    least = sizes.min() if kind in _FACTORS else sizes.max()
+    least = sizes.min() if kind in ("Div", "Mul", "Reciprocal") else sizes.max()
     return bool(least >= _SMALLEST and sizes.max() <= _LARGEST)
 
 

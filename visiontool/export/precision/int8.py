@@ -26,8 +26,6 @@ _NAMED = 12  # nodes of a kind
 
 
 class Quantized(NamedTuple):
-    """A graph in 8-bit integers."""
-
     model: onnx.ModelProto  # without metadata
     notes: tuple[str, ...]  # a line for the user, if operators that could be quantized stay in float: which, and why
 
@@ -48,9 +46,7 @@ def to_int8(
     Args:
         model: is not changed.
         pixels: batches (n, H, W, 3) of pictures of the kind that the network will see, some hundred in all.
-        tolerance: how far the logits may move on some of the pictures.
-        progress: called with "calibrate", how much is done and how much there is; first of the pictures, then, where
-            the logits moved too far at once, of the operators.
+        progress: called with "calibrate", of the pictures and then, where the logits moved too far, of the operators.
 
     Returns:
         Logits and embedding are float32 and not rounded to 8 bits; a feature map is float32 and rounded.
@@ -58,7 +54,6 @@ def to_int8(
     Raises:
         ConversionError: no operator can be computed with integers, or none of them leaves the answers as they are.
         DataError: there are no pictures.
-        ModelError: onnxruntime cannot run the graph.
     """
     pictures = [picture for batch in pixels for picture in batch]
     if not pictures:
@@ -111,13 +106,11 @@ class _Quantizer:
                 low, high = self._ranges.get(name, (values.min(), values.max()))
                 self._ranges[name] = min(low, values.min()), max(high, values.max())
             progress("calibrate", min(number * _BATCH, len(pictures)), len(pictures))
-        count = min(_COMPARED, len(pictures))
-        # Evenly, since they may come sorted by class.
+        count = min(_COMPARED, len(pictures))  # evenly, since they may come sorted by class
         self._compared = [pictures[index * len(pictures) // count] for index in range(count)]
         self._exact = self._logits(graph.model, self._compared)
 
     def quantized(self, in_float: Collection[str]) -> onnx.ModelProto:
-        """The graph in which all but `in_float` is quantized."""
         return self._graph.quantized(self._ranges, self._graph.quantizable(in_float))
 
     def error(self, model: onnx.ModelProto, count: int = _COMPARED) -> float:
@@ -127,10 +120,7 @@ class _Quantizer:
         return float(np.linalg.norm(difference) / max(float(np.linalg.norm(exact)), 1e-12))
 
     def ranked(self, progress: Progress) -> list[tuple[str, float]]:
-        """Operators and how far each of them alone moves the logits, those first that move them most for their size.
-
-        Errors add up as squares do, and a weight in float takes four times the room.
-        """
+        """Operators and how far each alone moves the logits; first those that move them most for their size."""
         errors = {}
         for done, name in enumerate(self._graph.candidates):
             progress("calibrate", done, len(self._graph.candidates))

@@ -28,7 +28,6 @@ _BETWEEN = (
 )
 _LEAST_OPSET = 13  # the first whose DequantizeLinear knows a scale for each channel
 
-
 Ranges = dict[str, tuple[np.float32, np.float32]]
 """The smallest and the largest number in each value."""
 
@@ -36,10 +35,7 @@ Ranges = dict[str, tuple[np.float32, np.float32]]
 class TypedGraph:
     """A graph ready to be quantized: nodes have names, values have types, and constants are initializers.
 
-    Attributes:
-        model: it, without metadata.
-        kinds: the operator of each node, by name.
-        candidates: the weighted nodes that can be quantized, and how many weights each of them has.
+    `kinds` has the operator of each node, `candidates` the weighted nodes that can be quantized, and their sizes.
     """
 
     def __init__(self, model: onnx.ModelProto, spec: ModelSpec) -> None:
@@ -240,10 +236,10 @@ def _make_raw(graph: onnx.GraphProto, names: Collection[str]) -> None:
 
 
 def _keep_floats(graph: onnx.GraphProto) -> None:
-    """Has onnxruntime leave the weights alone that are float.
+    """Has onnxruntime leave the weights alone that are float, by computing their bias from 32-bit integers.
 
-    It quantizes those of a Conv or Gemm behind a DequantizeLinear by itself (1.21 and later: WeightBiasQuantization),
-    with one scale for all channels. It does not where the bias is computed, which it is here: from 32-bit integers.
+    Else it quantizes those of a Conv or Gemm behind a DequantizeLinear by itself, with one scale for all channels
+    (1.21 and later: WeightBiasQuantization).
     """
     constants = {tensor.name: tensor for tensor in graph.initializer}
     rounded = {node.output[0] for node in graph.node if node.op_type == "DequantizeLinear"}

@@ -1,7 +1,4 @@
-"""What an answer of a model file costs, and the costs of the classics, which are shown without torch, onnx or weights.
-
-scripts/check_conversions.py measures the classics and stores them.
-"""
+"""What an answer of a model file costs, and the costs of the classics, which are shown without torch or weights."""
 
 import json
 from dataclasses import asdict, dataclass, fields
@@ -50,7 +47,7 @@ def stored(architecture: str) -> Cost | None:
 
 
 def store(architecture: str, cost: Cost) -> None:
-    """Writes the cost of a classic, one line a layer, for `stored`."""
+    """Writes the cost of a classic, one line a layer, for `stored`: scripts/check_conversions.py measures them."""
     facts = asdict(cost)
     layers = ",\n".join(json.dumps(list(layer.values())) for layer in facts.pop("layers"))
     head = json.dumps(facts).removesuffix("}")

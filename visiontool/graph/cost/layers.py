@@ -30,7 +30,6 @@ _UNCOUNTED = frozenset((
 ))
 # fmt: on
 _FLOATS = (TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.BFLOAT16, TensorProto.DOUBLE)
-_LAYERS = ("Conv", "Gemm")
 _NOT_TRAINED = {
     "BatchNormalization": (3, 4),  # mean and variance are measured
     "DequantizeLinear": (1, 2),
@@ -55,8 +54,7 @@ def measure(path: Path, *, size: tuple[int, int] | None = None) -> Cost:
     last one that takes it; a reshape takes nothing; an elementwise operation writes over an input that nobody needs
     any more. The weights, `size_bytes`, come on top, and what a runtime takes for itself.
 
-    Args:
-        size: (H, W) in pixels, for a graph that leaves them free; without it such a graph has `params` only.
+    A graph that leaves height and width free has `params` only, unless `size` (H, W) gives them.
 
     Raises:
         ModelError: the file is broken, unsafe or no picture classifier.
@@ -71,8 +69,7 @@ def measure(path: Path, *, size: tuple[int, int] | None = None) -> Cost:
     except ModelError as error:
         raise ModelError(f"{path}: {error}") from None
     fields = ReceptiveFields(graph)
-    layers = _layers(graph, fields)
-    peak = graph.peak_bytes()
+    layers, peak = _layers(graph, fields), graph.peak_bytes()
     return Cost(
         params=sum(layer.params for layer in layers),
         macs=_sum(layer.macs for layer in layers),
@@ -158,7 +155,7 @@ class _Parameters:
             tensor = self._graph.constants.get(name)
             if tensor is not None:
                 numbers = self._graph.numbers(name) or 0
-                is_setting = numbers == 1 and (node.op_type not in _LAYERS or not tensor.dims)
+                is_setting = numbers == 1 and (node.op_type not in ("Conv", "Gemm") or not tensor.dims)
                 if (is_quantized or tensor.data_type in _FLOATS) and not is_setting:
                     total += numbers
             elif name in self._makers:

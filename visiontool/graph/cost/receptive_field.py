@@ -59,8 +59,7 @@ class ReceptiveFields:
 
     def of(self, name: str) -> int | None:
         """What one position of a value sees, in pixels along the longer side."""
-        field = self._fields.get(name)
-        return None if field is None else field.pixels
+        return self._fields[name].pixels if name in self._fields else None
 
     def of_last_map(self) -> int | None:
         """The same for the last value that has more than one position: a map, or the tokens of a transformer."""

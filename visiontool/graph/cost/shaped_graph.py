@@ -50,9 +50,7 @@ _ARITHMETIC = frozenset((
 class ShapedGraph:
     """The nodes that lead to the logits, in the order of execution.
 
-    Args:
-        manifest: of the model's file, if it has one.
-        size: (H, W) in pixels, for a graph that leaves them free.
+    `manifest` is that of the model's file, if it has one; `size` (H, W) is for a graph that leaves them free.
 
     Attributes:
         batch: pictures that go through at once: 1 unless the graph is made for another number.
@@ -80,9 +78,7 @@ class ShapedGraph:
         self.constants: dict[str, onnx.TensorProto] = {tensor.name: tensor for tensor in graph.initializer}
         inputs = [value for value in graph.input if value.name not in self.constants]
         if len(inputs) != 1 or len(inputs[0].type.tensor_type.shape.dim) != 4:
-            raise ModelError(
-                "the graph does not take one batch of pictures (four axes), so it is no picture classifier"
-            )
+            raise ModelError("the graph does not take one batch of pictures (four axes), so it is no classifier")
         self.picture: str = inputs[0].name
         self.varying = {self.picture}
         opsets = {opset.domain: opset.version for opset in model.opset_import}
@@ -95,9 +91,7 @@ class ShapedGraph:
         for node in self.nodes:
             self._add_node(node)
         if self.logits not in self.varying:
-            raise ModelError(
-                f"the graph is broken: the output {short_repr(self.logits)} does not depend on the picture"
-            )
+            raise ModelError(f"the graph is broken: {short_repr(self.logits)} does not depend on the picture")
 
     def varying_inputs(self, node: onnx.NodeProto) -> list[str]:
         """What a node takes that depends on the pixels."""
@@ -254,9 +248,7 @@ def _numbers_taken(node: onnx.NodeProto) -> Iterable[str]:
 
 
 def _is_possible(sides: Sequence[int]) -> bool:
-    """Whether onnx may be asked what follows from a shape: sides below zero, as it infers itself for a pool larger than
-    its map, can end the whole process there.
-    """
+    # Sides below zero, as onnx infers itself for a pool larger than its map, can end the whole process there.
     return len(sides) <= _MAX_RANK and min(sides, default=0) >= 0
 
 
