@@ -5,6 +5,7 @@ import os
 import pytest
 
 from visiontool.data import dataset
+from visiontool.data.samples import Dataset
 from visiontool.errors import DataError
 
 
@@ -17,7 +18,7 @@ def read(tmp_path):
         for number in range(1, 5):
             (root / folder / f"{number}.jpg").touch()
 
-    def read_(text: str | bytes, **options: object) -> dataset.Dataset:
+    def read_(text: str | bytes, **options: object) -> Dataset:
         file = tmp_path / "labels.csv"
         file.write_bytes(text if isinstance(text, bytes) else text.encode())
         return dataset.read(root, labels_file=file, **options)
