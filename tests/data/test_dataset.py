@@ -1,4 +1,4 @@
-"""Class folders become samples, and every fault of them is told at once. No picture is opened for that."""
+"""Class folders become samples, and every fault of them is listed at once. No picture is opened for that."""
 
 import os
 from pathlib import Path
@@ -88,9 +88,9 @@ def test_what_folders_mean(data, names, labels, notes, faults):
     )
     read = dataset.read(root)
     assert read.labels == tuple(labels.split(" ") if labels else ())
-    for told, expected in ((read.notes, notes), (read.faults, faults)):
-        assert len(told) >= 1 if expected else told == ()
-        assert expected in "\n".join(told)
+    for lines, expected in ((read.notes, notes), (read.faults, faults)):
+        assert len(lines) >= 1 if expected else lines == ()
+        assert expected in "\n".join(lines)
 
 
 def test_what_is_hidden_or_junk_is_ignored_and_counted(data):
@@ -143,7 +143,7 @@ def test_ids_become_the_labels_of_the_model(data):
     assert (read.labels, read.label_ids) == (("crane (machine)", "n02012849", "n03126707", "wasps"), None)
 
 
-def test_all_faults_are_told_at_once_and_many_of_a_kind_in_one_line(data):
+def test_all_faults_are_listed_at_once_and_many_of_a_kind_in_one_line(data):
     root = data("a/1.jpg", *(f"empty{number}/" for number in range(17)), "loose.jpg", "loose2.jpg")
     read = dataset.read(root)
     assert read.faults == (

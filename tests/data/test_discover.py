@@ -142,7 +142,7 @@ def test_each_real_file_is_given_once(folder):
     assert find("link", "d", "link/a.png") == ["link/a.png"]
 
 
-def test_what_holds_no_picture_is_told(folder):
+def test_what_holds_no_picture_is_reported(folder):
     make("d/a.png", "texts/notes.txt")
     write_list("nothing", "", "")
     write_list("list", "texts", "d", "missing.png", "d")
@@ -186,7 +186,7 @@ def test_a_folder_is_left_out_of_what_is_walked(folder):
         *((path, False) for path in ("-", "@missing", "@list", "list.txt", "missing.TXT", "d", "d.txt", "*.png")),
     ],
 )
-def test_one_file_is_told_from_all_else(folder, path, expected):
+def test_one_file_differs_from_all_else(folder, path, expected):
     make("a.png", "@a.png", "-", "a[1].png", "list", "list.txt", "d/a.png", "d.txt/a.png")
     assert is_one_file(path) is expected
 
@@ -228,7 +228,7 @@ def test_the_paths_of_a_table_count_from_the_working_folder_else_from_its_own(fo
         ("- @-", UsageError, "stdin can be read only once"),
     ],
 )  # fmt: skip
-def test_lists_that_cannot_be_opened_are_told_before_anything_is_given(folder, monkeypatch, typed, error, words):
+def test_lists_that_cannot_be_opened_are_refused_before_anything_is_given(folder, monkeypatch, typed, error, words):
     make("a.png", "d/b.png", "good.txt")
     stdin = io.BytesIO(b"c.png")
     monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(stdin))
@@ -293,7 +293,7 @@ def test_where_blocks_end_does_not_matter(names, end, data):
         ("\ufeffa.png\r\nb.png\r\n".encode("utf-16-le"), "UTF-16 text, expected UTF-8"),
     ],
 )
-def test_what_is_no_list_is_told(content, message):
+def test_what_is_no_list_is_refused(content, message):
     with pytest.raises(DataError) as caught:
         paths(content)
     assert message in str(caught.value)

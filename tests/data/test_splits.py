@@ -21,7 +21,7 @@ from visiontool.data.splits import (
 from visiontool.errors import DataError, UsageError
 
 
-def made(*classes: int, split: str | None = None) -> Dataset:
+def dataset_of(*classes: int, split: str | None = None) -> Dataset:
     """A dataset with so many pictures of each class, "0/0", "0/1" ..."""
     samples = [
         Sample(f"data/{label}/{number}", f"{label}/{number}", label, split, None)
@@ -31,18 +31,18 @@ def made(*classes: int, split: str | None = None) -> Dataset:
     return Dataset(Path("data"), tuple(map(str, range(len(classes)))), None, tuple(samples), {}, (), ())
 
 
-def changed(data: Dataset, **changes) -> Dataset:
+def with_changes(data: Dataset, **changes) -> Dataset:
     """The dataset with sample._replace(split=...) and so on, where the values are functions of the sample."""
     samples = (sample._replace(**{key: value(sample) for key, value in changes.items()}) for sample in data.samples)
     return Dataset(data.root, data.labels, None, tuple(samples), {}, (), ())
 
 
 def in_val(data: Dataset, splits: tuple[str, ...]) -> Counter[int]:
-    return Counter(sample.class_id for sample, said in zip(data.samples, splits, strict=True) if said == "val")
+    return Counter(sample.class_id for sample, side in zip(data.samples, splits, strict=True) if side == "val")
 
 
 def test_val_has_its_share_of_each_class():
-    data = made(100, 37, 10, 3, 2)
+    data = dataset_of(100, 37, 10, 3, 2)
     splits = split(data, val_share=0.2)
     assert in_val(data, splits) == {0: 20, 1: 7, 2: 2, 3: 1, 4: 1}
     assert set(splits) == {"train", "val"}
@@ -55,13 +55,13 @@ def test_val_has_its_share_of_each_class():
 
 def test_groups_and_same_pictures_stay_on_one_side_and_shares_are_kept():
     draw = random.Random(0)
-    data = changed(made(300, 200, 100), group=lambda sample: f"{sample.class_id}-{draw.randrange(60)}")
+    data = with_changes(dataset_of(300, 200, 100), group=lambda sample: f"{sample.class_id}-{draw.randrange(60)}")
     same = list(range(600))
     for index in range(0, 600, 7):
         same[index] = max(0, index - 3)
     splits = split(data, same)
     groups = groups_of(data, same)
-    sides = {(group, said) for group, said in zip(groups.tolist(), splits, strict=True)}
+    sides = {(group, side) for group, side in zip(groups.tolist(), splits, strict=True)}
     assert len(sides) == len(set(groups.tolist()))
     for class_id, total in enumerate((300, 200, 100)):
         assert in_val(data, splits)[class_id] / total == pytest.approx(0.2, abs=0.02)
@@ -71,41 +71,43 @@ def test_groups_and_same_pictures_stay_on_one_side_and_shares_are_kept():
 def test_groups_of_several_classes_leave_each_class_something_on_both_sides():
     for seed in range(10):
         draw = random.Random(seed)
-        data = changed(made(30, 30, 4, 4), group=lambda sample, draw=draw: str(draw.randrange(16)))
+        data = with_changes(dataset_of(30, 30, 4, 4), group=lambda sample, draw=draw: str(draw.randrange(16)))
         splits = split(data, seed=seed)
         for side in ("train", "val"):
-            has = {sample.class_id for sample, said in zip(data.samples, splits, strict=True) if said == side}
+            has = {sample.class_id for sample, side in zip(data.samples, splits, strict=True) if side == side}
             assert has == {0, 1, 2, 3}
 
 
-def test_what_the_user_said_stays_and_the_rest_is_train():
-    said = {"0/0": "val", "0/1": "test", "1/0": "val", "1/1": "", "0/2": "train"}
-    data = changed(made(4, 3), split=lambda sample: said.get(sample.name))
+def test_the_splits_of_the_user_stay_and_the_rest_is_train():
+    given = {"0/0": "val", "0/1": "test", "1/0": "val", "1/1": "", "0/2": "train"}
+    data = with_changes(dataset_of(4, 3), split=lambda sample: given.get(sample.name))
     assert split(data) == ("val", "test", "train", "train", "val", "", "train")
 
 
 def test_a_class_that_cannot_be_in_val_stays_in_train_and_is_named():
-    data = changed(made(5, 3, 1, 2), group=lambda sample: "g" if sample.class_id == 3 else None)
+    data = with_changes(dataset_of(5, 3, 1, 2), group=lambda sample: "g" if sample.class_id == 3 else None)
     splits = split(data, [0, 1, 2, 3, 4, 5, 5, 5, 8, 9, 10])
     assert in_val(data, splits) == {0: 1}
     assert splits[5:] == ("train",) * 6
     few = "with too few pictures or groups to draw from (copies count once)"
     assert unjudged(data, splits) == [f"3 classes have no picture in val, {few}: 1, 2, 3"]
     with pytest.raises(Unusable, match=r"no class has a picture in val, with too few .*\nAdd other pictures"):
-        unjudged(made(1, 1), split(made(1, 1)))
+        unjudged(dataset_of(1, 1), split(dataset_of(1, 1)))
 
 
 def test_classes_that_given_splits_lack_are_named():
-    data = changed(made(3, 3, 3), split=lambda sample: {"0/0": "val", "1/0": "test"}.get(sample.name, "train"))
+    data = with_changes(
+        dataset_of(3, 3, 3), split=lambda sample: {"0/0": "val", "1/0": "test"}.get(sample.name, "train")
+    )
     lines = ["2 classes have no picture in val: 1, 2", "2 classes have no picture in test: 0, 2"]
     assert unjudged(data, split(data)) == lines
     with pytest.raises(Unusable, match="no class has a picture in val\n"):
         unjudged(data, ("train",) * 9)
 
 
-def test_leaks_of_given_splits_are_told_and_nothing_is_moved():
-    said = {"0/0": "val", "0/1": "val", "1/0": "test", "1/1": "val"}
-    data = changed(made(4, 4), split=lambda sample: said.get(sample.name, "train"),
+def test_leaks_of_given_splits_are_listed_and_nothing_is_moved():
+    given = {"0/0": "val", "0/1": "val", "1/0": "test", "1/1": "val"}
+    data = with_changes(dataset_of(4, 4), split=lambda sample: given.get(sample.name, "train"),
                    group=lambda sample: "g" if sample.name in ("1/0", "1/3") else None)  # fmt: skip
     same = [0, 0, 0, 3, 3, 5, 6, 7]
     splits = split(data, same)
@@ -148,7 +150,7 @@ def test_folds_keep_groups_whole_and_leave_each_class_something_to_learn_from():
 
 
 def test_a_class_that_no_other_fold_would_know_is_in_none_and_named():
-    data = made(2, 1, 3)
+    data = dataset_of(2, 1, 3)
     fold_of = folds([sample.class_id for sample in data.samples], [0, 1, 2, 3, 3, 3], 2, seed=0)
     assert fold_of[2:].tolist() == [-1] * 4
     assert sorted(fold_of[:2]) == [0, 1]
@@ -169,9 +171,9 @@ def test_a_file_of_splits_gives_them_again_whatever_the_names(tmp_path):
 
 def test_splits_of_another_dataset_name_what_one_side_lacks(tmp_path):
     file = tmp_path / "splits.csv"
-    write_splits(file, made(6, 1), ("train",) * 7)
+    write_splits(file, dataset_of(6, 1), ("train",) * 7)
     with pytest.raises(DataError) as caught:
-        read_splits(file, made(2, 3))
+        read_splits(file, dataset_of(2, 3))
     assert str(caught.value).splitlines()[:-1] == [
         f"{file} does not fit data:",
         "  - 2 pictures of the data are not in it: 1/1, 1/2",
@@ -192,5 +194,5 @@ def test_splits_of_another_dataset_name_what_one_side_lacks(tmp_path):
 def test_what_is_no_file_of_splits_is_an_error(tmp_path, text, message):
     (tmp_path / "splits.csv").write_text(text)
     with pytest.raises(DataError) as caught:
-        read_splits(tmp_path / "splits.csv", made(2))
+        read_splits(tmp_path / "splits.csv", dataset_of(2))
     assert message in str(caught.value)

@@ -167,7 +167,7 @@ def test_a_picture_that_wants_more_memory_than_it_may_have_is_an_error(folder, m
         ("/bin/false", "a process did not start: /bin/false ended with exit status 1.\nVISIONTOOL_DEBUG=1"),
     ],
 )
-def test_a_python_that_cannot_be_started_is_told(monkeypatch, executable, words):
+def test_a_python_that_cannot_be_started_is_an_error(monkeypatch, executable, words):
     monkeypatch.setattr(sys, "executable", executable)
     with pytest.raises(VisiontoolError, match=words):
         list(answers_of(["a"] * 5))

@@ -33,8 +33,8 @@ def read(
     Args:
         labels_file: A CSV file with the columns path and label, and split and group where it has them.
         skip_missing: Leaves out the lines of the CSV file whose path is not there.
-        group: A regular expression that is searched in the name of each sample. Its first group, or all that it
-            matches, is the sample's group, unless the CSV file gives another.
+        group: A regular expression. Its first group, or all that it matches in the name of a sample, is the sample's
+            group, unless the CSV file gives another.
         known: The label of each id of a model, which become the labels where they name every class.
 
     Raises:
@@ -89,19 +89,18 @@ def _why_no_folder(data: Path) -> str:
 
 
 def _add_groups(raw: RawDataset, pattern: re.Pattern[str]) -> None:
-    """Gives each picture that has no group the one that `pattern` matches in its name."""
-    grouped, alone = [], []
+    grouped, ungrouped = [], []
     for picture in raw.pictures:
         match = pattern.search(picture.name)
         group = picture.group or (match and (match[1] if pattern.groups else match[0])) or None
         grouped.append(picture._replace(group=group))
         if group is None:
-            alone.append(picture.name)
+            ungrouped.append(picture.name)
     raw.pictures = grouped
-    if alone and len(alone) == len(grouped):
-        raw.faults.append(f"--group {pattern.pattern} matches no picture, not even {some(alone[:1])}")
-    elif alone:
-        raw.notes.append(listed(alone, "picture is in no group", "pictures are in no group"))
+    if ungrouped and len(ungrouped) == len(grouped):
+        raw.faults.append(f"--group {pattern.pattern} matches no picture, not even {some(ungrouped[:1])}")
+    elif ungrouped:
+        raw.notes.append(listed(ungrouped, "picture is in no group", "pictures are in no group"))
 
 
 def _check_labels(labels: Sequence[str], raw: RawDataset) -> None:

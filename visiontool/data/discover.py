@@ -108,7 +108,6 @@ def _list_of(path: str) -> str | None:
 
 
 def _is_glob(path: str) -> bool:
-    # What exists under exactly this name is meant, even when the name reads like a glob: "a[1].jpg".
     return glob.has_magic(path) and not os.path.lexists(path)
 
 

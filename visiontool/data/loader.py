@@ -62,9 +62,7 @@ class LoadOptions(NamedTuple):
     workers: int | None = None  # files opened at the same time; None for one a core
     timeout: float | None = TIMEOUT_S  # seconds after which a file that is being opened is given up
     batch_size: int | None = None  # pictures in one run of the network; None for what suits it
-    # Whether all files are opened in processes of their own, and not only those that are neither JPEG, PNG, WebP nor
-    # BMP; None for all where there are more than `FEW`.
-    isolate: bool | None = None
+    isolate: bool | None = None  # open JPEG, PNG, WebP and BMP in processes too; None for above `FEW` pictures
 
 
 DEFAULT_OPTIONS = LoadOptions()

@@ -51,11 +51,7 @@ class Prepared(NamedTuple):
 
 
 def prepare(source: ImageSource, recipe: Recipe, *, plain_only: bool = False) -> Prepared:
-    """Opens a picture and fits it. A picture that cannot be read is no exception but has an `error`.
-
-    Raises:
-        UsageError, NotPlainError: as `images.open_image`.
-    """
+    """Opens a picture and fits it. One that cannot be read has an `error`; `open_image` names the other exceptions."""
     path = os.fspath(source) if isinstance(source, str | os.PathLike) else None
     fingerprint = None
     start = time.perf_counter()

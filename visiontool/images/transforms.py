@@ -85,8 +85,8 @@ def fit_to_spec(image: Image.Image, spec: ModelSpec) -> NDArray[np.uint8]:
 
 def fit_options(spec: ModelSpec) -> dict[str, Any]:
     """The options of `fit` for a model."""
-    same = {"crop_mode": spec.crop_mode, "crop_pct": spec.crop_pct, "interpolation": spec.interpolation}
-    return {"size": spec.input.size, **same, "fill": fill_color(spec)}
+    options = {"crop_mode": spec.crop_mode, "crop_pct": spec.crop_pct, "interpolation": spec.interpolation}
+    return {"size": spec.input.size, **options, "fill": fill_color(spec)}
 
 
 def fill_color(spec: ModelSpec) -> tuple[int, ...]:
