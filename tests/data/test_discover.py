@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from visiontool.data.discover import count_images, find_images, is_fed, is_one_file, paths_in
+from visiontool.data.discover import count_images, find_images, hint, is_fed, is_one_file, paths_in
 from visiontool.errors import DataError, UsageError
 
 LINUX = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="needs names of any bytes")
@@ -189,6 +189,13 @@ def test_a_folder_is_left_out_of_what_is_walked(folder):
 def test_one_file_differs_from_all_else(folder, path, expected):
     make("a.png", "@a.png", "-", "a[1].png", "list", "list.txt", "d/a.png", "d.txt/a.png")
     assert is_one_file(path) is expected
+
+
+def test_a_hint_says_what_to_type(monkeypatch):
+    monkeypatch.setenv("HOME", "/home/me")
+    assert hint(["gone.png", "~/x.jpg"]).endswith("type: /home/me/x.jpg")
+    assert hint(["https://a.b/c d.jpg"]).endswith("download it first: curl -O 'https://a.b/c d.jpg'")
+    assert hint(["s3://a/b.jpg"]).endswith("copy it to this machine first: s3://a/b.jpg")
 
 
 # Lists

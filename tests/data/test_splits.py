@@ -8,16 +8,7 @@ import numpy as np
 import pytest
 
 from visiontool.data.samples import Dataset, Sample, Unusable
-from visiontool.data.splits import (
-    folds,
-    groups_of,
-    leaks,
-    read_splits,
-    split,
-    unfolded,
-    unjudged,
-    write_splits,
-)
+from visiontool.data.splits import folds, groups_of, leaks, read_splits, split, unfolded, unjudged, write_splits
 from visiontool.errors import DataError, UsageError
 
 
