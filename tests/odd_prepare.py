@@ -24,21 +24,12 @@ def prepare(path, recipe, *, plain_only=False):
     match os.path.basename(path).split(".")[0]:
         case "hang":
             time.sleep(1000)
-        case "spin":
-            while True:
-                pass
-        case "slow":
-            time.sleep(0.5)
-        case "slower":
-            time.sleep(1.5)
         case "segv":
             ctypes.string_at(0)
         case "sigkill":
             os.kill(os.getpid(), signal.SIGKILL)
         case "exit":
             os._exit(3)
-        case "raise":
-            raise RuntimeError("not foreseen")
         case "print":
             os.write(1, b"noise" * 1000)
             print("noise", flush=True)

@@ -91,11 +91,9 @@ def good_pictures() -> dict[str, bytes]:
     megabytes, dot = zlib.compress(bytes(20 * 2**20), 9), b"\0\1\2\3"
     return {
         "big_text.png": png(1, 1, dot, chunk(b"zTXt", b"x\0\0" + megabytes)),
-        "big_international.png": png(1, 1, dot, chunk(b"iTXt", b"x\0\1\0\0\0" + megabytes)),
         "big_profile.png": png(1, 1, dot, chunk(b"iCCP", b"x\0\0" + megabytes)),
         "png_called.jpg": plain["a.png"],
         "jpeg_called.gif": plain["a.jpg"],
-        "avif_called.jpg": plain["a.avif"],
         "animated.png": frames("PNG"),
         "animated.gif": frames("GIF"),
         "endless.png": png(
@@ -107,7 +105,6 @@ def good_pictures() -> dict[str, bytes]:
         "phone.jpg": frames("MPO"),
         "damaged_behind_its_first_frame.gif": frames("GIF")[:-20],
         "float.tif": encoded(Image.fromarray(floats), "TIFF"),
-        "float.pfm": b"Pf\n2 1\n-1.0\n" + struct.pack("<2f", 0.25, 7),
         "integer_of_32_bits.tif": encoded(Image.fromarray(np.int32([[-5, 70000]])), "TIFF"),
         "deep.png": png(2, 1, b"\0" + struct.pack(">6H", 0, 300, 65535, 1, 2, 3), bits=16),
         "deep.pgm": b"P5 2 1 4095\n" + struct.pack(">2H", 0, 4095),
@@ -117,13 +114,10 @@ def good_pictures() -> dict[str, bytes]:
         "broken_profile.png": encoded(image, "PNG", icc_profile=b"junk" * 50),
         "broken_exif.jpg": encoded(image, "JPEG", exif=BROKEN_EXIF),
         "broken_exif.png": encoded(image, "PNG", exif=BROKEN_EXIF),
-        "broken_exif.webp": encoded(image, "WEBP", exif=BROKEN_EXIF),
         "upside_down.jpg": encoded(image, "JPEG", exif=EXIF_UPSIDE_DOWN),
         "a_line.png": encoded(Image.new("1", (20000, 1)), "PNG"),
         "palette_with_alpha.png": encoded(image.quantize(4), "PNG", transparency=b"\x00\x80\xff\x10"),
-        "progressive.jpg": encoded(image, "JPEG", progressive=True),
         "junk_behind_its_end.jpg": plain["a.jpg"] + b"<script>" * 100,
-        "text_inside.png": png(1, 1, b"\0\1\2\3", chunk(b"tEXt", b"Comment\0\x1b[31mred\x1b[0m")),
         "bare.j2k": encoded(image, "JPEG2000", no_jp2=True),
         "big.tif": encoded(image, "TIFF", big_tiff=True),
         "deflate.tif": encoded(image, "TIFF", compression="tiff_adobe_deflate"),
@@ -138,8 +132,7 @@ def good_pictures() -> dict[str, bytes]:
 def broken_pictures() -> dict[str, bytes]:
     """The ways to be broken that are plain contents of a file: each is refused, in words, before it costs anything."""
     bombs = {f"bomb_{name}": data for name, data in _bombs().items()}
-    lies = {f"not_{name}": data for name, data in _no_pictures().items()}
-    return {**_damaged(), **bombs, **lies}
+    return _damaged() | bombs | {f"not_{name}": data for name, data in _no_pictures().items()}
 
 
 def _damaged() -> dict[str, bytes]:
@@ -165,13 +158,8 @@ def _damaged() -> dict[str, bytes]:
 
 def _bombs() -> dict[str, bytes]:
     image = Image.new("RGB", (8, 8), RED)
-    gray, gif, webp, avif, jp2 = (
-        encoded(Image.new("L", (8, 8)), "JPEG"),
-        encoded(image, "GIF"),
-        encoded(image, "WEBP", lossless=True),
-        encoded(image, "AVIF"),
-        encoded(image, "JPEG2000"),
-    )
+    gray, webp = encoded(Image.new("L", (8, 8)), "JPEG"), encoded(image, "WEBP", lossless=True)
+    gif, avif, jp2 = (encoded(image, format) for format in ("GIF", "AVIF", "JPEG2000"))
     huge = struct.pack(">II", 2**31 - 1, 2**31 - 1)
     tiles = {256: 8, 257: 8, 258: 8, 259: 8, 262: 1, 277: 1, 322: 30000, 323: 30000, 324: -1, 325: 20}
     scan = gray[gray.index(b"\xff\xda") : gray.index(b"\xff\xda") + 10]
@@ -206,13 +194,10 @@ def _no_pictures() -> dict[str, bytes]:
     rgb_float = {256: 1, 257: 1, 258: 32, 259: 1, 262: 2, 273: -1, 277: 3, 278: 1, 279: 12, 339: 3}
     return {
         "text.jpg": b"hello, world",
-        "zeros.jpg": bytes(1000),
         "script.png": b"#!/bin/sh\nrm -rf .\n",
         "html.jpg": b"\n<!DOCTYPE html>\n<html><body>404 <svg/></body></html>",
-        "pdf.jpg": b"%PDF-1.7\n1 0 obj\n",
         "dos_eps.jpg": DOS_EPS,
         "svg.jpg": SVG,
-        "psd.jpg": b"8BPS\0\1" + bytes(40),
         "film.heic": b"\0\0\0\x18ftypmp42\0\0\0\0mp42isom" + bytes(50),
         "jxl.jpg": b"\xff\x0a" + bytes(20),
         "cr2.tif": b"II*\0\x10\0\0\0CR\2\0" + bytes(40),
@@ -255,11 +240,9 @@ def _odd_places(folder: Path, good: bytes) -> dict[str, str]:
         "link_to_link.png": ("link_to_good.png", OK),
         "dangling.png": ("nowhere.png", ERROR),
         "loop.png": ("loop.png", ERROR),
-        "ping.png": ("pong.png", ERROR),
-        "pong.png": ("ping.png", ERROR),
         "link_to_folder.png": (".", ERROR),
     }
-    for target in ("/dev/zero", "/dev/tty", "/dev/stdin", "/proc/kmsg", "/proc/self/environ"):
+    for target in ("/dev/zero", "/dev/stdin", "/proc/self/environ"):
         links[f"link_to{target.replace('/', '_')}.png"] = (target, ERROR)
     for name, (target, status) in links.items():
         os.symlink(target, folder / name)

@@ -1,4 +1,4 @@
-"""Class folders become samples, and every fault of them is told at once. No picture is opened for that."""
+"""Class folders become samples, and every fault of them is listed at once. No picture is opened for that."""
 
 import os
 from pathlib import Path
@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from visiontool.data import dataset
+from visiontool.data.samples import Dataset, Unusable, check, without
 from visiontool.errors import DataError, UsageError
 
 
@@ -32,7 +33,7 @@ def two_each(*folders: str) -> list[str]:
     return [f"{folder}/{number}.jpg" for folder in folders for number in (1, 2)]
 
 
-def splits_of(read: dataset.Dataset) -> dict[str, str | None]:
+def splits_of(read: Dataset) -> dict[str, str | None]:
     return {sample.name: sample.split for sample in read.samples}
 
 
@@ -87,9 +88,9 @@ def test_what_folders_mean(data, names, labels, notes, faults):
     )
     read = dataset.read(root)
     assert read.labels == tuple(labels.split(" ") if labels else ())
-    for told, expected in ((read.notes, notes), (read.faults, faults)):
-        assert len(told) >= 1 if expected else told == ()
-        assert expected in "\n".join(told)
+    for lines, expected in ((read.notes, notes), (read.faults, faults)):
+        assert len(lines) >= 1 if expected else lines == ()
+        assert expected in "\n".join(lines)
 
 
 def test_what_is_hidden_or_junk_is_ignored_and_counted(data):
@@ -142,15 +143,15 @@ def test_ids_become_the_labels_of_the_model(data):
     assert (read.labels, read.label_ids) == (("crane (machine)", "n02012849", "n03126707", "wasps"), None)
 
 
-def test_all_faults_are_told_at_once_and_many_of_a_kind_in_one_line(data):
+def test_all_faults_are_listed_at_once_and_many_of_a_kind_in_one_line(data):
     root = data("a/1.jpg", *(f"empty{number}/" for number in range(17)), "loose.jpg", "loose2.jpg")
     read = dataset.read(root)
     assert read.faults == (
         "2 pictures lie in DATA itself, with no label: loose.jpg, loose2.jpg",
         "17 classes have no picture: empty0, empty1, empty2 and 14 more",
     )
-    with pytest.raises(dataset.Unusable) as caught:
-        dataset.check(read, {"a/1.jpg": "truncated or damaged"})
+    with pytest.raises(Unusable) as caught:
+        check(read, {"a/1.jpg": "truncated or damaged"})
     lines = str(caught.value).splitlines()
     assert lines[0] == f"{root} cannot be learned from:"
     assert lines[1:-1] == [f"  - {fault}" for fault in (*read.faults, "a/1.jpg: truncated or damaged")]
@@ -160,7 +161,7 @@ def test_all_faults_are_told_at_once_and_many_of_a_kind_in_one_line(data):
 
 def test_without_leaves_out_samples_and_finds_the_faults_anew(data):
     read = dataset.read(data(*two_each("a", "b")))
-    left = dataset.without(read, {"b/1.jpg", "b/2.jpg"})
+    left = without(read, {"b/1.jpg", "b/2.jpg"})
     assert [sample.name for sample in left.samples] == ["a/1.jpg", "a/2.jpg"]
     assert left.faults == ("1 class has no picture: b",)
 

@@ -5,6 +5,7 @@ import os
 import pytest
 
 from visiontool.data import dataset
+from visiontool.data.samples import Dataset
 from visiontool.errors import DataError
 
 
@@ -17,7 +18,7 @@ def read(tmp_path):
         for number in range(1, 5):
             (root / folder / f"{number}.jpg").touch()
 
-    def read_(text: str | bytes, **options: object) -> dataset.Dataset:
+    def read_(text: str | bytes, **options: object) -> Dataset:
         file = tmp_path / "labels.csv"
         file.write_bytes(text if isinstance(text, bytes) else text.encode())
         return dataset.read(root, labels_file=file, **options)
@@ -51,20 +52,20 @@ GOOD = "path,label\na/1.jpg,cat\na/2.jpg,dog\na/3.jpg,cat\na/4.jpg,dog\n"
     ],
 )  # fmt: skip
 def test_each_line_is_a_sample(read, text):
-    found = read(text)
-    assert found.faults == ()
-    assert found.labels == ("cat", "dog")
-    assert [(sample.name, sample.class_id, sample.split) for sample in found.samples] == [
+    table = read(text)
+    assert table.faults == ()
+    assert table.labels == ("cat", "dog")
+    assert [(sample.name, sample.class_id, sample.split) for sample in table.samples] == [
         ("a/1.jpg", 0, None), ("a/2.jpg", 1, None), ("a/3.jpg", 0, None), ("a/4.jpg", 1, None),
     ]  # fmt: skip
-    assert all(os.path.isfile(sample.path) for sample in found.samples)
+    assert all(os.path.isfile(sample.path) for sample in table.samples)
 
 
 def test_splits_and_groups_are_columns_that_may_be_empty(read):
-    found = read("path,label,group\na/1.jpg,x,mine\na/2.jpg,y,\n", group=r"\d")
-    assert [sample.group for sample in found.samples] == ["mine", "2"]
-    found = read("path,label,split,group\na/1.jpg,x,Train,g1\na/2.jpg,y,valid,\na/3.jpg,x,test,g 2\na/4.jpg,y,,\n")
-    assert [(sample.split, sample.group) for sample in found.samples] == [
+    table = read("path,label,group\na/1.jpg,x,mine\na/2.jpg,y,\n", group=r"\d")
+    assert [sample.group for sample in table.samples] == ["mine", "2"]
+    table = read("path,label,split,group\na/1.jpg,x,Train,g1\na/2.jpg,y,valid,\na/3.jpg,x,test,g 2\na/4.jpg,y,,\n")
+    assert [(sample.split, sample.group) for sample in table.samples] == [
         ("train", "g1"), ("val", None), ("test", "g 2"), (None, None),
     ]  # fmt: skip
 
@@ -72,27 +73,27 @@ def test_splits_and_groups_are_columns_that_may_be_empty(read):
 def test_a_path_may_be_absolute_or_start_at_the_csv_file(read, tmp_path):
     (tmp_path / "beside.jpg").touch()
     inside = tmp_path / "data" / "b" / "1.jpg"
-    found = read(GOOD + f"beside.jpg,cat\n{inside},dog\n")
-    assert found.faults == ()
-    assert [sample.name for sample in found.samples[4:]] == [(tmp_path / "beside.jpg").as_posix(), "b/1.jpg"]
-    assert found.notes == ("1 path of labels.csv is taken from the folder that it lies in: beside.jpg",)
+    table = read(GOOD + f"beside.jpg,cat\n{inside},dog\n")
+    assert table.faults == ()
+    assert [sample.name for sample in table.samples[4:]] == [(tmp_path / "beside.jpg").as_posix(), "b/1.jpg"]
+    assert table.notes == ("1 path of labels.csv is taken from the folder that it lies in: beside.jpg",)
 
 
 def test_paths_that_are_not_there_can_be_left_out(read):
-    found = read(GOOD + "gone.jpg,cat\nlost.jpg,dog\n", skip_missing=True)
-    assert found.faults == ()
-    assert found.notes == ("left out of labels.csv: 2 paths are not there: gone.jpg, lost.jpg",)
-    assert (len(found.samples), dict(found.ignored)) == (4, {"not there": 2})
+    table = read(GOOD + "gone.jpg,cat\nlost.jpg,dog\n", skip_missing=True)
+    assert table.faults == ()
+    assert table.notes == ("left out of labels.csv: 2 paths are not there: gone.jpg, lost.jpg",)
+    assert (len(table.samples), dict(table.ignored)) == (4, {"not there": 2})
     assert read(GOOD + "gone.jpg,bird\n", skip_missing=True).faults == ("1 class has no picture: bird",)
 
 
-def test_all_faults_are_told_at_once(read):
-    found = read(
+def test_all_faults_are_listed_at_once(read):
+    table = read(
         "path,label,split\na/1.jpg,cat,train\na/1.jpg,dog,train\na/2.jpg,dog,train\na/2.jpg,dog,val\na/3.jpg,cat|dog,train\n"
         "gone.jpg,cat,train\n,cat,train\na/4.jpg,,train\na/4.jpg,dog,holdout\nb/1.jpg,cat,train,more\nb/2.jpg,cat,val\n"
         "b/2.jpg,cat,val\n"
     )
-    assert found.faults == (
+    assert table.faults == (
         "1 picture has several labels (unsupported): a/3.jpg",
         "1 picture is there twice, with different labels: a/1.jpg (cat, dog)",
         "1 picture is in two splits: a/2.jpg",
@@ -101,7 +102,7 @@ def test_all_faults_are_told_at_once(read):
         "1 line has more columns than the first: line 11",
         "1 split is not train, val, test or nothing: holdout",
     )
-    assert dict(found.ignored) == {"repeated lines": 1}
+    assert dict(table.ignored) == {"repeated lines": 1}
 
 
 @pytest.mark.parametrize(

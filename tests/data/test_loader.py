@@ -66,20 +66,26 @@ def names(count):
     return [str(number) for number in range(count)]
 
 
-@pytest.mark.parametrize("workers", [1, 16])
-def test_pictures_come_out_in_order_whatever_time_each_takes(opens, workers):
-    opens(lambda path: time.sleep(random.uniform(0, 0.01)))
-    answers = answers_of(names(120), workers=workers)
-    assert [answer.path for answer in answers] == names(120)
+def test_pictures_come_out_in_order_and_no_more_than_workers_are_opened_at_once(opens):
+    now, most = set(), []
+
+    def open_(path):
+        now.add(path)
+        most.append(len(now))
+        time.sleep(random.uniform(0, 0.005))
+        now.remove(path)
+
+    opens(open_)
+    assert [answer.path for answer in answers_of(names(100), workers=3, ahead=50)] == names(100)
+    assert max(most) == 3
     assert not opening_threads()
 
 
 @pytest.mark.parametrize(("ahead", "workers"), [(0, 1), (5, 2)])
-@pytest.mark.parametrize("kind", [str, lambda name: (name,)])
-def test_no_more_than_ahead_are_taken_before_they_are_asked_for(opens, ahead, workers, kind):
+def test_no_more_than_ahead_are_taken_before_they_are_asked_for(opens, ahead, workers):
     opens(lambda path: None)
     taken = []
-    source = (taken.append(1) or kind(name) for name in names(1000))
+    source = (taken.append(1) or name for name in names(1000))
     answers = answers_of(source, ahead=ahead, workers=workers)
     assert not taken
     for asked, _ in zip(range(1, 101), answers, strict=False):
@@ -104,29 +110,14 @@ def test_views_come_out_in_order_from_files_and_from_objects(tmp_path):
         )
 
 
-def test_no_more_than_workers_are_opened_at_the_same_time(opens):
-    now, most = set(), []
-
-    def open_(path):
-        now.add(path)
-        most.append(len(now))
-        time.sleep(0.002)
-        now.remove(path)
-
-    opens(open_)
-    list(answers_of(names(100), workers=3, ahead=50))
-    assert max(most) == 3
-
-
 def test_waiting_for_its_turn_is_not_in_a_pictures_time(opens):
-    opens(lambda path: time.sleep(0.2))
-    assert [answer.error for answer in answers_of(names(8), workers=2, timeout=0.5)] == [None] * 8
+    opens(lambda path: time.sleep(0.1))
+    assert [answer.error for answer in answers_of(names(6), workers=1, timeout=0.4)] == [None] * 6
 
 
-@pytest.mark.parametrize("timeout", [None, 30.0])
-def test_an_early_close_does_not_wait_for_what_hangs(opens, hung, timeout):
+def test_an_early_close_does_not_wait_for_what_hangs(opens, hung):
     opens(lambda path: hung.wait() if path == "1" else time.sleep(0.01))
-    answers = answers_of(names(100), timeout=timeout)
+    answers = answers_of(names(100))
     next(answers)
     start = time.monotonic()
     answers.close()
@@ -149,7 +140,7 @@ def test_an_exception_that_is_no_pictures_fault_reaches_the_caller(opens, error,
     assert not opening_threads()
 
 
-def test_that_no_thread_can_be_started_is_told(monkeypatch):
+def test_that_no_thread_can_be_started_is_an_error(monkeypatch):
     def start(thread):
         raise RuntimeError("can't start new thread")
 
@@ -158,20 +149,14 @@ def test_that_no_thread_can_be_started_is_told(monkeypatch):
         list(answers_of(names(3)))
 
 
-def test_calls_are_in_order_and_so_many_at_once():
-    now, most = set(), []
-
+def test_calls_are_in_order_and_timed():
     def work(item):
-        now.add(item)
-        most.append(len(now))
         time.sleep(random.uniform(0, 0.01))
-        now.remove(item)
         return item * 2
 
     times = StageTimes()
-    assert list(map_ahead(work, range(100), 3, times)) == [(item, item * 2) for item in range(100)]
-    assert max(most) == 3
-    assert 0.1 < times.network_s < 3
+    assert list(map_ahead(work, range(50), 3, times)) == [(item, item * 2) for item in range(50)]
+    assert 0.05 < times.network_s < 3
 
 
 def test_an_exception_of_a_call_reaches_the_caller_and_the_others_are_dropped():
@@ -193,10 +178,7 @@ def test_an_exception_of_a_call_reaches_the_caller_and_the_others_are_dropped():
 
 @pytest.mark.parametrize(
     ("quota", "expected"),
-    [
-        *(("max 100000", 8), ("150000 100000", 2), ("5000 100000", 1), ("6400000 100000", 8)),
-        *(("300000 50000", 6), ("junk 1", 8), (None, 8)),
-    ],
+    [("max 100000", 8), ("150000 100000", 2), ("5000 100000", 1), ("6400000 100000", 8), (None, 8)],
 )
 def test_cores_are_those_that_a_container_allows(monkeypatch, tmp_path, quota, expected):
     monkeypatch.setattr(os, "sched_getaffinity", lambda process: set(range(8)), raising=False)

@@ -25,10 +25,6 @@ def as_jpeg(image: Image.Image, quality: int) -> Image.Image:
     return Image.open(file).convert("RGB")
 
 
-def scaled(image: Image.Image, size: tuple[int, int]) -> Image.Image:
-    return image.resize(size, Image.Resampling.BICUBIC)
-
-
 def test_a_fingerprint_has_size_pixels_and_gray_levels():
     image = Image.new("RGB", (32, 48), (100, 100, 100))
     image.paste((200, 200, 200), (16, 0, 32, 48))
@@ -45,25 +41,19 @@ def test_a_fingerprint_has_size_pixels_and_gray_levels():
 def test_the_same_thing_in_another_color_is_another_picture():
     image = photo(1)
     gray = image.convert("L").point(lambda value: value // 2)
-    dyed = []
-    for tint in ((100, 0, 0), (0, 0, 100), (0, 100, 0)):
-        layer = Image.new("RGB", image.size, tint)
-        dyed.append(ImageChops.add(Image.merge("RGB", (gray, gray, gray)), layer))
-    assert same([fingerprint_of(one) for one in dyed]) == [0, 1, 2]
-    assert same(
-        [fingerprint_of(as_jpeg(ImageOps.mirror(one), 60)) for one in dyed[:1]] + [fingerprint_of(dyed[0])]
-    ) == [0, 0]
+    tints = [Image.new("RGB", image.size, tint) for tint in ((100, 0, 0), (0, 0, 100), (0, 100, 0))]
+    dyed = [ImageChops.add(Image.merge("RGB", (gray, gray, gray)), tint) for tint in tints]
+    pictures = [*dyed, as_jpeg(ImageOps.mirror(dyed[0]), 60)]
+    assert same([fingerprint_of(picture) for picture in pictures]) == [0, 1, 2, 0]
 
 
 @pytest.mark.parametrize(
     "copy",
     [
-        pytest.param(lambda image: image, id="the same pixels"),
         pytest.param(lambda image: as_jpeg(image, 60), id="re-encoded"),
         pytest.param(ImageOps.mirror, id="mirrored"),
-        pytest.param(lambda image: scaled(image, (108, 81)), id="smaller"),
-        pytest.param(lambda image: scaled(image, (64, 64)), id="squashed"),
-        pytest.param(lambda image: as_jpeg(ImageOps.mirror(scaled(image, (108, 81))), 60), id="all of it"),
+        pytest.param(lambda image: image.resize((64, 64)), id="squashed"),
+        pytest.param(lambda image: as_jpeg(ImageOps.mirror(image.resize((108, 81))), 60), id="all of it"),
         pytest.param(lambda image: image.point(lambda level: level * 0.8), id="darker"),
     ],
 )

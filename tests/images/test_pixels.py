@@ -27,7 +27,6 @@ def two(mode: str, first: object, second: object) -> Image.Image:
         (two("1", 0, 1), {}, [(0, 0, 0), WHITE]),
         (palette_picture(), {}, [RED, BLUE]),
         (palette_picture(), {"transparency": 0}, [WHITE, BLUE]),
-        (palette_picture(), {"transparency": b"\x00\xff"}, [WHITE, BLUE]),
         (palette_picture(), {"transparency": b"\x80\xff"}, [(255, 127, 127), BLUE]),
         (palette_picture(), {"transparency": 0, "format": "GIF"}, [WHITE, BLUE]),
         (two("RGBA", (255, 0, 0, 0), (255, 0, 0, 255)), {}, [WHITE, RED]),
@@ -61,11 +60,6 @@ def v4_bmp(alpha_mask: int) -> bytes:
     ("name", "data", "notes"),
     [
         ("undeclared.tif", gray_tiff(1, 1, 8, 1, b"\xff\0\0\0", t262=2, t277=4), NOT_BELIEVED),
-        (
-            "deep.tif",
-            gray_tiff(1, 1, 16, 1, b"\xff\xff\0\0\0\0\0\0", t262=2, t277=4),
-            ("16-bit: scaled to 8 bits", *NOT_BELIEVED),
-        ),
         ("padding.tif", gray_tiff(1, 1, 8, 1, b"\xff\0\0\0", t262=2, t277=4, t338=0), ()),
         ("padding.bmp", bmp(bitmap(1, 1, 32, data=b"\0\0\xff\0")), ()),
         ("no masks.bmp", v4_bmp(0), NOT_BELIEVED),
@@ -84,10 +78,8 @@ def test_alpha_of_0_everywhere_that_nobody_declared_is_not_believed(tmp_path, na
         ("a.tif", gray_tiff(1, 1, 8, 1, b"\xff\0\0\0", t262=2, t277=4, t338=2)),
         ("a.bmp", v4_bmp(0xFF000000)),
         ("a.ico", icon(png(1, 1, b"\0\xff\0\0\0", color=6))),
-        *(
-            (f"a.{format}", encoded(Image.new("RGBA", (1, 1), (255, 0, 0, 0)), format))
-            for format in ("PNG", "WEBP", "JPEG2000")
-        ),
+        ("a.png", encoded(Image.new("RGBA", (1, 1), (255, 0, 0, 0)), "PNG")),
+        ("a.jp2", encoded(Image.new("RGBA", (1, 1), (255, 0, 0, 0)), "JPEG2000")),
         ("array", np.uint8([[[255, 0, 0, 0]]])),
         ("Pillow", Image.new("RGBA", (1, 1), (255, 0, 0, 0))),
     ],
@@ -113,20 +105,11 @@ CMYK_RED = Image.new("CMYK", (8, 8), (0, 255, 255, 0))
 def gray_cmyk_profile() -> bytes:
     """An ICC profile that says that without black ink any mixture looks like Lab (50, 0, 0), and with it black."""
     identity = struct.pack(">9i", *(65536 * (place % 4 == 0) for place in range(9)))
-    tables = bytes(range(256))
-    lut = (
-        b"mft1"
-        + bytes(4)
-        + bytes((4, 3, 2, 0))
-        + identity
-        + tables * 4
-        + bytes((128, 128, 128, 0, 128, 128)) * 8
-        + tables * 3
-    )
+    table, colors = bytes(range(256)), bytes((128, 128, 128, 0, 128, 128)) * 8
+    lut = b"mft1" + bytes(4) + bytes((4, 3, 2, 0)) + identity + table * 4 + colors + table * 3
     body = struct.pack(">I4sII", 1, b"A2B0", 144, len(lut)) + lut
-    header = struct.pack(
-        ">I4sI4s4s4s12s4s", 128 + len(body), b"lcms", 0x02400000, b"prtr", b"CMYK", b"Lab ", b"", b"acsp"
-    )
+    kinds = (b"prtr", b"CMYK", b"Lab ", b"", b"acsp")
+    header = struct.pack(">I4sI4s4s4s12s4s", 128 + len(body), b"lcms", 0x02400000, *kinds)
     illuminant = struct.pack(">iii", 63190, 65536, 54061)
     return header.ljust(68, b"\0") + illuminant.ljust(60, b"\0") + body
 

@@ -19,7 +19,7 @@ NO_PICTURE = "not a picture that can be read (JPEG, PNG, WebP, GIF, BMP, TIFF, P
 PROGRAM = "is {}, which is a program and not only a picture: convert it to PNG first"
 OTHER = "is {}, which is not read: convert it to JPEG or PNG first"
 PAGE = "is a web page (HTML), not a picture"
-FILL = Limits(on_truncated="fill")
+PICTURES = {**good_pictures(), **broken_pictures(), **plain_pictures()}
 
 # What is no picture
 
@@ -27,20 +27,15 @@ FILL = Limits(on_truncated="fill")
 @pytest.mark.parametrize(
     ("data", "words"),
     [
-        *(
-            (data, NO_PICTURE)
-            for data in (b"hello, world", bytes(1000), b"<note>an <svgish/> word</note>", b"PK\x03\x04")
-        ),
+        *((data, NO_PICTURE) for data in (b"hello, world", b"<note>an <svgish/> word</note>", b"PK\x03\x04")),
         (b"\x00\x00\x00\x18ftypmp42\0\0\0\0mp42isom" + bytes(50), NO_PICTURE),
         (b"<" * 10**7 + b"<svg/>", NO_PICTURE),  # only the beginning is searched
         (b"%!PS-Adobe-3.0 EPSF-3.0\n", PROGRAM.format("PostScript (EPS)")),
         (DOS_EPS, PROGRAM.format("PostScript (EPS)")),
         (b"%PDF-1.7\n", PROGRAM.format("PDF")),
-        (b"<svg/>", PROGRAM.format("SVG")),
         (SVG, PROGRAM.format("SVG")),
         (SVG.decode().encode("utf-16"), PROGRAM.format("SVG")),
         (b"<!DOCTYPE svg PUBLIC '-//W3C//DTD SVG 1.1//EN' 'x'>\n<svg:svg xmlns:svg='x'/>", PROGRAM.format("SVG")),
-        (b"\xd7\xcd\xc6\x9a" + bytes(18), PROGRAM.format("WMF")),
         (b"\1\0\0\0" + bytes(36) + b" EMF\0\0\1\0", PROGRAM.format("EMF")),
         (b"8BPS\0\1", OTHER.format("a Photoshop file (PSD)")),
         (b"SIMPLE  =                    T", OTHER.format("FITS")),
@@ -105,14 +100,9 @@ def test_a_file_without_permission_is_named_so(tmp_path, monkeypatch):
 # What is broken
 
 
-@pytest.mark.parametrize(
-    "name", ["a.jpg", "a.png", "a.webp", "a.gif", "a.bmp", "a.tif", "a.ppm", "a.avif", "a.jp2", "a.ico"]
-)
-def test_a_truncated_file_is_named_so(tmp_path, name):
-    noise = np.random.default_rng(0).integers(0, 256, (64, 64, 3), np.uint8)
-    path = Path(saved(tmp_path, name, Image.fromarray(noise)))
-    path.write_bytes(path.read_bytes()[: path.stat().st_size * 2 // 3])
-    assert error_of(str(path)).startswith("truncated or damaged: ")
+@pytest.mark.parametrize("end", ["jpg", "png", "webp", "gif", "bmp", "tif", "ppm", "avif", "jp2", "ico"])
+def test_a_truncated_file_is_named_so(end):
+    assert error_of(PICTURES[f"truncated.{end}"]).startswith("truncated or damaged: ")
 
 
 @pytest.mark.parametrize("mode", ["RGB", "CMYK"])
@@ -134,8 +124,9 @@ def test_a_jpeg_that_is_cut_off_is_refused_or_filled_with_gray(mode, resize_to):
     assert np.ptp(seen[: middle - len(seen) // 8]) <= 1
 
 
-@pytest.mark.parametrize("mode", ["L", "RGB", "CMYK"])
-@pytest.mark.parametrize("options", [{}, {"quality": 95}, {"restart_marker_blocks": 2}])
+@pytest.mark.parametrize(
+    ("mode", "options"), [("L", {}), ("RGB", {"quality": 95}), ("CMYK", {"restart_marker_blocks": 2})]
+)
 def test_a_jpeg_that_lacks_pixels_is_not_taken_for_whole(mode, options):
     noise = Image.fromarray(np.random.default_rng(0).integers(0, 256, (32, 32, 3), np.uint8))
     data = encoded(noise.convert(mode), "JPEG", **options)
@@ -154,13 +145,10 @@ def test_of_a_jpeg_without_pixels_nothing_is_filled():
         (MemoryError(), "not enough memory to decode it"),
         (RuntimeError("something odd"), "truncated or damaged: something odd"),
         (KeyError(320), "truncated or damaged: KeyError(320)"),
-        (EOFError(), "truncated or damaged: EOFError()"),
         (OSError("two\n lines\n"), "truncated or damaged: two lines"),
         (OSError("a\x1b[31m b"), "truncated or damaged: a?[31m b"),
-        (OSError("long " * 1000), f"truncated or damaged: {('long ' * 40)}..."),
         (OSError("x" * 1000), f"truncated or damaged: OSError('{'x' * 191}..."),
         (Image.DecompressionBombError("big"), "more pixels than the limit of 100,000,000 (--max-pixels)"),
-        (Image.DecompressionBombWarning("big"), "more pixels than the limit of 100,000,000 (--max-pixels)"),
     ],
 )
 def test_whatever_a_decoder_raises_becomes_a_picture_error(tmp_path, monkeypatch, raised, message):
@@ -175,10 +163,9 @@ def test_whatever_a_decoder_raises_becomes_a_picture_error(tmp_path, monkeypatch
 
 # Damaged bytes
 
-PICTURES = {**good_pictures(), **broken_pictures(), **plain_pictures()}
 SMALL = sorted(name for name, data in PICTURES.items() if 0 < len(data) < 20_000)
 # The same folder for all examples of a test is meant: each overwrites the file of the one before.
-FUZZ = settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+FUZZ = settings(max_examples=80, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 
 
 def check(folder: Path, data: bytes) -> None:

@@ -87,10 +87,10 @@ def test_fit_gives_the_pixels_of_timm():
     factory = pytest.importorskip("timm.data.transforms_factory")
     randomly, noise = random.Random(0), np.random.default_rng(0)
     compared = 0
-    while compared < 200:
-        width, height = randomly.choice([(randomly.randint(1, 700), randomly.randint(1, 700)), (3, 500), (300, 300)])
-        side = randomly.randint(1, 256)
-        size = randomly.choice([(side, side), (side, randomly.randint(1, 256))])
+    while compared < 100:
+        width, height = randomly.choice([(randomly.randint(1, 300), randomly.randint(1, 300)), (3, 500), (200, 200)])
+        side = randomly.randint(1, 128)
+        size = randomly.choice([(side, side), (side, randomly.randint(1, 128))])
         crop_mode, interpolation = randomly.choice(CROP_MODES), randomly.choice(INTERPOLATIONS)
         crop_pct = randomly.choice([1.0, 0.965, 0.95, 0.9, 0.875, 0.8, 0.5])
         image = Image.fromarray(noise.integers(0, 256, (height, width, 3), np.uint8))
@@ -102,26 +102,18 @@ def test_fit_gives_the_pixels_of_timm():
         except ValueError:  # An edge of 0 pixels, which timm cannot resize to.
             continue
         pixels = fit(image, size, crop_mode=crop_mode, crop_pct=crop_pct, interpolation=interpolation, fill=FILL)
-        np.testing.assert_array_equal(
-            pixels, expected, f"{width}x{height} {size} {crop_mode} {crop_pct} {interpolation}"
-        )
+        case = f"{width}x{height} {size} {crop_mode} {crop_pct} {interpolation}"
+        np.testing.assert_array_equal(pixels, expected, case)
         compared += 1
 
 
 def test_fit_to_spec_takes_everything_from_the_spec():
-    spec = ModelSpec(
-        name="m",
-        labels=("a",),
-        input=InputSpec(size=(6, 8), mean=(0.2, 0.4, 0.6), std=(1.0, 1.0, 1.0)),
-        crop_mode="border",
-        crop_pct=0.5,
-        interpolation="box",
-    )
+    options = {"crop_mode": "border", "crop_pct": 0.5, "interpolation": "box"}
+    given = InputSpec(size=(6, 8), mean=(0.2, 0.4, 0.6), std=(1.0, 1.0, 1.0))
+    spec = ModelSpec(name="m", labels=("a",), input=given, **options)
     picture = Image.fromarray(np.random.default_rng(0).integers(0, 256, (10, 40, 3), np.uint8))
     pixels = fit_to_spec(picture, spec)
-    assert (
-        pixels == fit(picture, (6, 8), crop_mode="border", crop_pct=0.5, interpolation="box", fill=(51, 102, 153))
-    ).all()
+    assert (pixels == fit(picture, (6, 8), **options, fill=(51, 102, 153))).all()
     for change in ({"crop_mode": "squash"}, {"crop_pct": 1.0}, {"interpolation": "lanczos"}):
         assert (pixels != fit_to_spec(picture, replace(spec, **change))).any(), change
     gray = replace(spec, crop_pct=1.0, input=replace(spec.input, mean=(0.2,), std=(1.0,)))

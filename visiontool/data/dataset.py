@@ -13,39 +13,9 @@ from pathlib import Path
 
 from visiontool.data.folders import natural_key, read_class_folders
 from visiontool.data.label_table import read_label_table
-from visiontool.data.samples import Dataset, RawDataset, Sample, Unusable, check, without
-from visiontool.data.splits import (
-    contradictions,
-    folds,
-    groups_of,
-    leaks,
-    read_splits,
-    split,
-    unfolded,
-    unjudged,
-    write_splits,
-)
+from visiontool.data.samples import Dataset, RawDataset, Sample
 from visiontool.errors import DataError, UsageError
 from visiontool.text import is_text, listed, some
-
-__all__ = [
-    "VAL_IS_DRAWN",
-    "Dataset",
-    "Sample",
-    "Unusable",
-    "check",
-    "contradictions",
-    "folds",
-    "groups_of",
-    "leaks",
-    "read",
-    "read_splits",
-    "split",
-    "unfolded",
-    "unjudged",
-    "without",
-    "write_splits",
-]
 
 VAL_IS_DRAWN = "val is drawn from train, since there is none"
 
@@ -61,13 +31,11 @@ def read(
     """The dataset in the folder `data`, with all that is wrong with it but for pictures that cannot be read.
 
     Args:
-        labels_file: A CSV file with the columns path and label, and split and group where it has them; pictures that
-            it does not name are not looked for.
+        labels_file: A CSV file with the columns path and label, and split and group where it has them.
         skip_missing: Leaves out the lines of the CSV file whose path is not there.
-        group: A regular expression that is searched in the name of each sample. Its first group, or all that it
-            matches, is the sample's group, unless the CSV file gives another.
-        known: The label of each id that a model knows. Where every class is called by one of these ids or labels, the
-            labels are the model's.
+        group: A regular expression. Its first group, or all that it matches in the name of a sample, is the sample's
+            group, unless the CSV file gives another.
+        known: The label of each id of a model, which become the labels where they name every class.
 
     Raises:
         DataError: the folder or the CSV file is not there, cannot be read, or holds no picture at all.
@@ -121,23 +89,21 @@ def _why_no_folder(data: Path) -> str:
 
 
 def _add_groups(raw: RawDataset, pattern: re.Pattern[str]) -> None:
-    """Gives each picture that has no group the one that `pattern` matches in its name."""
-    grouped, alone = [], []
+    grouped, ungrouped = [], []
     for picture in raw.pictures:
         match = pattern.search(picture.name)
         group = picture.group or (match and (match[1] if pattern.groups else match[0])) or None
         grouped.append(picture._replace(group=group))
         if group is None:
-            alone.append(picture.name)
+            ungrouped.append(picture.name)
     raw.pictures = grouped
-    if alone and len(alone) == len(grouped):
-        raw.faults.append(f"--group {pattern.pattern} matches no picture, not even {some(alone[:1])}")
-    elif alone:
-        raw.notes.append(listed(alone, "picture is in no group", "pictures are in no group"))
+    if ungrouped and len(ungrouped) == len(grouped):
+        raw.faults.append(f"--group {pattern.pattern} matches no picture, not even {some(ungrouped[:1])}")
+    elif ungrouped:
+        raw.notes.append(listed(ungrouped, "picture is in no group", "pictures are in no group"))
 
 
 def _check_labels(labels: Sequence[str], raw: RawDataset) -> None:
-    """Adds faults and notes about the names of the classes."""
     not_text = [label for label in labels if not is_text(label, 1)]
     if not_text:
         raw.faults.append(listed(not_text, "label is no UTF-8 text", "labels are no UTF-8 text"))

@@ -9,15 +9,10 @@ import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import BinaryIO
-from urllib.parse import unquote
 
 from visiontool.data.folders import OnPass, is_inside, natural_key, walk
 from visiontool.errors import DataError, UsageError
 
-GONE = (
-    "The working folder is gone, so no relative path leads anywhere.\n"
-    "Change to a folder that is there (cd), or type paths from the root on."
-)
 _STDIN = "-"
 _LIST_EXTENSIONS = (".txt", ".csv", ".tsv")
 _MAX_PATH_BYTES = 65536  # more than any system takes
@@ -43,12 +38,9 @@ def find_images(
     """The path of each picture that `paths` mean, lazily and each real file once, in the order given.
 
     A file is yielded whatever its name, and a folder that cannot be read, or what does not exist, itself: opening it
-    says why. A folder yields its pictures as `folders.walk` gives them. `-` is a list of paths on stdin, `@FILE`,
-    `NAME.txt` and `NAME.csv` are lists in files, whose entries are files and folders, but no globs and no lists.
-    Anything else with `*`, `?`, `[` or `**` in it is a glob. What exists is meant before a glob or `@FILE`.
-
-    In memory are a hash for each picture, in about 100 bytes, the matches of a glob and the lines of a CSV file.
-    Two of a million pictures are taken for one with a chance of one in 37 million.
+    says why. `-` is a list of paths on stdin, `@FILE`, `NAME.txt` and `NAME.csv` are lists in files, whose entries are
+    files and folders, but no globs and no lists. Anything else with `*`, `?` or `[` in it is a glob, if nothing has
+    that name. In memory are a hash for each picture, the matches of a glob and the lines of a CSV file.
 
     Args:
         recursive: Whether to go into the sub-folders of a folder.
@@ -116,7 +108,6 @@ def _list_of(path: str) -> str | None:
 
 
 def _is_glob(path: str) -> bool:
-    # What exists under exactly this name is meant, even when the name reads like a glob: "a[1].jpg".
     return glob.has_magic(path) and not os.path.lexists(path)
 
 
@@ -243,25 +234,11 @@ def _decoded(paths: Iterable[bytes], separator: bytes) -> Iterator[str]:
             yield decoded
 
 
-def is_gone() -> bool:
-    """Whether the working folder was deleted."""
-    try:
-        os.getcwd()
-    except FileNotFoundError:
-        return True
-    return False
-
-
 def hint(paths: Iterable[str]) -> str | None:
     """What is wrong with the first of `paths` that is no path, and what to type; None where none is."""
     for path in paths:
         if os.path.lexists(path):
             continue
-        if not os.path.isabs(path) and is_gone():
-            return GONE
-        if path[:5].lower() == "file:":
-            name = re.sub(r"^//(localhost)?(?=/)", "", unquote(path[5:]))
-            return f"{path} is the address of a file; type its path: {shlex.quote(name)}"
         if address := _ADDRESS.match(path):
             how = f"copy it to this machine first: {path}"
             if address[1].lower() in ("http", "https", "ftp", "ftps"):

@@ -16,7 +16,7 @@ PICTURE_EXTENSIONS = frozenset((
     ".jpg", ".jpeg", ".jpe", ".jfif", ".mpo", ".png", ".apng", ".webp", ".gif", ".bmp", ".tif", ".tiff",
     ".ppm", ".pgm", ".pbm", ".pnm", ".ico", ".avif", ".heic", ".heif", ".hif", ".jp2", ".j2k",
 ))  # fmt: skip
-# What often lies beside pictures, and need not be opened to be told from them.
+# What often lies beside pictures, and need not be opened to be left out.
 _OTHER_EXTENSIONS = frozenset((
     ".txt", ".csv", ".tsv", ".json", ".jsonl", ".xml", ".yaml", ".yml", ".md", ".log", ".html", ".css", ".js", ".py",
     ".ipynb", ".pdf", ".zip", ".tar", ".gz", ".7z", ".rar", ".mp4", ".mov", ".avi", ".mkv", ".npy", ".npz", ".pt",

@@ -24,15 +24,12 @@ from visiontool.images.decode import DEFAULT_LIMITS, ImageSource, Limits, NotPla
 T = TypeVar("T")
 U = TypeVar("U")
 
-# Up to so many pictures, the plain ones are opened in threads of this process. For more it pays to start processes that
-# open them, and to run the network once a core (docs/design.md).
-FEW = 64
-TIMEOUT_S = 10.0  # for one picture, where nobody says
+FEW = 64  # pictures up to which the plain ones are opened in threads of this process (docs/design.md)
+TIMEOUT_S = 10.0  # the default, for one picture
 _CPU_MAX = "/sys/fs/cgroup/cpu.max"
 _WATCH_S = 0.2  # how often overdue pictures are looked for
 _END_TIMEOUT_S = 0.5
-# What a worker may take beside the interpreter: the hungriest decoder, that of JPEG 2000, holds a pixel in 4 channels
-# of 4 bytes, and what it gives is converted, laid over white and turned.
+# What a worker may take: JPEG 2000 holds a pixel in 4 channels of 4 bytes, which are converted and turned.
 _MEMORY_BASE = 2**30
 _MEMORY_PER_PIXEL = 32
 
@@ -65,9 +62,7 @@ class LoadOptions(NamedTuple):
     workers: int | None = None  # files opened at the same time; None for one a core
     timeout: float | None = TIMEOUT_S  # seconds after which a file that is being opened is given up
     batch_size: int | None = None  # pictures in one run of the network; None for what suits it
-    # Whether all files are opened in processes of their own, and not only those that are neither JPEG, PNG, WebP nor
-    # BMP; None for all where there are more than `FEW`.
-    isolate: bool | None = None
+    isolate: bool | None = None  # open JPEG, PNG, WebP and BMP in processes too; None for above `FEW` pictures
 
 
 DEFAULT_OPTIONS = LoadOptions()
@@ -83,9 +78,6 @@ def load(
 
     Args:
         ahead: pictures that wait for the network, beside those being opened; None for as many as these.
-
-    Raises:
-        VisiontoolError: no thread or process could be started.
     """
     workers = options.workers or cores()
     most = workers + (workers if ahead is None else ahead)
@@ -99,7 +91,7 @@ def load(
         if not isinstance(image, str | os.PathLike):
             return prepare(image, recipe)
         pool = pool or _Pool(recipe, workers, options.timeout, isolate)
-        return pool.submit(image)
+        return pool.submit(os.fspath(image))
 
     try:
         for item in _queued(map(start, images), most - 1):
@@ -121,12 +113,7 @@ def _queued(items: Iterable[T], count: int) -> Iterator[T]:
 
 
 def fitted(paths: Sequence[str], recipe: Recipe, most: int) -> NDArray[np.uint8]:
-    """(n, H, W, 3) of at most `most` of the pictures, taken evenly; those that cannot be read are left out.
-
-    Raises:
-        DataError: none can be read; the message names the first, and why.
-        VisiontoolError: no process could be started to open them in.
-    """
+    """(n, H, W, 3) of at most `most` of the pictures, taken evenly, without unreadable ones; a DataError if all are."""
     some = [paths[place * len(paths) // most] for place in range(most)] if len(paths) > most else list(paths)
     opened = list(load(some, recipe))
     pixels = [item.pixels for item in opened if item.pixels is not None]
@@ -137,7 +124,7 @@ def fitted(paths: Sequence[str], recipe: Recipe, most: int) -> NDArray[np.uint8]
 
 
 class _Task(NamedTuple):
-    path: str | os.PathLike[str]
+    path: str
     future: Future[Prepared]
 
 
@@ -179,21 +166,21 @@ class _Opener(threading.Thread):
                 return prepare(task.path, self._recipe, plain_only=True)
         worker = self._running_worker()
         self._begin(task)
-        path, start = os.fspath(task.path), time.perf_counter()
+        start = time.perf_counter()
         try:
-            prepared: Prepared = worker.call(path)
+            prepared: Prepared = worker.call(task.path)
             return prepared
         except EndedError as ended:
             self._worker = None
             error = f"the process that opened it {ended}"
-            return Prepared(path, error=error, decode_s=time.perf_counter() - start)
+            return Prepared(task.path, error=error, decode_s=time.perf_counter() - start)
 
     def _begin(self, task: _Task) -> None:
         with self._lock:
             self._current, self._seconds = task, 0.0
 
     def _running_worker(self) -> Worker:
-        """The process, which starts where none is running; that is in no picture's time."""
+        """The process, started where none is running; that is in no picture's time."""
         worker = self._worker
         if worker is None or not worker.is_alive():
             if worker is not None:
@@ -217,7 +204,7 @@ class _Opener(threading.Thread):
                 return False
             task, self._current, self._is_over = self._current, None, True
         error = f"took longer than {self._timeout:g} s to open (--timeout)"
-        task.future.set_result(Prepared(os.fspath(task.path), error=error, decode_s=self._seconds))
+        task.future.set_result(Prepared(task.path, error=error, decode_s=self._seconds))
         self.end()
         return True
 
@@ -243,7 +230,7 @@ class _Pool:
         if timeout is not None:
             _start(self._watch)
 
-    def submit(self, path: str | os.PathLike[str]) -> "Future[Prepared]":
+    def submit(self, path: str) -> "Future[Prepared]":
         if len(self._openers) < self._workers:
             opener = self._new(self._isolate)
             _start(opener)

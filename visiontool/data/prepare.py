@@ -23,16 +23,12 @@ class Recipe(NamedTuple):
     fit_options: dict[str, Any]  # what `transforms.fit` takes beside the picture
     resize_to: int
     limits: Limits
-    views: "tuple[View, ...]" = ()  # what finetuning wants of each picture; predict, which has none, gets the plain one
+    views: "tuple[View, ...]" = ()  # for finetuning; without any, the plain one
     whole: bool = False  # whether the graph resizes pictures itself, and takes all of their pixels
 
     @classmethod
     def of(cls, spec: ModelSpec, limits: Limits, views: "tuple[View, ...]" = ()) -> "Recipe":
-        """The recipe of a model.
-
-        Raises:
-            UsageError: the limits say nothing that can be done with a truncated file.
-        """
+        """The recipe of a model; a UsageError for an unknown `on_truncated`."""
         if limits.on_truncated not in get_args(OnTruncated):
             raise UsageError(f"on_truncated {limits.on_truncated!r} is none of {', '.join(get_args(OnTruncated))}")
         to = transforms.resize_to(spec.input.size, spec.crop_pct, spec.crop_mode)
@@ -55,12 +51,7 @@ class Prepared(NamedTuple):
 
 
 def prepare(source: ImageSource, recipe: Recipe, *, plain_only: bool = False) -> Prepared:
-    """Opens a picture and fits it. A picture that cannot be read is no exception but has an `error`.
-
-    Raises:
-        UsageError: `source` is no picture at all (`images.open_image`).
-        NotPlainError: `plain_only`, and it is a picture of another format.
-    """
+    """Opens a picture and fits it. One that cannot be read has an `error`; `open_image` names the other exceptions."""
     path = os.fspath(source) if isinstance(source, str | os.PathLike) else None
     fingerprint = None
     start = time.perf_counter()

@@ -15,7 +15,6 @@ _SPLITS = {
     **dict.fromkeys(("test", "testing"), "test"),
 }
 _MAX_FAULTS = 20
-_MAX_UNREADABLE = 10
 
 
 class Sample(NamedTuple):
@@ -112,8 +111,6 @@ class Unusable(DataError):
 def check(dataset: Dataset, unreadable: Mapping[str, str] | None = None) -> None:
     """Raises `Unusable` for a dataset with faults, or where something is `unreadable`: names of samples, and why."""
     unread = [f"{on_one_line(name)}: {' '.join(reason.split())}" for name, reason in (unreadable or {}).items()]
-    if len(unread) > _MAX_UNREADABLE:
-        unread[_MAX_UNREADABLE - 1 :] = [f"{len(unread) - _MAX_UNREADABLE + 1:,} more pictures that cannot be read"]
     if faults := [*dataset.faults, *unread]:
         skip = "; --on-bad skip leaves out pictures that cannot be read" if unread else ""
         raise Unusable(dataset.root, faults, f"Put the data right and run it again{skip}.")

@@ -1,7 +1,6 @@
 """A process for work that may hang, crash or take too much memory, so that this costs one answer and no more.
 
-It is `python -c ...`, neither a fork (this process has threads) nor multiprocessing (which would run the caller's
-script again), and has no share in this one's interpreter lock. Both send each other pickles over pipes.
+docs/design.md says why it is `python -c ...`. Both send each other pickles over pipes.
 """
 
 import contextlib
@@ -30,18 +29,12 @@ class Worker:
 
     Args:
         function: what `pickle` finds by its name, or a partial of that.
-        memory: bytes of address space that it may take. Its libraries compute in one thread then, since each thread of
-            theirs takes some.
-
+        memory: bytes of address space that it may take. Its libraries compute in one thread then.
     """
 
     def __init__(self, function: Callable[..., Any], memory: int | None = None) -> None:
         path = [entry for entry in sys.path if isinstance(entry, str)]  # imports pass over anything else, too
         one_thread = {"OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"}
-        # Ctrl-C in the terminal is for this process, which ends its workers itself.
-        group: dict[str, Any] = {"process_group": 0}
-        if sys.platform == "win32":
-            group = {"creationflags": subprocess.CREATE_NEW_PROCESS_GROUP}
         try:
             self._process: subprocess.Popen[bytes] = subprocess.Popen(
                 [sys.executable or "", "-c", _START.format(path=path)],
@@ -50,7 +43,9 @@ class Worker:
                 # libtiff and others write there what an error says better.
                 stderr=None if "VISIONTOOL_DEBUG" in os.environ else subprocess.DEVNULL,
                 env={**os.environ, **(one_thread if memory is not None else {})},
-                **group,
+                # Ctrl-C in the terminal is for this process, which ends its workers itself.
+                process_group=0,
+                creationflags=getattr(subprocess, "CREATE_NEW_PROCESS_GROUP", 0),
             )
         except OSError as error:
             raise VisiontoolError(f"no process could be started: {error}\nOpen fewer pictures at once: -j 1.") from None
@@ -82,7 +77,6 @@ class Worker:
         raise EndedError(f"crashed ({signal.Signals(-code).name})")
 
     def is_alive(self) -> bool:
-        """Whether it has not ended."""
         return self._process.poll() is None
 
     def kill(self) -> None:

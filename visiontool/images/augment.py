@@ -32,7 +32,6 @@ _RANGES = {
     "contrast": (0.0, 1.0),
     "color": (0.0, 1.0),
 }
-
 _CELL, _GAP, _LINE, _FONT_SIZE = 160, 8, 20, 13
 _LEAST_SHEET_WIDTH = 2 * _CELL + 3 * _GAP
 _BACKGROUND, _INK, _FAINT_INK = (255, 255, 255), (0, 0, 0), (110, 110, 110)
@@ -45,22 +44,14 @@ class Augment:
     Source: torchvision.transforms.v2: RandomHorizontalFlip, RandomResizedCrop, RandomAffine, ColorJitter.
     """
 
-    mirror: bool = False
-    """Left and right change places: in view 1, and in every second random view."""
-    crop: float = 1.0
-    """The smallest share of the picture's area that is kept, 0.01 to 1; 1 is off."""
-    rotate: float = 0.0
-    """Degrees to either side, 0 to 180."""
-    shift: float = 0.0
-    """Share of each edge, to either side, 0 to 1."""
-    zoom: float = 0.0
-    """How much larger or smaller, as a share, 0 to 0.9: 0.1 is 0.9 to 1.1 times the size."""
-    brightness: float = 0.0
-    """How much more or less, as a share, 0 to 1: 0.2 is 0.8 to 1.2 times as bright."""
-    contrast: float = 0.0
-    """As brightness."""
-    color: float = 0.0
-    """Saturation; as brightness."""
+    mirror: bool = False  # in view 1, and in every second random view
+    crop: float = 1.0  # the smallest share of the picture's area that is kept; 1 is off
+    rotate: float = 0.0  # degrees to either side
+    shift: float = 0.0  # share of each edge, to either side
+    zoom: float = 0.0  # how much larger or smaller: 0.1 is 0.9 to 1.1 times the size
+    brightness: float = 0.0  # how much more or less: 0.2 is 0.8 to 1.2 times as bright
+    contrast: float = 0.0  # as brightness
+    color: float = 0.0  # saturation; as brightness
 
     def __post_init__(self) -> None:
         for name, (low, high) in _RANGES.items():
@@ -69,13 +60,12 @@ class Augment:
                 raise UsageError(f"{name} {value:g} is out of range: it goes from {low:g} to {high:g}")
 
 
-LEVELS = {
+LEVELS = {  # the choices of `--augment`
     "none": Augment(),
     "light": Augment(mirror=True),
     "medium": Augment(mirror=True, crop=0.5, brightness=0.2, contrast=0.2, color=0.2),
     "heavy": Augment(mirror=True, crop=0.25, rotate=15.0, brightness=0.4, contrast=0.4, color=0.4),
 }
-"""The choices of `--augment`."""
 
 
 class View(NamedTuple):
@@ -87,12 +77,10 @@ class View(NamedTuple):
 
     @property
     def is_plain(self) -> bool:
-        """Whether this is the picture as predict takes it."""
         return self.number == 0
 
     @property
     def is_mirror(self) -> bool:
-        """Whether this is the mirror of what predict sees."""
         return self.number == 1 and self.augment.mirror
 
     def key(self) -> str:
@@ -142,14 +130,11 @@ def render(image: Image.Image, view: View, name: str, fit_options: dict[str, Any
 def render_all(image: Image.Image, views: Sequence[View], name: str, fit_options: dict[str, Any]) -> NDArray[np.uint8]:
     """`render` for each view: (V, H, W, 3), uint8, RGB."""
     pixels = np.empty((len(views), *fit_options["size"], 3), np.uint8)
-    plain = None
     for place, view in enumerate(views):
-        if view.is_mirror and plain is not None:
-            pixels[place] = _mirrored(pixels[plain])
+        if view.is_mirror and place and views[place - 1].is_plain:
+            pixels[place] = _mirrored(pixels[place - 1])
         else:
             pixels[place] = render(image, view, name, fit_options)
-        if view.is_plain:
-            plain = place
     return pixels
 
 
@@ -181,7 +166,9 @@ def _part(
         options = {**fit_options, "crop_mode": "border" if mode == "border" else "squash", "crop_pct": 1.0}
     else:
         box = _central_box(image.size, ratio, ratio)
-    shrink = _shrink(box, options)
+    # How many times smaller `transforms.fit` will make the box, along the edge where it shrinks least.
+    tall, wide = transforms.scaled_size(options["size"], options["crop_pct"])
+    shrink = (max if options["crop_mode"] == "border" else min)(box.width / wide, box.height / tall)
     # Not at the full size of a big picture, but never below twice what is needed: the rule of JPEGs in `open_image`.
     factor = max(1, int(shrink / 2))
     if not moves:
@@ -191,18 +178,8 @@ def _part(
     return _moved(image.reduce(factor), box, factor, augment, draw, resample, options["fill"]), options
 
 
-def _shrink(box: _Box, fit_options: dict[str, Any]) -> float:
-    """How many times smaller `transforms.fit` will make the box, along the edge where it shrinks least."""
-    height, width = transforms.scaled_size(fit_options["size"], fit_options["crop_pct"])
-    ratios = (box.width / width, box.height / height)
-    return max(ratios) if fit_options["crop_mode"] == "border" else min(ratios)
-
-
 def _random_box(size: tuple[int, int], around: float, least: float, draw: Random) -> _Box:
-    """A box of at least the share `least` of a picture of `size` (width, height), with 3/4 to 4/3 of `around` as ratio.
-
-    Source: torchvision.transforms.v2.RandomResizedCrop, whose `around` is 1.
-    """
+    """A box of at least the share `least` of `size` (width, height), with 3/4 to 4/3 of `around` as ratio."""
     width, height = size
     for _ in range(_TRIES):
         area = width * height * draw.uniform(least, 1.0)
@@ -232,10 +209,7 @@ def _moved(
     resample: Image.Resampling,
     fill: tuple[int, int, int],
 ) -> Image.Image:
-    """What the box shows of a picture, `factor` times smaller than the box's, after it is turned, resized and shifted.
-
-    Source: torchvision.transforms.v2.RandomAffine.
-    """
+    """The box of a picture, which is `factor` times smaller than the box's, turned, resized and shifted."""
     width, height = max(1, round(box.width / factor)), max(1, round(box.height / factor))
     from_x, from_y = (box.left + box.width / 2) / factor, (box.top + box.height / 2) / factor
     angle = math.radians(draw.uniform(-augment.rotate, augment.rotate))
@@ -249,10 +223,7 @@ def _moved(
 
 
 def _colored(pixels: NDArray[np.uint8], augment: Augment, draw: Random) -> NDArray[np.uint8]:
-    """The pixels with another brightness, contrast and saturation, a border's too.
-
-    Source: torchvision.transforms.v2.ColorJitter, always in this order.
-    """
+    """The pixels with another brightness, contrast and saturation, always in this order, a border's too."""
     image = Image.fromarray(pixels)
     for enhance, most in (
         (ImageEnhance.Brightness, augment.brightness),
@@ -265,12 +236,7 @@ def _colored(pixels: NDArray[np.uint8], augment: Augment, draw: Random) -> NDArr
 
 
 def sheet(pictures: Sequence[tuple[str, Sequence[NDArray[np.uint8]]]], headings: Sequence[str]) -> Image.Image:
-    """A picture of the views of some pictures: a row for each picture, a column for each view.
-
-    Args:
-        pictures: The caption of each picture, any text, and its views: (H, W, 3), uint8, RGB.
-        headings: One for each column.
-    """
+    """A picture with a row for each of `pictures`, its caption and its views (H, W, 3), and a column for each view."""
     from PIL import ImageDraw, ImageFont, ImageOps
 
     font = ImageFont.load_default(_FONT_SIZE)
@@ -282,11 +248,8 @@ def sheet(pictures: Sequence[tuple[str, Sequence[NDArray[np.uint8]]]], headings:
 
     def write(text: str, left: int, top: int, max_width: int, ink: tuple[int, int, int]) -> None:
         text = "".join(char if char.isprintable() else "?" for char in text)
-        if font.getlength(text) > max_width:
-            text = text[-max_width:]
-            while font.getlength(f"...{text}") > max_width:
-                text = text[1:]
-            text = f"...{text}"
+        while font.getlength(text) > max_width:
+            text = "..." + text.removeprefix("...")[1:]
         draw.text((left, top), text, ink, font)
 
     for heading, left in zip(headings, columns, strict=True):

@@ -1,9 +1,6 @@
 """Pixels of any mode become 8-bit RGB, by declared rules; what the user should know of it becomes a note.
 
-What more than 8 bits mean is seldom declared: cameras, microscopes and X-rays put numbers of 10, 12 or 14 bits into
-16. One rule holds for whole numbers from 0 to 65,535 in 16 or 32 bits, whole or float, gray or colored: white is what
-the file declares; else the greatest number of the fewest bits that devices give and that hold all values. All else has
-no bits to go by: floats of 0 to 1 keep that range, and the rest is stretched from its least to its greatest value.
+docs/design.md has the rule that finds white in pictures of more than 8 bits.
 """
 
 import math
@@ -19,12 +16,8 @@ from PIL import Image, ImageChops
 from visiontool.errors import PictureError
 
 SCALED = "{bits}-bit: scaled to 8 bits"
-TAKEN = "{what}: no value needs more than {bits} bits, taken for {bits}-bit"
 _LOST = "16-bit: only the upper 8 bits can be read here, and they say little: perhaps it has 12-bit values"
-_CLEAR = "wholly transparent: only white is left"
-_NO_ALPHA = "alpha is 0 everywhere and not declared to be alpha: not believed"
 _OTHER_ORDER = {"B": "L", "L": "B", "N": "B" if sys.byteorder == "little" else "L"}
-_WHITE = (255, 255, 255)
 _BAND_PIXELS = 2**17
 _DEPTHS = (8, 10, 12, 14, 16)
 _TIFF_BITS, _TIFF_COMPRESSION, _TIFF_MAX_SAMPLE, _TIFF_SAMPLE_FORMAT = 258, 259, 281, 339
@@ -45,16 +38,16 @@ def to_rgb(image: Image.Image, alpha_is_declared: bool = True) -> tuple[Image.Im
         notes = ("does not say whether 0 is black or white: taken for black",)
         if not is_deep:  # Pillow takes it for white.
             image = image.convert("L").point(list(range(255, -1, -1)))
+    more: Notes = ()
     if is_deep:
         image, more = _from_deep(image, white_is_zero=zero == (0,))
-        return image, notes + more
-    if mode == "CMYK":
+    elif mode == "CMYK":
         image, more = _from_cmyk(image)
-        return image, notes + more
-    if image.has_transparency_data:
+    elif image.has_transparency_data:
         image, more = _over_white(image, alpha_is_declared)
-        return image, notes + more
-    return (image if mode == "RGB" else image.convert("RGB")), notes
+    elif mode != "RGB":
+        image = image.convert("RGB")
+    return image, notes + more
 
 
 def to_8_bits(values: NDArray[Any], white: int) -> NDArray[np.uint8]:
@@ -85,11 +78,12 @@ def _declared_max(image: Image.Image) -> int:
 
 
 def _depth_note(what: str, bits: int) -> str:
-    return SCALED.format(bits=16) if (what, bits) == ("16-bit", 16) else TAKEN.format(what=what, bits=bits)
+    if (what, bits) == ("16-bit", 16):
+        return SCALED.format(bits=16)
+    return f"{what}: no value needs more than {bits} bits, taken for {bits}-bit"
 
 
 def _from_deep(image: Image.Image, white_is_zero: bool) -> tuple[Image.Image, Notes]:
-    """Gray of more than 8 bits."""
     # Pillow widens signed numbers of 16 bits, and takes the unsigned ones of 32 bits in a TIFF for signed ones.
     tiff_bits = tiff_tag(image, _TIFF_BITS)
     unsigned = image.mode == "I" and hasattr(image, "tag_v2") and tiff_tag(image, _TIFF_SAMPLE_FORMAT) in ((), (1,))
@@ -164,9 +158,9 @@ def deep_colors(
     bits = 16
     if image.mode != "CMYK":
         bits = max(_depth_of_upper(*image.split()[:3]), _depth(_declared_max(image)))
-    if bits < 16 and (again is None or raw.startswith("RGBa")):
-        return image, (_LOST,)
-    if bits < 16 and again is not None:
+    if bits < 16:
+        if again is None or raw.startswith("RGBa"):
+            return image, (_LOST,)
         image = _with_lower_bytes(image, again(), bits)
     return image, (_depth_note("16-bit", bits),)
 
@@ -245,10 +239,10 @@ def _over_white(image: Image.Image, alpha_is_declared: bool) -> tuple[Image.Imag
     alpha = rgba.getchannel("A")
     is_clear = alpha.getextrema()[1] == 0
     if is_clear and not alpha_is_declared:
-        return rgba.convert("RGB"), (_NO_ALPHA,)
-    white = Image.new("RGB", image.size, _WHITE)
+        return rgba.convert("RGB"), ("alpha is 0 everywhere and not declared to be alpha: not believed",)
+    white = Image.new("RGB", image.size, "white")
     white.paste(rgba, mask=alpha)
-    return white, (_CLEAR,) if is_clear else ()
+    return white, ("wholly transparent: only white is left",) if is_clear else ()
 
 
 def _from_cmyk(image: Image.Image) -> tuple[Image.Image, Notes]:

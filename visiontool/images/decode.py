@@ -1,8 +1,7 @@
 """The only code that opens picture files: any picture that can be trusted becomes upright 8-bit RGB.
 
-Every byte of a file is taken for hostile: only the formats that `formats` lists are ever handed to a decoder; bytes and
-pixels are limited before anything is decoded; and whatever a decoder raises becomes a `PictureError` in words. What a
-decoder may cost beyond that is limited by the processes of `data.loader`. May be called from many threads at once.
+Bytes are taken for hostile: only the formats that `formats` lists get to a decoder, within limits, and what it raises
+becomes a `PictureError`. What it may cost beyond that is limited by the processes of `data.loader`. Thread-safe.
 """
 
 import contextlib
@@ -18,25 +17,8 @@ from numpy.typing import NDArray
 from PIL import Image, ImageChops
 
 from visiontool.errors import PictureError, UsageError, missing_extra
-from visiontool.images.color import (
-    TIFF_EXTRA_SAMPLES,
-    TIFF_PHOTOMETRIC,
-    Notes,
-    deep_colors,
-    deep_ppm,
-    from_16_bits,
-    tiff_tag,
-    to_rgb,
-)
-from visiontool.images.formats import (
-    check_bytes,
-    check_decoder,
-    check_pixels,
-    check_scans,
-    check_webp,
-    plugin_for,
-    read,
-)
+from visiontool.images import color, formats
+from visiontool.images.color import Notes
 from visiontool.images.metadata import JPEG_END, NO_END, TiffHeader, repair
 
 OnTruncated = Literal["fail", "fill"]
@@ -47,8 +29,7 @@ class Limits(NamedTuple):
 
     max_pixels: int = 100_000_000
     max_bytes: int = 64 * 2**20
-    on_truncated: OnTruncated = "fail"
-    """Whether a JPEG that is cut off is an error, or what is there of it is read, with gray for the rest."""
+    on_truncated: OnTruncated = "fail"  # a JPEG that is cut off: an error, or read, with gray for the rest
 
 
 class NotPlainError(PictureError):
@@ -110,9 +91,8 @@ def open_image(
         UsageError: `source` is none of the above.
     """
     if not isinstance(source, str | os.PathLike | bytes | BytesIO | Image.Image | np.ndarray):
-        raise UsageError(
-            f"a picture is a path, bytes, a BytesIO, a Pillow picture or an array, not {type(source).__name__}"
-        )
+        kinds = "a path, bytes, a BytesIO, a Pillow picture or an array"
+        raise UsageError(f"a picture is {kinds}, not {type(source).__name__}")
     # Pillow's own limit warns or raises deep inside some decoders, and warnings cannot be silenced for one call. So it
     # is raised to ours; never lowered or switched off, so that a program that uses Pillow beside us stays protected.
     if Image.MAX_IMAGE_PIXELS is not None:
@@ -121,15 +101,15 @@ def open_image(
         if isinstance(source, np.ndarray):
             return _from_array(source, limits)
         if isinstance(source, Image.Image):
-            check_pixels(source.size, limits.max_pixels)
-            image, notes = deep_colors(source)
+            formats.check_pixels(source.size, limits.max_pixels)
+            image, notes = color.deep_colors(source)
             picture = _upright_rgb(image, notes, _declares_alpha(source))
             return Picture(source.copy(), picture.notes) if picture.image is source else picture
         if isinstance(source, bytes | BytesIO):
             data = source if isinstance(source, bytes) else source.getvalue()
-            check_bytes(len(data), limits.max_bytes)
+            formats.check_bytes(len(data), limits.max_bytes)
         else:
-            data = read(source, limits.max_bytes)
+            data = formats.read(source, limits.max_bytes)
         return _from_file(data, resize_to, limits, plain_only)
     except PictureError:
         raise
@@ -142,7 +122,6 @@ def open_image(
 
 
 def _one_line(error: Exception) -> str:
-    """The words of a decoder's error, which may quote the file and end in a line break."""
     words = " ".join(str(error).split())
     if " " not in words:
         words = repr(error)  # str(KeyError(320)) is "320", and tells nothing.
@@ -153,7 +132,7 @@ def _one_line(error: Exception) -> str:
 
 def _from_file(data: bytes, resize_to: int | None, limits: Limits, plain_only: bool) -> Picture:
     whole = data.lstrip(_IN_FRONT)
-    plugin = plugin_for(whole or data)
+    plugin = formats.plugin_for(whole or data)
     if plain_only and plugin not in _PLAIN:
         raise NotPlainError(f"is none of {', '.join(_PLAIN)}")
     read_as = partial(_decoded, plugin, resize_to=resize_to, limits=limits)
@@ -170,18 +149,18 @@ def _from_file(data: bytes, resize_to: int | None, limits: Limits, plain_only: b
 
 def _decoded(plugin: str, data: bytes, resize_to: int | None, limits: Limits) -> Picture:
     if plugin == "WebP":
-        check_webp(data, limits.max_pixels)
+        formats.check_webp(data, limits.max_pixels)
     opened = image = _opened(plugin, data, limits)
     if plugin == "Jpeg":
-        check_scans(image, data, limits.max_pixels)
+        formats.check_scans(image, data, limits.max_pixels)
     # Only for JPEG: the draft of a HEIC file is another picture, the preview that somebody stored in it.
     if resize_to is not None and plugin == "Jpeg":
         image.draft(None, (2 * resize_to, 2 * resize_to))
-    check_pixels(image.size, limits.max_pixels)
-    check_decoder(image, data)
+    formats.check_pixels(image.size, limits.max_pixels)
+    formats.check_decoder(image, data)
     notes: Notes = ()
     if plugin == "Ppm":
-        image, notes = deep_ppm(image, data)
+        image, notes = color.deep_ppm(image, data)
     elif plugin == "Png":
         # Pillow makes 8 bits of the colors, and not of the one that is transparent.
         bits, transparent = data[24], image.info.get("transparency")
@@ -190,10 +169,10 @@ def _decoded(plugin: str, data: bytes, resize_to: int | None, limits: Limits) ->
         elif bits == 16 and isinstance(transparent, tuple):
             image.info["transparency"] = tuple(value >> 8 for value in transparent)
     if plugin in ("Png", "Tiff"):
-        image, notes = deep_colors(image, partial(_opened, plugin, data, limits))
+        image, notes = color.deep_colors(image, partial(_opened, plugin, data, limits))
     elif plugin == "Jpeg2K" and image.mode != "I;16":
         bits = (data[data.find(b"\xff\x4f\xff\x51") + 42] & 127) + 1
-        image, notes = deep_colors(image, is_deep=bits == 16)
+        image, notes = color.deep_colors(image, is_deep=bits == 16)
     if plugin == "Png" and b"IEND" not in data[-12:] and b"IEND" not in data:
         notes = (NO_END, *notes)
     picture = _upright_rgb(image, notes, _declares_alpha(opened, data))
@@ -247,8 +226,8 @@ def _cut_jpeg(data: bytes, error: Exception, read_as: Callable[[bytes], Picture]
         if unlike.crop((0, 0, 8, 8)).getbbox() is not None:  # not even the first block
             raise error
     if limits.on_truncated == "fail":
-        reason = f"truncated or damaged: {_one_line(error)}"
-        raise PictureError(f"{reason}; {there} is there, which predict --on-truncated fill takes")
+        how = f"{there} is there, which predict --on-truncated fill takes"
+        raise PictureError(f"truncated or damaged: {_one_line(error)}; {how}")
     note = f"truncated: {there} is there, the rest is gray"
     return Picture(picture.image, (note, *picture.notes))
 
@@ -272,7 +251,7 @@ def _opened(plugin: str, data: bytes, limits: Limits) -> Any:
         header.check(limits.max_pixels)
         if (turned := header.with_zero_as_black()) is not None:
             image = module.TiffImageFile(BytesIO(turned))
-            image.tag_v2[TIFF_PHOTOMETRIC] = 0
+            image.tag_v2[color.TIFF_PHOTOMETRIC] = 0
             return image
     return getattr(module, f"{plugin}ImageFile")(file)
 
@@ -284,19 +263,18 @@ def _biggest_icon(icon: Any, file: BytesIO, limits: Limits) -> Any:
     file.seek(icon.entry[0].offset)
     data = file.read()
     if data.startswith(b"\x89PNG"):
-        check_pixels(PngImagePlugin.PngImageFile(BytesIO(data)).size, limits.max_pixels)
+        formats.check_pixels(PngImagePlugin.PngImageFile(BytesIO(data)).size, limits.max_pixels)
     else:
         inside = BmpImagePlugin.DibImageFile(BytesIO(data))
         width, height = inside.size
-        check_pixels((width, height // 2), limits.max_pixels)  # Below the picture stands a mask.
-        check_decoder(inside, data)
+        formats.check_pixels((width, height // 2), limits.max_pixels)  # Below the picture stands a mask.
+        formats.check_decoder(inside, data)
     return icon.frame(0)
 
 
 def _declares_alpha(image: Image.Image, data: bytes = b"") -> bool:
-    """Whether a picture, of a file or of a caller, declares its fourth channel to be alpha."""
     if image.format == "TIFF":
-        return tiff_tag(image, TIFF_EXTRA_SAMPLES)[:1] in ((1,), (2,))
+        return color.tiff_tag(image, color.TIFF_EXTRA_SAMPLES)[:1] in ((1,), (2,))
     if image.format == "BMP" and data:
         return any(data[66:70])  # the mask of alpha
     if image.format == "JPEG2000" and data:
@@ -307,7 +285,7 @@ def _declares_alpha(image: Image.Image, data: bytes = b"") -> bool:
 def _upright_rgb(source: Image.Image, notes: Notes, alpha_is_declared: bool) -> Picture:
     """`source` decoded and converted; `source` itself where it was upright RGB already."""
     source.load()
-    image, more = to_rgb(source, alpha_is_declared)
+    image, more = color.to_rgb(source, alpha_is_declared)
     # After load: Pillow turns TIFF pictures upright itself there, and takes their orientation away.
     size = max(len(source.info.get(key) or ()) for key in _EXIF_KEYS)
     exif: Any = {}
@@ -325,11 +303,12 @@ def _upright_rgb(source: Image.Image, notes: Notes, alpha_is_declared: bool) -> 
 
 
 def _more_frames(plugin: str, image: Image.Image) -> tuple[str, ...]:
-    # Whether there are more, and not how many: to count the frames of a GIF or TIFF is to walk through all of the file.
+    # Not how many: to count the frames of a GIF or TIFF is to walk through all of the file.
     try:
-        if not getattr(image, "is_animated", False):
-            return ()
+        is_animated = getattr(image, "is_animated", False)
     except Exception:  # The first frame is fine, what follows is damaged.
+        is_animated = False
+    if not is_animated:
         return ()
     if plugin in ("Tiff", "Heif"):
         return (f"several pictures in one file: only the {'first' if plugin == 'Tiff' else 'main one'} is used",)
@@ -343,8 +322,8 @@ def _from_array(array: NDArray[Any], limits: Limits) -> Picture:
             f"array of {array.dtype} with shape {shape}:"
             " expected uint8 or uint16 with shape (H, W), (H, W, 1), (H, W, 3) RGB or (H, W, 4) RGBA"
         )
-    check_pixels((shape[1], shape[0]), limits.max_pixels)
+    formats.check_pixels((shape[1], shape[0]), limits.max_pixels)
     flat = array[..., 0] if shape[2:] == (1,) else array
-    pixels, notes = from_16_bits(flat) if wide else (flat, ())
-    image, more = to_rgb(Image.fromarray(pixels))
+    pixels, notes = color.from_16_bits(flat) if wide else (flat, ())
+    image, more = color.to_rgb(Image.fromarray(pixels))
     return Picture(image, notes + more)

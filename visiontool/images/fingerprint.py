@@ -9,17 +9,15 @@ from numpy.typing import NDArray
 from PIL import Image
 
 _SIDE = 16
-# The root of the mean squared difference of two thumbnails, both of mean 0 and standard deviation 1. Of 30,000
-# photographs of 64 pixels no two that differ are nearer than 0.15, and of 70,000 handwritten digits two pairs are
-# nearer than this. JPEG of quality 60 moves half of the photographs by 0.02 at most, nine tenths of the size by 0.01.
+# The root of the mean squared difference of two standard thumbnails. Of 30,000 photographs no two that differ are
+# nearer than 0.15, of 70,000 digits two pairs are nearer than this; JPEG of quality 60 moves half of them by 0.02.
 _TOLERANCE = 0.075
 # Gray levels. What varies less is flat, or so nearly that rounding to whole levels is most of what would be compared.
 _MIN_CONTRAST = 3.0
 # Levels between red and green, and blue and green, of the mean colors: a red shirt is no copy of a blue one. JPEG of
 # quality 30 moves them by 3 at most.
 _MAX_TINT = 12
-# More different pictures that all look the same are no copies of one, but what thumbnails cannot tell apart: a camera
-# that never moves, or a microscope whose lamp is all that is seen from afar.
+# More are no copies of one, but what thumbnails cannot tell apart: pictures of a camera that never moves.
 _MAX_COPIES = 50
 _NEIGHBORS = 8
 _COEFFICIENTS = 16
@@ -105,12 +103,9 @@ def _one_way_round(thumbnails: NDArray[np.uint8]) -> NDArray[np.uint8]:
 
 
 def _alike(thumbnails: NDArray[np.uint8]) -> NDArray[np.intp]:
-    """Pairs (M, 2) of thumbnails that agree; a few for each, not all, where very many do.
-
-    A mirrored picture has the cosine transform of the picture but for the signs of the odd columns, so that without
-    signs both are one point; and some of the coefficients are never further apart than all of them are. The nearest
-    points of each are then compared as a whole.
-    """
+    """Pairs (M, 2) of thumbnails that agree; a few for each, not all, where very many do."""
+    # A mirrored picture has the cosine transform of the picture but for the signs of the odd columns, and some of the
+    # coefficients are never further apart than all of them. The nearest points of each are then compared as a whole.
     from scipy.spatial import KDTree
 
     points = np.concatenate([_low_frequencies(part) for part in _chunks(thumbnails)])

@@ -1,7 +1,4 @@
-"""Picture files before a decoder: read, recognized by their first bytes, and refused where they would cost too much.
-
-What only a walk through the file would show is left to the limits of time and memory of a worker.
-"""
+"""Picture files before a decoder: read, recognized by their first bytes, and refused where they would cost too much."""
 
 import os
 import re
@@ -58,7 +55,6 @@ _DECODED_IN_PYTHON = {
     "ppm_plain": "a plain-text PPM, which decodes slowly",
     "bmp_rle": "a BMP with run lengths, which decodes slowly",
 }
-_SCAN = b"\xff\xda"
 
 
 def read(path: str | os.PathLike[str], max_bytes: int) -> bytes:
@@ -84,7 +80,6 @@ def read(path: str | os.PathLike[str], max_bytes: int) -> bytes:
 
 
 def check_bytes(size: int, max_bytes: int) -> None:
-    """Refuses what is empty or too large."""
     if size == 0:
         raise PictureError("file is empty (0 bytes)")
     if size > max_bytes:
@@ -132,20 +127,19 @@ def check_decoder(image: Any, data: bytes) -> None:
     if codec in _DECODED_IN_PYTHON:
         samples = image.width * image.height * len(image.getbands())
         if max(samples, len(data) if codec == "bmp_rle" else 0) > MAX_SLOW_SAMPLES:
-            size = f"{image.width}x{image.height}"
-            raise PictureError(f"{size} is too big for {_DECODED_IN_PYTHON[codec]}: convert it to PNG first")
+            fault = f"is too big for {_DECODED_IN_PYTHON[codec]}: convert it to PNG first"
+            raise PictureError(f"{image.width}x{image.height} {fault}")
 
 
 def check_scans(image: Any, data: bytes, max_pixels: int) -> None:
-    """Refuses a JPEG of too many scans. The decoder goes over all of the picture for each, and keeps it whole, at full
-    size, until the last, unless all colors come in one scan, which is decoded row by row.
-    """
-    first = data.rfind(_SCAN, 0, image.fp.tell())  # to whose end Pillow has read
+    """Refuses too many scans: the decoder keeps all of a JPEG, at full size, until the last of several."""
+    scan = b"\xff\xda"
+    first = data.rfind(scan, 0, image.fp.tell())  # to whose end Pillow has read
     if "progressive" not in image.info and data[first + 4] == image.layers:
         return
     check_pixels(image.size, max_pixels, "; a progressive JPEG cannot be decoded at a smaller size")
     most = min(MAX_SCANS, MAX_SCANS_OF_HUGE * max_pixels // (image.width * image.height))
-    if data.count(_SCAN, first) > most:
+    if data.count(scan, first) > most:
         raise PictureError(f"has more than {most:,} scans, unlike any real picture")
 
 

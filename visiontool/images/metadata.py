@@ -1,7 +1,4 @@
-"""Metadata of picture files: the tags of a TIFF before a decoder sees them, and files without what costs no pixel.
-
-Files are repaired only after a decoder refused them as they are.
-"""
+"""Metadata of picture files: the tags of a TIFF before it is decoded, and files without what no pixel depends on."""
 
 import zlib
 from typing import Literal
@@ -21,12 +18,10 @@ _WHOLE_NUMBERS = (3, 4, 13, 16)
 _SUBFILE_TYPE, _BITS, _COMPRESSION, _PHOTOMETRIC, _SAMPLES = 254, 258, 259, 262, 277
 _TILE_WIDTH, _TILE_HEIGHT, _SUB_PICTURES, _SAMPLE_FORMAT = 322, 323, 330, 339
 # Tags that pixels and the way up depend on.
-_OF_PIXELS = frozenset(
-    (
+_OF_PIXELS = frozenset((
         *(254, 256, 257, 258, 259, 262, 266, 273, 274, 277, 278, 279, 281, 284, 292, 293, 317, 320, 322, 323, 324, 325),
         *(332, 338, 339, 347, *range(512, 522), 529, 530, 531, 532, 34675),
-    )
-)
+))  # fmt: skip
 _PREVIEW = 1
 
 
@@ -86,8 +81,7 @@ class TiffHeader:
         first = directory + count_bytes
         end = min(first + self._number(directory, count_bytes) * size, len(data))
         self._entries = range(first, end, size)
-        # The type of each tag and where its first value is. Pillow leaves out tags of unknown types or with values
-        # outside of the file.
+        # The type of each tag and where its first value is, without those that Pillow leaves out.
         self._tags: dict[int, tuple[int, int]] = {}
         for entry in self._entries:
             tag, kind, count = self._number(entry, 2), self._number(entry + 2, 2), self._number(entry + 4, width)

@@ -1,7 +1,6 @@
 """From an upright RGB picture to the pixels a graph takes: resize and crop, nothing else.
 
-Scaling to 0..1, mean and std happen inside the graph. Here the picture only gets its size, in exactly the way of
-timm's evaluation transform, so that a network sees the pixels it was measured with; but with Pillow and numpy alone.
+Scaling to 0..1, mean and std happen inside the graph. The size is got exactly as in timm's evaluation transform.
 """
 
 import math
@@ -80,14 +79,14 @@ def share_kept(picture: tuple[int, int], spec: ModelSpec) -> float:
 
 
 def fit_to_spec(image: Image.Image, spec: ModelSpec) -> NDArray[np.uint8]:
-    """`fit` as a model wants it: (H, W, 3), uint8, RGB."""
+    """`fit` with the options of a model: (H, W, 3), uint8, RGB."""
     return fit(image, **fit_options(spec))
 
 
 def fit_options(spec: ModelSpec) -> dict[str, Any]:
-    """What `fit` takes beside the picture, as a model wants it."""
-    same = {"crop_mode": spec.crop_mode, "crop_pct": spec.crop_pct, "interpolation": spec.interpolation}
-    return {"size": spec.input.size, **same, "fill": fill_color(spec)}
+    """The options of `fit` for a model."""
+    options = {"crop_mode": spec.crop_mode, "crop_pct": spec.crop_pct, "interpolation": spec.interpolation}
+    return {"size": spec.input.size, **options, "fill": fill_color(spec)}
 
 
 def fill_color(spec: ModelSpec) -> tuple[int, ...]:
@@ -96,9 +95,8 @@ def fill_color(spec: ModelSpec) -> tuple[int, ...]:
 
 
 def to_tensor(pixels: NDArray[np.uint8], spec: InputSpec) -> NDArray[Any]:
-    """Fitted pixels (N, H, W, 3) as the tensor that a graph takes: themselves for a model file of our own.
-
-    A graph from another tool may take another layout or order of colors, gray, or floats that are normalised here.
+    """Fitted pixels (N, H, W, 3) as the tensor of a graph: themselves, or for one of another tool in its layout,
+    colors and type, normalized.
     """
     values: NDArray[Any] = pixels
     if spec.color == "BGR":
@@ -136,13 +134,9 @@ def _resized(picture: tuple[int, int], scaled: tuple[int, int], crop_mode: CropM
         # Not the same as the general case below: the long side is cut off here, and rounded there.
         short, long = min(picture), scaled[0] * max(picture)
         return (long // short, scaled[0]) if picture[0] > picture[1] else (scaled[0], long // short)
-    ratios = (picture[0] / scaled[0], picture[1] / scaled[1])
-    if crop_mode == "center":
-        ratio = min(ratios)
-    elif crop_mode == "border":
-        ratio = max(ratios)
-    else:
+    if crop_mode not in CROP_MODES:
         raise UsageError(f"crop mode {crop_mode!r} is unknown: it is one of {', '.join(CROP_MODES)}")
+    ratio = (min if crop_mode == "center" else max)(picture[0] / scaled[0], picture[1] / scaled[1])
     return max(1, round(picture[0] / ratio)), max(1, round(picture[1] / ratio))
 
 

@@ -7,10 +7,10 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from visiontool.data import dataset
-from visiontool.data.dataset import Dataset
 from visiontool.data.loader import LoadOptions, load
 from visiontool.data.prepare import Recipe
+from visiontool.data.samples import Dataset, check, without
+from visiontool.data.splits import contradictions, groups_of, leaks, split, unjudged
 from visiontool.images.augment import View
 from visiontool.images.fingerprint import Fingerprint, same
 from visiontool.images.transforms import share_kept
@@ -24,7 +24,7 @@ _log = logging.getLogger(__name__)
 _VIEW_S = 5.0  # for each further view of it: of a picture 1,000 times as wide as high one takes as long
 _CUT_MUCH = 0.35  # of the area of the picture in the middle of all: 4:3 and 3:2 lose less, 16:9 more
 _MOST_NAMED = 3
-UNUSED = ""  # the split of what is left out, as in `dataset.split`
+UNUSED = ""  # the split of what is left out, as in `splits.split`
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,12 +87,12 @@ def embed(
     first_of = list(range(len(table.fingerprints)))  # the first of the same pictures, for each
     for index, group in zip(indices, same([*opened.values()]), strict=True):
         first_of[index] = indices[group]
-    splits = dataset.split(table.data, first_of, val_share=settings.val_share, seed=settings.seed)
-    notes = [] if settings.folds is not None else dataset.unjudged(table.data, splits)
-    for note in (*notes, *dataset.contradictions(table.data, first_of), *dataset.leaks(table.data, splits, first_of)):
+    splits = split(table.data, first_of, val_share=settings.val_share, seed=settings.seed)
+    notes = [] if settings.folds is not None else unjudged(table.data, splits)
+    for note in (*notes, *contradictions(table.data, first_of), *leaks(table.data, splits, first_of)):
         _log.info(note)
     splits = few_of(table.data, splits, settings.few, settings.seed)
-    groups = dataset.groups_of(table.data, first_of)
+    groups = groups_of(table.data, first_of)
     late = [index for index, split in enumerate(splits) if split == "train" and not table.is_whole[index]]
     table.embed("views", late, slice(1, None))
     readable = table.drop_unreadable(settings)
@@ -149,9 +149,9 @@ class _Table:
             return readable
         names = {self.data.samples[index].name: error for index, error in sorted(self._errors.items())}
         if settings.on_bad == "fail":
-            dataset.check(self.data, names)
-        self.data = dataset.without(self.data, names)
-        dataset.check(self.data)
+            check(self.data, names)
+        self.data = without(self.data, names)
+        check(self.data)
         self.fingerprints = [self.fingerprints[index] for index in readable]
         self.embeddings, self.is_whole = self.embeddings[readable], self.is_whole[readable]
         self._errors = {}

@@ -13,8 +13,10 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from visiontool.data import dataset
+from visiontool.data.dataset import VAL_IS_DRAWN, read
 from visiontool.data.loader import DEFAULT_OPTIONS, LoadOptions
+from visiontool.data.samples import Dataset, check
+from visiontool.data.splits import folds, read_splits, split, unfolded, unjudged, write_splits
 from visiontool.errors import DataError, ModelError
 from visiontool.evaluation import metrics
 from visiontool.hub import resolve
@@ -56,7 +58,7 @@ def finetune(
         opened: called with the model whose backbone is taken, before it runs.
 
     Raises:
-        DataError: the dataset cannot be used (`dataset.Unusable` lists all faults).
+        DataError: the dataset cannot be used (`samples.Unusable` lists all faults).
         ModelError: no such model, or one without an embedding.
         ConversionError: the run cannot be written, or what was written does not answer as it should.
         UsageError: settings that cannot be meant; `output` is taken, or inside the data.
@@ -70,9 +72,9 @@ def finetune(
     with new_folder(settings.data, output, force=force) as (folder, target):
         _log_all(data.notes)
         if data.faults:
-            dataset.check(data, unreadable(data, classifier, options, progress))
+            check(data, unreadable(data, classifier, options, progress))
         if settings.folds is None:  # before the backbone runs, not only after it
-            dataset.unjudged(data, dataset.split(data, val_share=settings.val_share, seed=settings.seed))
+            unjudged(data, split(data, val_share=settings.val_share, seed=settings.seed))
         spec = _new_spec(classifier.spec, target.name, data)
         recorded = replace(settings, model=settings.model or resolve.default_model()).with_absolute_paths()
         (folder / SETTINGS_FILE).write_text(recorded.to_json(), encoding="utf-8")
@@ -80,7 +82,7 @@ def finetune(
         embedded = embed(settings, data, classifier, views, options, progress)
         split_of = dict(zip((sample.name for sample in embedded.data.samples), embedded.splits, strict=True))
         splits = [split_of.get(sample.name, UNUSED) for sample in data.samples]  # of what cannot be read as well
-        dataset.write_splits(folder / SPLITS_FILE, data, splits)
+        write_splits(folder / SPLITS_FILE, data, splits)
 
         train = embedded.indices_of("train")
         solution = _solve(settings, embedded, train, lambda done, total: progress("head", done, total))
@@ -119,7 +121,7 @@ def open_model(settings: Settings, model: Path | None, limits: Limits) -> Classi
     return classifier
 
 
-def read_data(settings: Settings, classifier: Classifier) -> dataset.Dataset:
+def read_data(settings: Settings, classifier: Classifier) -> Dataset:
     """The dataset of the settings, with the splits of the user's file; with folds, all but test is for training.
 
     Folders that are named by the ids of the model's classes get the labels of these. Where it is known what is for
@@ -127,7 +129,7 @@ def read_data(settings: Settings, classifier: Classifier) -> dataset.Dataset:
     """
     spec = classifier.spec
     known = dict(zip(spec.label_ids, spec.labels, strict=True)) if spec.label_ids else None
-    data = dataset.read(
+    data = read(
         settings.data,
         labels_file=settings.labels_file,
         skip_missing=settings.on_bad == "skip",
@@ -136,12 +138,12 @@ def read_data(settings: Settings, classifier: Classifier) -> dataset.Dataset:
     )
     splits: Sequence[str | None] = [sample.split for sample in data.samples]
     if settings.splits_file is not None:
-        splits = dataset.read_splits(settings.splits_file, data)
+        splits = read_splits(settings.splits_file, data)
     elif settings.folds is not None:
         splits = ["test" if split == "test" else "train" for split in splits]
     given = [split for split in splits if split is not None]
     if len(given) == len(splits):
-        data = replace(data, notes=tuple(note for note in data.notes if note != dataset.VAL_IS_DRAWN))
+        data = replace(data, notes=tuple(note for note in data.notes if note != VAL_IS_DRAWN))
         if settings.on_bad == "fail":
             splits = few_of(data, given, settings.few, settings.seed)
     samples = tuple(sample._replace(split=split) for sample, split in zip(data.samples, splits, strict=True))
@@ -153,7 +155,7 @@ def _log_all(notes: Sequence[str]) -> None:
         _log.info(note)
 
 
-def _new_spec(base: ModelSpec, name: str, data: dataset.Dataset) -> ModelSpec:
+def _new_spec(base: ModelSpec, name: str, data: Dataset) -> ModelSpec:
     """The manifest of the new model, but for what is not known yet: temperature and accuracy."""
     weights = {
         "source": f"{base.name}, with a new head for {data.root.name}",
@@ -192,8 +194,8 @@ def _cross_validate(
     """The pictures that are in a fold, and their probabilities (N, C), each by a head that was solved, strength,
     temperature and all, without its fold.
     """
-    fold_of = dataset.folds(embedded.class_ids[train], embedded.groups[train], count, settings.seed)
-    _log_all(dataset.unfolded(embedded.data, train, fold_of))
+    fold_of = folds(embedded.class_ids[train], embedded.groups[train], count, settings.seed)
+    _log_all(unfolded(embedded.data, train, fold_of))
     probabilities = np.zeros((len(train), len(embedded.data.labels)))
     numbers = np.unique(fold_of[fold_of >= 0]).tolist()
     for done, fold in enumerate(numbers, 1):

@@ -7,9 +7,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
-from visiontool.data import dataset
-from visiontool.data.dataset import Dataset
 from visiontool.data.loader import DEFAULT_OPTIONS, LoadOptions
+from visiontool.data.samples import Dataset, check
+from visiontool.data.splits import split, unjudged
 from visiontool.images import augment
 from visiontool.inference.classifier import Classifier
 from visiontool.inference.embeddings import embed_views
@@ -50,10 +50,10 @@ def plan(
     classifier = open_model(settings, model, options.limits)
     opened(classifier)
     data = read_data(settings, classifier)
-    dataset.check(data)
-    splits = dataset.split(data, val_share=settings.val_share, seed=settings.seed)
+    check(data)
+    splits = split(data, val_share=settings.val_share, seed=settings.seed)
     if settings.folds is None:
-        data = replace(data, notes=(*data.notes, *dataset.unjudged(data, splits)))
+        data = replace(data, notes=(*data.notes, *unjudged(data, splits)))
     splits = few_of(data, splits, settings.few, settings.seed)
     counts = Counter(split for split in splits if split != UNUSED)
     paths = [sample.path for sample in data.samples if sample.split not in ("test", UNUSED)]

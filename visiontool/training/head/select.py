@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from scipy.optimize import minimize_scalar
 from scipy.special import log_softmax
 
-from visiontool.data.dataset import folds
+from visiontool.data.splits import folds
 from visiontool.training.head.balance import Balancing
 from visiontool.training.head.logistic import Linear, fit
 
