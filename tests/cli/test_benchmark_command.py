@@ -1,9 +1,6 @@
 """`visiontool benchmark`: the table, the JSON, the plot, and the exit codes."""
 
 import json
-import re
-import shlex
-import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -45,28 +42,30 @@ def measurement(name, rounds, batch_size=1, accuracy=None):
 def test_the_command_measures_for_real(run, color_model, tmp_path, monkeypatch):
     pictures = save_color_pictures(tmp_path / "pictures", 3)
     monkeypatch.setattr(benchmark, "ROUNDS", 1)
-    ran = run("benchmark", color_model, "--batch-sizes", "1,4", "--on", pictures, "--seconds", 0.02, "--json")
+    ran = run("benchmark", color_model, "--batch-sizes", "4", "--on", pictures, "--seconds", 0.02, "--json")
     assert ran.code == 0, ran.err
     document = json.loads(ran.out)
     assert (document["schema"], document["pictures"]) == (1, 3)
     assert document["machine"]["cores"] >= 1
     assert {"processor", "onnxruntime", "python"} <= set(document["machine"])
-    for row, batch_size in zip(document["rows"], (1, 4), strict=True):
-        assert (row["model"], row["batch_size"], row["status"]) == ("colors", batch_size, "ok")
-        assert 0 < row["latency_p50_ms"] <= row["latency_p95_ms"]
-        assert row["network_images_per_s"] > row["end_to_end_images_per_s"] > 0  # 8x8 pixels: the files are the work
-        assert row["decode_ms_per_image"] > 0
-        assert row["opening_images_per_s"] > 0
-        assert row["peak_memory_bytes"] > 20e6
-        assert (row["rounds"], row["noise"], row["accuracy"]) == (1, None, None)
+    (row,) = document["rows"]
+    assert (row["model"], row["batch_size"], row["status"]) == ("colors", 4, "ok")
+    assert 0 < row["latency_p50_ms"] <= row["latency_p95_ms"]
+    assert row["network_images_per_s"] > row["end_to_end_images_per_s"] > 0  # 8x8 pixels: the files are the work
+    assert row["decode_ms_per_image"] > 0
+    assert row["opening_images_per_s"] > 0
+    assert row["peak_memory_bytes"] > 20e6
+    assert (row["rounds"], row["noise"], row["accuracy"]) == (1, None, None)
 
 
 def test_the_table(run, color_model, tmp_path, jobs):
     facts = ({"dataset": "squares", "pictures": 3, "top1": 0.875},)
     spec = replace(COLOR_SPEC, name="a\x1b[31mb", accuracy=facts)
     other = save_model(color_graph(), tmp_path / "other.onnx", spec.to_metadata())
-    ran = run("benchmark", color_model, "-m", other, "--batch-sizes", "8,1")
+    ran = run("benchmark", color_model, "-m", other, "--batch-sizes", "8,1", "--plot", tmp_path / "plot.png")
     assert ran.code == 0
+    with Image.open(tmp_path / "plot.png") as picture:
+        assert picture.format == "PNG"
     lines = ran.out.splitlines()
     assert "onnxruntime" in lines[0]
     assert "colors: 8x8 pixels, opening alone 300 pictures/s" in lines
@@ -134,7 +133,6 @@ def test_ctrl_c_prints_what_is_done(run, color_model, measured):
     [
         (["nope"], 4, "no model is called 'nope'"),
         (["lenet5", "--batch-sizes", "1,x"], 2, "'1,x': expected numbers from 1 to 4096"),
-        (["lenet5", "--batch-sizes", "0"], 2, "expected numbers"),
         (["lenet5", "--batch-sizes", "5000"], 2, "expected numbers"),
         (["lenet5", "--precision", "fp32,fp8"], 2, "expected some of fp32, fp16, int8"),
         (["lenet5", "--device", "gpu"], 2, "device 'gpu' is not known"),
@@ -184,17 +182,3 @@ def test_there_is_no_plot_where_nothing_could_be_measured(run, tmp_path, measure
     assert ran.out.splitlines()[-1] == "fp32     1  not measured: crashed"
     assert "There is no plot" in ran.err
     assert not (tmp_path / "plot.png").exists()
-
-
-def test_the_commands_of_its_page_run_as_written(run, jobs, monkeypatch, tmp_path):
-    shutil.copytree(ROOT / "samples", tmp_path / "samples")
-    monkeypatch.chdir(tmp_path)
-    page = (ROOT / "docs" / "benchmark.md").read_text(encoding="utf-8")
-    blocks = re.findall(r"^```sh\n(.*?)^```", page, re.DOTALL | re.MULTILINE)
-    commands = [shlex.split(line.partition(" > ")[0], comments=True) for block in blocks for line in block.splitlines()]
-    assert len(commands) >= 6
-    for program, *arguments in commands:
-        assert program == "visiontool"
-        assert run(*arguments).code == 0, arguments
-    with Image.open(tmp_path / "speed.png") as picture:
-        assert picture.format == "PNG"

@@ -32,8 +32,8 @@ def site(tmp_path, monkeypatch):
     install(tmp_path, "onnxruntime-gpu", "1.31.1", ["onnxruntime/__init__.py", "onnxruntime/capi/a.py"])
     install(tmp_path, "onnxruntime-genai", "0.9.0", ["onnxruntime_genai/__init__.py"])
     spec = type("Spec", (), {"submodule_search_locations": [str(tmp_path / "onnxruntime")]})
-    found = installation.find_spec
-    monkeypatch.setattr(installation, "find_spec", lambda name: spec if name == "onnxruntime" else found(name))
+    find_spec = installation.find_spec
+    monkeypatch.setattr(installation, "find_spec", lambda name: spec if name == "onnxruntime" else find_spec(name))
     return tmp_path
 
 
@@ -49,16 +49,16 @@ def test_predicting_works_here_and_the_exit_code_says_so(run):
 def test_json_has_the_same(run, tmp_path, monkeypatch):
     monkeypatch.setenv("VISIONTOOL_CACHE", str(tmp_path / "mine"))
     save_picture(tmp_path / "mine" / "models" / "some.png", (1, 2, 3))
-    found = json.loads(run("doctor", "--json").out)
-    assert found["schema"] == 1
-    assert found["providers"]["cpu"] is None
-    assert found["prediction"]["works"] is True
+    facts = json.loads(run("doctor", "--json").out)
+    assert facts["schema"] == 1
+    assert facts["providers"]["cpu"] is None
+    assert facts["prediction"]["works"] is True
     size = (tmp_path / "mine" / "models" / "some.png").stat().st_size
-    assert found["caches"]["models"] == {"path": str(tmp_path / "mine" / "models"), "bytes": size, "is_writable": True}
-    assert found["caches"]["all"]["bytes"] == size
-    assert found["environment"]["VISIONTOOL_CACHE"] == str(tmp_path / "mine")
-    assert found["versions"]["python"] == sys.version.split()[0]
-    assert found["wheels"] == [*installation.wheels()]
+    assert facts["caches"]["models"] == {"path": str(tmp_path / "mine" / "models"), "bytes": size, "is_writable": True}
+    assert facts["caches"]["all"]["bytes"] == size
+    assert facts["environment"]["VISIONTOOL_CACHE"] == str(tmp_path / "mine")
+    assert facts["versions"]["python"] == sys.version.split()[0]
+    assert facts["wheels"] == [*installation.wheels()]
 
 
 def test_a_secret_is_never_shown(run, monkeypatch):
@@ -74,16 +74,11 @@ def test_a_secret_is_never_shown(run, monkeypatch):
         assert "lenet5" in ran.out
 
 
-def test_one_wheel_is_no_fault_whatever_is_called_alike(site):
-    assert installation.wheels() == ("onnxruntime-gpu 1.31.1",)
-    assert installation.wheel_conflict() is None
-
-
 def test_two_wheels_are_told_with_the_commands_that_mend_it(site, run):
     install(site, "onnxruntime", "1.30.0", ["onnxruntime/__init__.py"])
     assert installation.wheels() == ("onnxruntime 1.30.0", "onnxruntime-gpu 1.31.1")
-    said, *commands = installation.wheel_conflict().splitlines()
-    assert said.startswith("onnxruntime 1.30.0 and onnxruntime-gpu 1.31.1 are installed in one place")
+    message, *commands = installation.wheel_conflict().splitlines()
+    assert message.startswith("onnxruntime 1.30.0 and onnxruntime-gpu 1.31.1 are installed in one place")
     assert commands[0].endswith(" uninstall -y onnxruntime onnxruntime-gpu")
     assert commands[1].endswith(" install onnxruntime-gpu")
     ran = run("doctor")

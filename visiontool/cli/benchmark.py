@@ -1,10 +1,8 @@
 """`visiontool benchmark`: how fast networks are here, and what memory they take."""
 
-import os
 import tempfile
-import textwrap
 from collections.abc import Iterator, Sequence
-from itertools import islice
+from itertools import groupby, islice
 from pathlib import Path
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, get_args
@@ -12,7 +10,7 @@ from typing import TYPE_CHECKING, Any, get_args
 import click
 
 from visiontool.cli import INTERRUPTED, SOME_FAILED, options
-from visiontool.cli.text import json_text, printable, say
+from visiontool.cli.text import json_text, printable, say, wrapped
 from visiontool.errors import DataError, UsageError
 from visiontool.model.spec import Precision
 from visiontool.text import plural
@@ -27,18 +25,17 @@ _COLUMNS = "{:<4}{:>6}{:>7}{:>7}{:>9}{:>11}{:>8}{:>6}{:>7}{:>7}{:>7}"
 _HEAD = "            latency, ms         pictures/s      ms of a picture        peak\n" + _COLUMNS.format(
     "", "batch", "p50", "p95", "network", "end to end", "decode", "prep", "run", "MB", "noise"
 )
-_WIDTH = 80
 _NOISY = 0.2
 
 
-def _batch_sizes(context: click.Context, parameter: click.Parameter, value: str) -> tuple[int, ...]:
-    sizes = value.split(",")
-    if not all(size.isascii() and size.isdigit() and 1 <= int(size) <= _LARGEST_BATCH for size in sizes):
+def _batch_sizes(value: str) -> tuple[int, ...]:
+    sizes = [int(size) if size.isdecimal() else 0 for size in value.split(",")]
+    if not all(1 <= size <= _LARGEST_BATCH for size in sizes):
         raise click.BadParameter(f"{value!r}: expected numbers from 1 to {_LARGEST_BATCH} with commas, such as 1,8,64")
-    return tuple(dict.fromkeys(map(int, sizes)))
+    return tuple(dict.fromkeys(sizes))
 
 
-def _precisions(context: click.Context, parameter: click.Parameter, value: str) -> tuple[str, ...]:
+def _precisions(value: str) -> tuple[str, ...]:
     names = value.split(",")
     if not set(names) <= set(get_args(Precision)):
         raise click.BadParameter(f"{value!r}: expected some of {', '.join(get_args(Precision))}, with commas between")
@@ -47,33 +44,27 @@ def _precisions(context: click.Context, parameter: click.Parameter, value: str) 
 
 @click.command()
 @click.argument("models", nargs=-1, metavar="[MODEL]...", shell_complete=options.complete_model)
-@click.option(
-    "-m", "--model", "more", multiple=True, metavar="MODEL", shell_complete=options.complete_model, hidden=True
-)
-@click.option("--device", default="auto", metavar="auto|cpu|cuda[:N]", help="Where to run.  [default: auto]")
+@click.option("-m", "--model", "more", multiple=True, shell_complete=options.complete_model, hidden=True)
+@options.DEVICE
 @options.PROVIDER
 @click.option(
     "--precision",
     "precisions",
-    callback=_precisions,
+    type=_precisions,
     default="fp32",
     metavar="P,P",
-    help="fp32,fp16,int8: made of float32 files, to be measured.  [default: fp32]",
+    help="Some of fp32,fp16,int8.  [default: fp32]",
 )
 @click.option(
     "--batch-sizes",
-    callback=_batch_sizes,
+    type=_batch_sizes,
     default="1,8,64",
     metavar="N,N",
     help="Pictures in one run.  [default: 1,8,64]",
 )
 @click.option("--on", metavar="FOLDER", help="Pictures to measure with.  [default: the samples of visiontool]")
 @click.option(
-    "--seconds",
-    type=click.FloatRange(0, 3600, min_open=True),
-    default=2.0,
-    metavar="S",
-    help="For each line of the table; long runs take longer.  [default: 2]",
+    "--seconds", type=options.SECONDS, default=2.0, metavar="S", help="For each line of the table.  [default: 2]"
 )
 @click.option("--plot", type=options.FILE, metavar="FILE.png", help="Draw accuracy against speed.")
 @click.option("--json", "as_json", is_flag=True, help="JSON, with more figures.")
@@ -95,7 +86,7 @@ def benchmark(**values: Any) -> int:
     rows, interrupted = _measure(args, pictures)
     if args.as_json:
         facts = {"pictures": len(pictures), "source": args.on or "samples", "seconds": args.seconds}
-        document = {"schema": 1, "machine": _machine(rows), **facts, "rows": [row.to_json() for row in rows]}
+        document = {"schema": 1, "machine": _machine_of(rows), **facts, "rows": [row.to_json() for row in rows]}
         click.echo(json_text(document, indent=1))
     else:
         click.echo(table(rows))
@@ -104,8 +95,9 @@ def benchmark(**values: Any) -> int:
     if interrupted:
         say("Interrupted: these are the rounds that were done.")
         return INTERRUPTED
-    is_drawn = args.plot is None or _draw(args.plot, rows)
-    return 0 if is_drawn and all(row.error is None for row in rows) else SOME_FAILED
+    if args.plot is not None:
+        _draw(args.plot, rows)
+    return 0 if all(row.error is None for row in rows) else SOME_FAILED
 
 
 def _pictures(folder: str | None) -> list[str]:
@@ -113,7 +105,7 @@ def _pictures(folder: str | None) -> list[str]:
     from visiontool.hub import resolve
 
     if folder is None:
-        return [os.fspath(path) for path in resolve.sample_pictures()]
+        return [str(path) for path in resolve.sample_pictures()]
     pictures = list(islice(find_images([folder]), _MOST_PICTURES))
     if not pictures:
         raise DataError(f"no picture was found in {folder}\n--on takes a folder of pictures, or one picture.")
@@ -129,8 +121,8 @@ def _measure(args: SimpleNamespace, pictures: Sequence[str]) -> "tuple[list[Meas
 
     models = args.models + args.more or (None,)
     files = benchmark.model_files([obtain(model, quiet=args.quiet) for model in models])
-    if args.plot is not None:
-        _check_plot_file(args.plot)
+    if args.plot is not None:  # before minutes of measuring
+        options.check_png("--plot", args.plot)
     rows: list[Measurement] = []
     with (
         tempfile.TemporaryDirectory(prefix="visiontool-") as folder,
@@ -138,25 +130,17 @@ def _measure(args: SimpleNamespace, pictures: Sequence[str]) -> "tuple[list[Meas
         Stages(_STAGES, enabled=not args.quiet) as stages,
     ):
         try:
+            work: dict[str, Any] = {"pictures": pictures, "progress": stages.update}
             rows = benchmark.measurements(
-                files,
-                args.precisions,
-                args.batch_sizes,
-                pictures,
-                Path(folder),
-                reduce=reduced_file,
-                progress=stages.update,
+                files, args.precisions, args.batch_sizes, folder=Path(folder), reduce=reduced_file, **work
             )
-            if args.plot is not None:
-                _check_accuracies(rows)
-            benchmark.measure(
-                rows,
-                pictures,
-                seconds=args.seconds,
-                device=args.device,
-                provider=args.provider,
-                progress=stages.update,
-            )
+            if args.plot is not None and all(row.file.accuracy is None for row in rows):
+                names = ", ".join(dict.fromkeys(f"{row.file.name} ({row.file.spec.precision})" for row in rows))
+                raise UsageError(
+                    f"--plot draws accuracy against speed, and nobody has said how accurate {names} is.\n"
+                    "Name a model whose accuracy is known too: visiontool models show NAME says it."
+                )
+            benchmark.measure(rows, seconds=args.seconds, device=args.device, provider=args.provider, **work)
         except KeyboardInterrupt:
             if not any(row.rounds for row in rows):
                 raise
@@ -164,37 +148,18 @@ def _measure(args: SimpleNamespace, pictures: Sequence[str]) -> "tuple[list[Meas
     return rows, False
 
 
-def _check_plot_file(plot: Path) -> None:
-    """Raises UsageError, before minutes of measuring, where the plot could not be written."""
-    if plot.suffix.lower() != ".png":
-        raise UsageError(f"--plot {plot}: expected the name of a PNG file")
-    if not plot.absolute().parent.is_dir():
-        raise UsageError(f"--plot {plot}: there is no folder {plot.absolute().parent}")
-
-
-def _check_accuracies(rows: "list[Measurement]") -> None:
-    if all(row.file.accuracy is None for row in rows):
-        names = ", ".join(dict.fromkeys(f"{row.file.name} ({row.file.spec.precision})" for row in rows))
-        raise UsageError(
-            f"--plot draws accuracy against speed, and nobody has said how accurate {names} is.\n"
-            "Name a model whose accuracy is known too: visiontool models show NAME says it."
-        )
-
-
-def _draw(plot: Path, rows: "Sequence[Measurement]") -> bool:
-    """Whether there was anything to draw."""
+def _draw(plot: Path, rows: "Sequence[Measurement]") -> None:
     from visiontool.cli.output.target import reporting_errors
     from visiontool.evaluation.benchmark.plot import draw
 
     if not any(row.rounds and row.file.accuracy for row in rows):
         say("There is no plot: what has a known accuracy could not be measured.")
-        return False
+        return
     with reporting_errors(str(plot)):
         draw(plot, rows)
-    return True
 
 
-def _machine(rows: "Sequence[Measurement]") -> dict[str, Any]:
+def _machine_of(rows: "Sequence[Measurement]") -> dict[str, Any]:
     from visiontool.evaluation.benchmark.machine import machine
 
     return machine(next((row.rounds[0].device for row in rows if row.rounds), "cpu"))
@@ -202,30 +167,27 @@ def _machine(rows: "Sequence[Measurement]") -> dict[str, Any]:
 
 def table(rows: "Sequence[Measurement]") -> str:
     """All rows, below the name of the network that each is of."""
-    facts = _machine(rows)
+    facts = _machine_of(rows)
     texts = [
         f"{plural(facts['cores'], 'core')} of {facts['processor']}",
-        *([facts["gpu"]] if facts["gpu"] else []),
+        facts["gpu"],
         facts["system"],
         f"Python {facts['python']}",
         f"onnxruntime {facts['onnxruntime']}",
     ]
-    for first in [round_ for row in rows for round_ in row.rounds][:1]:
+    first = next((row.rounds[0] for row in rows if row.rounds), None)
+    if first is not None:
         by = "" if first.device.startswith(first.provider) else f" by {first.provider}"
         texts.append(f"on {first.device}{by}")
-    lines = [*_wrapped(", ".join(texts)), _HEAD]
-    name: str | None = None
-    for row in rows:
-        if row.file.name != name:
-            name = row.file.name
-            lines += _heading([other for other in rows if other.file.name == name])
-        lines.append(_line(row))
+    lines = [*wrapped(", ".join(filter(None, texts))), _HEAD]
+    for _, group in groupby(rows, key=lambda row: row.file.name):
+        rows_of_one = list(group)
+        lines += [*_heading(rows_of_one), *map(_line, rows_of_one)]
     return "\n".join(lines)
 
 
 def _heading(rows: "Sequence[Measurement]") -> list[str]:
-    model = rows[0].file
-    height, width = model.spec.input.size
+    height, width = rows[0].file.spec.input.size
     facts = [f"{width}x{height} pixels"]
     accuracy = next((row.file.accuracy for row in rows if row.file.accuracy is not None), None)
     if accuracy is not None:
@@ -233,11 +195,7 @@ def _heading(rows: "Sequence[Measurement]") -> list[str]:
     rates = [round_.opening_images_per_s for row in rows for round_ in row.rounds]
     if rates:
         facts.append(f"opening alone {_figure(sorted(rates)[len(rates) // 2])} pictures/s")
-    return ["", *_wrapped(f"{model.name}: {', '.join(facts)}")]
-
-
-def _wrapped(text: str) -> list[str]:
-    return textwrap.wrap(printable(text), _WIDTH, subsequent_indent="  ", break_on_hyphens=False)
+    return ["", *wrapped(f"{rows[0].file.name}: {', '.join(facts)}")]
 
 
 def _line(row: "Measurement") -> str:
@@ -277,10 +235,8 @@ def remarks(rows: "Sequence[Measurement]", *, pictures: str) -> Iterator[str]:
     if measured:
         rounds = plural(max(len(row.rounds) for row in measured), "round")
         runs = f"{min(counts):,}" if min(counts) == max(counts) else f"{min(counts):,} to {max(counts):,}"
-        yield (
-            f"Medians of {rounds}, each in a process of its own; latencies of {runs} runs a line.\n"
-            f"Pictures: {pictures}."
-        )
+        yield f"Medians of {rounds}, each in a process of its own; latencies of {runs} runs a line."
+        yield f"Pictures: {pictures}."
     if min(counts, default=20) < 20:
         yield "With fewer than 20 runs p95 is the slowest of them; --seconds gives more."
     made_here = {row.file.spec.precision for row in measured if row.file.is_made_here}

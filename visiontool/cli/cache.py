@@ -9,10 +9,7 @@ from visiontool.text import plural
 
 @click.command()
 @click.option(
-    "--max-size",
-    callback=options.amount(least=0),
-    metavar="N",
-    help="Remove what was not used for longest until N bytes (such as 2G) hold the rest.",
+    "--max-size", type=options.amount(least=0), metavar="N", help="Remove the longest unused, down to N (such as 2G)."
 )
 def cache(max_size: int | None) -> int:
     """Show or shrink what is kept on this disk.

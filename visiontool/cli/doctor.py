@@ -3,7 +3,6 @@
 import os
 import platform
 import re
-import textwrap
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
@@ -15,11 +14,12 @@ import click
 
 from visiontool._version import __version__
 from visiontool.cli import FAILED
-from visiontool.cli.text import json_text, printable
+from visiontool.cli.text import json_text, wrapped
 from visiontool.errors import DeviceError, VisiontoolError, first_line
 from visiontool.text import plural
 
 _PACKAGES = ("numpy", "pillow", "onnx", "torch", "torchvision", "timm", "onnxscript")
+_CACHES = ("models", "downloads", "features", "tensorrt")
 _SAMPLE = "orange"  # a picture of samples/ and its label
 _SMALL_MODEL = "lenet5"
 # What makes whole numbers of 8 bits fast, and products of matrices.
@@ -27,7 +27,6 @@ _FEATURES = ("avx2", "avx512f", "avx_vnni", "avx512_vnni", "amx_int8", "amx_bf16
 _VARIABLES = ("CUDA_VISIBLE_DEVICES", "HF_HOME", "HF_HUB_OFFLINE", "HF_TOKEN", "NVIDIA_TF32_OVERRIDE")
 _SECRET = re.compile("TOKEN|KEY|SECRET|PASS", re.IGNORECASE)
 _COLUMN = 12
-_WIDTH = 80
 
 
 @click.command()
@@ -48,38 +47,39 @@ def doctor(as_json: bool) -> int:
         click.echo(json_text(facts, indent=2))
     else:
         for name, text in _lines(facts):
-            for line in text.splitlines() or [""]:
-                click.echo(_wrapped(name, printable(line)))
-                name = ""
+            for number, line in enumerate(text.splitlines()):
+                first = f"{'' if number else name:<{_COLUMN}}"
+                click.echo("\n".join(wrapped(line, first, " " * _COLUMN, break_words=False)))
     return 0 if facts["prediction"]["works"] else FAILED
 
 
 def examine() -> dict[str, Any]:
-    """What `--json` prints. What does not work raises nothing, unless onnxruntime cannot be used at all.
-
-    `providers` has None for what works, or why it does not; `environment` never has a secret; `features` of the
-    processor and `versions` of packages are None where they are not known.
-    """
+    """What `--json` prints (docs/cli.md); raises only where onnxruntime or the cache cannot be used at all."""
     from visiontool.evaluation.benchmark.machine import machine
-    from visiontool.hub import resolve
+    from visiontool.hub import cache, resolve
     from visiontool.runtime import installation, providers
 
+    versions: dict[str, str | None] = dict.fromkeys(_PACKAGES)
+    for name in _PACKAGES:
+        with suppress(metadata.PackageNotFoundError):
+            versions[name] = metadata.version(name)
     try:
         default_model = resolve.default_model()
     except VisiontoolError as error:
         default_model = str(error)
     fault = installation.wheel_conflict()
+    caches = {"all": cache.root()} | {name: cache.root() / name for name in _CACHES}
     variables = sorted(name for name in os.environ if name in _VARIABLES or name.startswith("VISIONTOOL_"))
     return {
         "schema": 1,
-        "versions": {"visiontool": __version__, "python": platform.python_version()} | _versions(),
+        "versions": {"visiontool": __version__, "python": platform.python_version()} | versions,
         "wheels": installation.wheels(),
         "machine": {key: value for key, value in machine().items() if key in ("processor", "cores", "system")},
         "features": processor_features(),
         "gpus": [gpu._asdict() for gpu in installation.gpus()],
         "driver": installation.driver_version(),
         "providers": {name: _why_not(name) for name in reversed(providers.built_in())},
-        "caches": _caches(),
+        "caches": {name: _folder_facts(path) for name, path in caches.items()},
         "default_model": default_model,
         "environment": {name: "(set, not shown)" if _SECRET.search(name) else os.environ[name] for name in variables},
         "faults": [] if fault is None else [fault],
@@ -87,26 +87,17 @@ def examine() -> dict[str, Any]:
     }
 
 
-def _versions() -> dict[str, str | None]:
-    versions: dict[str, str | None] = dict.fromkeys(_PACKAGES)
-    for name in _PACKAGES:
-        with suppress(metadata.PackageNotFoundError):
-            versions[name] = metadata.version(name)
-    return versions
-
-
 def processor_features(cpuinfo: Path = Path("/proc/cpuinfo")) -> tuple[str, ...] | None:
-    """The instructions of the processor that make networks fast; None where the system does not say."""
+    """The instructions of the processor that make networks fast; None on systems other than Linux."""
     try:
         lines = cpuinfo.read_text(encoding="utf-8", errors="replace").splitlines()
-    except OSError:  # not Linux
+    except OSError:
         return None
     flags = next((line for line in lines if line.lower().startswith(("flags", "features"))), "").split()
     return tuple(name for name in _FEATURES if name in flags)
 
 
 def _why_not(provider: str) -> str | None:
-    """Why a provider cannot be used, found out by using it."""
     from visiontool import runtime
     from visiontool.runtime import providers
 
@@ -124,17 +115,6 @@ def _built_in(name: str) -> Path:
     from visiontool.hub import cache, resolve
 
     return resolve.weights_folder() / name / cache.MODEL_FILE
-
-
-def _caches() -> dict[str, dict[str, Any]]:
-    from visiontool.hub import cache
-
-    try:
-        root = cache.root()
-    except VisiontoolError:  # there is no home folder
-        return {}
-    folders = {"all": root} | {name: root / name for name in ("models", "downloads", "features", "tensorrt")}
-    return {name: _folder_facts(path) for name, path in folders.items()}
 
 
 def _folder_facts(path: Path) -> dict[str, Any]:
@@ -195,15 +175,3 @@ def _lines(facts: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
         yield "FAULT", fault
     prediction = facts["prediction"]
     yield "predict", f"{'works' if prediction['works'] else 'FAILS'}: {prediction['said']}"
-
-
-def _wrapped(name: str, text: str) -> str:
-    """A line of the list, broken at spaces; what has none, such as a path, stays whole to be copied."""
-    return textwrap.fill(
-        text,
-        _WIDTH,
-        initial_indent=f"{name:<{_COLUMN}}",
-        subsequent_indent=" " * _COLUMN,
-        break_long_words=False,
-        break_on_hyphens=False,
-    )

@@ -19,7 +19,7 @@ _STAGES = {"calibrate": "Calibrating", "compare": "Comparing with the source", "
 @click.command()
 @click.argument("model", required=False, metavar="[MODEL]", shell_complete=options.complete_model)
 @click.option(
-    "-m", "--model", "same_model", metavar="MODEL", shell_complete=options.complete_model, help="The same as MODEL."
+    "-m", "--model", "same", metavar="MODEL", shell_complete=options.complete_model, help="The same as MODEL."
 )
 @click.option("--onnx", is_flag=True, help="The format; there is no other.")
 @click.option("--precision", type=click.Choice(get_args(Precision)), help="Default: what the model has, mostly fp32.")
@@ -53,13 +53,13 @@ def export(context: click.Context, /, **values: Any) -> int:
     visiontool export model.pth --architecture vgg16 -o vgg16.onnx
     """
     args = SimpleNamespace(**values)
-    if args.model is not None and args.same_model is not None:
+    if args.model is not None and args.same is not None:
         raise click.UsageError("MODEL and -m name the same; leave one out", context)
-    args.model = args.model or args.same_model
-    exported = _export(args)
+    args.model = args.model or args.same
+    result = _export(args)
     if not args.quiet:
-        _report(exported)
-    click.echo(json_text(_to_json(exported)) if args.as_json else str(exported.path))
+        _report(result)
+    click.echo(json_text(_to_json(result)) if args.as_json else str(result.path))
     return 0
 
 
@@ -91,30 +91,28 @@ def _export(args: SimpleNamespace) -> "Export":
         return export(source, target, export_options, force=args.force, device=args.device, progress=stages.update)
 
 
-def _report(exported: "Export") -> None:
-    """On stderr: how the file compares with its source, and how it is run without visiontool."""
+def _report(result: "Export") -> None:
     from visiontool.cli.verify import comparison_lines
     from visiontool.export.snippet import snippet
 
-    if exported.comparison is None:
+    if result.comparison is None:
         say("Not compared with its source; the file says so.")
     else:
-        say("\n".join(comparison_lines(exported.comparison)))
-    for note in exported.notes:
+        say("\n".join(comparison_lines(result.comparison)))
+    for note in result.notes:
         say(printable(note))
-    size = f"{exported.path.stat().st_size / 1e6:,.1f} MB"
-    classes = plural(len(exported.spec.labels), "class")
-    say(f"{printable(str(exported.path))}: {size}, {exported.spec.precision}, {classes}. Without visiontool:\n")
-    say(snippet(exported.spec, exported.path))
+    size, classes = result.path.stat().st_size, plural(len(result.spec.labels), "class")
+    about = f"{size / 1e6:,.1f} MB, {result.spec.precision}, {classes}"
+    say(f"{printable(str(result.path))}: {about}. Without visiontool:\n\n{snippet(result.spec, result.path)}")
 
 
-def _to_json(exported: "Export") -> dict[str, Any]:
+def _to_json(result: "Export") -> dict[str, Any]:
     return {
         "schema": 1,
-        "path": str(exported.path),
-        "name": exported.spec.name,
-        "precision": exported.spec.precision,
-        "size_bytes": exported.path.stat().st_size,
-        "comparison": None if exported.comparison is None else exported.comparison.to_json(),
-        "notes": list(exported.notes),
+        "path": str(result.path),
+        "name": result.spec.name,
+        "precision": result.spec.precision,
+        "size_bytes": result.path.stat().st_size,
+        "comparison": None if result.comparison is None else result.comparison.to_json(),
+        "notes": list(result.notes),
     }

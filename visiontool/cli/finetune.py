@@ -3,7 +3,6 @@
 import math
 import os
 import shlex
-from collections.abc import Sequence
 from dataclasses import fields, replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -32,7 +31,7 @@ _BALANCES = ("auto", "none", "weights", "logit-adjust")
 _LEVELS = ("none", "light", "medium", "heavy")
 _CHANGES = ("mirror", "crop", "rotate", "shift", "zoom", "brightness", "contrast", "color")  # fields of Augment
 _WORST_CLASSES = 3
-_LONGEST_LABEL = 30
+_LONGEST_LABEL = 30  # characters
 _PREVIEW_PICTURES, _PREVIEW_VIEWS = 6, 8
 
 
@@ -95,7 +94,6 @@ def finetune(context: click.Context, /, **values: Any) -> int:
         raise UsageError("--force is about the folder of -o; there is none")
     if args.data is None and args.from_run is None:
         raise click.UsageError("name the folder of the data", context)
-    options.check_loudness(args.quiet, args.verbose)
 
     from visiontool.cli.pull import obtain
 
@@ -113,7 +111,6 @@ def finetune(context: click.Context, /, **values: Any) -> int:
 
 
 def _settings(args: SimpleNamespace) -> "Settings":
-    """The settings: those of the run of --from, if there is one, changed by what was typed."""
     from visiontool.images.augment import LEVELS
     from visiontool.training.settings import Settings, usual_views
 
@@ -121,10 +118,8 @@ def _settings(args: SimpleNamespace) -> "Settings":
     typed = {name: value for name in names if (value := getattr(args, name)) is not None}
     changes = {name: value for name in _CHANGES if (value := getattr(args, name)) is not None}
     before = None if args.from_run is None else Settings.of_run(args.from_run)
-    if before is not None and "folds" in typed:  # what is typed takes the place of what would contradict it
-        before = replace(before, splits_file=None)
-    if before is not None and "splits_file" in typed:
-        before = replace(before, folds=None)
+    if before is not None and typed.keys() & {"folds", "splits_file"}:  # one takes the place of the other
+        before = replace(before, folds=None, splits_file=None)
     augment = LEVELS[args.level] if args.level else LEVELS["light"] if before is None else before.augment
     augment = replace(augment, **changes)
     if args.level or changes:
@@ -155,8 +150,7 @@ def _train(args: SimpleNamespace, settings: "Settings", model: "str | Path | Non
                 settings, output=args.output, force=args.force, progress=stages.update, **_execution(args, model)
             )
         except KeyboardInterrupt:
-            if not args.quiet:
-                stages.say("The same command goes on with what the cache holds.")
+            stages.say("The same command goes on with what the cache holds.")
             raise
     if not args.quiet:
         _report(run)
@@ -164,31 +158,30 @@ def _train(args: SimpleNamespace, settings: "Settings", model: "str | Path | Non
 
 
 def _show_plan(args: SimpleNamespace, settings: "Settings", model: "str | Path | None") -> None:
-    """Prints what a run would do; what is odd about the data goes to stderr."""
     from visiontool.cli.progress import only_ours_on_stderr
     from visiontool.training.plan import plan
 
     with only_ours_on_stderr():
         planned = plan(settings, **_execution(args, model))
     data = planned.data
-    if args.as_json:
-        facts: dict[str, Any] = {
-            "data": str(data.root),
-            "labels": data.labels,
-            "pictures": planned.splits,
-            "ignored": dict(data.ignored),
-            "model": planned.spec.name,
-            "device": planned.device,
-            "views": settings.views,
-            "backbone_passes": planned.passes,
-            "memory_bytes": planned.memory_bytes,
-            "seconds": round(planned.seconds, 1),
-        }
-        click.echo(json_text(facts))
+    if not args.as_json:
+        click.echo(_plan_text(planned, settings))
+        for note in () if args.quiet else data.notes:
+            say(note[:1].upper() + note[1:])
         return
-    click.echo(_plan_text(planned, settings))
-    for note in () if args.quiet else data.notes:
-        say(note[:1].upper() + note[1:])
+    facts: dict[str, Any] = {
+        "data": str(data.root),
+        "labels": data.labels,
+        "pictures": planned.splits,
+        "ignored": dict(data.ignored),
+        "model": planned.spec.name,
+        "device": planned.device,
+        "views": settings.views,
+        "backbone_passes": planned.passes,
+        "memory_bytes": planned.memory_bytes,
+        "seconds": round(planned.seconds, 1),
+    }
+    click.echo(json_text(facts))
 
 
 def _plan_text(planned: "Plan", settings: "Settings") -> str:
@@ -200,7 +193,7 @@ def _plan_text(planned: "Plan", settings: "Settings") -> str:
     lines = [
         ("Data", f"{data.root}: {plural(len(data.samples), 'picture')}, {plural(len(data.labels), 'class')}"),
         ("Classes", labels if len(data.labels) <= 5 else f"{labels} and {len(data.labels) - 5:,} more"),
-        ("Ignored", ", ".join(f"{count:,} {what}" for what, count in data.ignored.items()) or "nothing"),
+        ("Ignored", ", ".join(f"{count:,} {kind}" for kind, count in data.ignored.items()) or "nothing"),
         ("Split", ", ".join(f"{count:,} {split}" for split, count in planned.splits.items())),
         ("Model", f"{spec.name}, {width}x{height} pixels, crop mode {spec.crop_mode}, on {planned.device}"),
         ("Views", f"{settings.views} of each training picture; {passes} through the backbone at most"),
@@ -211,48 +204,38 @@ def _plan_text(planned: "Plan", settings: "Settings") -> str:
 
 
 def _report(run: "Run") -> None:
-    """Says on stderr how good the run is, and what to type next."""
+    import numpy as np
+
     metrics = run.metrics
     low, high = metrics.interval
-    classes = [(one, hits) for one, hits in zip(metrics.per_class, metrics.confusion.diagonal().tolist(), strict=True)]
-    classes = [(one, hits) for one, hits in classes if one.pictures]
-    over = f" over the {len(classes):,} of {len(metrics.per_class):,} classes that have pictures here"
+    labels = [shortened(one.label, _LONGEST_LABEL) for one in metrics.per_class]
+    hits, pictures = metrics.confusion.diagonal(), np.array([one.pictures for one in metrics.per_class])
+    (present,) = pictures.nonzero()
+    over = f" over the {len(present):,} of {len(labels):,} classes that have pictures here"
     by = " of val" if run.folds is None else f", in {run.folds} folds"
     lines = [
         ("Accuracy", f"{metrics.accuracy:.1%}, {low:.1%} to {high:.1%} with 95 % confidence"),
         ("Judged by", f"{plural(metrics.pictures, 'picture')}{by}; {run.splits.get('train', 0):,} for training"),
-        ("Macro-F1", f"{metrics.macro_f1:.3f}{over if len(classes) < len(metrics.per_class) else ''}"),
+        ("Macro-F1", f"{metrics.macro_f1:.3f}{over if len(present) < len(labels) else ''}"),
         ("Calibration", f"error {metrics.ece:.3f}"),
     ]
-    worst = sorted(classes, key=lambda pair: pair[1] / pair[0].pictures)[:_WORST_CLASSES]
-    for place, (one, hits) in enumerate(worst):
-        text = f"{shortened(one.label, _LONGEST_LABEL)}: {hits:,} of {one.pictures:,} recognized"
+    worst = sorted(present, key=lambda index: hits[index] / pictures[index])[:_WORST_CLASSES]
+    for place, index in enumerate(worst):
+        text = f"{labels[index]}: {hits[index]:,} of {pictures[index]:,} recognized"
         lines.append(("Worst" if place == 0 else "", text))
-    confused = _most_confused(metrics.confusion, [shortened(one.label, _LONGEST_LABEL) for one in metrics.per_class])
-    if confused:
-        lines.append(("Confused", confused))
+    wrong = metrics.confusion - np.diag(hits)
+    if wrong.any():
+        truth, answer = divmod(int(wrong.argmax()), len(labels))
+        count = plural(int(wrong.max()), "picture")
+        lines.append(("Confused", f"{labels[truth]} taken for {labels[answer]}: {count}"))
     say("\n".join(f"{name:<12}{printable(text)}" for name, text in lines))
     folder = min(str(run.folder), os.path.relpath(run.folder), key=len)
     say(f"Next: visiontool predict -m {shlex.quote(folder)} PICTURE")
 
 
-def _most_confused(confusion: Any, labels: Sequence[str]) -> str:
-    """The two classes that are taken for each other most."""
-    import numpy as np
-
-    wrong = confusion - np.diag(confusion.diagonal())
-    count = int(wrong.max())
-    if count == 0:
-        return ""
-    truth, answer = divmod(int(wrong.argmax()), len(labels))
-    return f"{labels[truth]} taken for {labels[answer]}: {plural(count, 'picture')}"
-
-
 def _write_preview(args: SimpleNamespace, settings: "Settings", model: "str | Path | None") -> None:
-    """Draws the views of some pictures of the data, and prints the path of the sheet."""
     file: Path = args.preview_augment
-    if file.suffix.lower() != ".png":
-        raise UsageError(f"--preview-augment {file}: expected the name of a PNG file")
+    options.check_png("--preview-augment", file)
     from visiontool.cli.progress import only_ours_on_stderr
     from visiontool.data.loader import load
     from visiontool.data.prepare import Recipe
@@ -262,18 +245,17 @@ def _write_preview(args: SimpleNamespace, settings: "Settings", model: "str | Pa
     limits = options.limits(vars(args))
     views = augment.views(min(settings.views, _PREVIEW_VIEWS), settings.augment, settings.seed)
     rows = []
+    skip = "--on-bad skip leaves out pictures that cannot be read."
     with only_ours_on_stderr():
         classifier = open_model(settings, None if model is None else Path(model), limits)
         samples = [sample for sample in read_data(settings, classifier).samples if sample.split in (None, "train")]
-        recipe = Recipe.of(classifier.spec, limits, tuple(views))
         count = min(_PREVIEW_PICTURES, len(samples))
-        some = [samples[place * len(samples) // count] for place in range(count)]
-        items = load([sample.path for sample in some], recipe)
-        for sample, opened in zip(some, list(items), strict=True):
+        samples = [samples[place * len(samples) // count] for place in range(count)]
+        items = load([sample.path for sample in samples], Recipe.of(classifier.spec, limits, tuple(views)))
+        for sample, opened in zip(samples, list(items), strict=True):
             if opened.pixels is not None:
                 rows.append((sample.name, [*opened.pixels]))
             elif settings.on_bad != "skip":
-                skip = "--on-bad skip leaves out pictures that cannot be read."
                 raise DataError(f"{sample.path}: {opened.error}\n{skip}")
     if not rows:
         raise DataError(f"{settings.data}: there is no picture for training to draw, or none that can be read")

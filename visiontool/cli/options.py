@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Callable, Mapping
+from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
 
@@ -15,38 +16,34 @@ if TYPE_CHECKING:
     from visiontool.model.foreign import Description
 
 COUNT = click.IntRange(1, 4096)
+SECONDS = click.FloatRange(0, 86400, min_open=True)
+SHARE = click.FloatRange(0, 1)
 SIDE = click.IntRange(1, 99_999)
 PATH = click.Path(path_type=Path)
 FILE = click.Path(dir_okay=False, path_type=Path)
 FOLDER = click.Path(file_okay=False, path_type=Path)
 
 
-def numbers(context: click.Context, parameter: click.Parameter, value: str | None) -> tuple[float, ...] | None:
+def numbers(value: str) -> tuple[float, ...]:
     """Reads one number, or one for each channel: 0.5 or 0.485,0.456,0.406."""
-    if value is None:
-        return None
     try:
         return tuple(float(part) for part in value.split(","))
     except ValueError:
         raise click.BadParameter(f"{value!r} is not one number, or three with commas between") from None
 
 
-def size(context: click.Context, parameter: click.Parameter, value: str | None) -> tuple[int, int] | None:
+def size(value: str) -> tuple[int, int]:
     """Reads a side in pixels, or HEIGHTxWIDTH."""
-    if value is None:
-        return None
     match = re.fullmatch(r"(\d{1,5})(?:x(\d{1,5}))?", value, re.ASCII | re.IGNORECASE)
     if match is None:
         raise click.BadParameter(f"{value!r} is not a size: expected pixels such as 224, or HEIGHTxWIDTH")
     return int(match[1]), int(match[2] or match[1])
 
 
-def amount(thousand: int = 1000, least: int = 1) -> Callable[[click.Context, click.Parameter, str | None], int | None]:
-    """Reads 250000, 500K, 100M or 2G, where a K is `thousand`."""
+def amount(thousand: int = 1000, least: int = 1) -> Callable[[str], int]:
+    """Gives what reads 250000, 500K, 100M or 2G, where a K is `thousand`."""
 
-    def read(context: click.Context, parameter: click.Parameter, value: str | None) -> int | None:
-        if value is None:
-            return None
+    def read(value: str) -> int:
         match = re.fullmatch(r"(\d{1,15})([KMG]?)", value, re.ASCII | re.IGNORECASE)
         if match is None or int(match[1]) < least:
             raise click.BadParameter(f"{value!r} is not an amount: expected a number such as 250000, 500K, 100M or 2G")
@@ -56,10 +53,8 @@ def amount(thousand: int = 1000, least: int = 1) -> Callable[[click.Context, cli
     return read
 
 
-def shard(context: click.Context, parameter: click.Parameter, value: str | None) -> tuple[int, int] | None:
+def shard(value: str) -> tuple[int, int]:
     """Reads I/N, from 1/N to N/N."""
-    if value is None:
-        return None
     match = re.fullmatch(r"(\d{1,6})/(\d{1,6})", value, re.ASCII)
     if match is None or not 1 <= int(match[1]) <= int(match[2]):
         raise click.BadParameter(f"{value!r} is not I/N with I from 1 to N, such as 1/4")
@@ -99,42 +94,32 @@ def model(help_: str) -> Callable[..., Any]:
 
 
 BATCH_SIZE = click.option(
-    "-b", "--batch-size", type=COUNT, metavar="N", help="Pictures in one run. Default: 8; more on a GPU."
+    "-b", "--batch-size", type=COUNT, metavar="N", help="Pictures in a run. Default: 8; more on a GPU."
 )
+DEVICE = click.option("--device", default="auto", metavar="auto|cpu|cuda[:N]", help="Where to run.  [default: auto]")
 CROP_MODE = click.option("--crop-mode", type=click.Choice(get_args(CropMode)), help="Instead of the model's own.")
-MAX_BYTES = click.option("--max-bytes", callback=amount(1024), metavar="N", help="Refuse bigger files.  [default: 64M]")
-MAX_PIXELS = click.option(
-    "--max-pixels", callback=amount(), metavar="N", help="Refuse bigger pictures.  [default: 100M]"
-)
+MAX_BYTES = click.option("--max-bytes", type=amount(1024), metavar="N", help="Refuse bigger files.  [default: 64M]")
+MAX_PIXELS = click.option("--max-pixels", type=amount(), metavar="N", help="Refuse bigger pictures.  [default: 100M]")
 OFFLINE = click.option("--offline", is_flag=True, help="Use no network, also where a model is not on this machine.")
 PROVIDER = click.option(
-    "--provider", metavar="NAME", help="The provider that runs it: cpu, cuda, tensorrt or another (docs/gpu.md)."
+    "--provider", metavar="NAME", help="onnxruntime's provider: cpu, cuda, tensorrt ... (docs/gpu.md)."
 )
 QUIET = click.option("-q", "--quiet", is_flag=True, help="No remarks on stderr; errors stay.")
 TIMEOUT = click.option(
-    "--timeout",
-    type=click.FloatRange(0, 86400, min_open=True),
-    default=10.0,
-    metavar="S",
-    help="Give a picture up after S seconds.  [default: 10]",
+    "--timeout", type=SECONDS, default=10.0, metavar="S", help="Give a picture up after S seconds.  [default: 10]"
 )
 WEIGHTS = click.option("--weights", type=FILE, metavar="FILE", help="Weights of the network that -m names.")
 WORKERS = click.option("-j", "--workers", type=COUNT, metavar="N", help="Pictures opened at once. Default: one a core.")
 _FOREIGN = (
     click.option("--class-names", type=FILE, metavar="FILE", help="Names of classes that have none, one a line."),
-    click.option("--mean", callback=numbers, metavar="R,G,B", help="Other tool's file: mean, scale 0 to 1."),
-    click.option("--std", callback=numbers, metavar="R,G,B", help="Other tool's file: deviation, scale 0 to 1."),
-    click.option("--img-size", callback=size, metavar="N|HxW", help="Other tool's file: size in pixels."),
+    click.option("--mean", type=numbers, metavar="R,G,B", help="Other tool's file: mean, scale 0 to 1."),
+    click.option("--std", type=numbers, metavar="R,G,B", help="Other tool's file: deviation, scale 0 to 1."),
+    click.option("--img-size", type=size, metavar="N|HxW", help="Other tool's file: size in pixels."),
     click.option("--crop-pct", type=float, metavar="P", help="Other tool's file: what a crop keeps."),
     click.option("--interpolation", type=click.Choice(get_args(Interpolation)), help="Other tool's file: resizing."),
-    click.option(
-        "--activation",
-        type=click.Choice(get_args(Activation)),
-        help="Other tool's file: softmax where it gives probabilities.",
-    ),
+    click.option("--activation", type=click.Choice(get_args(Activation)), help="Other tool's file: its output."),
     click.option("--spec", type=FILE, metavar="FILE", help="Other tool's file: a manifest that says it all."),
 )
-_FOREIGN_NAMES = ("class_names", "mean", "std", "img_size", "crop_pct", "interpolation", "activation", "spec")
 
 
 def foreign_model(command: Callable[..., Any]) -> Callable[..., Any]:
@@ -146,12 +131,10 @@ def foreign_model(command: Callable[..., Any]) -> Callable[..., Any]:
 
 def description(values: Mapping[str, Any]) -> "Description | None":
     """What the options of `foreign_model` say; None where none was given."""
-    given = {name: values[name] for name in _FOREIGN_NAMES}
-    if all(value is None for value in given.values()):
-        return None
     from visiontool.model.foreign import Description
 
-    return Description(**given)
+    given = {field.name: values[field.name] for field in fields(Description)}
+    return None if all(value is None for value in given.values()) else Description(**given)
 
 
 def limits(values: Mapping[str, Any]) -> "Limits":
@@ -162,7 +145,9 @@ def limits(values: Mapping[str, Any]) -> "Limits":
     return DEFAULT_LIMITS._replace(**{name: value for name, value in given.items() if value is not None})
 
 
-def check_loudness(quiet: bool, verbose: bool) -> None:
-    """Raises UsageError where both -q and -v were given."""
-    if quiet and verbose:
-        raise UsageError("--quiet and --verbose contradict each other; leave one of them out")
+def check_png(option: str, file: Path) -> None:
+    """Raises UsageError where the option's file is not named as a PNG file, or its folder is not there."""
+    if file.suffix.lower() != ".png":
+        raise UsageError(f"{option} {file}: expected the name of a PNG file")
+    if not file.absolute().parent.is_dir():
+        raise UsageError(f"{option} {file}: there is no folder {file.absolute().parent}")

@@ -1,6 +1,7 @@
 """`visiontool predict`: what is on pictures."""
 
 import contextlib
+import hashlib
 import json
 import os
 import sys
@@ -33,44 +34,28 @@ _EMPTY = "no picture in it"  # beside the kinds that `find_images` passes over
 @click.command(no_args_is_help=True)
 @click.argument("paths", nargs=-1, metavar="PATHS...", type=click.Path())
 @options.model("A name of `models`, or an .onnx file.")
-@click.option(
-    "-k", "--top-k", type=options.COUNT, default=5, show_default=True, metavar="N", help="Classes in an answer."
-)
+@click.option("-k", "--top-k", type=options.COUNT, default=5, show_default=True, metavar="N", help="Classes in a row.")
 @click.option("--format", "format_", type=click.Choice(FORMATS), help="Default: a table on a terminal, else JSON.")
 @click.option("--json", "as_json", is_flag=True, help="The same as --format json.")
 @click.option("-o", "--output", metavar="FILE", type=options.FILE, help="Write the rows to FILE.")
 @click.option("--force", is_flag=True, help="Replace FILE if it exists.")
 @click.option("--resume", is_flag=True, help="Go on with the rows in FILE; those that failed are done again.")
-@click.option(
-    "--shard", callback=options.shard, metavar="I/N", help="Every N-th input from the I-th on: one machine's."
-)
+@click.option("--shard", type=options.shard, metavar="I/N", help="Every N-th input from the I-th on: one machine's.")
 @click.option("--sort-into", metavar="DIR", type=options.FOLDER, help="Put the pictures into class folders of DIR.")
 @click.option("--mode", type=click.Choice(("copy", "link", "move")), help="How to sort.  [default: copy]")
 @click.option("--yes", is_flag=True, help="Yes, move: --mode move takes pictures out of their folders.")
 @click.option("--undo", is_flag=True, help="Take back all that was sorted into DIR.")
 @options.BATCH_SIZE
 @options.WORKERS
-@click.option(
-    "--device", default="auto", show_default=True, metavar="auto|cpu|cuda[:N]", help="Where the network runs."
-)
+@options.DEVICE
 @options.PROVIDER
-@click.option(
-    "--min-probability",
-    type=click.FloatRange(0.0, 1.0),
-    default=0.0,
-    metavar="P",
-    help='Rows whose best class is below P say "unknown".',
-)
+@click.option("--min-probability", type=options.SHARE, default=0, metavar="P", help='Below P, the row says "unknown".')
 @options.CROP_MODE
 @click.option("--no-recursive", is_flag=True, help="Leave out the folders inside a folder.")
 @options.MAX_PIXELS
 @options.MAX_BYTES
 @click.option(
-    "--on-truncated",
-    type=click.Choice(("fail", "fill")),
-    default="fail",
-    show_default=True,
-    help="A JPEG that is cut off: fail, or classify what is there.",
+    "--on-truncated", type=click.Choice(("fail", "fill")), help="A cut-off JPEG: fail, or fill it.  [default: fail]"
 )
 @options.TIMEOUT
 @options.WEIGHTS
@@ -98,7 +83,6 @@ def predict(context: click.Context, /, **values: Any) -> int:
     if not args.paths:
         raise click.UsageError("name pictures, folders or globs; or - for a list on stdin", context)
     check_sorting(args.sort_into, args.mode, args.yes)
-    options.check_loudness(args.quiet, args.verbose)
     inputs = _Inputs(args)
     format_ = choose_format(args.format_, args.as_json, args.output, single=inputs.single)
     check_output(args.output, format_, force=args.force, resume=args.resume)
@@ -111,7 +95,10 @@ def predict(context: click.Context, /, **values: Any) -> int:
     with rows_to(args.output, encoder, format_, resume=args.resume) as rows, sorting:
         counter, hint = _predict(args, classifier, inputs, rows, sorting)
     inputs.report(quiet=args.quiet, verbose=args.verbose)
-    _report(args, counter, hint or inputs.hint(), is_summed_up=not inputs.single)
+    if summary := counter.summary(failures_only=args.quiet or inputs.single):
+        say(summary)
+    if hint and not args.quiet:
+        say(hint)
     sorting.report()
     return SOME_FAILED if counter.failed or sorting.failed else 0
 
@@ -123,9 +110,12 @@ class _Inputs:
         from visiontool.data.discover import is_one_file
 
         self._paths: tuple[str, ...] = args.paths
-        self._shard: tuple[int, int] | None = args.shard
-        exclude = None if args.sort_into is None else os.fspath(args.sort_into)
-        self._where: dict[str, Any] = {"recursive": not args.no_recursive, "exclude": exclude}
+        self._where: dict[str, Any] = {
+            "recursive": not args.no_recursive,
+            "exclude": None if args.sort_into is None else os.fspath(args.sort_into),
+        }
+        first, step = args.shard or (1, 1)
+        self._shard = slice(first - 1, None, step)
         self.single = len(args.paths) == 1 and is_one_file(args.paths[0]) and args.shard is None
         self.many = False
         self.pictures: Iterator[str] = iter(())
@@ -133,7 +123,7 @@ class _Inputs:
         self._examples: defaultdict[str, list[str]] = defaultdict(list)
 
     def find(self, *, may_be_none: bool) -> None:
-        """Finds out whether there are any, and many; raises DataError where there are none, and not `may_be_none`."""
+        """Finds the first; raises DataError where there are none, and not `may_be_none`."""
         from visiontool.data.discover import find_images, hint, is_fed
         from visiontool.data.loader import FEW
 
@@ -147,31 +137,24 @@ class _Inputs:
             remedy = hint(self._paths) or "Name pictures, folders that hold some, or globs."
             raise DataError(f"no picture was found in {', '.join(self._paths)}{left_out}\n{remedy}")
         self.many = len(first) > FEW or fed
-        self.pictures = chain(first, pictures)
-        if self._shard is not None:
-            self.pictures = islice(self.pictures, self._shard[0] - 1, None, self._shard[1])
+        self.pictures = islice(chain(first, pictures), self._shard.start, None, self._shard.step)
 
     def count(self, stop: Callable[[], bool]) -> int | None:
         """How many there are at most; None where nobody knows, and as soon as `stop` returns True."""
         from visiontool.data.discover import count_images
 
         count = count_images(self._paths, stop=stop, **self._where)
-        if count is None or self._shard is None:
-            return count
-        return len(range(self._shard[0] - 1, count, self._shard[1]))
-
-    def hint(self) -> str | None:
-        """What somebody may have meant by those that held no picture."""
-        from visiontool.data.discover import hint
-
-        return hint(self._examples[_EMPTY])
+        return None if count is None else len(range(count)[self._shard])
 
     def report(self, *, quiet: bool, verbose: bool) -> None:
-        """Says what held no picture and what was left out."""
+        from visiontool.data.discover import hint
+
         for path in self._examples[_EMPTY]:
             say(f"No picture was found in {path}.")
         if self._counts[_EMPTY] > _MOST_EXAMPLES:
             say(f"Nor in {self._counts[_EMPTY] - _MOST_EXAMPLES:,} others.")
+        if not quiet and (remedy := hint(self._examples[_EMPTY])):
+            say(remedy)
         if not quiet and self._left_out():
             say(f"Left out: {self._left_out()}{'' if verbose else ' (-v names them)'}.")
         for kind, paths in self._examples.items() if verbose else ():
@@ -194,7 +177,7 @@ def _load(args: SimpleNamespace, *, many: bool) -> "Classifier":
 
     foreign, class_names = vars(args), None
     if args.weights is not None:  # the names are of the network that is made with them
-        foreign, class_names = {**foreign, "class_names": None}, args.class_names
+        foreign, class_names = foreign | {"class_names": None}, args.class_names
     classifier = Classifier.load(
         obtain(args.model, weights=args.weights, class_names=class_names, offline=args.offline, quiet=args.quiet),
         device=args.device,
@@ -216,6 +199,7 @@ def _encoder(
     args: SimpleNamespace, format_: "Format", classifier: "Classifier", *, single: bool, detailed: bool
 ) -> "Encoder":
     from visiontool.cli.output import rows
+    from visiontool.hub import cache
 
     if format_ == "table":
         from visiontool.cli.output.table import TableRows
@@ -223,16 +207,18 @@ def _encoder(
         return TableRows(detailed=detailed, on_terminal=args.output is None and sys.stdout.isatty())
     if format_ == "json":
         return rows.Json(single)
-    # What is written into a file may be resumed.
-    in_file = args.output is not None and is_file(args.output)
-    digest = _settings_digest(classifier, args.top_k, args.min_probability) if in_file else None
+    digest = None
+    if args.output is not None and is_file(args.output):  # rows that may be resumed, by a run of the same settings
+        model = cache.model_sha256(classifier.path), classifier.spec.to_json()
+        settings = json.dumps([*model, args.top_k, args.min_probability])
+        digest = hashlib.sha256(settings.encode()).hexdigest()[:16]
     return rows.Csv(args.top_k, digest) if format_ == "csv" else rows.JsonLines(digest)
 
 
 def _predict(
     args: SimpleNamespace, classifier: "Classifier", inputs: _Inputs, rows: Rows, sorting: Sorting
 ) -> "tuple[PictureCounter, str | None]":
-    """Gives the counts, and the first hint that there is for a path that failed."""
+    """Gives the counts, and a hint for the first path that failed and has one."""
     from visiontool.cli.progress import PictureCounter, Stop, only_ours_on_stderr
     from visiontool.data.discover import hint
 
@@ -272,7 +258,7 @@ def _predict(
 def _unfinished(paths: Iterable[str], rows: Rows, sorting: Sorting, counter: "PictureCounter") -> Iterator[str]:
     """The paths that have no row yet. The others may lack their place: a kill can come between the two."""
     for path in paths:
-        class_id = rows.finished.class_of(path) if rows.finished else None
+        class_id = rows.finished.get(hash(path))
         if class_id is None:
             yield path
         else:
@@ -280,29 +266,7 @@ def _unfinished(paths: Iterable[str], rows: Rows, sorting: Sorting, counter: "Pi
             sorting.place(path, class_id, unknown=class_id < 0)
 
 
-def _report(args: SimpleNamespace, counter: "PictureCounter", hint: str | None, *, is_summed_up: bool) -> None:
-    texts = [counter.summary()] if is_summed_up and not args.quiet else []
-    if counter.failed:
-        total = counter.done + counter.resumed
-        texts.append(f"{counter.failed:,} of {total:,} inputs failed; their rows say why.")
-    if texts:
-        say(" ".join(texts))
-    if hint and not args.quiet:
-        say(hint)
-
-
-def _settings_digest(classifier: "Classifier", top_k: int, min_probability: float) -> str:
-    """A digest of all that rows depend on: the model file, how it is described, and the options."""
-    import hashlib
-
-    from visiontool.hub import cache
-
-    settings = [cache.model_sha256(classifier.path), classifier.spec.to_json(), top_k, min_probability]
-    return hashlib.sha256(json.dumps(settings).encode()).hexdigest()[:16]
-
-
 def _say_model(classifier: "Classifier", model: str | None) -> None:
-    """Says once, on stderr, which model answers."""
     from visiontool.hub.resolve import DEFAULT_MODEL, MODEL_VARIABLE
 
     spec = classifier.spec

@@ -22,20 +22,16 @@ _BAR_AFTER_S = 1.0  # what is done sooner needs no bar, and no time to import on
 
 
 class Stages(logging.Handler):
-    """A bar on stderr for each stage of a work, where that is a terminal, and what is logged meanwhile. A context.
-
-    Args:
-        titles: the title of each stage that `update` names.
-        in_bytes: the stages that count bytes.
-    """
+    """A bar on stderr for each stage of a work, where that is a terminal, and what is logged meanwhile. A context."""
 
     def __init__(
         self, titles: Mapping[str, str], *, in_bytes: Collection[str] = (), enabled: bool = True, log: bool = True
     ) -> None:
         super().__init__()
         self._titles = titles
-        self._log = enabled and log
+        self._log = log
         self._in_bytes = in_bytes
+        self._is_quiet = not enabled
         self._enabled = enabled and sys.stderr.isatty() and os.environ.get("TERM") != "dumb"  # which rewrites no line
         self._stage: str | None = None
         self._bar: Any = None
@@ -59,18 +55,17 @@ class Stages(logging.Handler):
             self._bar.start()  # which does nothing the next time
 
     def say(self, text: str) -> None:
-        """A line that stays, above what comes."""
+        """A line that stays, above what comes; nothing where the stages are not enabled."""
         self.end()
-        say(text)
+        if not self._is_quiet:
+            say(text)
 
     def emit(self, record: logging.LogRecord) -> None:
-        """Says what is logged."""
         text = record.getMessage()
         if self._log:
             self.say(text[:1].upper() + text[1:])
 
     def end(self) -> None:
-        """Takes the bar away."""
         bar, self._bar, self._stage = self._bar, None, None
         if bar is not None:
             with contextlib.suppress(OSError, ValueError):
@@ -97,19 +92,14 @@ class Stages(logging.Handler):
 
 
 class PictureCounter:
-    """Counts pictures that are done. A context that shows a bar once it lasts: done, time left, rate, failed.
-
-    Args:
-        count: gives the number of inputs, or None; called in a thread.
-    """
+    """Counts pictures that are done. A context that shows a bar once it lasts; `count` is called in a thread."""
 
     def __init__(self, *, enabled: bool, count: Callable[[], int | None]) -> None:
         from visiontool.data.loader import StageTimes
 
         self.done = 0
         self.failed = 0
-        self.resumed = 0
-        """Inputs whose rows earlier runs finished; not among the `done`."""
+        self.resumed = 0  # inputs whose rows earlier runs finished; not among the `done`
         self.times = StageTimes()
         self._stages = Stages({"": "Predicting"}, enabled=enabled)
         self._enabled = enabled
@@ -118,15 +108,17 @@ class PictureCounter:
         self._start = time.monotonic()
 
     def __enter__(self) -> Self:
+        def count_inputs() -> None:
+            self._total = self._count()
+
         if self._enabled:
-            threading.Thread(target=self._count_inputs, daemon=True).start()
+            threading.Thread(target=count_inputs, daemon=True).start()
         return self
 
     def __exit__(self, *_: object) -> None:
         self._stages.end()
 
     def add(self, *, failed: bool = False) -> None:
-        """One more is done."""
         self.done += 1
         self.failed += failed
         seconds = time.monotonic() - self._start
@@ -135,18 +127,19 @@ class PictureCounter:
             total = None if self._total is None else max(self.done, self._total - self.resumed)
             self._stages.update("", self.done, total, note)
 
-    def summary(self) -> str:
-        """One line: how many, how long, how fast, and what took the time."""
+    def summary(self, *, failures_only: bool = False) -> str:
+        """One line: how many, how long, how fast, what took the time, and how many failed."""
+        failures = f"{self.failed:,} of {self.done + self.resumed:,} inputs failed; their rows say why."
+        if failures_only:
+            return failures if self.failed else ""
         seconds, done, times = time.monotonic() - self._start, self.done, self.times
         text = f"{plural(done, 'picture')} in {seconds:.1f} s"
         text += f" ({done / seconds:.1f}/s)" if done and seconds > 0 else ""
         stages = {"decode": times.decode_s, "preprocess": times.preprocess_s, "network": times.network_s}
         if done and (whole := sum(stages.values())):
             text += ": " + ", ".join(f"{name} {part / whole:.0%}" for name, part in stages.items())
-        return f"{text}; {self.resumed:,} were done before." if self.resumed else f"{text}."
-
-    def _count_inputs(self) -> None:
-        self._total = self._count()
+        text += f"; {self.resumed:,} were done before." if self.resumed else "."
+        return f"{text} {failures}" if self.failed else text
 
 
 class Stop:
@@ -183,10 +176,9 @@ class Stop:
             raise KeyboardInterrupt
         self.requested = True
         with contextlib.suppress(OSError, ValueError):  # os.write: Python's own stream may be in the middle of a write
-            descriptor = sys.stderr.fileno()
-            wipe = "\r\x1b[K" if os.isatty(descriptor) else ""  # ^C and a bar
+            wipe = "\r\x1b[K" if sys.stderr.isatty() else ""  # ^C and a bar
             text = "Stopping once the pictures that were begun are done. Ctrl-C again: at once."
-            os.write(descriptor, f"{wipe}{text}\n".encode())
+            os.write(sys.stderr.fileno(), f"{wipe}{text}\n".encode())
         if self._taking:
             raise KeyboardInterrupt
 

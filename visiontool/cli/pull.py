@@ -16,20 +16,8 @@ if TYPE_CHECKING:
 _TITLES = {"download": "Downloading", "convert": "Converting to ONNX", "check": "Comparing with torch"}
 
 
-def obtain(
-    model: str | None,
-    *,
-    weights: Path | None = None,
-    class_names: Path | None = None,
-    offline: bool = False,
-    quiet: bool = False,
-    labels_matter: bool = True,
-) -> "str | Path | None":
-    """What `Classifier.load` takes for `model`: a network that is not on this machine is pulled first.
-
-    Args:
-        labels_matter: whether to say so where nobody named the classes of `weights`.
-    """
+def obtain(model: str | None, *, weights: Path | None = None, **how: Any) -> "str | Path | None":
+    """What `Classifier.load` takes for `model`: a network that is not on this machine is pulled first, as by `pull`."""
     from visiontool.hub import resolve
 
     if weights is None:
@@ -39,29 +27,23 @@ def obtain(
             model = error.name
     elif model is None:
         raise UsageError("--weights FILE holds the weights of the network that -m names; name it")
-    return pull(
-        model, weights=weights, class_names=class_names, offline=offline, quiet=quiet, labels_matter=labels_matter
-    ).path
+    return pull(model, weights=weights, **how).path
 
 
-def pull(
-    name: str,
-    *,
-    img_size: int | None = None,
-    weights: Path | None = None,
-    class_names: Path | None = None,
-    offline: bool = False,
-    quiet: bool = False,
-    labels_matter: bool = True,
-) -> "Cached":
-    """`pytorch.pull.pull` with its progress on stderr; nothing there where there is nothing to do."""
+def pull(name: str, *, quiet: bool = False, labels_matter: bool = True, **how: Any) -> "Cached":
+    """`pytorch.pull.pull` with its progress on stderr; nothing there where there is nothing to do.
+
+    Args:
+        labels_matter: whether to say so where nobody named the classes of `weights`.
+        how: the other arguments of `pytorch.pull.pull`.
+    """
     from visiontool.pytorch.pull import pull
 
     with PullStages(name, quiet, log=labels_matter) as stages:
-        how: dict[str, Any] = {"img_size": img_size, "weights": weights, "class_names": class_names}
-        pulled = pull(name, **how, offline=offline, progress=stages.update)
-    if stages.begun and not quiet:
-        say(f"{pulled.name} is ready: {pulled.size_bytes / 1e6:,.1f} MB; from now on without network and torch.")
+        pulled = pull(name, **how, progress=stages.update)
+        if stages.begun:
+            size = f"{pulled.size_bytes / 1e6:,.1f} MB"
+            stages.say(f"{pulled.name} is ready: {size}; from now on without network and torch.")
     return pulled
 
 
@@ -72,20 +54,15 @@ class PullStages(Stages):
         super().__init__(_TITLES, in_bytes=("download",), enabled=not quiet, log=log)
         self.begun = False
         self._model = name
-        self._quiet = quiet
 
     def update(self, stage: str, done: int, total: int | None, note: str = "") -> None:
-        """What `pull` calls."""
-        text = ""
         if stage == "wait":
-            text = f"Another process is getting {self._model}; waiting for it."
-        elif not self.begun:
+            self.say(f"Another process is getting {self._model}; waiting for it.")
+            return
+        if not self.begun:
             self.begun = True
-            text = f"{self._model} is not on this machine yet: getting it, once."
-        if text and not self._quiet:
-            self.say(text)
-        if stage != "wait":
-            super().update(stage, done, total, note)
+            self.say(f"{self._model} is not on this machine yet: getting it, once.")
+        super().update(stage, done, total, note)
 
 
 def say_how(classifier: "Classifier", batch_size: int | None) -> None:
@@ -96,13 +73,11 @@ def say_how(classifier: "Classifier", batch_size: int | None) -> None:
 
     from visiontool.runtime import installation
 
-    (most, nodes), *others = (classifier.assignment() or {classifier.provider: 0}).items()  # a graph may be constants
-    if others:
-        shares = ", ".join(f"{count:,} by {name}" for name, count in others)
-        total = nodes + sum(count for _, count in others)
-        say(f"Runs on {classifier.device}: {nodes:,} of {plural(total, 'node')} by the provider {most}, {shares}.")
-    else:
-        say(f"Runs on {classifier.device}: all {plural(nodes, 'node')} by the provider {most}.")
+    counts = classifier.assignment() or {classifier.provider: 0}  # a graph may be constants
+    (most, nodes), *others = counts.items()
+    share = f"{nodes:,} of {plural(sum(counts.values()), 'node')}" if others else f"all {plural(nodes, 'node')}"
+    rest = "".join(f", {count:,} by {name}" for name, count in others)
+    say(f"Runs on {classifier.device}: {share} by the provider {most}{rest}.")
     if classifier.passed_over is not None:
         say(f"Not on the GPU: {classifier.passed_over}")
     if classifier.device.startswith("cuda:"):

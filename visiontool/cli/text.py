@@ -4,6 +4,7 @@ import contextlib
 import json
 import re
 import shutil
+import textwrap
 
 import click
 
@@ -35,6 +36,18 @@ def json_text(document: object, indent: int | None = None) -> str:
     r"""A JSON document whose unsafe characters are written as \uXXXX, which JSON's readers turn back."""
     text = json.dumps(document, ensure_ascii=False, indent=indent)
     return _UNSAFE.sub(lambda match: match[0] if match[0] == "\n" else f"\\u{ord(match[0]):04x}", text)
+
+
+def wrapped(text: str, first: str = "", others: str = "  ", *, break_words: bool = True) -> list[str]:
+    """Printable lines of at most 80 characters; without `break_words` a longer word, such as a path, stays whole."""
+    return textwrap.wrap(
+        printable(text),
+        80,
+        initial_indent=first,
+        subsequent_indent=others,
+        break_long_words=break_words,
+        break_on_hyphens=False,
+    )
 
 
 def csv_cell(text: str) -> str:

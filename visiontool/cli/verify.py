@@ -1,7 +1,6 @@
 """`visiontool verify`: whether a model answers as another does."""
 
 import os
-import textwrap
 from collections.abc import Sequence
 from pathlib import Path
 from types import SimpleNamespace
@@ -10,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from visiontool.cli import options
-from visiontool.cli.text import json_text, printable, say, shortened
+from visiontool.cli.text import json_text, printable, say, shortened, wrapped
 from visiontool.errors import UsageError
 from visiontool.text import plural
 
@@ -18,7 +17,6 @@ if TYPE_CHECKING:
     from visiontool.evaluation.compare import Comparison
     from visiontool.inference.classifier import Classifier
 
-_WIDTH = 80
 _KEY, _COLUMN = 12, 33  # characters, with a space between columns
 
 
@@ -48,8 +46,6 @@ def verify(**values: Any) -> int:
     visiontool verify lenet5 lenet5 --device-a cpu --device-b cuda
     """
     args = SimpleNamespace(**values)
-    if args.device is not None and (args.device_a, args.device_b) != (None, None):
-        raise UsageError("--device is for both; leave it out, or --device-a and --device-b")
 
     from visiontool.cli.progress import Stages, only_ours_on_stderr
     from visiontool.cli.pull import obtain
@@ -57,7 +53,7 @@ def verify(**values: Any) -> int:
     from visiontool.training.pictures import pictures_for, run_of
 
     paths = [Path(obtain(name, offline=args.offline, quiet=args.quiet) or "") for name in (args.a, args.b)]
-    models = _load(paths, args)
+    models = _load_two(paths, args)
     run = next((folder for path in paths if (folder := run_of(path)) is not None), None)
     pictures = pictures_for(models[0].spec, run=run, on=args.on)
     with only_ours_on_stderr(), Stages({"compare": "Comparing"}, enabled=not args.quiet) as stages:
@@ -70,7 +66,7 @@ def verify(**values: Any) -> int:
     return 0
 
 
-def _load(paths: Sequence[Path], args: SimpleNamespace) -> "tuple[Classifier, Classifier]":
+def _load_two(paths: Sequence[Path], args: SimpleNamespace) -> "tuple[Classifier, Classifier]":
     """The two models; the options describe those that have no manifest."""
     from visiontool.inference.classifier import Classifier
     from visiontool.model.scan import scan
@@ -97,34 +93,35 @@ def comparison_lines(comparison: "Comparison") -> list[str]:
     """Lines of at most 80 characters: the two models, by how much B differs and may differ, and what follows."""
     a, b = comparison.a, comparison.b
     left_out = f"; {comparison.unreadable:,} that cannot be read left out" if comparison.unreadable else ""
+    rates = [f"{side.images_per_s:,.{1 if side.images_per_s < 100 else 0}f}" for side in (a, b)]
+    indent = " " * (_KEY + 1)
     lines = [
         _line("", "A", "B"),
         _line("Model", *(shortened(side.name, _COLUMN) for side in (a, b))),
-        _line("File", _near(a.path), _near(b.path)),
+        _line("File", *(_relative(side.path) for side in (a, b))),
         _line("Runs as", *(f"{side.precision} on {side.device}" for side in (a, b))),
         _line("Size", *(f"{side.size_bytes / 1e6:,.1f} MB" for side in (a, b))),
-        _line("Speed", *(f"{_rate(side.images_per_s)} pictures/s, network alone" for side in (a, b))),
+        _line("Speed", *(f"{rate} pictures/s, network alone" for rate in rates)),
     ]
     if a.accuracy is not None and b.accuracy is not None:
         lines.append(_line("Accuracy", f"{a.accuracy:.1%}", f"{b.accuracy:.1%}"))
     lines += [
         "",
-        *_wrapped("Pictures", f"{comparison.pictures:,}: {comparison.origin}{left_out}"),
+        *wrapped(f"{comparison.pictures:,}: {comparison.origin}{left_out}", f"{'Pictures':<{_KEY}} ", indent),
         _line("", "B differs by", "allowed"),
         *(_line(*row) for row in _differences(comparison)),
     ]
     if comparison.differs:
-        lines += _wrapped("Worst", _near(comparison.worst))
-        lines += _wrapped("", f"A: {a.worst_answer}; B: {b.worst_answer}")
+        lines += wrapped(_relative(comparison.worst), f"{'Worst':<{_KEY}} ", indent)
+        lines += wrapped(f"A: {a.worst_answer}; B: {b.worst_answer}", indent, indent)
     faults = comparison.faults
     if not faults:
         return [*lines, "", "B answers as A does."]
     lines += ["", f"B does not answer as A does; {plural(len(faults), 'fault')}:"]
-    return [*lines, *(line for fault in faults for line in _wrap(fault, "- ", "  "))]
+    return [*lines, *(line for fault in faults for line in wrapped(fault, "- "))]
 
 
 def _differences(comparison: "Comparison") -> list[tuple[str, str, str]]:
-    """What B differs by, and the bound of it."""
     from visiontool.evaluation.compare.gates import FEW_CHANGED, MANY
 
     gate, cosine = comparison.gate, comparison.embedding_cosine
@@ -151,28 +148,11 @@ def _bound(value: float | None) -> str:
     return "any" if value is None else f"{value:.2g}"
 
 
-def _rate(images_per_s: float) -> str:
-    return f"{images_per_s:,.{1 if images_per_s < 100 else 0}f}"
-
-
 def _line(key: str, *cells: str) -> str:
     columns = (shortened(printable(cell), _COLUMN, keep_end=True).ljust(_COLUMN) for cell in cells)
     return " ".join([key.ljust(_KEY), *columns]).rstrip()
 
 
-def _wrapped(key: str, text: str) -> list[str]:
-    return _wrap(text, f"{key:<{_KEY}} ", " " * (_KEY + 1))
-
-
-def _wrap(text: str, first: str, others: str) -> list[str]:
-    return textwrap.wrap(
-        printable(text), _WIDTH, initial_indent=first, subsequent_indent=others, break_on_hyphens=False
-    )
-
-
-def _near(path: str) -> str:
-    """The path as it is shorter: as it stands, or from the working folder on."""
-    try:
-        return min(path, os.path.relpath(path), key=len)
-    except ValueError:  # on another drive
-        return path
+def _relative(path: str) -> str:
+    """The path from the working folder on, where that is shorter."""
+    return min(path, os.path.relpath(path), key=len)

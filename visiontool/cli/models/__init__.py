@@ -1,8 +1,8 @@
 """`visiontool models`: which networks there are, what they are, and which of them are on this machine."""
 
 import os
-from difflib import get_close_matches
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -18,9 +18,7 @@ class _Models(click.Group):
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         if ctx.resilient_parsing:  # to complete what is typed
             return super().parse_args(ctx, args)
-        first = args[0] if args else ""
-        is_command = first in (*self.commands, *ctx.help_option_names)
-        if not is_command and (len(args) == 1 or not get_close_matches(first, self.commands, cutoff=0.7)):
+        if not args or args[0] not in (*self.commands, *ctx.help_option_names):
             args = ["list", *args]
         return super().parse_args(ctx, args)
 
@@ -48,14 +46,7 @@ models.add_command(show)
 @click.option("--class-names", type=options.FILE, metavar="FILE", help="The classes of --weights: names, one a line.")
 @click.option("--offline", is_flag=True, help="Use no network.")
 @options.QUIET
-def pull(
-    names: tuple[str, ...],
-    img_size: int | None,
-    weights: Path | None,
-    class_names: Path | None,
-    offline: bool,
-    quiet: bool,
-) -> int:
+def pull(names: tuple[str, ...], **how: Any) -> int:
     """Get networks, as checked ONNX files.
 
     Weights are downloaded from where they are published, and the file is compared with torch before it is kept. This
@@ -64,13 +55,12 @@ def pull(
     from visiontool.cli.pull import pull
     from visiontool.hub.resolve import pullable
 
-    if weights is not None and len(names) > 1:
+    if how["weights"] is not None and len(names) > 1:
         raise click.UsageError("--weights FILE is about one network; name one")
     for name in names[1:]:
-        pullable(name, img_size=img_size)  # a name mistyped among others is reported before anything is pulled
+        pullable(name, img_size=how["img_size"])  # a name mistyped among others is reported before anything is pulled
     for name in names:
-        pulled = pull(name, img_size=img_size, weights=weights, class_names=class_names, offline=offline, quiet=quiet)
-        click.echo(pulled.path)
+        click.echo(pull(name, **how).path)
     return 0
 
 

@@ -35,7 +35,7 @@ _ENTRY_FACTS = (
 @click.option(
     "--license", "license_", metavar="NAME|permissive", help="Weights of that license, or of any that allows all use."
 )
-@click.option("--max-params", callback=options.amount(), metavar="N", help="At most N parameters, such as 5M.")
+@click.option("--max-params", type=options.amount(), metavar="N", help="At most N parameters, such as 5M.")
 @click.option("--json", "as_json", is_flag=True, help="JSON, with all that is known.")
 def list_models(
     text: str, everything: bool, cached: bool, license_: str | None, max_params: int | None, as_json: bool
@@ -57,7 +57,8 @@ def list_models(
         near = "" if has_options else catalog.nearest(text)
         raise ModelError(f"no model fits {asked}.{near}\nAll names: visiontool models --all")
     if as_json:
-        click.echo("[" + ",\n ".join(json.dumps(row.as_json()) for row in rows) + "]")
+        facts = [{"name": row.name, **row.facts, **row.marks} for row in rows]
+        click.echo("[" + ",\n ".join(map(json.dumps, facts)) + "]")
         return 0
     # The column of names is as wide as the longest, if the numbers leave so much.
     width = max(4, min(max(len(row.name) for row in rows), columns() - _NUMBERS_WIDTH - _MARKS_WIDTH - 2))
@@ -70,15 +71,12 @@ def list_models(
 
 
 class _Row(NamedTuple):
-    """A network in the list."""
-
     name: str
     facts: dict[str, Any]
     marks: dict[str, bool]
 
     def fits(self, cached: bool, license_: str | None, max_params: int | None) -> bool:
-        """Whether the options of the command let it be listed."""
-        if cached and not (self.marks["cached"] or self.marks["built-in"]):
+        if cached and not (self.marks["cached"] or self.marks["built_in"]):
             return False
         if license_ is not None:
             from visiontool.hub.catalog import is_permissive
@@ -91,7 +89,7 @@ class _Row(NamedTuple):
     def line(self, width: int) -> str:
         """One line, or on a terminal two where the name leaves no room for the numbers."""
         numbers = _NUMBERS.format(**{key: self._cell(key) for key in ("year", "params", "macs", "top1", "license")})
-        marks = ", ".join(mark for mark, is_set in self.marks.items() if is_set)
+        marks = ", ".join(mark.replace("_", "-") for mark, is_set in self.marks.items() if is_set)
         above = f"{self.name}\n" if len(self.name) > width and sys.stdout.isatty() else ""
         return above + f"{'' if above else self.name:<{width}} {numbers} {marks}".rstrip()
 
@@ -104,10 +102,6 @@ class _Row(NamedTuple):
         if key == "macs":
             return f"{value / 1e9:.2f}" if value >= 10e6 else f"{value / 1e9:.4f}"
         return f"{value:.1f}" if key == "top1" else shortened(printable(str(value)), _LONGEST_LICENSE)
-
-    def as_json(self) -> dict[str, Any]:
-        marks = {mark.replace("-", "_"): is_set for mark, is_set in self.marks.items()}
-        return {"name": self.name, **self.facts, **marks}
 
 
 def _rows(text: str, everything: bool) -> Iterator[_Row]:
@@ -125,7 +119,7 @@ def _rows(text: str, everything: bool) -> Iterator[_Row]:
         names = {name, entry.name} if entry else {name}
         marks = {
             "default": default in names,
-            "built-in": name in built_in,
+            "built_in": name in built_in,
             "cached": bool(names & cached),
             "untrained": entry is not None and entry.is_untrained,
             "damaged": False,

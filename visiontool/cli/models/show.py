@@ -39,14 +39,20 @@ def show(model: str, layers: bool, snippet: bool, as_json: bool) -> int:
     visiontool models show lenet5 --layers
     visiontool models show model.onnx --snippet
     """
+    from visiontool.export.snippet import snippet as python_code
+
     if layers + snippet + as_json > 1:
         raise UsageError("--layers, --snippet and --json contradict each other; leave all but one out")
     facts = _find(model)
     if snippet:
-        click.echo(_snippet(facts))
+        if facts.path is None:
+            raise _no_file(facts, "that could be run")
+        if facts.spec is None:  # the remark says what the file does not
+            raise ModelError(facts.remark)
+        click.echo(python_code(facts.spec, facts.path))
     elif layers:
         if facts.cost is None:
-            raise ModelError(f"{facts.name} has no file here whose layers could be shown.\n{_way_to_file(facts)}")
+            raise _no_file(facts, "whose layers could be shown")
         click.echo("\n".join(_table(facts.cost)))
         if (params := _params(facts)) is not None and params > facts.cost.params:
             say(f"The network has {params:,} parameters: batch normalization is a part of the convolutions here.")
@@ -58,8 +64,6 @@ def show(model: str, layers: bool, snippet: bool, as_json: bool) -> int:
 
 
 class _ModelFacts(NamedTuple):
-    """All that is known of a model; what is not, is None."""
-
     name: str  # of what is not on this machine, the one to pull it by
     entry: "Entry | None"
     path: Path | None
@@ -67,17 +71,20 @@ class _ModelFacts(NamedTuple):
     cost: "Cost | None"
     remark: str = ""
 
+    @property
+    def macs(self) -> int | None:
+        return self.cost.macs if self.cost else self.entry.macs if self.entry else None
+
 
 def _find(model: str) -> _ModelFacts:
     from visiontool.graph.cost import stored
     from visiontool.graph.cost.layers import measure
     from visiontool.hub import resolve
-    from visiontool.hub.resolve import pullable
 
     try:
         path = resolve.resolve(model)
     except (resolve.ModelNotPulled, resolve.ModelUntrained) as error:
-        network = pullable(error.name)
+        network = resolve.pullable(error.name)
         entry = network.entry
         if entry is not None and network.img_size is not None:  # nobody has counted or measured at that size
             size = (entry.input_size[0], network.img_size, network.img_size)
@@ -87,31 +94,16 @@ def _find(model: str) -> _ModelFacts:
         return _ModelFacts(error.name, entry, None, None, known)
     spec, remark = manifest_of(path), ""
     if spec is None:
-        spec, remark = _foreign_spec(path)
+        from visiontool.inference.classifier import Classifier
+
+        try:
+            classifier = Classifier.load(path, device="cpu")
+            spec, assumed = classifier.spec, ", ".join(classifier.assumed)
+            remark = f"The file does not say, so taken: {assumed}." if assumed else ""
+        except ModelError as error:
+            remark = str(error)
     measured = measure(path, size=spec.input.size if spec else None)
     return _ModelFacts(spec.name if spec else path.name, entry_of(spec), path, spec, measured, remark)
-
-
-def _foreign_spec(path: Path) -> "tuple[ModelSpec | None, str]":
-    """What a file without a manifest says of itself, and what it does not, as a remark."""
-    from visiontool.inference.classifier import Classifier
-
-    try:
-        classifier = Classifier.load(path, device="cpu")
-    except ModelError as error:
-        return None, str(error)
-    assumed = ", ".join(classifier.assumed)
-    return classifier.spec, f"The file does not say, so taken: {assumed}." if assumed else ""
-
-
-def _snippet(facts: _ModelFacts) -> str:
-    from visiontool.export.snippet import snippet
-
-    if facts.path is None:
-        raise ModelError(f"{facts.name} has no file here that could be run.\n{_way_to_file(facts)}")
-    if facts.spec is None:  # the remark says what the file does not
-        raise ModelError(facts.remark)
-    return snippet(facts.spec, facts.path)
 
 
 def _lines(facts: _ModelFacts) -> list[str]:
@@ -130,7 +122,7 @@ def _lines(facts: _ModelFacts) -> list[str]:
 
 
 def _texts(facts: _ModelFacts) -> dict[str, str | None]:
-    """What there is to say, in words; empty or None where nothing is known."""
+    """The facts in words; empty or None where nothing is known."""
     entry, spec, cost = facts.entry, facts.spec, facts.cost
     texts: dict[str, str | None] = {}
     texts["architecture"] = spec.architecture if spec else entry.architecture if entry else None
@@ -146,7 +138,7 @@ def _texts(facts: _ModelFacts) -> dict[str, str | None]:
         texts["classes"] = f"{entry.classes:,}"
         texts["input"] = f"{height} x {width} pixels, {'gray' if channels == 1 else 'RGB'}"
         texts["preprocessing"] = _preprocessing(entry, (height, width), entry.mean, entry.std)
-    params, macs = _params(facts), _macs(facts)
+    params, macs = _params(facts), facts.macs
     texts["parameters"] = None if params is None else _amount(params)
     texts["MACs"] = None if macs is None else f"{_amount(macs)} (multiply-accumulates for one picture)"
     if cost is not None:
@@ -197,10 +189,6 @@ def _params(facts: _ModelFacts) -> int | None:
     return facts.cost.params if facts.cost else None
 
 
-def _macs(facts: _ModelFacts) -> int | None:
-    return facts.cost.macs if facts.cost else facts.entry.macs if facts.entry else None
-
-
 def _accuracy(facts: _ModelFacts) -> str | None:
     texts = []
     for record in facts.spec.accuracy if facts.spec else ():
@@ -218,9 +206,9 @@ def _missing(facts: _ModelFacts) -> tuple[str, str, str]:
     return "not on this machine", "get it", f"visiontool models pull {facts.name}"
 
 
-def _way_to_file(facts: _ModelFacts) -> str:
+def _no_file(facts: _ModelFacts, purpose: str) -> ModelError:
     why, how, command = _missing(facts)
-    return f"{why[0].upper()}{why[1:]}; {how}: {command}"
+    return ModelError(f"{facts.name} has no file here {purpose}.\n{why[0].upper()}{why[1:]}; {how}: {command}")
 
 
 def _table(cost: "Cost") -> list[str]:
@@ -244,10 +232,9 @@ def _table(cost: "Cost") -> list[str]:
         widths[0] = max(8, min(widths[0], columns() - others))
     lines = []
     for row in rows:
-        cells = [shortened(cell, width, keep_end=True) for cell, width in zip(row, widths, strict=True)]
-        left = [f"{cell:<{width}}" for cell, width in zip(cells[:3], widths[:3], strict=True)]
-        right = [f"{cell:>{width}}" for cell, width in zip(cells[3:], widths[3:], strict=True)]
-        lines.append("  ".join([*left, *right]).rstrip())
+        formats = zip(row, "<<<>>>", widths, strict=True)
+        cells = [f"{shortened(cell, width, keep_end=True):{align}{width}}" for cell, align, width in formats]
+        lines.append("  ".join(cells).rstrip())
     return lines
 
 
@@ -264,9 +251,9 @@ def _bytes(number: int) -> str:
 
 def _json(facts: _ModelFacts) -> dict[str, Any]:
     license_, source = _weights(facts)
-    cost = None if facts.cost is None else asdict(facts.cost)
-    if cost is not None:
-        del cost["size_bytes"]  # "path" is of the file
+    cost = None
+    if facts.cost is not None:
+        cost = {key: value for key, value in asdict(facts.cost).items() if key != "size_bytes"}  # "path" is of the file
     return {
         "name": facts.name,
         **facts_of(facts.entry),
@@ -274,7 +261,7 @@ def _json(facts: _ModelFacts) -> dict[str, Any]:
         "license": license_,
         "source": source,
         "params": _params(facts),
-        "macs": _macs(facts),
+        "macs": facts.macs,
         "path": str(facts.path) if facts.path else None,
         "manifest": json.loads(facts.spec.to_json()) if facts.spec else None,
         "cost": cost,

@@ -1,17 +1,14 @@
 """The file of `-o`: its rows are in FILE.partial until all are there, so an interrupted run can be resumed.
 
-FILE.partial has rows in the order of the inputs, and nothing else. A run that resumes it, or FILE where there is none,
-keeps the rows that are ok and appends what is missing. FILE itself is only ever replaced by a complete one. Parquet
-cannot be written row by row: FILE.partial has JSON lines then.
+A run that resumes FILE.partial, or FILE where there is none, keeps the rows that are ok and appends what is missing.
+For Parquet, which cannot be written row by row, FILE.partial has JSON lines.
 """
 
 import contextlib
 import os
 import shutil
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
-
-import numpy as np
 
 from visiontool.cli.output.rows import Encoder, FinishedRow, write_parquet
 from visiontool.cli.output.target import RESUMABLE, Format, Rows, partial_of, reporting_errors
@@ -20,36 +17,12 @@ from visiontool.errors import DataError, UsageError
 from visiontool.files import replacing
 
 
-class Finished:
-    """The classes of the rows that are kept, by the hashes of their paths: 12 bytes each, and twice that in between.
-
-    Two of a million paths have the same hash with a chance of one in 37 million.
-    """
-
-    def __init__(self, rows: Iterable[FinishedRow]) -> None:
-        pairs = ((hash(row.path), row.class_id) for row in rows)
-        table = np.fromiter(pairs, np.dtype([("hash", np.int64), ("class_id", np.int32)]))
-        order = np.argsort(table["hash"])
-        self._hashes, self._classes = table["hash"][order], table["class_id"][order]
-
-    def __len__(self) -> int:
-        return len(self._hashes)
-
-    def class_of(self, path: str) -> int | None:
-        """The class in the row of `path`, -1 where it is unknown; None where there is no such row."""
-        index = int(self._hashes.searchsorted(hash(path)))
-        return int(self._classes[index]) if index < len(self) and self._hashes[index] == hash(path) else None
-
-
 @contextlib.contextmanager
 def row_file(target: Path, encoder: Encoder, format_: Format, *, resume: bool) -> Iterator[Rows]:
     """Rows on their way into `target`. Where the block fails, the rows so far stay beside it, and stderr says so.
 
-    Args:
-        resume: go on with the rows of earlier runs; `encoder` is one of lines.
-
     Raises:
-        UsageError, DataError: the rows that are there were made with another model or other options, or are none.
+        UsageError, DataError: the rows to resume were made with another model or other options, or are none.
     """
     partial = partial_of(target)
     with reporting_errors(str(target)):
@@ -58,10 +31,8 @@ def row_file(target: Path, encoder: Encoder, format_: Format, *, resume: bool) -
         _take_mode(partial, target)
     rows = Rows(stream, str(target), encoder, finished, size)
     try:
-        with stream:
-            rows.begin()
+        with stream, rows.framed():
             yield rows
-            rows.end()
         with reporting_errors(str(target)):  # outside: Windows renames nothing that is open
             if format_ == "parquet":
                 with replacing(target, target.with_name(f".{target.name}.visiontool-new")) as unfinished:
@@ -79,23 +50,20 @@ def row_file(target: Path, encoder: Encoder, format_: Format, *, resume: bool) -
         raise
 
 
-def _resumed(target: Path, encoder: Encoder) -> tuple[Finished, int]:
+def _resumed(target: Path, encoder: Encoder) -> tuple[dict[int, int], int]:
     """Makes FILE.partial one that has the rows that are ok, to append to; gives these and its size."""
+    finished: dict[int, int] = {}
     partial = partial_of(target)
     source = partial if partial.exists() else target
     if not source.exists():
-        return Finished(()), 0
+        return finished, 0
     with replacing(partial) as unfinished, open(unfinished, "wb") as file:
         _take_mode(unfinished, source)
         file.write(encoder.header)
-
-        def ok_rows() -> Iterator[FinishedRow]:
-            for row, line in _read(source, encoder):
-                if row.class_id is not None:
-                    file.write(line)
-                    yield row
-
-        finished = Finished(ok_rows())
+        for row, line in _read(source, encoder):
+            if row.class_id is not None:
+                file.write(line)
+                finished[hash(row.path)] = row.class_id  # 100 bytes each; the paths themselves would be more
     return finished, partial.stat().st_size
 
 

@@ -18,21 +18,13 @@ _PARQUET_ROWS_AT_ONCE = 4096
 
 
 class FinishedRow(NamedTuple):
-    """A row that was read back."""
-
     path: str
-    class_id: int | None
-    """The best class, -1 where the row says unknown; None where there was an error."""
-    digest: str | None
-    """`Encoder.digest` of the run that wrote it."""
+    class_id: int | None  # the best, -1 where the row says unknown; None where there was an error
+    digest: str | None  # `Encoder.digest` of the run that wrote it
 
 
 class Encoder:
-    """A format of rows, in bytes.
-
-    Args:
-        digest: of the settings that rows are made with; each row of a file carries it, so that it may be read back.
-    """
+    """A format of rows, in bytes. Rows that may be read back carry `digest`, of the settings they are made with."""
 
     header, footer = b"", b""
 
@@ -40,7 +32,6 @@ class Encoder:
         self.digest = digest
 
     def encode(self, result: Result) -> bytes:
-        """A row."""
         raise NotImplementedError
 
     def decode(self, line: bytes) -> FinishedRow:

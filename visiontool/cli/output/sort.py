@@ -43,7 +43,6 @@ class Sorting:
     """Puts pictures into the class folders of `folder`. A context; for None it does nothing.
 
     Nothing is ever overwritten. A picture that has a place already is left there, so a run that was killed is repeated.
-    A line of the journal takes about 100 bytes of memory.
     """
 
     def __init__(self, folder: Path | None, mode: str, labels: Sequence[str]) -> None:
@@ -54,8 +53,7 @@ class Sorting:
         self._numbers: dict[str, int] = {}  # the last number given to a name that was taken
         self._examples: list[str] = []
         self._open = contextlib.ExitStack()
-        self.failed = 0
-        """How many could not be placed."""
+        self.failed = 0  # how many could not be placed
 
     def __enter__(self) -> Self:
         if self._folder is None:
@@ -71,8 +69,6 @@ class Sorting:
                     place = self._folder / entry["to"]
                     if place.exists():  # else the run was killed before it was placed, or it is gone
                         self._placed.add(_key(entry["mode"], Path(entry["from"]), place))
-        except (FileExistsError, NotADirectoryError):
-            raise UsageError(f"{self._folder} is a file, or lies below one; expected a folder") from None
         except OSError as error:
             raise _cannot_write(self._folder, error) from None
         return self
@@ -81,7 +77,7 @@ class Sorting:
         self._open.close()
 
     def place(self, path: str, class_id: int | None, unknown: bool) -> None:
-        """Gives a picture its place, one that could not be read in `ERROR`; raises VisiontoolError for a full disk."""
+        """Gives a picture its place; raises VisiontoolError for a full disk."""
         if self._folder is None:
             return
         name = ERROR if class_id is None else UNKNOWN if unknown else self._names[class_id]
@@ -96,7 +92,6 @@ class Sorting:
                 self._examples.append(f"  {printable(path)}: {printable(str(error))}")
 
     def report(self) -> None:
-        """Says what could not be placed."""
         if self.failed:
             say("\n".join([f"{self.failed:,} could not be sorted and are where they were, such as:", *self._examples]))
 
@@ -147,11 +142,8 @@ def check_sorting(folder: Path | None, mode: str | None, yes: bool) -> None:
     if folder is None and (mode is not None or yes):
         raise UsageError("--mode and --yes are about --sort-into DIR; there is none")
     if mode == "move" and not yes:
-        raise UsageError(
-            "--mode move takes the pictures out of their folders; say --yes as well (--undo puts them back)"
-        )
-    if yes and mode != "move":
-        raise UsageError("--yes is about --mode move")
+        takes = "--mode move takes the pictures out of their folders"
+        raise UsageError(f"{takes}; say --yes as well (--undo puts them back)")
 
 
 def undo_sorting(context: click.Context, folder: Path | None, quiet: bool) -> int:
@@ -215,14 +207,13 @@ def _put_back(mode: str, source: Path, place: Path) -> bool:
         source.parent.mkdir(parents=True, exist_ok=True)
         _move(place, source, source.parent / PARTIAL)
         return True
-    if mode == "link" and not (place.is_symlink() and os.readlink(place) == str(source)):
-        raise PictureError("is not the link that was made")
-    if mode != "link":
-        is_other_file = source.is_file() and place.is_file() and not source.samefile(place)
-        if not (is_other_file and filecmp.cmp(source, place, shallow=False)):
-            if mode == "move":
-                raise PictureError(f"cannot go back: {source} is there now")
-            raise PictureError(f"differs from {source}, which was changed or is gone")
+    if mode == "link":
+        if not (place.is_symlink() and os.readlink(place) == str(source)):
+            raise PictureError("is not the link that was made")
+    elif not (source.is_file() and not source.samefile(place) and filecmp.cmp(source, place, shallow=False)):
+        if mode == "move":
+            raise PictureError(f"cannot go back: {source} is there now")
+        raise PictureError(f"differs from {source}, which was changed or is gone")
     place.unlink()
     return True
 
@@ -254,14 +245,13 @@ def _cut(name: str, tail: str = "") -> str:
 
 
 def _folded(name: str) -> str:
-    # Unicode's canonical caseless match (D145), which is at least as wide as what file systems do.
+    """Unicode's canonical caseless match (D145), which is at least as wide as what file systems do."""
     return unicodedata.normalize("NFD", unicodedata.normalize("NFD", name).casefold())
 
 
 def _entries(lines: Iterable[bytes]) -> Iterator[dict[str, str]]:
-    """What the lines of a journal hold, but for torn ones."""
     for line in lines:
-        with contextlib.suppress(ValueError):
+        with contextlib.suppress(ValueError):  # a torn line
             yield json.loads(line)
 
 
@@ -274,7 +264,6 @@ def _one_run(folder: Path) -> Iterator[None]:
 
 
 def _copy(source: Path, place: Path, partial: Path) -> None:
-    """By way of `partial`, so that a file has its name only when it is complete."""
     with replacing(place, partial):
         shutil.copy2(source, partial)
 

@@ -26,17 +26,12 @@ class TableRows(Encoder):
     def __init__(self, *, detailed: bool, on_terminal: bool) -> None:
         super().__init__()
         self._encoding = sys.stdout.encoding if on_terminal else "utf-8"
-        self._console = Console(
-            file=io.StringIO(),
-            force_terminal=on_terminal,
-            highlight=False,
-            width=columns(),  # rich itself would take COLUMNS=0
-        )
+        # The width: rich itself would take COLUMNS=0.
+        self._console = Console(file=io.StringIO(), force_terminal=on_terminal, highlight=False, width=columns())
         self._detailed = detailed
         self._has_bars = self._console.width >= _MIN_WIDTH_FOR_BARS
         taken = _PERCENT_WIDTH + _GAP + (_BAR_WIDTH + _GAP if self._has_bars else 0)
-        self._width = max(10, min(self._console.width, _MAX_WIDTH) - taken)
-        """The cells that are left beside bar and percentage."""
+        self._width = max(10, min(self._console.width, _MAX_WIDTH) - taken)  # beside bar and percentage
 
     def encode(self, result: Result) -> bytes:
         self._console.file = text = io.StringIO()

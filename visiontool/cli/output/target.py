@@ -7,7 +7,7 @@ import sys
 from collections.abc import Iterator
 from importlib.util import find_spec
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Literal, cast, get_args
+from typing import IO, TYPE_CHECKING, Literal, Self, cast, get_args
 
 import click
 
@@ -15,7 +15,6 @@ from visiontool.cli.text import printable
 from visiontool.errors import UsageError, missing_extra
 
 if TYPE_CHECKING:
-    from visiontool.cli.output.resume import Finished
     from visiontool.cli.output.rows import Encoder
     from visiontool.inference.result import Result
 
@@ -25,31 +24,20 @@ RESUMABLE = ("jsonl", "csv")
 _ENDINGS = ("json", "jsonl", "csv", "parquet")
 
 
-class OutputError(click.ClickException):
-    """The output cannot be written: exit code 1."""
-
-    def __init__(self, target: str, error: OSError) -> None:
-        target = os.fsdecode(error.filename) if isinstance(error.filename, str | bytes) else target
-        super().__init__(printable(f"{target} cannot be written: {error.strerror or error}"))
-
-
 @contextlib.contextmanager
 def reporting_errors(target: str) -> Iterator[None]:
-    """Turns an OSError into an OutputError about `target`, but for a closed pipe."""
+    """Turns an OSError into a ClickException (exit code 1) about its file or `target`, but for a closed pipe."""
     try:
         yield
     except BrokenPipeError:
         raise
     except OSError as error:
-        raise OutputError(target, error) from None
+        message = f"{error.filename or target} cannot be written: {error.strerror or error}"
+        raise click.ClickException(printable(message)) from None
 
 
 def choose_format(format_: Format | None, as_json: bool, output: Path | None, *, single: bool) -> Format:
-    """The format that the options ask for: `--json`, `--format`, the ending of the file, else what suits stdout.
-
-    Args:
-        single: the command names one picture.
-    """
+    """The format of the options or of the file's ending, else what suits stdout; `single` is for one picture."""
     if as_json and format_ not in (None, "json"):
         raise UsageError(f"--json and --format {format_} contradict each other; leave one out")
     if as_json or format_ is not None:
@@ -69,16 +57,12 @@ def check_output(output: Path | None, format_: Format, *, force: bool, resume: b
     in_file = output is not None and is_file(output)
     if resume and force:
         raise UsageError("--resume keeps the rows of FILE and --force drops them; leave one out")
-    if resume and format_ == "parquet":
-        raise UsageError("--resume appends rows, and Parquet takes none. Give JSON lines instead: -o FILE.jsonl")
     if resume and not (in_file and format_ in RESUMABLE):
         raise UsageError("--resume goes on with a file that has a row a line: give -o FILE.jsonl or -o FILE.csv")
     if format_ == "parquet" and not in_file:
         raise UsageError("Parquet is written into a file only: give -o FILE.parquet")
     if format_ == "parquet" and find_spec("pyarrow") is None:
         raise UsageError(missing_extra("parquet", "Writing Parquet"))
-    if output is None and force:
-        raise UsageError("--force is about the file of -o; there is none")
     if output is None or not in_file:
         return
     if not os.path.isdir(os.path.dirname(os.path.realpath(output))):
@@ -86,44 +70,39 @@ def check_output(output: Path | None, format_: Format, *, force: bool, resume: b
     if force or resume:
         return
     go_on = "--resume to go on with it" if format_ in RESUMABLE else "another name"
-    if os.path.lexists(output):
-        raise UsageError(f"{output} exists already. Give {go_on}, or --force to replace it.")
-    if os.path.lexists(partial_of(output)):
-        raise UsageError(
-            f"{partial_of(output)} holds the rows of a run that was interrupted or goes on. "
-            f"Give {go_on}, or --force to start again."
-        )
+    for path in (output, partial_of(output)):
+        if os.path.lexists(path):
+            state = "exists already" if path == output else "holds the rows of a run that was interrupted or goes on"
+            raise UsageError(f"{path} {state}. Give {go_on}, or --force to replace it.")
 
 
 class Rows:
-    """Takes results, and writes the row of each at once; raises OutputError, or BrokenPipeError for a closed pipe.
+    """Takes results, and writes the row of each at once; raises ClickException, or BrokenPipeError for a closed pipe.
 
     Attributes:
-        finished: the rows that earlier runs wrote; None where none are resumed.
+        finished: the class in each row that earlier runs wrote, -1 where it is unknown, by the hash of its path.
         size: the bytes of the rows that are whole, with what comes before them.
     """
 
     def __init__(
-        self, stream: IO[bytes], target: str, encoder: "Encoder", finished: "Finished | None" = None, size: int = 0
+        self, stream: IO[bytes], target: str, encoder: "Encoder", finished: dict[int, int] | None = None, size: int = 0
     ) -> None:
         self._stream = stream
         self._target = target
         self._encoder = encoder
-        self.finished = finished
+        self.finished = finished or {}
         self.size = size
 
-    def begin(self) -> None:
-        """Writes what comes before the rows."""
+    @contextlib.contextmanager
+    def framed(self) -> Iterator[Self]:
+        """Writes what comes before the rows, and at the end of the block what comes after them."""
         if not self.size:
             self._append(self._encoder.header)
+        yield self
+        self._append(self._encoder.footer)
 
     def write(self, result: "Result") -> None:
-        """Writes a row."""
         self._append(self._encoder.encode(result))
-
-    def end(self) -> None:
-        """Writes what comes after the rows."""
-        self._append(self._encoder.footer)
 
     def _append(self, data: bytes) -> None:
         with reporting_errors(self._target):
@@ -148,10 +127,7 @@ def rows_to(output: Path | None, encoder: "Encoder", format_: Format, *, resume:
         if output is not None:
             with reporting_errors(str(output)):
                 stream = stack.enter_context(open(output, "wb"))
-        rows = Rows(stream, "the output" if output is None else str(output), encoder)
-        rows.begin()
-        yield rows
-        rows.end()
+        yield stack.enter_context(Rows(stream, str(output or "the output"), encoder).framed())
 
 
 def partial_of(output: Path) -> Path:
