@@ -94,6 +94,7 @@ def finetune(context: click.Context, /, **values: Any) -> int:
         raise UsageError("--force is about the folder of -o; there is none")
     if args.data is None and args.from_run is None:
         raise click.UsageError("name the folder of the data", context)
+    options.check_loudness(args.quiet, args.verbose)
 
     from visiontool.cli.pull import obtain
 

@@ -145,6 +145,12 @@ def limits(values: Mapping[str, Any]) -> "Limits":
     return DEFAULT_LIMITS._replace(**{name: value for name, value in given.items() if value is not None})
 
 
+def check_loudness(quiet: bool, verbose: bool) -> None:
+    """Raises UsageError where both -q and -v were given."""
+    if quiet and verbose:
+        raise UsageError("--quiet and --verbose contradict each other; leave one of them out")
+
+
 def check_png(option: str, file: Path) -> None:
     """Raises UsageError where the option's file is not named as a PNG file, or its folder is not there."""
     if file.suffix.lower() != ".png":

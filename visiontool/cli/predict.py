@@ -83,6 +83,7 @@ def predict(context: click.Context, /, **values: Any) -> int:
     if not args.paths:
         raise click.UsageError("name pictures, folders or globs; or - for a list on stdin", context)
     check_sorting(args.sort_into, args.mode, args.yes)
+    options.check_loudness(args.quiet, args.verbose)
     inputs = _Inputs(args)
     format_ = choose_format(args.format_, args.as_json, args.output, single=inputs.single)
     check_output(args.output, format_, force=args.force, resume=args.resume)
@@ -258,7 +259,7 @@ def _predict(
 def _unfinished(paths: Iterable[str], rows: Rows, sorting: Sorting, counter: "PictureCounter") -> Iterator[str]:
     """The paths that have no row yet. The others may lack their place: a kill can come between the two."""
     for path in paths:
-        class_id = rows.finished.get(hash(path))
+        class_id = rows.finished.class_of(path) if rows.finished else None
         if class_id is None:
             yield path
         else:

@@ -46,6 +46,8 @@ def verify(**values: Any) -> int:
     visiontool verify lenet5 lenet5 --device-a cpu --device-b cuda
     """
     args = SimpleNamespace(**values)
+    if args.device is not None and (args.device_a, args.device_b) != (None, None):
+        raise UsageError("--device is for both; leave it out, or --device-a and --device-b")
 
     from visiontool.cli.progress import Stages, only_ours_on_stderr
     from visiontool.cli.pull import obtain

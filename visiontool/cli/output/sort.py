@@ -144,6 +144,8 @@ def check_sorting(folder: Path | None, mode: str | None, yes: bool) -> None:
     if mode == "move" and not yes:
         takes = "--mode move takes the pictures out of their folders"
         raise UsageError(f"{takes}; say --yes as well (--undo puts them back)")
+    if yes and mode != "move":
+        raise UsageError("--yes is about --mode move")
 
 
 def undo_sorting(context: click.Context, folder: Path | None, quiet: bool) -> int:

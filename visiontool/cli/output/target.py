@@ -15,6 +15,7 @@ from visiontool.cli.text import printable
 from visiontool.errors import UsageError, missing_extra
 
 if TYPE_CHECKING:
+    from visiontool.cli.output.resume import Finished
     from visiontool.cli.output.rows import Encoder
     from visiontool.inference.result import Result
 
@@ -63,6 +64,8 @@ def check_output(output: Path | None, format_: Format, *, force: bool, resume: b
         raise UsageError("Parquet is written into a file only: give -o FILE.parquet")
     if format_ == "parquet" and find_spec("pyarrow") is None:
         raise UsageError(missing_extra("parquet", "Writing Parquet"))
+    if output is None and force:
+        raise UsageError("--force is about the file of -o; there is none")
     if output is None or not in_file:
         return
     if not os.path.isdir(os.path.dirname(os.path.realpath(output))):
@@ -80,17 +83,17 @@ class Rows:
     """Takes results, and writes the row of each at once; raises ClickException, or BrokenPipeError for a closed pipe.
 
     Attributes:
-        finished: the class in each row that earlier runs wrote, -1 where it is unknown, by the hash of its path.
+        finished: the rows that earlier runs wrote; None where none are resumed.
         size: the bytes of the rows that are whole, with what comes before them.
     """
 
     def __init__(
-        self, stream: IO[bytes], target: str, encoder: "Encoder", finished: dict[int, int] | None = None, size: int = 0
+        self, stream: IO[bytes], target: str, encoder: "Encoder", finished: "Finished | None" = None, size: int = 0
     ) -> None:
         self._stream = stream
         self._target = target
         self._encoder = encoder
-        self.finished = finished or {}
+        self.finished = finished
         self.size = size
 
     @contextlib.contextmanager
