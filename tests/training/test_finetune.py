@@ -11,13 +11,14 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
-from conftest import ROOT, save_picture
+from conftest import COLOR_SPEC, ROOT, color_graph, save_model, save_picture
 from onnx import numpy_helper
 from PIL import Image
 from test_imports import BLOCKER, TORCH
 
 from visiontool import Classifier
-from visiontool.training.finetune import Settings
+from visiontool.images.augment import Augment
+from visiontool.training.finetune import Settings, finetune
 
 RUN_FILES = {"model.onnx", "settings.json", "splits.csv", "metrics.json", "curves.png", "confusion.png"}
 
@@ -38,7 +39,7 @@ def fill(folder: Path, label: str, count: int, seed: int = 0) -> None:
         Image.fromarray(pixels.clip(0, 255).astype(np.uint8)).save(folder / f"{number}.png")
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def moods(tmp_path_factory):
     """Three classes of 12 pictures each."""
     folder = tmp_path_factory.mktemp("data") / "moods"
@@ -54,11 +55,38 @@ def data(tmp_path, moods):
 
 
 @pytest.fixture
-def at_home(tmp_path, monkeypatch):
+def with_figures(tmp_path, monkeypatch):
     """The working folder and the cache are new ones."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("VISIONTOOL_CACHE", str(tmp_path / "cache"))
     return tmp_path
+
+
+@pytest.fixture
+def at_home(with_figures, monkeypatch):
+    """The same, where runs have no figures: these take most of the time."""
+    for name in ("draw_curves", "draw_confusion", "draw_confused"):
+        monkeypatch.setattr(f"visiontool.training.report.{name}", lambda *_: None)
+    return with_figures
+
+
+@pytest.fixture(scope="session")
+def made_once(moods, tmp_path_factory):
+    """A run on `moods` with settings of its own, and its model, made once."""
+    folder = tmp_path_factory.mktemp("once")
+    model = save_model(color_graph(), folder / "colors.onnx", COLOR_SPEC.to_metadata())
+    settings = {"views": 4, "augment": Augment(rotate=20), "balance": "weights", "seed": 7, "val_share": 0.5}
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("VISIONTOOL_CACHE", str(folder / "cache"))
+        patch.setattr("visiontool.training.report.write", lambda *_: None)
+        finetune(Settings(data=moods, model=str(model), **settings), output=folder / "run")
+    return folder / "run"
+
+
+@pytest.fixture
+def mine(made_once, at_home):
+    """A copy of the run in the working folder."""
+    return shutil.copytree(made_once, at_home / "mine")
 
 
 def splits_of(run_folder):
@@ -74,8 +102,8 @@ def initializers(file):
     return {tensor.name: numpy_helper.to_array(tensor) for tensor in onnx.load(file).graph.initializer}
 
 
-def test_a_folder_becomes_a_model(run, data, at_home, color_model):
-    before = tree(data)
+def test_a_folder_becomes_a_model(run, data, with_figures, color_model):
+    at_home, before = with_figures, tree(data)
     ran = run("finetune", data, "-m", color_model)
     assert ran.code == 0, ran.err
     folder = at_home / "runs" / "moods"
@@ -105,9 +133,13 @@ def test_a_folder_becomes_a_model(run, data, at_home, color_model):
     assert all(np.array_equal(kept[name], given[name]) for name in given)  # frozen is frozen
     assert kept["head.weight"].shape == (3, 3)
 
-    ran = run("finetune", data, "-m", color_model, "--balance", "weights", "--json", "-q")
+
+def test_a_second_run_takes_embeddings_from_the_cache_and_the_next_name(run, data, at_home, color_model):
+    typed = ("finetune", data, "-m", color_model, "--json", "-q")
+    assert json.loads(run(*typed).out)["backbone_passes"] == 36 + 30
+    ran = run(*typed, "--balance", "weights")
     again = json.loads(ran.out)
-    assert (ran.err, again["folder"], again["backbone_passes"]) == ("", f"{folder}-2", 0)
+    assert (ran.err, again["folder"], again["backbone_passes"]) == ("", f"{at_home / 'runs' / 'moods'}-2", 0)
 
 
 @pytest.mark.slow
@@ -121,20 +153,17 @@ def test_nothing_of_torch_is_needed(data, at_home):
     assert (at_home / "run" / "model.safetensors").is_file()
 
 
-def test_a_run_is_made_again_from_its_settings(run, data, at_home, color_model):
-    settings = ("--views", 4, "--rotate", 20, "--no-mirror", "--balance", "weights", "--seed", 7, "--val-split", 0.5)
-    first = Path(run("finetune", data, "-m", color_model, *settings).out.strip())
-    ran = run("finetune", "--from", first, "-o", "again")
+def test_a_run_is_made_again_from_its_settings(run, mine, at_home):
+    ran = run("finetune", "--from", mine, "-o", "again")
     assert ran.code == 0, ran.err
     for name in ("splits.csv", "settings.json"):
-        assert (at_home / "again" / name).read_bytes() == (first / name).read_bytes()
-    kept, given = initializers(at_home / "again" / "model.onnx"), initializers(first / "model.onnx")
+        assert (at_home / "again" / name).read_bytes() == (mine / name).read_bytes()
+    kept, given = initializers(at_home / "again" / "model.onnx"), initializers(mine / "model.onnx")
     assert all(np.array_equal(kept[name], given[name]) for name in given)
-    changed = run("finetune", "--from", first, "-o", "changed", "--seed", 8)
-    assert changed.code == 0
-    assert splits_of(at_home / "changed") != splits_of(first)
-    (first / "settings.json").write_text('{"schema": 1}')
-    ran = run("finetune", "--from", first)
+    assert run("finetune", "--from", mine, "-o", "changed", "--seed", 8).code == 0
+    assert splits_of(at_home / "changed") != splits_of(mine)
+    (mine / "settings.json").write_text('{"schema": 1}')
+    ran = run("finetune", "--from", mine)
     assert ran.code == 3
     assert "settings.json: these are not the settings of a run" in ran.err
 
@@ -152,14 +181,14 @@ def test_pictures_of_test_are_never_opened(run, at_home, color_model):
 def test_same_pictures_stay_on_one_side(run, at_home, color_model):
     for label in ("warm", "cold"):
         folder = at_home / "d" / label
-        fill(folder, label, 10)
-        for number in range(10):
+        fill(folder, label, 6)
+        for number in range(6):
             with Image.open(folder / f"{number}.png") as image:
                 image.transpose(Image.Transpose.FLIP_LEFT_RIGHT).save(folder / f"copy{number}.png")
     splits = splits_of(Path(run("finetune", "d", "-m", color_model, "-q").out.strip()))
     assert sorted(set(splits.values())) == ["train", "val"]
     for label in ("warm", "cold"):
-        assert all(splits[f"{label}/{n}.png"] == splits[f"{label}/copy{n}.png"] for n in range(10))
+        assert all(splits[f"{label}/{n}.png"] == splits[f"{label}/copy{n}.png"] for n in range(6))
     shutil.copy("d/warm/0.png", "d/cold/same.png")
     ran = run("finetune", "d", "-m", color_model)
     assert "1 picture has several labels, e.g. cold/same.png = warm/0.png" in ran.err
@@ -236,14 +265,14 @@ def test_few_and_folds(run, data, at_home, color_model):
     assert (few["pictures"], few["val"]["pictures"]) == ({"train": 9, "val": 6}, 6)
     given = json.loads(run(*typed, "--splits", "runs/moods/splits.csv").out)
     assert (given["pictures"], given["backbone_passes"]) == ({"train": 9, "val": 6}, 0)  # nothing else is opened
-    ran = run(*typed, "--few", 4, "--folds", 4)
+    ran = run(*typed, "--few", 4, "--folds", 2)
     folds = json.loads(ran.out)
-    assert (folds["pictures"], folds["judged_by"]) == ({"train": 12}, "4 folds")
+    assert (folds["pictures"], folds["judged_by"]) == ({"train": 12}, "2 folds")
     assert folds["val"]["pictures"] == 12  # each is judged once
-    assert "4 folds" in ran.err
+    assert "2 folds" in ran.err
     for number in range(1, 12):
         shutil.copy(data / "cold" / "0.png", data / "cold" / f"{number}.png")
-    ran = run(*typed, "--folds", 4)
+    ran = run(*typed, "--folds", 2)
     assert "1 class is in no fold, with too few pictures or groups (copies count once): cold" in ran.err
     assert (json.loads(ran.out)["val"]["pictures"], json.loads(ran.out)["val"]["classes"]) == (24, 2)
 
@@ -321,11 +350,9 @@ def test_what_cannot_be_meant_is_told(run, data, at_home, color_model, make_colo
     assert not [*at_home.glob("runs/*")]
 
 
-def test_a_run_is_replaced_once_the_new_one_is_complete_and_a_link_to_it_stays(run, data, at_home, color_model):
+def test_a_run_is_replaced_once_the_new_one_is_complete_and_a_link_to_it_stays(run, data, mine, at_home, color_model):
     typed = ("finetune", data, "-m", color_model, "-o", "latest")
-    (at_home / "mine").mkdir()
     (at_home / "latest").symlink_to("mine")
-    assert run(*typed).code == 0
     before = tree(at_home / "mine")
     assert "--force" in run(*typed).err
     (data / "warm" / "bad.jpg").write_bytes(b"no picture")
@@ -343,9 +370,9 @@ def test_a_run_is_replaced_once_the_new_one_is_complete_and_a_link_to_it_stays(r
     ("error", "code"), [(OSError(28, "No space left on device", "x"), 5), (KeyboardInterrupt(), 130)]
 )
 def test_what_breaks_off_leaves_the_last_good_run_and_nothing_else(
-    run, data, at_home, color_model, monkeypatch, error, code
+    run, data, mine, at_home, color_model, monkeypatch, error, code
 ):
-    assert run("finetune", data, "-m", color_model, "-o", "mine").code == 0
+    (at_home / "cache").mkdir()
     before = tree(at_home)
 
     def breaks_off(*_: object, **__: object) -> None:
@@ -376,7 +403,8 @@ def test_a_crop_that_cuts_much_is_told(run, at_home, color_model):
 
 
 @pytest.mark.real
-def test_ants_and_bees_with_a_real_imagenet_network(run, at_home, shared):
+def test_ants_and_bees_with_a_real_imagenet_network(run, with_figures, shared):
+    at_home = with_figures
     shutil.unpack_archive(shared / "data" / "ants_and_bees.tar", at_home)
     weights = shared / "weights" / "squeezenet1_1" / "model.safetensors"
     ran = run("finetune", "ants_and_bees", "-m", "squeezenet1_1", "--weights", weights, "--json")

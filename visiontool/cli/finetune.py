@@ -18,8 +18,7 @@ from visiontool.errors import DataError, UsageError
 from visiontool.text import plural
 
 if TYPE_CHECKING:
-    from visiontool.training.finetune import Run, Settings
-    from visiontool.training.plan import Plan
+    from visiontool.training.finetune import Plan, Run, Settings
 
 _STAGES = {
     "check": "Opening all pictures",
@@ -166,7 +165,7 @@ def _train(args: SimpleNamespace, settings: "Settings", model: "str | Path | Non
 def _show_plan(args: SimpleNamespace, settings: "Settings", model: "str | Path | None") -> None:
     """Prints what a run would do; what is odd about the data goes to stderr."""
     from visiontool.cli.progress import only_ours_on_stderr
-    from visiontool.training.plan import plan
+    from visiontool.training.finetune import plan
 
     with only_ours_on_stderr():
         planned = plan(settings, **_execution(args, model))
