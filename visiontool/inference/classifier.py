@@ -241,7 +241,7 @@ class Classifier:
         return self.outputs(np.zeros((1, *self.spec.input.size, 3), np.uint8), output).size
 
     def outputs(self, pixels: NDArray[np.uint8], output: str, *, pad_to: int | None = None) -> NDArray[np.float32]:
-        """One output of the graph for any number of pixels (N, H, W, 3) uint8; H and W are the graph's.
+        """One output of the graph for pixels (N, H, W, 3) uint8; H and W are the graph's, or any where it resizes.
 
         Raises:
             ModelError: the output has not the shape of the manifest, or onnxruntime cannot run the graph.
