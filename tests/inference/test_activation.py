@@ -16,10 +16,8 @@ from visiontool.model.scan import scan
 
 COLOR = (200, 100, 50)
 CONSTANTS = {
-    "zero": np.float32(0),
     "half": np.float32(0.5),
     "one": np.float32(1),
-    "hundred": np.float32(100),
     "step": np.float32(1 / 255),
     "nothing": np.uint8(0),
     "middle": np.uint8(128),
@@ -36,7 +34,7 @@ EXP = ("e = Exp(z)", "sum = ReduceSum(e, along)")
 # How a graph goes on behind its logits, `z`.
 BY_SCAN = {  # so that a manifest that contradicts it is refused too
     "last": ["output = Softmax(z)"],
-    "clipped": ["p = Softmax(z)", "output = Clip(p, zero, one)"],
+    "renamed": ["p = Softmax(z)", "output = Identity(p)"],
     "in part": ["w = Pad(z, pads)", "p = Softmax(w)", "output = Slice(p, from, to, along)"],
     "quantized": ["p = Softmax(z)", "q = QuantizeLinear(p, step, nothing)", DEQUANTIZE],
     "quantized operator": [
@@ -54,7 +52,6 @@ BY_OUTPUTS = {
     "logits": ["output = Identity(z)"],
 }
 UNKNOWN = {
-    "percent": ["p = Softmax(z)", "output = Mul(hundred, p)"],
     "yes or no, spelled out": ["m = Neg(z)", "e = Exp(m)", "s = Add(e, one)", "output = Div(one, s)"],
 }
 

@@ -11,34 +11,30 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
-from conftest import ROOT, save_picture
+from conftest import COLOR_SPEC, ROOT, color_graph, save_model, save_picture
 from onnx import numpy_helper
 from PIL import Image
 from test_imports import BLOCKER, TORCH
 
 from visiontool import Classifier
-from visiontool.training.finetune import Settings
+from visiontool.images.augment import Augment
+from visiontool.training.finetune import Settings, finetune
 
 RUN_FILES = {"model.onnx", "settings.json", "splits.csv", "metrics.json", "curves.png", "confusion.png"}
 
 
-def shade(random: np.random.Generator, label: str) -> tuple[int, int, int]:
-    """A color of the class: reddish, greenish or bluish, none like another."""
-    channels = random.integers(0, 140, 3)
-    channels[("warm", "fresh", "cold").index(label)] = random.integers(190, 256)
-    return tuple(channels.tolist())
-
-
 def fill(folder: Path, label: str, count: int, seed: int = 0) -> None:
-    """`count` pictures of noise around shades of the class, so that no two are the same."""
+    """`count` pictures of noise around reddish, greenish or bluish colors, so that no two are the same."""
     random = np.random.default_rng([seed, *label.encode()])
     folder.mkdir(parents=True, exist_ok=True)
     for number in range(count):
-        pixels = np.array(shade(random, label)) + random.integers(-30, 31, (12, 12, 3))
+        color = random.integers(0, 140, 3)
+        color[("warm", "fresh", "cold").index(label)] = random.integers(190, 256)
+        pixels = color + random.integers(-30, 31, (12, 12, 3))
         Image.fromarray(pixels.clip(0, 255).astype(np.uint8)).save(folder / f"{number}.png")
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def moods(tmp_path_factory):
     """Three classes of 12 pictures each."""
     folder = tmp_path_factory.mktemp("data") / "moods"
@@ -54,11 +50,38 @@ def data(tmp_path, moods):
 
 
 @pytest.fixture
-def at_home(tmp_path, monkeypatch):
+def with_figures(tmp_path, monkeypatch):
     """The working folder and the cache are new ones."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("VISIONTOOL_CACHE", str(tmp_path / "cache"))
     return tmp_path
+
+
+@pytest.fixture
+def at_home(with_figures, monkeypatch):
+    """The same, where runs have no figures: these take most of the time."""
+    for name in ("draw_curves", "draw_confusion", "draw_confused"):
+        monkeypatch.setattr(f"visiontool.training.report.{name}", lambda *_: None)
+    return with_figures
+
+
+@pytest.fixture(scope="session")
+def made_once(moods, tmp_path_factory):
+    """A run on `moods` with settings of its own, and its model, made once."""
+    folder = tmp_path_factory.mktemp("once")
+    model = save_model(color_graph(), folder / "colors.onnx", COLOR_SPEC.to_metadata())
+    settings = {"views": 4, "augment": Augment(rotate=20), "balance": "weights", "seed": 7, "val_share": 0.5}
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("VISIONTOOL_CACHE", str(folder / "cache"))
+        patch.setattr("visiontool.training.report.write", lambda *_: None)
+        finetune(Settings(data=moods, model=str(model), **settings), output=folder / "run")
+    return folder / "run"
+
+
+@pytest.fixture
+def mine(made_once, at_home):
+    """A copy of the run in the working folder."""
+    return shutil.copytree(made_once, at_home / "mine")
 
 
 def splits_of(run_folder):
@@ -74,8 +97,8 @@ def initializers(file):
     return {tensor.name: numpy_helper.to_array(tensor) for tensor in onnx.load(file).graph.initializer}
 
 
-def test_a_folder_becomes_a_model(run, data, at_home, color_model):
-    before = tree(data)
+def test_a_folder_becomes_a_model(run, data, with_figures, color_model):
+    at_home, before = with_figures, tree(data)
     ran = run("finetune", data, "-m", color_model)
     assert ran.code == 0, ran.err
     folder = at_home / "runs" / "moods"
@@ -105,10 +128,6 @@ def test_a_folder_becomes_a_model(run, data, at_home, color_model):
     assert all(np.array_equal(kept[name], given[name]) for name in given)  # frozen is frozen
     assert kept["head.weight"].shape == (3, 3)
 
-    ran = run("finetune", data, "-m", color_model, "--balance", "weights", "--json", "-q")
-    again = json.loads(ran.out)
-    assert (ran.err, again["folder"], again["backbone_passes"]) == ("", f"{folder}-2", 0)
-
 
 @pytest.mark.slow
 def test_nothing_of_torch_is_needed(data, at_home):
@@ -121,22 +140,17 @@ def test_nothing_of_torch_is_needed(data, at_home):
     assert (at_home / "run" / "model.safetensors").is_file()
 
 
-def test_a_run_is_made_again_from_its_settings(run, data, at_home, color_model):
-    settings = ("--views", 4, "--rotate", 20, "--no-mirror", "--balance", "weights", "--seed", 7, "--val-split", 0.5)
-    first = Path(run("finetune", data, "-m", color_model, *settings).out.strip())
-    ran = run("finetune", "--from", first, "-o", "again")
+def test_a_run_is_made_again_from_its_settings(run, mine, at_home):
+    ran = run("finetune", "--from", mine, "-o", "again")
     assert ran.code == 0, ran.err
     for name in ("splits.csv", "settings.json"):
-        assert (at_home / "again" / name).read_bytes() == (first / name).read_bytes()
-    kept, given = initializers(at_home / "again" / "model.onnx"), initializers(first / "model.onnx")
+        assert (at_home / "again" / name).read_bytes() == (mine / name).read_bytes()
+    kept, given = initializers(at_home / "again" / "model.onnx"), initializers(mine / "model.onnx")
     assert all(np.array_equal(kept[name], given[name]) for name in given)
-    changed = run("finetune", "--from", first, "-o", "changed", "--seed", 8)
-    assert changed.code == 0
-    assert splits_of(at_home / "changed") != splits_of(first)
-    (first / "settings.json").write_text('{"schema": 1}')
-    ran = run("finetune", "--from", first)
-    assert ran.code == 3
-    assert "settings.json: these are not the settings of a run" in ran.err
+    assert run("finetune", "--from", mine, "-o", "changed", "--seed", 8).code == 0
+    assert splits_of(at_home / "changed") != splits_of(mine)
+    (mine / "settings.json").write_text('{"schema": 1}')
+    assert "settings.json: these are not the settings of a run" in run("finetune", "--from", mine).err
 
 
 def test_pictures_of_test_are_never_opened(run, at_home, color_model):
@@ -152,20 +166,22 @@ def test_pictures_of_test_are_never_opened(run, at_home, color_model):
 def test_same_pictures_stay_on_one_side(run, at_home, color_model):
     for label in ("warm", "cold"):
         folder = at_home / "d" / label
-        fill(folder, label, 10)
-        for number in range(10):
+        fill(folder, label, 6)
+        for number in range(6):
             with Image.open(folder / f"{number}.png") as image:
                 image.transpose(Image.Transpose.FLIP_LEFT_RIGHT).save(folder / f"copy{number}.png")
-    splits = splits_of(Path(run("finetune", "d", "-m", color_model, "-q").out.strip()))
+    ran = run("finetune", "d", "-m", color_model, "-q")
+    assert ran.err == ""
+    splits = splits_of(Path(ran.out.strip()))
     assert sorted(set(splits.values())) == ["train", "val"]
     for label in ("warm", "cold"):
-        assert all(splits[f"{label}/{n}.png"] == splits[f"{label}/copy{n}.png"] for n in range(10))
+        assert all(splits[f"{label}/{n}.png"] == splits[f"{label}/copy{n}.png"] for n in range(6))
     shutil.copy("d/warm/0.png", "d/cold/same.png")
     ran = run("finetune", "d", "-m", color_model)
     assert "1 picture has several labels, e.g. cold/same.png = warm/0.png" in ran.err
 
 
-def test_every_fault_is_told_at_once(run, at_home, color_model):
+def test_all_faults_are_one_error(run, at_home, color_model):
     for split in ("train", "val"):
         fill(at_home / "d" / split / "warm", "warm", 4)
         (at_home / "d" / split / "warm" / "bad.jpg").write_bytes(b"no picture")
@@ -174,7 +190,7 @@ def test_every_fault_is_told_at_once(run, at_home, color_model):
     fill(at_home / "d" / "val" / "strange", "cold", 2)
     ran = run("finetune", "d", "-m", color_model)
     assert ran.code == 3
-    for word in ("train/warm/bad.jpg", "val/warm/bad.jpg", "fresh", "strange"):
+    for word in ("train/warm/bad.jpg", "val/warm/bad.jpg", "fresh", "strange", "--on-bad skip"):
         assert word in ran.err
     assert ran.out == ""
     assert not [*(at_home / "runs").iterdir()]
@@ -189,30 +205,23 @@ def test_a_class_without_a_picture_in_val_is_named_and_not_refused(run, data, at
     for err in (planned.err, ran.err):
         assert err.count("1 class has no picture in val, with too few pictures or groups to draw from") == 1
     measured = json.loads(ran.out)["val"]
-    assert (measured["classes"], measured["per_class"][0]["recall"], measured["macro_f1"]) == (2, None, 1.0)
+    assert (measured["classes"], measured["per_class"][0]["recall"]) == (2, None)
     assert "Macro-F1    1.000 over the 2 of 3 classes that have pictures here" in ran.err
-    (data / "fresh").rename(at_home / "elsewhere")
+    shutil.rmtree(data / "fresh")
     for number in range(1, 12):
         (data / "warm" / f"{number}.png").unlink()
     ran = run(*typed)
-    assert ran.code == 3
-    assert "no class has a picture in val" in ran.err
+    assert (ran.code, "no class has a picture in val" in ran.err) == (3, True)
 
 
-def test_unreadable_pictures_are_a_fault_or_left_out(run, data, at_home, color_model):
+def test_unreadable_pictures_can_be_left_out(run, data, at_home, color_model):
     (data / "warm" / "bad.jpg").write_bytes(b"no picture")
-    ran = run("finetune", data, "-m", color_model)
-    assert ran.code == 3
-    assert "warm/bad.jpg" in ran.err
-    assert "--on-bad skip" in ran.err
     ran = run("finetune", data, "-m", color_model, "--on-bad", "skip")
     assert ran.code == 0
     assert "Left out, since they cannot be read: 1. warm/bad.jpg" in ran.err
-    first = splits_of(at_home / "runs" / "moods")
-    assert first["warm/bad.jpg"] == ""
-    ran = run("finetune", data, "-m", color_model, "--splits", "runs/moods/splits.csv", "--seed", 3)
+    assert splits_of(at_home / "runs" / "moods")["warm/bad.jpg"] == ""
+    ran = run("finetune", data, "-m", color_model, "--splits", "runs/moods/splits.csv")
     assert ran.code == 0, ran.err  # what was left out is not opened
-    assert splits_of(at_home / "runs" / "moods-2") == first
 
 
 def test_labels_from_a_csv(run, data, at_home, color_model):
@@ -234,16 +243,16 @@ def test_few_and_folds(run, data, at_home, color_model):
     typed = ("finetune", data, "-m", color_model, "--json")
     few = json.loads(run(*typed, "--few", 3).out)
     assert (few["pictures"], few["val"]["pictures"]) == ({"train": 9, "val": 6}, 6)
-    given = json.loads(run(*typed, "--splits", "runs/moods/splits.csv").out)
+    given = json.loads(run(*typed, "--splits", "runs/moods/splits.csv", "--balance", "weights").out)
     assert (given["pictures"], given["backbone_passes"]) == ({"train": 9, "val": 6}, 0)  # nothing else is opened
-    ran = run(*typed, "--few", 4, "--folds", 4)
+    ran = run(*typed, "--few", 4, "--folds", 2)
     folds = json.loads(ran.out)
-    assert (folds["pictures"], folds["judged_by"]) == ({"train": 12}, "4 folds")
+    assert (folds["pictures"], folds["judged_by"]) == ({"train": 12}, "2 folds")
     assert folds["val"]["pictures"] == 12  # each is judged once
-    assert "4 folds" in ran.err
+    assert "2 folds" in ran.err
     for number in range(1, 12):
         shutil.copy(data / "cold" / "0.png", data / "cold" / f"{number}.png")
-    ran = run(*typed, "--folds", 4)
+    ran = run(*typed, "--folds", 2)
     assert "1 class is in no fold, with too few pictures or groups (copies count once): cold" in ran.err
     assert (json.loads(ran.out)["val"]["pictures"], json.loads(ran.out)["val"]["classes"]) == (24, 2)
 
@@ -281,10 +290,7 @@ def test_a_sheet_of_views(run, data, at_home, color_model):
     assert not (at_home / "runs").exists()
     assert run(*typed, "sheet.txt").code == 2
     (data / "cold" / "0.png").write_bytes(b"no picture")
-    ran = run(*typed, "sheet.png")
-    assert ran.code == 3
-    assert "cold/0.png: " in ran.err
-    assert "--on-bad skip" in ran.err
+    assert "cold/0.png: " in run(*typed, "sheet.png").err
     assert run(*typed, "sheet.png", "--on-bad", "skip").code == 0
 
 
@@ -295,12 +301,10 @@ def test_a_sheet_of_views(run, data, at_home, color_model):
         ("nowhere", 3, "nowhere"),
         ("moods/warm", 3, "12 pictures lie in DATA itself, with no label: 0.png"),
         ("moods/warm/0.png", 3, "0.png is no folder\nExpected a folder"),
-        ("moods --force", 2, "-o"),
         ("moods --rotate 10 --views 2", 2, "3 or more"),
         ("moods --group (", 2, "regular expression"),
         ("moods --folds 5 --splits x.csv", 2, "folds"),
         ("moods --folds 5 --few 1", 2, "few is 1"),
-        ("moods --splits x.csv", 3, "x.csv"),
         ("moods --from nowhere", 3, "settings.json"),
         ("moods --val-split 2", 2, "val_share"),
         ("moods -m no.onnx", 4, "no.onnx"),
@@ -309,7 +313,7 @@ def test_a_sheet_of_views(run, data, at_home, color_model):
         ("moods -o other --force", 2, "other exists and is not a run"),
     ],
 )
-def test_what_cannot_be_meant_is_told(run, data, at_home, color_model, make_color_model, arguments, code, words):
+def test_refusals(run, data, at_home, color_model, make_color_model, arguments, code, words):
     make_color_model("flat.onnx", embedding=None)
     save_picture(at_home / "other" / "a.png", (0, 0, 0))
     before = tree(at_home)
@@ -321,11 +325,9 @@ def test_what_cannot_be_meant_is_told(run, data, at_home, color_model, make_colo
     assert not [*at_home.glob("runs/*")]
 
 
-def test_a_run_is_replaced_once_the_new_one_is_complete_and_a_link_to_it_stays(run, data, at_home, color_model):
+def test_a_run_is_replaced_once_the_new_one_is_complete_and_a_link_to_it_stays(run, data, mine, at_home, color_model):
     typed = ("finetune", data, "-m", color_model, "-o", "latest")
-    (at_home / "mine").mkdir()
     (at_home / "latest").symlink_to("mine")
-    assert run(*typed).code == 0
     before = tree(at_home / "mine")
     assert "--force" in run(*typed).err
     (data / "warm" / "bad.jpg").write_bytes(b"no picture")
@@ -343,10 +345,9 @@ def test_a_run_is_replaced_once_the_new_one_is_complete_and_a_link_to_it_stays(r
     ("error", "code"), [(OSError(28, "No space left on device", "x"), 5), (KeyboardInterrupt(), 130)]
 )
 def test_what_breaks_off_leaves_the_last_good_run_and_nothing_else(
-    run, data, at_home, color_model, monkeypatch, error, code
+    run, data, mine, at_home, color_model, monkeypatch, error, code
 ):
-    assert run("finetune", data, "-m", color_model, "-o", "mine").code == 0
-    before = tree(at_home)
+    before = tree(mine)
 
     def breaks_off(*_: object, **__: object) -> None:
         raise error
@@ -355,8 +356,8 @@ def test_what_breaks_off_leaves_the_last_good_run_and_nothing_else(
     ran = run("finetune", data, "-m", color_model, "-o", "mine", "--force", "--seed", "2")
     assert ran.code == code
     assert ("the disk is full" if code == 5 else "The same command goes on") in ran.err
-    assert tree(at_home).keys() == before.keys()
-    assert tree(at_home / "mine").items() <= before.items()
+    assert tree(mine) == before
+    assert {path.name for path in at_home.iterdir()} == {"moods", "colors.onnx", "cache", "mine"}
 
 
 @pytest.mark.slow
@@ -376,7 +377,8 @@ def test_a_crop_that_cuts_much_is_told(run, at_home, color_model):
 
 
 @pytest.mark.real
-def test_ants_and_bees_with_a_real_imagenet_network(run, at_home, shared):
+def test_ants_and_bees_with_a_real_imagenet_network(run, with_figures, shared):
+    at_home = with_figures
     shutil.unpack_archive(shared / "data" / "ants_and_bees.tar", at_home)
     weights = shared / "weights" / "squeezenet1_1" / "model.safetensors"
     ran = run("finetune", "ants_and_bees", "-m", "squeezenet1_1", "--weights", weights, "--json")

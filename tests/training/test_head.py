@@ -5,15 +5,13 @@ from collections.abc import Callable, Iterator
 import numpy as np
 import pytest
 from numpy.typing import NDArray
-from scipy.special import log_softmax
 from sklearn.linear_model import LogisticRegression
 from threadpoolctl import threadpool_limits
 
-from visiontool.errors import DataError, UsageError
-from visiontool.training.head import KINDS, Solution, solve
-from visiontool.training.head.balance import Balancing
-from visiontool.training.head.logistic import Space, fit
-from visiontool.training.head.select import STRENGTHS, HeldOut, fit_temperature
+from visiontool.errors import DataError
+from visiontool.training.head import Solution, solve
+from visiontool.training.head.logistic import Balancing, Space, fit
+from visiontool.training.head.select import STRENGTHS, HeldOut, TrainingSet, best_nearest_mean
 
 Floats = NDArray[np.float32]
 Ints = NDArray[np.int64]
@@ -51,7 +49,7 @@ def balanced_accuracy(solution: Solution, embeddings: Floats, class_ids: Ints) -
 
 class TestLogistic:
     @pytest.mark.parametrize(("counts", "strength", "views"), [
-        ([30, 40, 50], 100.0, 1), ([30, 40, 50], 0.01, 1), ([30, 40, 50], 0.3, 2), ([30, 40], 0.5, 1),
+        ([15, 20, 25], 100.0, 1), ([15, 20, 25], 0.3, 2), ([15, 20], 0.5, 1),
     ])  # fmt: skip
     def test_is_scikit_learns_solution(
         self, monkeypatch: pytest.MonkeyPatch, counts: list[int], strength: float, views: int
@@ -112,74 +110,57 @@ class TestHeldOut:
 
 class TestChoices:
     def test_the_strength_is_the_one_with_the_least_held_out_loss(self) -> None:
-        embeddings, class_ids = blobs([60, 60], 40, distance=3)
-        solution = solved(embeddings, class_ids)
+        solution = solved(*blobs([60, 60], 40, distance=3))
         nll = [step.nll for step in solution.path]
         assert solution.chosen == int(np.argmin(nll))
         assert 0 < solution.chosen < len(nll) - 1
         strengths = [step.strength for step in solution.path]
         assert strengths == sorted(strengths, reverse=True)
         assert strengths[0] == pytest.approx(STRENGTHS[0])
-        log_p = log_softmax(solution.held_out, axis=1)
-        assert nll[solution.chosen] == pytest.approx(-log_p[np.arange(120), class_ids].mean(), abs=1e-5)
 
-    @pytest.mark.parametrize("kind", KINDS)
-    def test_views_that_look_like_another_class_are_left_out(self, kind: str) -> None:
+    def test_views_that_look_like_another_class_are_left_out(self) -> None:
         embeddings, class_ids = blobs([60, 60], 10, distance=6, views=2)
         embeddings[:, 1] = embeddings[::-1, 0]  # as if each class were the other's mirror
-        solution = solved(embeddings, class_ids, kind=kind)
+        solution = solved(embeddings, class_ids)
         assert not solution.all_views
+        balancing = Balancing("none", np.array([60, 60]))
+        held_out = HeldOut.of(class_ids, np.arange(120), balancing, 0)
+        centered = embeddings.swapaxes(0, 1) - embeddings.mean(axis=(0, 1))
+        assert not best_nearest_mean(TrainingSet(centered, class_ids, balancing), held_out).all_views
         assert any("plain view" in note for note in solution.notes)
         assert balanced_accuracy(solution, embeddings, class_ids) > 0.95
 
     def test_the_views_of_a_picture_weigh_as_much_as_one(self) -> None:
-        embeddings, class_ids = blobs([30, 30], 10, distance=2)
+        embeddings, class_ids = blobs([15, 15], 6, distance=2)
         once, thrice = solved(embeddings, class_ids), solved(np.repeat(embeddings, 3, axis=1), class_ids)
         assert thrice.all_views
         assert thrice.path[thrice.chosen].strength == once.path[once.chosen].strength
         assert thrice.head.weight == pytest.approx(once.head.weight, abs=1e-4)
 
     def test_the_nearest_mean_is_tried_for_few_pictures_alone(self) -> None:
-        few, few_ids = blobs([3] * 10, 50, distance=4)
-        solution = solved(few, few_ids)
-        assert any("smallest class has 3" in note for note in solution.notes)
-        many, many_ids = blobs([6] * 10, 50, distance=4)
-        assert solved(many, many_ids).kind == "logistic"
-        kinds = {kind: solved(few, few_ids, kind=kind) for kind in KINDS}
-        assert {kind: solution.kind for kind, solution in kinds.items()} == {kind: kind for kind in KINDS}
-        assert kinds["nearest-mean"].path == ()
-        assert kinds["nearest-mean"].chosen == -1
+        solution = solved(*blobs([2] * 10, 50, distance=4))
+        assert any("smallest class has 2" in note for note in solution.notes)
+        assert (solution.kind, solution.path, solution.chosen) == ("nearest-mean", (), -1)
+        assert solved(*blobs([6] * 10, 50, distance=4)).kind == "logistic"
 
 
 class TestBalance:
     def test_auto_raises_balanced_accuracy_at_20_to_1(self) -> None:
-        embeddings, class_ids = blobs([200, 10, 200, 10], 20, distance=3)
-        fresh, fresh_ids = blobs([300] * 4, 20, distance=3)
-        ways = {balance: solved(embeddings, class_ids, balance=balance) for balance in ("auto", "none", "weights")}
-        got = {balance: balanced_accuracy(way, fresh, fresh_ids) for balance, way in ways.items()}
-        assert got["auto"] > got["none"] + 0.05
-        assert got["weights"] > got["none"]
+        embeddings, class_ids = blobs([100, 5, 100, 5], 10, distance=3)
+        fresh, fresh_ids = blobs([300] * 4, 10, distance=3)
+        ways = {balance: solved(embeddings, class_ids, balance=balance) for balance in ("auto", "none")}
+        accuracy = {balance: balanced_accuracy(way, fresh, fresh_ids) for balance, way in ways.items()}
+        assert accuracy["auto"] > accuracy["none"] + 0.05
         assert ways["auto"].balance == "logit-adjust"
-        (note,) = ways["auto"].notes
-        assert "200" in note
-        assert "10" in note
-        assert ways["none"].notes == ()
+        assert "the largest class has 100 pictures to train on and the smallest 5" in ways["auto"].notes[0]
+        assert not any("logits are adjusted" in note for note in ways["none"].notes)
         unused = solved(*blobs([30, 1], 10, distance=3), balance="weights").notes[0]
         assert unused.startswith("--balance weights does not change how a nearest-mean head is made")
 
-    @pytest.mark.parametrize(("counts", "kind", "done"), [
-        ([320, 1], "auto", "none"),  # nothing can be held out, so the head is the nearest mean
-        ([320, 1], "logistic", "logit-adjust"),
-        ([100, 100, 3], "nearest-mean", "none"),
-    ])  # fmt: skip
-    def test_what_auto_says_is_what_the_head_has(self, counts: list[int], kind: str, done: str) -> None:
-        embeddings, class_ids = blobs(counts, 10, distance=3)
-        solution = solved(embeddings, class_ids, kind=kind)
-        assert solution.balance == done
-        assert any("logits are adjusted" in note for note in solution.notes) == (done != "none")
-        plain = solved(embeddings, class_ids, kind=solution.kind, balance="none")
-        fresh, _ = blobs([200] * len(counts), 10, distance=3, seed=1)
-        assert np.array_equal(predicted(solution, fresh), predicted(plain, fresh)) == (done == "none")
+
+def all_judged(class_ids: Ints) -> HeldOut:
+    count = len(class_ids)
+    return HeldOut(class_ids, np.zeros(count, np.int64), np.arange(count), np.ones(count))
 
 
 class TestCalibration:
@@ -188,14 +169,13 @@ class TestCalibration:
         honest = random.normal(size=(4000, 4)) * 2
         class_ids = (honest + random.gumbel(size=honest.shape)).argmax(axis=1)  # drawn from softmax(honest)
         for spoiled_by in (0.3, 3.0):
-            found = fit_temperature(honest * spoiled_by, class_ids, np.ones(4000))
-            assert found == pytest.approx(spoiled_by, rel=0.1)
+            temperature = all_judged(class_ids).temperature(honest * spoiled_by)
+            assert temperature == pytest.approx(spoiled_by, rel=0.1)
 
     def test_all_right_is_no_reason_to_be_certain(self) -> None:
         class_ids = np.arange(50) % 2
         logits = np.eye(2)[class_ids] * 3.0
-        found = fit_temperature(logits, class_ids, np.ones(50))
-        certain = 1 / (1 + np.exp(-3.0 / found))
+        certain = 1 / (1 + np.exp(-3.0 / all_judged(class_ids).temperature(logits)))
         assert 0.97 < certain < 0.995  # about one in fifty may be wrong
 
 
@@ -204,7 +184,6 @@ class TestRobustness:
         "spoil",
         [
             pytest.param(lambda e: e * 0 + 3, id="nothing but a constant"),
-            pytest.param(lambda e: np.concatenate([e, e * 0 + 7], axis=2), id="constant features"),
             pytest.param(lambda e: np.repeat(e, 20, axis=2), id="features that say the same, more than rows"),
             pytest.param(lambda e: e * 1e15, id="huge"),
         ],
@@ -216,49 +195,34 @@ class TestRobustness:
         assert np.isfinite(solution.head.bias).all()
         assert 0.05 <= solution.head.temperature <= 20
 
-    @pytest.mark.parametrize("kind", ["auto", *KINDS])
-    def test_one_picture_a_class_cannot_be_judged(self, kind: str) -> None:
+    def test_one_picture_a_class_cannot_be_judged(self) -> None:
         embeddings, class_ids = blobs([1, 1, 1], 5, distance=20, views=2)
-        solution = solved(embeddings, class_ids, kind=kind)
+        solution = solved(embeddings, class_ids)
         assert predicted(solution, embeddings).tolist() == [0, 1, 2]
-        assert np.isnan(solution.held_out).all()
         assert (solution.path, solution.chosen, solution.head.temperature) == ((), -1, 1.0)
         assert any("too few pictures" in note for note in solution.notes)
 
     def test_a_class_of_one_picture_among_others_is_learned(self) -> None:
-        embeddings, class_ids = blobs([20, 20, 1], 5, distance=20)
+        embeddings, class_ids = blobs([9, 9, 1], 5, distance=20)
         solution = solved(embeddings, class_ids)
         assert predicted(solution, embeddings).tolist() == class_ids.tolist()
-        assert np.isnan(solution.held_out[-1]).all()
-        assert np.isfinite(solution.held_out[:-1]).all()
         assert any(note.startswith("1 of 3 classes") for note in solution.notes)
 
-    @pytest.mark.parametrize(("options", "error", "message"), [
-        ({"spoil": np.nan}, DataError, "1 of 10 pictures is not finite, e.g. of picture 7"),
-        ({"n_classes": 3}, DataError, "1 of 3 classes have no picture to train on, e.g. class 2"),
-        ({"balance": "nonsense"}, UsageError, "'nonsense' is none of auto, "),
-        ({"kind": "nonsense"}, UsageError, "'nonsense' is none of auto, "),
-    ])  # fmt: skip
-    def test_what_cannot_be_solved_is_refused(
-        self, options: dict[str, object], error: type[Exception], message: str
-    ) -> None:
+    def test_a_class_without_a_picture_is_refused(self) -> None:
         embeddings, class_ids = blobs([5, 5], 3, distance=3)
-        given = dict(options)
-        embeddings[7, 0, 1] = given.pop("spoil", 0)
-        with pytest.raises(error, match=message):
-            solve(embeddings, class_ids, given.pop("n_classes", 2), np.arange(10), **given)  # type: ignore[arg-type]
+        with pytest.raises(DataError, match="1 of 3 classes have no picture to train on, e.g. class 2"):
+            solve(embeddings, class_ids, 3, np.arange(10))
 
     def test_a_seed_gives_the_same_to_the_last_bit(self) -> None:
-        embeddings, class_ids = blobs([30, 30], 10, distance=2, views=2)
+        embeddings, class_ids = blobs([12, 12], 6, distance=2, views=2)
         one, same, other = (solved(embeddings, class_ids, seed=seed) for seed in (3, 3, 4))
         assert one.head.weight.tobytes() == same.head.weight.tobytes()
         assert one.path == same.path
         assert one.path != other.path
 
     def test_progress_ends_with_all(self) -> None:
-        embeddings, class_ids = blobs([30, 30], 10, distance=2, views=2)
         calls: list[tuple[int, int]] = []
-        solved(embeddings, class_ids, progress=lambda done, total: calls.append((done, total)))
+        solved(*blobs([9, 9], 4, distance=2, views=2), progress=lambda done, total: calls.append((done, total)))
         assert [done for done, _ in calls] == list(range(1, len(calls) + 1))
         assert all(done < total for done, total in calls[:-1])
         assert calls[-1] == (len(calls), len(calls))

@@ -57,15 +57,6 @@ def check_logits(run):
     np.testing.assert_allclose(timms_logits(run, pixels), logits, rtol=1e-4, atol=1e-4)
 
 
-def test_only_the_head_differs_and_the_rest_is_the_same_to_the_bit(tmp_path):
-    weight, bias = make_run(LENET / "model.onnx", tmp_path / "run")
-    before, after = load_file(LENET / "model.safetensors"), load_file(tmp_path / "run" / "model.safetensors")
-    assert before.keys() == after.keys()
-    for name, tensor in after.items():
-        expected = {"fc.weight": weight, "fc.bias": bias}.get(name, before[name])
-        assert (tensor.dtype, tensor.shape, tensor.tobytes()) == (expected.dtype, expected.shape, expected.tobytes())
-
-
 def test_the_config_says_what_the_model_file_says(tmp_path):
     changes = {"crop_mode": "border", "crop_pct": 0.75, "interpolation": "bicubic"}
     make_run(LENET / "model.onnx", tmp_path / "run", **changes)
@@ -93,6 +84,7 @@ def test_the_config_says_what_the_model_file_says(tmp_path):
     assert config["label_descriptions"]["n02"] == "two, or a pair"
 
 
+@pytest.mark.slow
 def test_timm_gives_the_logits_of_the_run_and_of_a_run_on_it(tmp_path):
     pytest.importorskip("torch")
     import visiontool.pytorch.architectures  # noqa: F401
@@ -113,25 +105,27 @@ def beside(tmp_path, tensors):
     return folder
 
 
-def test_a_file_of_half_precision_keeps_it_but_for_the_head(tmp_path):
+def test_only_the_head_differs_and_the_rest_keeps_its_precision(tmp_path):
     tensors = {name: tensor.astype(np.float16) for name, tensor in load_file(LENET / "model.safetensors").items()}
     tensors |= {"mask": np.ones(5, np.uint8), "steps": np.array(7)}
     source = beside(tmp_path, tensors)
-    make_run(source / "model.onnx", tmp_path / "run")
+    weight, bias = make_run(source / "model.onnx", tmp_path / "run")
     after = load_file(tmp_path / "run" / "model.safetensors")
+    assert np.array_equal(after["fc.weight"], weight)
+    assert np.array_equal(after["fc.bias"], bias)
     assert {name: tensor.dtype for name, tensor in after.items()} == {
         name: np.float32 if name.startswith("fc.") else tensor.dtype for name, tensor in tensors.items()
     }
     assert all(np.array_equal(after[name], tensors[name]) for name in tensors if not name.startswith("fc."))
 
 
-@pytest.mark.parametrize("fault", ["no files", "other network", "other tool", "no classifier", "damaged"])
+@pytest.mark.parametrize("fault", ["no files", "other network", "other tool", "no classifier"])
 def test_nothing_is_written_where_timm_could_not_give_the_logits(fault, tmp_path):
     tensors = load_file(LENET / "model.safetensors")
     if fault == "other network":
         tensors["fc.weight"] = tensors["fc.weight"] * 1.1
     source = beside(tmp_path, tensors)
-    config, weights = source / "config.json", source / "model.safetensors"
+    config = source / "config.json"
     match fault:
         case "no files":
             config.unlink()
@@ -139,8 +133,6 @@ def test_nothing_is_written_where_timm_could_not_give_the_logits(fault, tmp_path
             config.write_text('{"architectures": ["ViTForImageClassification"]}')
         case "no classifier":
             config.write_text(config.read_text().replace('"classifier": "fc"', '"classifier": null'))
-        case "damaged":
-            weights.write_bytes(weights.read_bytes()[:1000])
     run = tmp_path / "run"
     run.mkdir()
     spec = replace(Classifier.load(LENET).spec, labels=("a", "b"))
@@ -190,8 +182,7 @@ def test_timm_gives_the_logits_for_every_kind_of_head(architecture, size, layers
     new = timm.create_model(f"local-dir:{tmp_path / 'run'}", pretrained=True)
     assert new.num_classes == len(LABELS)
     for layer in layers:
-        found = new.get_submodule(layer).weight
-        assert torch.equal(found.flatten(1), torch.from_numpy(weight))
+        assert torch.equal(new.get_submodule(layer).weight.flatten(1), torch.from_numpy(weight))
     if architecture in ("squeezenet1_1", "deit_tiny_distilled_patch16_224"):  # the run's head is of another kind
         make_run(tmp_path / "run" / "model.onnx", tmp_path / "again")
         check_logits(tmp_path / "again")

@@ -27,17 +27,13 @@ def test_any_folder_one_picture_or_the_samples(tmp_path):
             pictures_for(COLOR_SPEC, on=tmp_path / name)
 
 
-@pytest.fixture
-def class_folders(tmp_path):
+def test_class_folders_are_matched_by_label_or_id(tmp_path):
+    class_folders = tmp_path / "data"
     for label, color in (("red", RED), ("n2", GREEN), ("blue", BLUE)):
-        save_picture(tmp_path / "data" / label / "0.png", color)
-    return tmp_path / "data"
-
-
-def test_class_folders_are_matched_by_label_or_id(class_folders):
+        save_picture(class_folders / label / "0.png", color)
     pictures = pictures_for(replace(COLOR_SPEC, label_ids=("n1", "n2", "n3")), on=class_folders)
-    found = {os.path.relpath(path, class_folders): target for path, target in zip(*pictures[:2], strict=True)}
-    assert found == {"red/0.png": 0, "n2/0.png": 1, "blue/0.png": 2}
+    targets = {os.path.relpath(path, class_folders): target for path, target in zip(*pictures[:2], strict=True)}
+    assert targets == {"red/0.png": 0, "n2/0.png": 1, "blue/0.png": 2}
     assert pictures.origin == str(class_folders)
     others = pictures_for(COLOR_SPEC, on=class_folders)
     assert (len(others.paths), others.targets) == (3, None)

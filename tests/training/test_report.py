@@ -3,6 +3,7 @@
 from itertools import pairwise
 from pathlib import Path
 
+import matplotlib
 import numpy as np
 import pytest
 from conftest import BLUE, RED, save_picture
@@ -45,7 +46,7 @@ def cut_off(figure: Figure) -> list[str]:
 
 def solved(path: tuple[PathPoint, ...], chosen: int) -> Solution:
     head = Head(weight=np.zeros((2, 3), np.float32), bias=np.zeros(2, np.float32), temperature=1.0)
-    return Solution(head, "logistic", "none", True, path, chosen, np.zeros((4, 2), np.float32), ())
+    return Solution(head, "logistic", "none", True, path, chosen, ())
 
 
 def three_a_class(classes: int) -> Metrics:
@@ -79,12 +80,15 @@ def test_confusion_counts_and_names_few_classes(tmp_path: Path, drawn: list[Figu
     assert any(text.startswith("6 pictures\naccuracy 0.833 (95 % interval 0.") for text in shown)
     matrix = drawn[0].axes[0].images[0].get_array()
     np.testing.assert_allclose(matrix, [[2 / 3, 1 / 3], [0, 1]])
+    with matplotlib.rc_context({"font.size": 30, "text.usetex": True, "figure.facecolor": "black"}):
+        draw_confusion(tmp_path / "again.png", three_a_class(2), ["ants", "bees"])  # whatever the user's settings
+    assert (tmp_path / "confusion.png").read_bytes() == (tmp_path / "again.png").read_bytes()
     metrics = measure(np.array([[0.9, 0.05, 0.05], [0.1, 0.2, 0.7]]), np.array([0, 2]), ["a", "b", "c"])
     draw_confusion(tmp_path / "confusion.png", metrics, ["a", "b", "c"])  # a class without pictures is a blank row
-    assert drawn[1].axes[0].images[0].get_array().mask.tolist() == [[False] * 3, [True] * 3, [False] * 3]
+    assert drawn[2].axes[0].images[0].get_array().mask.tolist() == [[False] * 3, [True] * 3, [False] * 3]
 
 
-@pytest.mark.parametrize("classes", [20, pytest.param(100, marks=pytest.mark.slow), 1000])
+@pytest.mark.parametrize("classes", [20, 1000])
 def test_confusion_keeps_everything_on_the_page(tmp_path: Path, drawn: list[Figure], classes: int) -> None:
     labels = [f"{class_id} {HOSTILE[class_id % len(HOSTILE)]}" for class_id in range(classes)]
     draw_confusion(tmp_path / "confusion.png", three_a_class(classes), labels)
@@ -125,14 +129,3 @@ def test_confused_shows_the_readable_ones_with_both_labels(tmp_path: Path, drawn
     assert cut_off(drawn[0]) == cut_off(drawn[1]) == []
     draw_confused(tmp_path / "confused.png", [(str(tmp_path / "gone.png"), "a", "b", 0.5)])
     assert texts(drawn[2]) == ["No confused pictures."]
-
-
-def test_the_same_content_is_the_same_file_whatever_the_users_settings(tmp_path: Path) -> None:
-    import matplotlib
-
-    first, second = tmp_path / "first.png", tmp_path / "second.png"
-    draw_confusion(first, three_a_class(3), ["a", "b", "c"])
-    with matplotlib.rc_context({"font.size": 30, "text.usetex": True, "figure.facecolor": "black"}):
-        draw_confusion(second, three_a_class(3), ["a", "b", "c"])
-        assert matplotlib.rcParams["font.size"] == 30
-    assert first.read_bytes() == second.read_bytes()

@@ -17,8 +17,7 @@ from visiontool.errors import DataError, UsageError
 from visiontool.text import plural
 
 if TYPE_CHECKING:
-    from visiontool.training.finetune import Run, Settings
-    from visiontool.training.plan import Plan
+    from visiontool.training.finetune import Plan, Run, Settings
 
 _STAGES = {
     "check": "Opening all pictures",
@@ -160,7 +159,7 @@ def _train(args: SimpleNamespace, settings: "Settings", model: "str | Path | Non
 
 def _show_plan(args: SimpleNamespace, settings: "Settings", model: "str | Path | None") -> None:
     from visiontool.cli.progress import only_ours_on_stderr
-    from visiontool.training.plan import plan
+    from visiontool.training.finetune import plan
 
     with only_ours_on_stderr():
         planned = plan(settings, **_execution(args, model))

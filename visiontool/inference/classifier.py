@@ -21,7 +21,7 @@ from visiontool.errors import ModelError, PictureError, UsageError
 from visiontool.hub import resolve
 from visiontool.images import transforms
 from visiontool.images.decode import DEFAULT_LIMITS, ImageSource, Limits
-from visiontool.inference.network import Network
+from visiontool.inference.network import Network, with_activation
 from visiontool.inference.result import Prediction, Result
 from visiontool.model.spec import MANIFEST_KEY, CropMode, ModelSpec
 
@@ -35,7 +35,7 @@ _MOST_AT_ONCE = 64  # pictures in all runs together, unless asked for: each take
 
 
 class Classifier:
-    """Tells what is on a picture. Make one with `Classifier.load`.
+    """An opened model. Make one with `Classifier.load`.
 
     Attributes:
         path: the model file.
@@ -43,11 +43,10 @@ class Classifier:
         device: what it runs on, "cpu", "cuda:N", or another provider's name.
         provider: onnxruntime's provider that runs it, by its short name: "cpu", "cuda", "tensorrt" ...
         passed_over: why the GPU that is there is not used, where any device would do.
-        threads: of one run on the CPU; 0 for all physical cores.
-        assumed: for a file from another tool, or one that was exported from it, what neither the file nor the caller
-            said.
-        runs_at_once: the runs of the network that fill the machine.
-        fixed_batch: the pictures that the graph takes in one run; None for any number.
+        threads: of one batch on the CPU; 0 for all physical cores.
+        assumed: for a file from another tool, or one exported from it, what neither the file nor the caller gives.
+        runs_at_once: the batches at the same time that fill the machine.
+        fixed_batch: the batch size of the graph; None for any.
     """
 
     def __init__(
@@ -99,14 +98,14 @@ class Classifier:
             device: "auto", "cpu", "cuda" or "cuda:N".
             provider: "cpu", "cuda", "tensorrt" or another of onnxruntime's, that or an error; None for what suits the
                 device (docs/gpu.md).
-            threads: of one run of the network on the CPU; 0 for all physical cores. `predict_stream` runs as many at
-                once as there are cores for them: 1 is the best for many pictures, 0 for few.
+            threads: of one batch on the CPU; 0 for all physical cores. `predict_stream` runs as many batches at once
+                as there are cores for them: 1 is the best for many pictures, 0 for few.
             crop_mode: instead of the model's own.
             description: what the manifest of a file from another tool would say.
-            engine_batch: the most pictures in a run that TensorRT builds its engine for (docs/gpu.md).
+            engine_batch: the largest batch that TensorRT builds its engine for (docs/gpu.md).
 
         Raises:
-            ModelError: no such model, a file that is broken or unsafe, or one that does not say what is needed.
+            ModelError: no such model, or a file that is broken, unsafe or lacks what is needed.
             DeviceError: the device or the provider cannot be used.
             UsageError: arguments that contradict each other or the file.
         """
@@ -117,7 +116,6 @@ class Classifier:
         path, manifest = opened.path, opened.scan.metadata.get(MANIFEST_KEY)
         assumed: tuple[str, ...] = ()
         if manifest is None:
-            from visiontool.inference.activation import with_activation
             from visiontool.model.foreign import describe
 
             spec, assumed = describe(path, opened.scan, opened.inputs, opened.outputs, description, crop_mode)
@@ -138,13 +136,8 @@ class Classifier:
             )
         spec = replace(spec, crop_mode=crop_mode) if crop_mode else spec
         classifier = cls(opened, spec, assumed, threads=threads, limits=limits)
-        classifier._arguments = {
-            **on,
-            "model": os.path.abspath(path),
-            "crop_mode": crop_mode,
-            "description": description,
-            "limits": limits,
-        }
+        others = {"crop_mode": crop_mode, "description": description, "limits": limits}
+        classifier._arguments = {"model": os.path.abspath(path), **on, **others}
         return classifier
 
     def predict(self, images: Iterable[ImageSource], *, top_k: int = 5, min_probability: float = 0.0) -> list[Result]:
@@ -173,14 +166,13 @@ class Classifier:
         of them. A picture that comes as an object may be used again for the next one.
 
         Args:
-            top_k: classes in an answer, at most as many as the model has.
+            top_k: classes in a result, at most as many as the model has.
             min_probability: below it, a result is marked `unknown`.
-            batch_size: pictures in one run of the network; None for what suits it.
+            batch_size: None for what suits the network.
             workers: files opened at the same time; None for one a core.
-            timeout: seconds after which a file that is being opened is given up, with an error.
-            isolate: opens all files in processes of their own, not only those that are neither JPEG, PNG, WebP nor
-                BMP: what hangs, crashes or takes too much memory costs one result. Worth its start, a tenth of a
-                second or two, for more than about a hundred pictures.
+            timeout: seconds for opening a file, then it is an error.
+            isolate: opens JPEG, PNG, WebP and BMP in worker processes too, as all other formats: what hangs, crashes or
+                takes too much memory costs one result. Worth its start for more than about a hundred pictures.
             times: is added to.
 
         Raises:
@@ -199,9 +191,7 @@ class Classifier:
         return self._results(items, batch_size, times or StageTimes(), top_k, min_probability)
 
     def batch_size(self, asked: int | None) -> int:
-        """The pictures in one run of the network: as many as asked for; for None 8, fewer where many run at once, more
-        on a GPU. A graph that resizes pictures itself gets one: few have the same size, and whole ones take memory.
-        """
+        """`asked`; for None 8, fewer where many run at once, more on a GPU, 1 where the graph resizes pictures."""
         if asked is not None:
             return asked
         if self.spec.resize == "graph":
@@ -217,7 +207,7 @@ class Classifier:
         return runtime.assignment(self._opened)
 
     def logits(self, images: Iterable[ImageSource]) -> NDArray[np.float32]:
-        """The network's raw answers, (N, C), before temperature and softmax.
+        """(N, C), before temperature and softmax.
 
         Raises:
             PictureError: a picture cannot be read.
@@ -242,14 +232,6 @@ class Classifier:
             )
         return self.spec.embedding
 
-    def check_finetunable(self) -> None:
-        """Raises ModelError for a graph that resizes pictures itself, and so takes no views of them."""
-        if self.spec.resize == "graph":
-            raise ModelError(
-                f"{self.path}: resizes pictures itself (export --embed-resize), so it cannot be finetuned.\n"
-                f"Take the model that it was made from: visiontool finetune DATA -m {self.spec.name}"
-            )
-
     def embedding_width(self) -> int:
         """D, the length of an embedding."""
         output = self.embedding_output()
@@ -259,13 +241,10 @@ class Classifier:
         return self.outputs(np.zeros((1, *self.spec.input.size, 3), np.uint8), output).size
 
     def outputs(self, pixels: NDArray[np.uint8], output: str, *, pad_to: int | None = None) -> NDArray[np.float32]:
-        """One output of the graph for pixels (N, H, W, 3) uint8.
-
-        H and W are the graph's, or any where it resizes pictures itself. A graph with a fixed batch is run as often as
-        needed.
+        """One output of the graph for pixels (N, H, W, 3) uint8; H and W are the graph's, or any where it resizes.
 
         Raises:
-            ModelError: the output has another shape than the model file says, or onnxruntime cannot run the graph.
+            ModelError: the output has not the shape of the manifest, or onnxruntime cannot run the graph.
             UsageError: `pixels` are of another type or size.
         """
         return self._network.outputs(pixels, output, pad_to=pad_to)

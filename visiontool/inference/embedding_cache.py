@@ -1,7 +1,4 @@
-"""Embeddings kept for the next run: values by key in one SQLite file.
-
-SQLite, because it survives a kill at any moment and serves several processes at once.
-"""
+"""The cache of embeddings: values by key in one SQLite file."""
 
 import hashlib
 import json
@@ -24,7 +21,7 @@ from visiontool.images.fingerprint import Fingerprint
 if TYPE_CHECKING:
     from visiontool.inference.classifier import Classifier
 
-NOT_KEPT = "Embeddings are not kept for the next run"
+_NOT_KEPT = "Embeddings are not kept for the next run"
 _MAX_BYTES = 10 * 10**9  # then the oldest rows go
 # Goes up when the same picture comes to the network with other pixels than before, or when rows are written otherwise.
 _FORMAT = 2
@@ -46,9 +43,7 @@ def file() -> Path:
 
 
 def backbone_digest(classifier: "Classifier", recipe: Recipe) -> bytes:
-    """Stands for all that an embedding depends on beside the picture and its view: the network with its weights and
-    their precision, how pictures are made ready for it, what it runs on, and the libraries that do it.
-    """
+    """Of all that an embedding depends on beside the picture and its view: weights, transforms, provider, libraries."""
     import onnxruntime  # that it was imported before, by `runtime`, keeps it from printing to stdout
 
     parts = [
@@ -78,13 +73,7 @@ def fingerprint_from(value: bytes) -> Fingerprint:
 
 
 class EmbeddingCache:
-    """Values by key in the file `path`; None keeps nothing.
-
-    Whatever is wrong with the file or its disk is no error but a note.
-
-    Attributes:
-        notes: what the user should know.
-    """
+    """Values by key in the file `path`; None keeps nothing. What is wrong with the file or its disk is in `notes`."""
 
     def __init__(self, path: Path | None) -> None:
         self.notes: list[str] = []
@@ -105,7 +94,7 @@ class EmbeddingCache:
             self._database.close()
 
     def read(self, keys: Sequence[bytes]) -> list[tuple[bytes, bytes]]:
-        """Those of `keys` that are there, each with its value, in no order."""
+        """Those of `keys` that are cached, with their values, in no order."""
         rows: list[tuple[bytes, bytes]] = []
         try:
             for some in batches(keys, _AT_ONCE):
@@ -117,13 +106,13 @@ class EmbeddingCache:
         return rows
 
     def add(self, rows: Sequence[tuple[bytes, bytes]]) -> None:
-        """Keeps keys with their values; within a second, if there are more by then."""
+        """Adds keys with their values, which are written once a second and at the end."""
         self._unwritten += rows
         if time.monotonic() - self._written > _COMMIT_S:
             self.flush()
 
     def flush(self) -> None:
-        """Writes what was added. Where the file is as large as it may be, its oldest rows go."""
+        """Writes what was added, and deletes the oldest rows of a file that is too large."""
         rows, self._unwritten = self._unwritten, []
         self._written = time.monotonic()
         if self._database is None or not rows:
@@ -145,18 +134,18 @@ class EmbeddingCache:
             self._database = sqlite3.connect(path, timeout=_WAIT_S, isolation_level="IMMEDIATE")
             self._database.executescript(_SETUP)
         except OSError as error:
-            self.notes.append(f"{NOT_KEPT}: {cache.cannot_write(error)}")
+            self.notes.append(f"{_NOT_KEPT}: {cache.cannot_write(error)}")
         except sqlite3.Error as error:
             self._recover(error)
 
     def _recover(self, error: sqlite3.Error) -> None:
-        """Goes on after an error: with a new file where this one is damaged, else without any."""
+        """Continues with a new file where this one is damaged, else without any."""
         if self._database is not None:
             self._database.close()
             self._database = None
         # An OperationalError is about the disk or another process, and not about what is in the file.
         if self._path is None or isinstance(error, sqlite3.OperationalError) or self._was_replaced:
-            self.notes.append(f"{NOT_KEPT}: {self._path}: {error}")
+            self.notes.append(f"{_NOT_KEPT}: {self._path}: {error}")
             return
         self._was_replaced = True
         self.notes.append(f"The cached embeddings are damaged ({error}); they are computed anew.")

@@ -1,8 +1,4 @@
-"""Embeddings of views of pictures, computed once.
-
-What was computed is kept on disk by the content of the picture and the recipe of the view (`embedding_cache`), so that
-a second run, another head, another split, other names of the files cost no run of the network.
-"""
+"""Embeddings of views of pictures, computed once: cached by the content of the picture and the recipe of the view."""
 
 import hashlib
 from collections import defaultdict
@@ -17,11 +13,10 @@ from numpy.typing import NDArray
 
 from visiontool.data.loader import DEFAULT_OPTIONS, LoadOptions, StageTimes, batches, cores, load, map_ahead
 from visiontool.data.prepare import Prepared, Recipe
-from visiontool.errors import ModelError, PictureError, UsageError
+from visiontool.errors import PictureError
 from visiontool.images.fingerprint import Fingerprint
 from visiontool.images.formats import read
 from visiontool.inference.embedding_cache import (
-    NOT_KEPT,
     EmbeddingCache,
     backbone_digest,
     file,
@@ -43,9 +38,9 @@ class Embeddings(NamedTuple):
 
     vectors: NDArray[np.float32]  # (N, V, D); zeros where the picture cannot be read
     fingerprints: list[Fingerprint | None]  # None where the picture cannot be read
-    errors: dict[int, str]  # the index of each picture that cannot be read, and why
-    computed: int  # views that the network ran for: those that were not cached, of pictures with different bytes
-    notes: tuple[str, ...]  # about what was cached, or why nothing is kept for the next run
+    errors: dict[int, str]  # by the index of each picture that cannot be read
+    computed: int  # views that went through the network: not cached, of pictures with different bytes
+    notes: tuple[str, ...]  # what is wrong with the cache
 
 
 def embed_views(
@@ -59,41 +54,35 @@ def embed_views(
 ) -> Embeddings:
     """The embeddings of all `views` of the pictures at `paths`, in order.
 
-    A run that is killed goes on where it was, but for the last second or two. A picture that cannot be read gives an
-    error of its own.
+    What is killed continues where it was, but for the last second or two.
 
     Args:
         classifier: loaded with threads=1 it runs as many batches at once as there are cores, which is fastest.
         options: `batch_size` counts views.
-        use_cache: whether to take and keep what was computed.
         progress: called with the number of pictures that are done and of all.
 
     Raises:
-        ModelError: the model file has no embedding output, or resizes pictures itself.
-        UsageError: no view, or a number out of range.
+        ModelError: the model file has no embedding output.
         VisiontoolError: no process could be started to open pictures in.
     """
-    if not views or any(number is not None and number < 1 for number in (options.workers, options.batch_size)):
-        raise UsageError("embed_views needs a view; workers and batch_size must be at least 1")
-    classifier.check_finetunable()
     work = _Work(classifier, paths, views, options, progress or (lambda done, total: None))
-    cache = EmbeddingCache(None)
     if use_cache:
-        try:
-            work.backbone = backbone_digest(classifier, work.recipe)
-            cache = EmbeddingCache(file())
-        except (ModelError, OSError) as error:  # no home folder; or the model file is gone
-            cache.notes.append(f"{NOT_KEPT}: {error}")
-    with cache:
+        work.backbone = backbone_digest(classifier, work.recipe)
+    with EmbeddingCache(file() if use_cache else None) as cache:
         for places, indices in work.read(cache).items():
             work.compute(places, indices, cache)
-    work.copy_to_same()
+    for first, indices in work.same.items():
+        for index in indices[1:]:
+            work.vectors[index] = work.vectors[first]
+            work.fingerprints[index] = work.fingerprints[first]
+            if first in work.errors:
+                work.errors[index] = work.errors[first]
     errors = dict(sorted(work.errors.items()))
     return Embeddings(work.vectors, work.fingerprints, errors, work.computed, tuple(cache.notes))
 
 
 class _Work:
-    """The result while it is filled. Pictures with the same bytes are one, the first of them, until the end."""
+    """The result while it is filled; of pictures with the same bytes only the first."""
 
     def __init__(
         self,
@@ -123,15 +112,15 @@ class _Work:
 
         with ThreadPoolExecutor(options.workers or cores(), thread_name_prefix="visiontool-hash") as pool:
             self._digests = list(chain.from_iterable(pool.map(digests_of, batches(paths, _HASHED_AT_ONCE))))
-        self._same = defaultdict[int, list[int]](list)  # index of the first with the same bytes -> all indices
+        self.same = defaultdict[int, list[int]](list)  # all indices of the same bytes, by the first of them
         firsts: dict[bytes, int] = {}
         for index, digest in enumerate(self._digests):
-            self._same[index if digest is None else firsts.setdefault(digest, index)].append(index)
+            self.same[index if digest is None else firsts.setdefault(digest, index)].append(index)
 
     def read(self, cache: EmbeddingCache) -> dict[tuple[int, ...], list[int]]:
-        """Reads what is cached. Gives the pictures that lack something, by the places of the views that they lack."""
+        """Reads what is cached; gives the other pictures, by the places of the views that they lack."""
         lacking = defaultdict[tuple[int, ...], list[int]](list)
-        for indices in batches(self._same, _READ_AT_ONCE):
+        for indices in batches(self.same, _READ_AT_ONCE):
             targets: dict[bytes, tuple[int, int | None]] = {}  # picture and view of a key; None for the fingerprint
             for index in indices:
                 if (digest := self._digests[index]) is not None:
@@ -151,12 +140,12 @@ class _Work:
                 if places:
                     lacking[places].append(index)
                 else:
-                    self._done += len(self._same[index])
+                    self._done += len(self.same[index])
         self._progress(self._done, len(self._paths))
         return lacking
 
     def compute(self, places: tuple[int, ...], indices: Sequence[int], cache: EmbeddingCache) -> None:
-        """Runs the network on the views at `places` of the pictures `indices`."""
+        """Embeds the views at `places` of the pictures `indices`."""
         classifier, output = self._classifier, self._classifier.embedding_output()
         batch_size = classifier.batch_size(self._options.batch_size)
         pictures = max(1, batch_size // len(places))  # in a batch
@@ -180,40 +169,28 @@ class _Work:
             for batch, embedded in map_ahead(vectors_of, numbered, at_once, StageTimes()):
                 vectors = iter(embedded)
                 for index, item in batch:
-                    self._done += len(self._same[index])
-                    if item.error is not None:
-                        self._fail(index, item.error)
+                    self._done += len(self.same[index])
+                    error = item.error
+                    if error is None:
+                        rows = next(vectors)
+                        self.computed += len(places)
+                        error = None if np.isfinite(rows).all() else "the network's answer is not a number"
+                    if error is not None:
+                        self.errors[index] = error
+                        self.vectors[index] = 0.0
+                        self.fingerprints[index] = None
                         continue
-                    rows = next(vectors)
-                    self.computed += len(places)
-                    if np.isfinite(rows).all():
-                        self.vectors[index, list(places)] = rows
-                        self.fingerprints[index] = item.fingerprint
-                        self._keep(index, places, cache)
-                    else:
-                        self._fail(index, "the network's answer is not a number")
+                    self.vectors[index, list(places)] = rows
+                    self.fingerprints[index] = fingerprint = item.fingerprint
+                    digest = self._digests[index]
+                    if digest is not None and fingerprint is not None:
+                        values = {
+                            self._keys[place]: row.astype("<f4").tobytes()
+                            for place, row in zip(places, rows, strict=True)
+                        }
+                        values[_FINGERPRINT] = fingerprint_to_bytes(fingerprint)
+                        cache.add([(self._key(digest, name), value) for name, value in values.items()])
                 self._progress(self._done, len(self._paths))
-
-    def copy_to_same(self) -> None:
-        """Gives pictures with the same bytes what the first of them has."""
-        for first, indices in self._same.items():
-            for index in indices[1:]:
-                self.vectors[index] = self.vectors[first]
-                self.fingerprints[index] = self.fingerprints[first]
-                if first in self.errors:
-                    self.errors[index] = self.errors[first]
-
-    def _fail(self, index: int, error: str) -> None:
-        self.errors[index] = error
-        self.vectors[index] = 0.0
-        self.fingerprints[index] = None
-
-    def _keep(self, index: int, places: tuple[int, ...], cache: EmbeddingCache) -> None:
-        digest, fingerprint = self._digests[index], self.fingerprints[index]
-        if digest is not None and fingerprint is not None:
-            values = {self._keys[place]: self.vectors[index, place].astype("<f4").tobytes() for place in places}
-            values[_FINGERPRINT] = fingerprint_to_bytes(fingerprint)
-            cache.add([(self._key(digest, name), value) for name, value in values.items()])
 
     def _key(self, digest: bytes, name: str) -> bytes:
         """The key of the fingerprint of a picture, or of the embedding of the view with that key."""
@@ -221,7 +198,7 @@ class _Work:
 
 
 def _digest(path: str, options: LoadOptions) -> bytes | None:
-    """Of the content of the file; None where `images.open_image` says what is wrong with it."""
+    """Of the content of the file; None where it cannot be read, which the loader reports."""
     try:
         return hashlib.blake2b(read(path, options.limits.max_bytes), digest_size=32).digest()
     except (PictureError, OSError, ValueError, MemoryError):  # ValueError: a null byte in the path

@@ -29,14 +29,14 @@ UNUSED = ""  # the split of what is left out, as in `splits.split`
 
 @dataclass(frozen=True, slots=True)
 class EmbeddedDataset:
-    """A dataset and the embeddings of its pictures."""
+    """The readable pictures of a dataset, and their embeddings."""
 
-    data: Dataset  # without the pictures that cannot be read
+    data: Dataset
     splits: tuple[str, ...]  # "train", "val" or "test" of each of its samples; "" for one that `few` leaves out
     groups: NDArray[np.int64]  # (N,); samples with the same number stay on one side of every split
     # (N, V, D); zeros for test, and in all views but the first for what is not for training.
     embeddings: NDArray[np.float32]
-    passes: int  # pictures that went through the backbone, all views counted
+    passes: int  # views that went through the backbone
 
     def indices_of(self, split: str) -> NDArray[np.intp]:
         """The indices of the samples in a split."""
@@ -49,7 +49,7 @@ class EmbeddedDataset:
 
 
 def unreadable(data: Dataset, classifier: Classifier, options: LoadOptions, progress: Progress) -> dict[str, str]:
-    """The name of each picture that cannot be read and why, found without the backbone."""
+    """The error of each picture that cannot be read, by its name; the backbone is not run."""
     recipe = Recipe.of(classifier.spec, options.limits)
     errors = {}
     opened = load([sample.path for sample in data.samples], recipe, options._replace(isolate=True))
@@ -68,17 +68,16 @@ def embed(
     options: LoadOptions,
     progress: Progress,
 ) -> EmbeddedDataset:
-    """Embeds the pictures of train and val, and splits them where the user did not.
+    """Embeds the pictures of train and val, and splits them where the user did not. Those of test are not opened.
 
-    Each picture is embedded as predict sees it, which shows too whether it can be read and whether it is the same as
-    another; those for training in the other views as well, at once where it is known that they are for training.
-    Pictures of test are not opened.
+    The first view, that of predict, finds what cannot be read and what is the same picture, so it comes before the
+    split; pictures for training get the other views too, at once where it is known that they are for training.
     """
     table = _Table(data, classifier, views, options, progress)
-    is_known = [sample.split == "train" for sample in data.samples]
-    table.embed("views", np.flatnonzero(is_known).tolist(), slice(None))
-    is_other = [sample.split not in ("train", "test", UNUSED) for sample in data.samples]
-    table.embed("plain", np.flatnonzero(is_other).tolist(), slice(1))
+    known = [index for index, sample in enumerate(data.samples) if sample.split == "train"]
+    table.embed("views", known, slice(None))
+    others = [index for index, sample in enumerate(data.samples) if sample.split not in ("train", "test", UNUSED)]
+    table.embed("plain", others, slice(1))
     table.drop_unreadable(settings)
     opened = {index: one for index, one in enumerate(table.fingerprints) if one is not None}
     _suggest_border(classifier, [*opened.values()])
@@ -119,7 +118,6 @@ class _Table:
         self._notes: set[str] = set()
 
     def embed(self, stage: str, indices: Sequence[int], views: slice) -> None:
-        """Embeds these pictures in these of the views."""
         some = self._views[views]
         if not indices or not some:
             return
@@ -143,7 +141,7 @@ class _Table:
         self._notes.update(result.notes)
 
     def drop_unreadable(self, settings: Settings) -> list[int]:
-        """Leaves out the pictures that cannot be read; gives the indices of the others."""
+        """Leaves out unreadable pictures; gives the indices of the others."""
         readable = [index for index in range(len(self.fingerprints)) if index not in self._errors]
         if not self._errors:
             return readable
@@ -162,7 +160,7 @@ class _Table:
 
 
 def few_of(data: Dataset, splits: Sequence[str], few: int | None, seed: int) -> tuple[str, ...]:
-    """The splits with `few` pictures of each class left in train, drawn; None leaves them all."""
+    """The splits with `few` pictures of each class in train, drawn; None for all."""
     if few is None:
         return tuple(splits)
     chosen, left = list(splits), dict.fromkeys(range(len(data.labels)), few)
@@ -175,7 +173,7 @@ def few_of(data: Dataset, splits: Sequence[str], few: int | None, seed: int) -> 
 
 
 def _suggest_border(classifier: Classifier, fingerprints: Sequence[Fingerprint]) -> None:
-    """Says so where the crop takes away much of most pictures."""
+    """Logs a hint where the crop takes away much of most pictures."""
     spec = classifier.spec
     if spec.crop_mode != "center":
         return

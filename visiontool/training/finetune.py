@@ -1,40 +1,55 @@
 """Finetuning, from a folder of pictures to a checked model: the whole story, read from top to bottom.
 
-The backbone stays as it is. Its embeddings of all pictures are computed once and kept (`embed_dataset`), a linear head
-is solved on them (`head`) and put behind the same graph (`model_files`). Nothing here needs torch.
+The backbone stays as it is. Its embeddings of all pictures are computed once and cached (`embed_dataset`), a linear
+head is solved on them (`head`) and put behind the same graph (`model_files`). `plan` is what a dry run shows.
 """
 
 import logging
+import os
+import time
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from visiontool.data.dataset import VAL_IS_DRAWN, read
+from visiontool.data.folders import is_inside
 from visiontool.data.loader import DEFAULT_OPTIONS, LoadOptions
 from visiontool.data.samples import Dataset, check
-from visiontool.data.splits import folds, read_splits, split, unfolded, unjudged, write_splits
-from visiontool.errors import DataError, ModelError
+from visiontool.data.splits import (
+    folds,
+    read_splits,
+    split,
+    unfolded,
+    unjudged,
+    write_splits,
+)
+from visiontool.errors import DataError, ModelError, UsageError
 from visiontool.evaluation import metrics
 from visiontool.hub import resolve
 from visiontool.images import augment
 from visiontool.images.decode import Limits
 from visiontool.inference.classifier import Classifier, softmax
+from visiontool.inference.embeddings import embed_views
 from visiontool.model.spec import ModelSpec
 from visiontool.progress import Progress, silent
 from visiontool.training import head, report
 from visiontool.training.embed_dataset import UNUSED, EmbeddedDataset, embed, few_of, unreadable
 from visiontool.training.head import Head, Solution
 from visiontool.training.model_files import write_model, write_timm_files
-from visiontool.training.run import SPLITS_FILE, Run, check_outside, new_folder
+from visiontool.training.run import RUNS, SPLITS_FILE, Run, new_folder
 from visiontool.training.settings import SETTINGS_FILE, Settings
 
 _log = logging.getLogger(__name__)
 
-__all__ = ["Run", "Settings", "finetune"]
+__all__ = ["Plan", "Run", "Settings", "finetune", "plan"]
+
+_TIMED = 32  # pictures
+_BESIDES_S = 3.0  # for the start, the head and the plots of a small dataset
 
 
 def finetune(
@@ -55,20 +70,23 @@ def finetune(
         force: replaces the run that is in `output`.
         options: the result does not depend on them, but for what is refused.
         progress: called with the stage ("check", "plain", "views", "head" or "folds") and how much of it is done.
-        opened: called with the model whose backbone is taken, before it runs.
+        opened: called with the model, before it is used.
 
     Raises:
         DataError: the dataset cannot be used (`samples.Unusable` lists all faults).
-        ModelError: no such model, or one without an embedding.
-        ConversionError: the run cannot be written, or what was written does not answer as it should.
-        UsageError: settings that cannot be meant; `output` is taken, or inside the data.
+        ModelError: no such model, or one that cannot be finetuned.
+        ConversionError: the run cannot be written, or its model gives other logits than it should.
+        UsageError: settings that contradict each other; `output` is taken, or inside the data.
     """
     views = augment.views(settings.views, settings.augment, settings.seed)
     classifier = open_model(settings, model, options.limits)
     opened(classifier)
     data = read_data(settings, classifier)
-    if settings.labels_file is None:
-        check_outside(settings.data, output)
+    where = output or RUNS
+    if settings.labels_file is None and is_inside(os.path.realpath(where), os.path.realpath(settings.data)):
+        raise UsageError(
+            f"{where} is inside the data, {settings.data}: its pictures would become a class. -o names another"
+        )
     with new_folder(settings.data, output, force=force) as (folder, target):
         _log_all(data.notes)
         if data.faults:
@@ -106,6 +124,47 @@ def finetune(
     return run
 
 
+class Plan(NamedTuple):
+    """What a run would do, found out without doing it."""
+
+    data: Dataset
+    splits: dict[str, int]  # pictures in "train", "val" and "test", before same pictures are found
+    spec: ModelSpec
+    device: str
+    passes: int  # pictures that would go through the backbone, all views counted, with nothing cached
+    memory_bytes: int  # what the embeddings take
+    seconds: float  # an estimate from a few pictures
+
+
+def plan(
+    settings: Settings,
+    *,
+    model: Path | None = None,
+    options: LoadOptions = DEFAULT_OPTIONS,
+    opened: Callable[[Classifier], None] = lambda classifier: None,
+) -> Plan:
+    """What `finetune` would do with the same arguments. Writes nothing, and raises what `finetune` raises."""
+    views = augment.views(settings.views, settings.augment, settings.seed)
+    classifier = open_model(settings, model, options.limits)
+    opened(classifier)
+    data = read_data(settings, classifier)
+    check(data)
+    splits = split(data, val_share=settings.val_share, seed=settings.seed)
+    if settings.folds is None:
+        data = replace(data, notes=(*data.notes, *unjudged(data, splits)))
+    splits = few_of(data, splits, settings.few, settings.seed)
+    counts = Counter(split for split in splits if split != UNUSED)
+    paths = [sample.path for sample in data.samples if sample.split not in ("test", UNUSED)]
+    in_all_views = sum("train" in (sample.split, split) for sample, split in zip(data.samples, splits, strict=True))
+    passes = len(paths) + in_all_views * (len(views) - 1)
+    some = paths[:: max(1, len(paths) // _TIMED)]
+    start = time.perf_counter()
+    embed_views(classifier, some, views[:1], options, use_cache=False)
+    each = (time.perf_counter() - start) / len(some)
+    memory = 4 * len(splits) * len(views) * classifier.embedding_width()
+    return Plan(data, dict(counts), classifier.spec, classifier.device, passes, memory, passes * each + _BESIDES_S)
+
+
 def open_model(settings: Settings, model: Path | None, limits: Limits) -> Classifier:
     """The model of the settings, ready for many pictures."""
     classifier = Classifier.load(
@@ -116,16 +175,20 @@ def open_model(settings: Settings, model: Path | None, limits: Limits) -> Classi
         crop_mode=settings.crop_mode,
         limits=limits,
     )
-    classifier.embedding_output()
-    classifier.check_finetunable()
+    classifier.embedding_output()  # raises where there is none
+    if classifier.spec.resize == "graph":
+        raise ModelError(
+            f"{classifier.path}: resizes pictures itself (export --embed-resize), so it cannot be finetuned.\n"
+            f"Take the model that it was made from: visiontool finetune DATA -m {classifier.spec.name}"
+        )
     return classifier
 
 
 def read_data(settings: Settings, classifier: Classifier) -> Dataset:
     """The dataset of the settings, with the splits of the user's file; with folds, all but test is for training.
 
-    Folders that are named by the ids of the model's classes get the labels of these. Where it is known what is for
-    training, and that all of it can be read, `few` takes what it leaves of it before anything is computed.
+    Folders named by class ids of the model get its labels. Where all pictures have a split and must be readable, `few`
+    applies here already.
     """
     spec = classifier.spec
     known = dict(zip(spec.label_ids, spec.labels, strict=True)) if spec.label_ids else None
@@ -176,7 +239,6 @@ def _solve(
     train: NDArray[np.intp],
     progress: Callable[[int, int], None] | None = None,
 ) -> Solution:
-    """The head for the pictures `train`."""
     return head.solve(
         embedded.embeddings[train],
         embedded.class_ids[train],
@@ -191,9 +253,7 @@ def _solve(
 def _cross_validate(
     settings: Settings, count: int, embedded: EmbeddedDataset, train: NDArray[np.intp], progress: Progress
 ) -> tuple[NDArray[np.intp], NDArray[np.float64]]:
-    """The pictures that are in a fold, and their probabilities (N, C), each by a head that was solved, strength,
-    temperature and all, without its fold.
-    """
+    """The pictures in folds, and their probabilities (N, C) by heads solved, temperature and all, without the fold."""
     fold_of = folds(embedded.class_ids[train], embedded.groups[train], count, settings.seed)
     _log_all(unfolded(embedded.data, train, fold_of))
     probabilities = np.zeros((len(train), len(embedded.data.labels)))

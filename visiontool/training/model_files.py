@@ -61,14 +61,9 @@ def write_model(
     head: Head,
     limits: Limits,
 ) -> ModelSpec:
-    """Writes the model of the run behind the backbone of `base`, opens it as users do, and compares it.
+    """Writes the model of the run behind the backbone of `base`, and compares it on some of the `judged` pictures.
 
-    Args:
-        spec: its manifest; temperature, tools and parity are filled in here.
-        judged: indices of pictures to compare the file on.
-
-    Returns:
-        The spec as written.
+    Temperature, tools and parity are added to `spec`, which is returned.
 
     Raises:
         ConversionError: the file gives other logits than the head on the embeddings it was solved with.
@@ -102,16 +97,15 @@ def write_timm_files(source: Path, folder: Path, spec: ModelSpec, head: Head) ->
     """Writes config.json and model.safetensors into `folder`, for the network of `source` with a new head.
 
     `timm.create_model("local-dir:FOLDER", pretrained=True)` then gives the logits of the model file, for what timm
-    lacks after `import visiontool.pytorch.architectures`. All other tensors are the same to the bit.
+    lacks after `import visiontool.pytorch.architectures`.
 
     Args:
         source: the model file; config.json and model.safetensors are expected beside it.
-        folder: another one than that of `source`.
         spec: the manifest of the new model file.
 
     Returns:
-        False, and nothing is written, where there are no such files, where they are of another network than `source`,
-        or where this head on the embedding is nothing that timm could build.
+        False, and nothing is written, where these files are missing or of another network than `source`, or where timm
+        could not build this head.
     """
     try:
         config = json.loads((source.parent / CONFIG).read_bytes())
@@ -137,10 +131,9 @@ def write_timm_files(source: Path, folder: Path, spec: ModelSpec, head: Head) ->
 def _find_place(
     source: Path, config: Mapping[str, Any], tensors: Mapping[str, NDArray[Any]], width: int
 ) -> _Place | None:
-    """Where the head for embeddings of `width` goes; None where the network has no place for it.
+    """Where the head for embeddings of `width` goes: the place of its own, if that gives its logits of the embedding.
 
-    It has one where its own head on the embedding of `source` gives the logits. It does not where a norm stands
-    between, as in LeViT, or where the files beside `source` are of another network.
+    None where it does not: where a norm comes between, as in LeViT, or the files are of another network.
     """
     architecture, layers = config["architecture"], config["pretrained_cfg"]["classifier"]
     model_args = dict(config.get("model_args") or {})
@@ -167,7 +160,6 @@ def _find_place(
 
 
 def _config(before: Mapping[str, Any], place: _Place, spec: ModelSpec) -> dict[str, Any]:
-    """The new config.json, from that of the network as it was."""
     cfg = before["pretrained_cfg"]
     config: dict[str, Any] = {
         "architecture": before["architecture"],

@@ -24,10 +24,10 @@ def pictures_for(spec: ModelSpec, *, run: Path | None = None, on: Path | None = 
     """The pictures to compare a model on: those in `on`, else the val split of a run, else the samples.
 
     Args:
-        spec: of the model that is the measure.
-        run: the folder of a run. Where its pictures are gone, `origin` says so, and the samples are taken.
-        on: class folders, with targets where each of them is called by a label or an id of the model, and of those
-            with train, val and test only val; or any folder; or one picture.
+        spec: of the reference model.
+        run: the folder of a run; the samples, with a remark in `origin`, where its pictures are gone.
+        on: class folders, with targets where each is named by a label or an id of the model, and of train, val and test
+            only val; or any folder; or one picture.
 
     Raises:
         DataError: `on` is not there, or no picture is in it.
@@ -44,15 +44,13 @@ def pictures_for(spec: ModelSpec, *, run: Path | None = None, on: Path | None = 
 
 
 def run_of(path: Path) -> Path | None:
-    """The folder of the run that the model file at `path` is the model of, or None."""
+    """The folder of the run with the model file `path`, or None."""
     is_run = path.name == MODEL_FILE and (path.parent / SETTINGS_FILE).is_file()
     return path.parent if is_run else None
 
 
 def of_run(spec: ModelSpec, run: Path, split: str) -> Pictures:
-    """The pictures of one split of a run, as its splits.csv and settings.json say.
-
-    For "val" of a run that was judged by folds, and so has none, they are those of train.
+    """The pictures of one split of a run; for "val" of a run that was judged by folds, and so has none, of train.
 
     Raises:
         DataError: it is no run, it has no such pictures, or none of them is there any more.

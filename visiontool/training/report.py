@@ -1,4 +1,4 @@
-"""What a run's folder says of the run: metrics.json, and figures of how the head was chosen and what it mixes up."""
+"""The report of a run: metrics.json, and figures of how the head was chosen and which classes it confuses."""
 
 import contextlib
 import json
@@ -46,12 +46,7 @@ def write(
     probabilities: NDArray[np.float64],
     limits: decode.Limits,
 ) -> None:
-    """Writes metrics.json, curves.png, confusion.png and confused.png.
-
-    Args:
-        judged: indices of the pictures that the run is judged by.
-        probabilities: (N, C) of these.
-    """
+    """Writes metrics.json and the figures, from the probabilities (N, C) of the `judged` pictures."""
     text = json.dumps(to_json(run), indent=1, allow_nan=False)
     text = _NUMBERS.sub(lambda match: f"[{' '.join(match[1].split())}]", text)
     (folder / METRICS_FILE).write_text(text + "\n", encoding="utf-8")
@@ -117,8 +112,7 @@ def draw_curves(file: Path, solution: Solution) -> None:
 def draw_confusion(file: Path, metrics: Metrics, labels: Sequence[str]) -> None:
     """Writes a PNG of the confusion matrix: a row for each true label, colored by share of the row.
 
-    Up to 30 labels each cell has its count, up to 100 the axes have the labels; with more they have class ids, and the
-    most frequent confusions are listed beside.
+    More than 100 labels would not be legible: then the most frequent confusions are listed beside.
     """
     counts = np.asarray(metrics.confusion)
     classes = len(counts)
@@ -156,12 +150,7 @@ def draw_confusion(file: Path, metrics: Metrics, labels: Sequence[str]) -> None:
 def draw_confused(
     file: Path, pictures: Sequence[tuple[str, str, str, float]], limits: decode.Limits = decode.DEFAULT_LIMITS
 ) -> None:
-    """Writes a PNG sheet of pictures with what they are and what they were taken for; unreadable ones are left out.
-
-    Args:
-        pictures: path, true label, predicted label and its probability of each, the worst first. The first 24 that can
-            be read are opened.
-    """
+    """Writes a PNG sheet of the first 24 readable pictures: path, true label, predicted label and its probability."""
     opened = []
     for path, truth, predicted, probability in pictures:
         with contextlib.suppress(PictureError):

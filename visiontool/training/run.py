@@ -1,4 +1,4 @@
-"""A finetuned run: what it came to, and its folder, which takes its place when it is complete."""
+"""A finetuned run: its result, and its folder, which takes its place when it is complete."""
 
 import os
 import re
@@ -10,7 +10,6 @@ from dataclasses import dataclass
 from itertools import count
 from pathlib import Path
 
-from visiontool.data.folders import is_inside
 from visiontool.errors import ConversionError, UsageError
 from visiontool.evaluation.metrics import Metrics
 from visiontool.hub import cache
@@ -30,26 +29,18 @@ class Run:
 
     folder: Path
     spec: ModelSpec
-    metrics: Metrics  # on the pictures of val; with folds on all, each judged by a head that was trained without it
+    metrics: Metrics  # on val; with folds on all pictures, each judged by a head that was trained without it
     solution: Solution
-    folds: int | None  # in how many parts the pictures were judged; None where val judged
-    splits: dict[str, int]  # how many pictures are in "train", "val" and "test"
-    passes: int  # pictures that went through the backbone, all views counted; what was cached did not
-
-
-def check_outside(data: Path, output: Path | None) -> None:
-    """Raises UsageError where the run would lie in the folder of the data, whose next run would take it for a class."""
-    folder = output or RUNS
-    if is_inside(os.path.realpath(folder), os.path.realpath(data)):
-        raise UsageError(f"{folder} is inside the data, {data}: its pictures would become a class. -o names another")
+    folds: int | None  # None where val judges
+    splits: dict[str, int]  # the number of pictures in "train", "val" and "test"
+    passes: int  # views that went through the backbone; what was cached did not
 
 
 @contextmanager
 def new_folder(data: Path, output: Path | None, *, force: bool = False) -> Iterator[tuple[Path, Path]]:
-    """A folder for the block to fill, and the place that it takes when the block ends without an exception.
+    """A folder to fill, and the place that it takes when the block ends: `output`, or runs/<name of the data>[-2 ...].
 
-    What fails leaves nothing; only a process that is killed leaves NAME.partial-... beside the place, which is `output`
-    or runs/<name of the data>, with -2, -3 ... behind it. `force` replaces the run there, once the new one is complete.
+    What fails leaves nothing; only a killed process leaves NAME.partial-.../ beside the place, with its folders inside.
     """
     try:
         if output is None:  # a place in runs/ called like the folder of the data, as far as that suits every system

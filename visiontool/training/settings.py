@@ -38,8 +38,7 @@ _PATHS = ("data", "labels_file", "splits_file")
 class Settings:
     """What decides the result of a run, beside the data and the versions of the software.
 
-    Raises:
-        UsageError: a value out of its range, or two that contradict each other.
+    Raises UsageError for a value out of its range, or two that contradict each other.
     """
 
     data: Path
@@ -85,11 +84,7 @@ class Settings:
 
     @classmethod
     def of_run(cls, run: Path) -> "Settings":
-        """The settings of the run in the folder `run`.
-
-        Raises:
-            DataError: there is no such file, or it is damaged.
-        """
+        """The settings of the run in the folder `run`; raises DataError where there are none."""
         file = run / SETTINGS_FILE
         try:
             values = json.loads(file.read_text(encoding="utf-8"))
@@ -118,7 +113,7 @@ class Settings:
 
 
 def usual_views(augment: Augment) -> int:
-    """How many views a training picture has where nobody says: it alone, with its mirror, or with random ones."""
+    """The default number of views: the picture alone, with its mirror, or with random ones."""
     if augment == Augment():
         return 1
     return 2 if augment == Augment(mirror=True) else 4

@@ -1,19 +1,16 @@
-"""L2 multinomial logistic regression, solved to its optimum, and the coordinates that it is solved in.
-
-scipy's L-BFGS on preconditioned coordinates. scikit-learn's LogisticRegression solves the same problem, and the tests
-compare the two; it takes about twice as many steps to the same loss and a second to import, and has no place for the
-prior that logit adjustment adds to the logits.
-"""
+"""L2 multinomial logistic regression: the weights and the coordinates that it is solved with, and scipy's L-BFGS."""
 
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy.optimize import minimize
 
+Balance = Literal["auto", "none", "weights", "logit-adjust"]
+_MOST_UNEVEN = 10  # largest class / smallest, above which "auto" adjusts
 _BLOCK = 1 << 18  # numbers
 _PARTS = 8  # of the rows, worked on at the same time; always as many, so that sums do not depend on the machine
 _MOST_STEPS = 1000
@@ -21,6 +18,46 @@ _SAME = 1e-7
 _NOTHING = 1e-10  # of the squares, along a direction: more exact than the embeddings themselves
 _ROWS = 8192  # at a time, so that float64 copies stay small
 _MOST_SAMPLED = 1 << 14  # rows from which the directions are found: they need not be exact to be an exact rotation
+
+
+class Balancing(NamedTuple):
+    """What is done about classes of different sizes.
+
+    "none": pictures count the same, and probabilities are right where classes are as frequent as in training.
+    "weights": classes count the same: a picture of class c weighs n / (C n_c).
+    "logit-adjust": the logarithm of each class's share is added to its logit in training and left out afterwards, so
+    that the logits are those of equally frequent classes. "auto" does so where classes are very uneven.
+
+    Source: for logit adjustment, Menon et al. 2021, "Long-tail learning via logit adjustment", arXiv:2007.07314,
+    the logit adjusted softmax cross-entropy with tau = 1.
+    """
+
+    name: str
+    sizes: NDArray[np.int64]  # (C,) pictures of each class
+
+    @classmethod
+    def of(cls, name: Balance, sizes: NDArray[np.int64]) -> "Balancing":
+        """The balance called `name`, where "auto" is decided by the sizes of the classes."""
+        if name == "auto":
+            name = "logit-adjust" if sizes.max() > _MOST_UNEVEN * sizes.min() else "none"
+        return cls(name, sizes)
+
+    @property
+    def log_prior(self) -> NDArray[np.float64]:
+        """(C,) to be added to the logits in training."""
+        if self.name == "logit-adjust":
+            return np.asarray(np.log(self.sizes / self.sizes.sum()))
+        return np.zeros(len(self.sizes))
+
+    def training_weights(self, class_ids: NDArray[np.int64]) -> NDArray[np.float64]:
+        """(N,) weight of each picture in training, 1 on average."""
+        return _equal(class_ids, self.sizes) if self.name == "weights" else np.ones(len(class_ids))
+
+    def judging_weights(self, class_ids: NDArray[np.int64]) -> NDArray[np.float64]:
+        """(N,) weight of each held-out picture: a balanced head is judged for equally frequent classes."""
+        if self.name == "none":
+            return np.ones(len(class_ids))
+        return _equal(class_ids, np.bincount(class_ids, minlength=len(self.sizes)))
 
 
 class Linear(NamedTuple):
@@ -92,13 +129,12 @@ def fit(
 ) -> Linear:
     """The head with the smallest sum of `weights` x cross-entropy + strength / 2 x the sum of squared weights.
 
-    The bias is not penalized, so a shift of the features changes no answer. In scikit-learn's words `strength` is
-    1 / C; with two classes 2 / C, since scikit-learn has one row of weights there, the difference of these two.
+    The bias is not penalized. `strength` is scikit-learn's 1 / C; 2 / C for two classes, of which it has one row.
 
     Args:
         features: (N, R); any will do, but columns that are not correlated take the fewest steps.
         weights: (N,) of the rows; their sum stands for the number of pictures.
-        log_prior: (C,) added to the logits while training only (logit adjustment; see `balance`).
+        log_prior: (C,) added to the logits while training only (`Balancing`).
         start: where to begin, as the solution at a similar strength.
         tolerance: of the largest element of the preconditioned gradient of the mean loss.
     """
@@ -177,3 +213,8 @@ def _blocks(count: int, width: int) -> Iterator[slice]:
 
 def _rows_from(embeddings: NDArray[np.float32], first: int) -> NDArray[np.float64]:
     return embeddings[first : first + _ROWS].astype(np.float64)
+
+
+def _equal(class_ids: NDArray[np.int64], sizes: NDArray[np.int64]) -> NDArray[np.float64]:
+    weights: NDArray[np.float64] = 1 / sizes[class_ids]
+    return weights * (len(class_ids) / weights.sum()) if len(class_ids) else weights

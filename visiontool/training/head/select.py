@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Literal, NamedTuple, get_args
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,11 +11,7 @@ from scipy.optimize import minimize_scalar
 from scipy.special import log_softmax
 
 from visiontool.data.splits import folds
-from visiontool.training.head.balance import Balancing
-from visiontool.training.head.logistic import Linear, fit
-
-Kind = Literal["logistic", "nearest-mean"]
-KINDS: tuple[Kind, ...] = get_args(Kind)
+from visiontool.training.head.logistic import Balancing, Linear, fit
 
 # Of the L2 penalty, from one that leaves hardly any weights to one that is hardly there.
 STRENGTHS = np.logspace(3, -4, 12)
@@ -27,8 +23,8 @@ _WORSE = 1.02  # times the smallest loss so far: what is weaker than two such po
 _TOLERANCE = 1e-4  # of the path: ten times tighter changes no held-out loss in the third digit
 _FINAL_TOLERANCE = 1e-6
 
-# Cosines lie between -1 and 1. Times this, softmax is neither bold nor shy where a class has one picture (measured on
-# five sets); held-out pictures give a better one.
+# Cosines lie between -1 and 1. Times this, softmax is well calibrated where a class has one picture (on five sets);
+# held-out pictures give a better one.
 _COSINE_SCALE = 5.0
 _ANY_SCALE = (1e-6, 1e6)
 
@@ -39,10 +35,7 @@ _TEMPERATURES = (0.05, 20.0)
 
 
 class PathPoint(NamedTuple):
-    """One point of the path of regularization, judged on held-out pictures.
-
-    Where classes are balanced, nll and accuracy are those of equally frequent classes.
-    """
+    """One point of the path of regularization, judged on held-out pictures; with balanced classes for equal ones."""
 
     strength: float  # of the L2 penalty, as `logistic.fit` takes it: scikit-learn's 1 / C on features of mean length 1
     nll: float  # mean over the pictures, natural logarithm
@@ -71,9 +64,19 @@ class TrainingSet:
         rows = self._rows(all_views, pictures)
         return fit(*rows, strength, classes, log_prior=log_prior, start=start, tolerance=tolerance)
 
-    def nearest_mean(self, all_views: bool, pictures: NDArray[np.int64] | None = None) -> Linear:
-        """The nearest class mean, of the same rows."""
-        return nearest_mean(*self._rows(all_views, pictures), len(self.balance.sizes))
+    def nearest_mean(self, all_views: bool, pictures: NDArray[np.int64] | None = None, scale: float = 1.0) -> Linear:
+        """A head that scores features by their cosine with each class's mean, but for their own length.
+
+        Dividing by a picture's own length would not be linear; it changes how sure the head is, never its answer.
+
+        Source: Wang et al. 2019, "SimpleShot", arXiv:1911.04623, section 3, centering and L2 normalization.
+        """
+        features, class_ids, weights = self._rows(all_views, pictures)
+        of_class = [class_ids == class_id for class_id in range(len(self.balance.sizes))]
+        means = np.stack([np.average(features[rows], axis=0, weights=weights[rows]) for rows in of_class])
+        lengths = np.linalg.norm(means, axis=1, keepdims=True)
+        weight = _COSINE_SCALE * means / np.where(lengths > 0, lengths, 1.0)
+        return Linear(scale * weight, np.zeros(len(of_class)))
 
     def _rows(
         self, all_views: bool, pictures: NDArray[np.int64] | None
@@ -85,21 +88,6 @@ class TrainingSet:
             features, class_ids, weights = features[:, pictures], class_ids[pictures], weights[pictures]
         views, count, width = features.shape
         return features.reshape(views * count, width), np.tile(class_ids, views), np.tile(weights / views, views)
-
-
-def nearest_mean(
-    features: NDArray[np.floating], class_ids: NDArray[np.int64], weights: NDArray[np.float64], n_classes: int
-) -> Linear:
-    """A head that scores centered features (N, R) by their cosine with each class's mean, but for their own length.
-
-    Dividing by a picture's own length would not be linear; it changes how sure the head is, never its answer.
-
-    Source: Wang et al. 2019, "SimpleShot", arXiv:1911.04623, section 3, centering and L2 normalization.
-    """
-    of_class = (class_ids == class_id for class_id in range(n_classes))
-    means = np.stack([np.average(features[rows], axis=0, weights=weights[rows]) for rows in of_class])
-    lengths = np.linalg.norm(means, axis=1, keepdims=True)
-    return Linear(_COSINE_SCALE * means / np.where(lengths > 0, lengths, 1.0), np.zeros(n_classes))
 
 
 class Judgment(NamedTuple):
@@ -164,9 +152,24 @@ class HeldOut:
         accuracy, _ = self.mean(logits.argmax(axis=1) == self.class_ids[self.judged])
         return Judgment(tuple(heads), losses, *self.mean(losses), accuracy)
 
-    def temperature(self, logits: NDArray[np.float64], bounds: tuple[float, float] = _TEMPERATURES) -> float:
-        """The temperature that fits the logits (J, C) of the judged pictures."""
-        return fit_temperature(logits, self.class_ids[self.judged], self.weights, bounds)
+    def temperature(self, logits: NDArray[np.floating], bounds: tuple[float, float] = _TEMPERATURES) -> float:
+        """The T that minimizes the cross-entropy of softmax(logits / T) on the judged pictures' logits (J, C).
+
+        1 / (n + 2) of each target is spread over all classes: where every picture is right, the cross-entropy alone
+        would be the smaller the lower T is, and n pictures do not show that fewer than about one in n is wrong.
+
+        Source: Guo et al. 2017, "On calibration of modern neural networks", arXiv:1706.04599, section 4.2; for the
+        targets, Platt 1999, "Probabilistic outputs for support vector machines".
+        """
+        share, spread = self.weights / self.weights.sum(), 1 / (len(logits) + 2)
+        rows, targets = np.arange(len(logits)), self.class_ids[self.judged]
+
+        def loss(log_temperature: float) -> float:
+            log_p = log_softmax(logits / np.exp(log_temperature), axis=1)
+            return -float(share @ ((1 - spread) * log_p[rows, targets] + spread * log_p.mean(axis=1)))
+
+        minimum = minimize_scalar(loss, bounds=np.log(bounds), method="bounded", options={"xatol": 1e-4})
+        return float(np.exp(minimum.x))
 
     def is_clearly_better(self, one: Judgment, other: Judgment) -> bool:
         """Whether the losses of `one` are smaller by more than chance."""
@@ -179,7 +182,7 @@ class HeldOut:
         return -log_p[np.arange(len(logits)), self.class_ids[self.judged]]
 
     def mean(self, values: NDArray[np.float64] | NDArray[np.bool_]) -> tuple[float, float]:
-        """The mean over the judged pictures of values (J,), and its standard error."""
+        """The mean of values (J,), and its standard error."""
         total = self.weights.sum()
         mean = float(self.weights @ values / total)
         return mean, float(np.sqrt(np.sum((self.weights * (values - mean)) ** 2)) / total)
@@ -188,7 +191,7 @@ class HeldOut:
 class Choice(NamedTuple):
     """One kind of head at its best."""
 
-    kind: Kind
+    kind: str  # "logistic" or "nearest-mean"
     all_views: bool
     nll: float  # held-out, at the best temperature; nan where nothing could be held out
     logits: NDArray[np.float64]  # (J, C) held-out, before temperature
@@ -197,10 +200,11 @@ class Choice(NamedTuple):
     chosen: int = -1
 
 
-def unjudged(kind: Kind, data: TrainingSet) -> Choice:
-    """A head of that kind where nothing can be held out to choose by."""
-    final = partial(data.logistic, _USUAL_STRENGTH, True) if kind == "logistic" else partial(data.nearest_mean, True)
-    return Choice(kind, True, np.nan, np.empty((0, len(data.balance.sizes))), final)
+def unjudged(data: TrainingSet) -> Choice:
+    """The head where nothing can be held out to choose by."""
+    return Choice(
+        "nearest-mean", True, np.nan, np.empty((0, len(data.balance.sizes))), partial(data.nearest_mean, True)
+    )
 
 
 def best_logistic(data: TrainingSet, held_out: HeldOut, tick: Callable[[], None]) -> Choice:
@@ -234,15 +238,8 @@ def best_logistic(data: TrainingSet, held_out: HeldOut, tick: Callable[[], None]
     logits = held_out.logits(best.heads, data.features[0])
     nll = float(held_out.mean(held_out.losses(logits / held_out.temperature(logits)))[0])
     points = tuple(PathPoint(at, judgment.nll, judgment.nll_error, judgment.accuracy) for at, judgment in path)
-    return Choice(
-        "logistic",
-        all_views,
-        nll,
-        logits,
-        lambda: data.logistic(strength, all_views, start=best.heads[-1]),
-        points,
-        chosen,
-    )
+    final = partial(data.logistic, strength, all_views, start=best.heads[-1])
+    return Choice("logistic", all_views, nll, logits, final, points, chosen)
 
 
 def best_nearest_mean(data: TrainingSet, held_out: HeldOut) -> Choice:
@@ -259,38 +256,5 @@ def best_nearest_mean(data: TrainingSet, held_out: HeldOut) -> Choice:
         if held_out.is_clearly_better(plain, best):
             best, scale, all_views = plain, plain_scale, False
     logits = held_out.logits(best.heads, data.features[0])
-
-    def final() -> Linear:
-        head = data.nearest_mean(all_views)  # its bias is zero
-        return Linear(scale * head.weight, head.bias)
-
+    final = partial(data.nearest_mean, all_views, scale=scale)
     return Choice("nearest-mean", all_views, best.nll, logits, final)
-
-
-def fit_temperature(
-    logits: NDArray[np.floating],
-    class_ids: NDArray[np.int64],
-    weights: NDArray[np.float64],
-    bounds: tuple[float, float] = _TEMPERATURES,
-) -> float:
-    """The T that minimizes the cross-entropy of softmax(logits / T) on held-out pictures.
-
-    1 / (n + 2) of each target is spread over all classes: where every held-out picture is right, the cross-entropy
-    alone would be the smaller the lower T is, and n pictures do not show that fewer than about one in n is wrong.
-
-    Args:
-        logits: (N, C).
-        weights: (N,) of the pictures.
-
-    Source: Guo et al. 2017, "On calibration of modern neural networks", arXiv:1706.04599, section 4.2; for the targets,
-    Platt 1999, "Probabilistic outputs for support vector machines".
-    """
-    share, spread = weights / weights.sum(), 1 / (len(logits) + 2)
-    rows = np.arange(len(logits))
-
-    def loss(log_temperature: float) -> float:
-        log_p = log_softmax(logits / np.exp(log_temperature), axis=1)
-        return -float(share @ ((1 - spread) * log_p[rows, class_ids] + spread * log_p.mean(axis=1)))
-
-    minimum = minimize_scalar(loss, bounds=np.log(bounds), method="bounded", options={"xatol": 1e-4})
-    return float(np.exp(minimum.x))
