@@ -44,7 +44,6 @@ class OnnxWrapper(nn.Module):
 
     @property
     def outputs(self) -> tuple[str, ...]:
-        """The names of what it gives, in order."""
         return ("logits", "embedding", *(["feature_map"] if self._has_map else []))
 
     def forward(self, image: torch.Tensor) -> tuple[torch.Tensor, ...]:

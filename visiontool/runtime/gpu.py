@@ -1,7 +1,4 @@
-"""A network on an NVIDIA GPU: the options of its providers, TensorRT's engines, buffers for batches.
-
-What a GPU gains is not measured yet (docs/gpu.md).
-"""
+"""A network on an NVIDIA GPU: the options of its providers, TensorRT's engines, buffers for batches."""
 
 import hashlib
 import json

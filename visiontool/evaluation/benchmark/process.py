@@ -175,7 +175,6 @@ def _end_to_end(classifier: Classifier, job: Job, seconds: float) -> tuple[float
 
 
 def _per_second(seconds: float, work: Callable[[], object]) -> float:
-    """How often a second `work` is done."""
     start = time.perf_counter()
     done = 0
     for _ in _repeat_for(seconds):
