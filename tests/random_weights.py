@@ -7,11 +7,8 @@ from torch import nn
 def random_weights(model: nn.Module, x: torch.Tensor, seed: int = 0) -> nn.Module:
     """`model` in evaluation mode with seeded random weights: no layer is passed by, and pictures get different answers.
 
-    As networks are made, the last norm of a residual block or its layer scale is near zero and batch norm does nothing,
-    so that wrong folding, or a branch left out, would hardly show.
-
-    Args:
-        x: some inputs, (N, channels, H, W), normalized: the batch norms are set for them.
+    New networks have near zero in the last norm of a residual block or its layer scale, so that a branch left out would
+    hardly show. The batch norms are set for `x`, some normalized inputs (N, channels, H, W).
     """
     torch.manual_seed(seed)
     norms = [module for module in model.eval().modules() if isinstance(module, nn.modules.batchnorm._BatchNorm)]
@@ -35,9 +32,7 @@ def random_weights(model: nn.Module, x: torch.Tensor, seed: int = 0) -> nn.Modul
 def _settle(norm: nn.Module, inputs: tuple[torch.Tensor, ...]) -> None:
     """Has `norm` bring its input as a whole to the order of 1, else values explode with depth.
 
-    Statistics of each channel would do worse: to take the mean away, or to raise channels in which random weights
-    happen to cancel, magnifies rounding, 1.3 times in each layer. In 100 layers float32 and float64 would come to
-    differ by more than any exporter's fault that is to be found.
+    Statistics of each channel would magnify rounding, 1.3 times in each layer, where random weights happen to cancel.
     """
     square = inputs[0].square().mean()
     norm.running_mean.normal_(std=0.1 * square.sqrt().item())

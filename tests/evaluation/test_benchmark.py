@@ -39,11 +39,11 @@ def model_file(name="colors", *, accuracy=None, path=None, megabytes=1.0, **chan
 
 
 def test_figures_of_a_network_whose_time_is_known(color_model, pictures, monkeypatch):
-    """A batch takes 20 ms, and the first of each session half a second more, which must show nowhere."""
+    """A batch takes 20 ms, and the first of each session a quarter of a second, which must show nowhere."""
     begun = set()
 
     def outputs(session, output, feeds):
-        time.sleep(0.02 if id(session) in begun else 0.5)
+        time.sleep(0.02 if id(session) in begun else 0.25)
         begun.add(id(session))
         return np.zeros((len(feeds["image"]), 3), np.float32)
 
@@ -55,7 +55,7 @@ def test_figures_of_a_network_whose_time_is_known(color_model, pictures, monkeyp
         return loaded[-1]
 
     monkeypatch.setattr(process, "_load", keep)
-    result = measure(job(color_model, pictures, batch_size=4, seconds=0.5))
+    result = measure(job(color_model, pictures, batch_size=4, seconds=0.3))
     at_once = loaded[1].runs_at_once
     assert [classifier.threads for classifier in loaded] == [0, 1]  # as predict does few pictures, and many
     assert 20 <= min(result.latencies_ms) <= max(result.latencies_ms) < 200
@@ -166,15 +166,6 @@ def test_rounds_alternate_and_a_failure_is_not_repeated(monkeypatch):
     assert steps[-1] == ("measure", 9, 9)
 
 
-def test_a_device_that_does_not_work_ends_it_all(monkeypatch):
-    def measure_in_process(job):
-        raise DeviceError("no GPU")
-
-    monkeypatch.setattr(process, "measure_in_process", measure_in_process)
-    with pytest.raises(DeviceError):
-        benchmark.measure([Measurement(model_file(), 1)], ["a.jpg"], seconds=1.0)
-
-
 def test_accuracy_of_the_file_or_its_publisher_and_never_of_other_weights(tmp_path):
     facts = ({"dataset": "ours", "pictures": 5, "top1": 0.5}, {"dataset": "other", "top1": 0.25})
     names = {"a.onnx": "resnet50.tv_in1k", "b.onnx": "resnet50.tv_in1k@256", "c.onnx": "resnet50.tv_in1k+0123456789ab"}
@@ -208,7 +199,6 @@ def test_a_precision_that_cannot_be_made_costs_its_row_only(make_color_model, tm
 
 @pytest.fixture
 def drawn(monkeypatch):
-    """The figures that were written, in order."""
     figures = []
     savefig = Figure.savefig
 

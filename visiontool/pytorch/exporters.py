@@ -25,11 +25,7 @@ _TRACE_BATCH = 2  # torch.export would make a constant of a batch of 1
 
 
 class OnnxWrapper(nn.Module):
-    """uint8 (N, H, W, 3) in; logits, embedding and, where there is one, the feature map out (docs/model-file.md).
-
-    Raises:
-        ConversionError: the network cannot run at the size of `spec`, or its outputs are not those of a classifier.
-    """
+    """uint8 (N, H, W, 3) in; logits, embedding and, where there is one, the feature map out (docs/model-file.md)."""
 
     mean: torch.Tensor
     std: torch.Tensor
@@ -48,7 +44,6 @@ class OnnxWrapper(nn.Module):
 
     @property
     def outputs(self) -> tuple[str, ...]:
-        """The names of what it gives, in order."""
         return ("logits", "embedding", *(["feature_map"] if self._has_map else []))
 
     def forward(self, image: torch.Tensor) -> tuple[torch.Tensor, ...]:
@@ -77,7 +72,8 @@ def _probe(model: nn.Module, x: torch.Tensor) -> tuple[int, bool]:
     hooks = [
         module.register_forward_pre_hook(lambda _, inputs: pooled.append(inputs[0]))
         for module in model.modules()
-        if _is_global_pool(module)
+        if (isinstance(module, SelectAdaptivePool2d) and not module.is_identity())
+        or (isinstance(module, nn.AdaptiveAvgPool2d) and module.output_size in (1, (1, 1)))
     ]
     try:
         with torch.inference_mode():
@@ -95,12 +91,6 @@ def _probe(model: nn.Module, x: torch.Tensor) -> tuple[int, bool]:
     if not all(isinstance(output, torch.Tensor) and output.ndim == 2 for output in (embedding, logits)):
         raise ConversionError("the network does not give one embedding and one row of logits for a picture")
     return logits.shape[1], features.ndim == 4 and any(tensor is features for tensor in pooled)
-
-
-def _is_global_pool(module: nn.Module) -> bool:
-    if isinstance(module, SelectAdaptivePool2d):
-        return not module.is_identity()
-    return isinstance(module, nn.AdaptiveAvgPool2d) and module.output_size in (1, (1, 1))
 
 
 def _dynamo(wrapper: OnnxWrapper, example: torch.Tensor, inputs: Sequence[str], *, optimize: bool) -> onnx_ir.Model:
@@ -145,12 +135,7 @@ EXPORTERS: dict[str, Callable[[OnnxWrapper, torch.Tensor, Sequence[str]], onnx_i
 
 
 def export(exporter: str, wrapper: OnnxWrapper, spec: ModelSpec, path: Path) -> None:
-    """Writes `wrapper` to `path` by one of `EXPORTERS`, as a valid ONNX file with the manifest `spec`.
-
-    Raises:
-        ConversionError: the exporter failed, or wrote what is not valid ONNX.
-        OSError: the file cannot be written.
-    """
+    """Writes `wrapper` to `path` by one of `EXPORTERS`, as a valid ONNX file with the manifest `spec`."""
     height, width = spec.input.size
     example = torch.zeros((_TRACE_BATCH, height, width, 3), dtype=torch.uint8)
     try:

@@ -39,7 +39,6 @@ def check(
     Raises:
         ConversionError: an output differs by more than the bounds (docs/design.md has their source), or another class
             has the largest logit.
-        ModelError: the file cannot be opened or run.
     """
     opened = runtime.open_model(path, device="cpu")
     manifest = ModelSpec.from_json(opened.scan.metadata[MANIFEST_KEY])

@@ -50,9 +50,7 @@ def pull(
 
     Raises:
         ModelError: no such model, no published weights, no way to get them, or the extra [train] is missing.
-        ConversionError: the weights do not fit, the converted network does not answer as in torch, or the cache cannot
-            be written.
-        UsageError: arguments that cannot be combined.
+        ConversionError: the weights do not fit, or the converted network does not answer as in torch.
     """
     if weights is not None and (folder := folder_of(name, weights)) is not None:
         name, weights = f"{resolve.FOLDER}{folder}", None
@@ -61,7 +59,10 @@ def pull(
         cache.mark_used(cached.name)
     else:
         _check_available(name, target, weights, offline)
-        convert = _import_convert(target.name)
+        try:
+            from visiontool.pytorch import convert
+        except ImportError as error:
+            raise ModelError(f"{missing_extra('train', f'Pulling {target.name}')}\n{error}") from error
         with cache.lock(cache.models(), target.name, partial(progress, "wait", 0, None)):
             cached = _undamaged(target.name)  # another process may have been faster
             if cached is None and target.entry is not None:
@@ -87,14 +88,13 @@ def _check_available(name: str, target: Pullable, weights: Path | None, offline:
     """Refuses, before anything is downloaded or written, what cannot be had."""
     from visiontool.hub import sources
 
-    if target.entry is not None and weights is None:
-        _check_published(target.entry)
-        sources.check_offline(target.entry.source, offline=offline)
-    elif weights is None and name.startswith(resolve.HUB):
-        sources.check_offline(name, is_folder=True, offline=offline)
-
-
-def _check_published(entry: Entry) -> None:
+    if weights is not None:
+        return
+    entry = target.entry
+    if entry is None:
+        if name.startswith(resolve.HUB):
+            sources.check_offline(name, is_folder=True, offline=offline)
+        return
     if entry.is_untrained:
         raise resolve.ModelUntrained(entry.name)
     if entry.name in resolve.built_in_names():
@@ -112,29 +112,19 @@ def _check_published(entry: Entry) -> None:
             f"{entry.name} has {entry.params / 1e6:,.0f} M parameters; an .onnx file holds at most "
             f"{MAX_FILE_BYTES / 4e6:,.0f} M. Choose a smaller network."
         )
-
-
-def _import_convert(name: str) -> ModuleType:
-    try:
-        from visiontool.pytorch import convert
-    except ImportError as error:
-        raise ModelError(f"{missing_extra('train', f'Pulling {name}')}\n{error}") from error
-    return convert
+    sources.check_offline(entry.source, offline=offline)
 
 
 def _pull_entry(
     convert: ModuleType, target: Pullable, entry: Entry, weights: Path | None, offline: bool, progress: Progress
 ) -> Cached:
-    """Pulls a network of the catalog, with its published weights or those of a file."""
     from visiontool.hub import sources
 
     file: AbstractContextManager[Path]
-    if weights is not None:
-        license_ = entry.license if target.class_names is None else ""
-        file, source = nullcontext(weights), f"file {weights.name}"
+    if weights is None:
+        file, source = sources.weights_file(entry.source, offline=offline, progress=progress), entry.source
     else:
-        file = sources.weights_file(entry.source, offline=offline, progress=progress)
-        source, license_ = entry.source, entry.license
+        file, source = nullcontext(weights), f"file {weights.name}"
     with file as checkpoint, cache.unpublished(target.name) as folder:
         progress("convert", 0, None)
         with _errors_naming(source if weights is None else str(weights), checkpoint):
@@ -146,14 +136,13 @@ def _pull_entry(
                 name=target.name,
                 img_size=target.img_size,
                 source=source,
-                license=license_,
+                license=entry.license if weights is None or target.class_names is None else "",
                 class_names=target.class_names,
             )
         return _publish(target.name, folder, spec, str(spec.weights.get("source", "")), progress)
 
 
 def _pull_folder(convert: ModuleType, name: str, cache_name: str, offline: bool, progress: Progress) -> Cached:
-    """Pulls a folder in timm's hub format, on a hub or on this disk."""
     from visiontool.hub import sources
 
     files: AbstractContextManager[tuple[Path, Path]]

@@ -31,25 +31,15 @@ _TIMM_KEYS = ("state_dict_ema", "model_ema", "state_dict", "model")
 _MAX_DEPTH = 4
 _TORCH_BEFORE_1_6 = b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."  # before the pickle of torch.save, which was no zip
 _SAFETENSORS = b"\0\0\0\0{"  # from byte 4: the end of a length in 8 bytes, then JSON
-_TENSORFLOW_END = b"\x57\xfb\x80\x8b\x24\x75\x47\xdb"
 _HEAD_BYTES = 1 << 20
 _SAVE = 'where it was made: torch.save(model.state_dict(), "weights.pth")'
 
 # How files begin that are no weights, what they are, and what to do.
 _FOREIGN_STARTS = (
-    (
-        rb"version https://git-lfs",
-        "it is a pointer of Git LFS, not the file itself",
-        "Fetch that in its repository: git lfs pull",
-    ),
-    (
-        rb"(\xef\xbb\xbf)?\s*<",
-        "it is a web page (HTML or XML), not weights",
-        "Open the address that it came from in a browser, and save the file itself.",
-    ),
+    (rb"version https://git-lfs", "it is a pointer of Git LFS, not the file itself", "Fetch that: git lfs pull"),
+    (rb"(\xef\xbb\xbf)?\s*<", "it is a web page (HTML or XML), not weights", "Save the file itself, in a browser."),
     (rb"\x89HDF\r\n\x1a\n", "it is HDF5, as Keras writes", "Give weights of torch."),
     (rb"\x1f\x8b|.{257}ustar", "it is an archive (gzip or tar)", "Unpack it first."),
-    (rb"\x93NUMPY", "it is an array of NumPy", "Give weights of torch."),
     (rb"\x08.[\x12\x3a\x42]", "it is an ONNX model", "Call it something.onnx and give that as the model: -m FILE.onnx"),
 )
 # What is only in the ZIP archives of programs, what they are, and their weights in Python.
@@ -70,9 +60,6 @@ def create(
         img_size: N or (H, W) in pixels; None for the published size. It is built into networks that are made for one
             size (ViT, Swin, MaxViT); the others take any size that they can run at.
         num_classes: None for as many as the published weights have.
-
-    Raises:
-        ConversionError: no such architecture or tag, or it cannot run at `img_size`.
     """
     cfg = pretrained_cfg(architecture)
     size = (img_size, img_size) if isinstance(img_size, int) else img_size
@@ -85,11 +72,11 @@ def create(
             with torch.inference_mode():
                 model(torch.zeros(1, cfg.input_size[0], *size))
     except Exception as error:  # whatever the network's own code raises
-        height, width = size or cfg.input_size[1:]
-        published = "x".join(map(str, cfg.input_size[1:]))
+        published = cfg.input_size[1:]
+        height, width = size or published
         raise ConversionError(
             f"{architecture} cannot run at {height}x{width} pixels: {first_line(error)}\n"
-            f"Its published size is {published}."
+            f"Its published size is {published[0]}x{published[1]}."
         ) from error
     return model
 
@@ -98,9 +85,9 @@ def create_with(architecture: str, file: Path, *, img_size: int | tuple[int, int
     """The network of that name with the weights of `file`, and with as many classes as these have."""
     model = create(architecture, img_size=img_size)
     content = _read(file)
-    head = cast(dict[str, Any], model.pretrained_cfg)["classifier"]
+    head = cast(dict[str, Any], model.pretrained_cfg)["classifier"]  # a name, or several
     renamed = min(_fits(model, content), key=lambda fit: fit.fault_count).renamed
-    weight = renamed.get(f"{head if isinstance(head, str) or head is None else head[0]}.weight")
+    weight = renamed.get(f"{head[0] if isinstance(head, (list, tuple)) else head}.weight")
     if weight is not None and len(weight) != model.num_classes:
         model = create(architecture, img_size=img_size, num_classes=len(weight))
     _load(model, content, file)
@@ -139,26 +126,18 @@ def load_weights(model: nn.Module, file: Path) -> None:
     The file may be safetensors or what torch.save wrote; a plain state dict or a checkpoint that has it somewhere,
     with any prefix before the names (DataParallel's, torch.compile's, Lightning's); with timm's names of the layers
     or torchvision's. Auxiliary heads are left out. Of several sets that fit timm's choice is taken: averaged weights,
-    "state_dict", "model".
-
-    Raises:
-        ConversionError: the file cannot be read; holds weights of another network, and it lists those that are
-            missing, left over or of another shape; or holds several, and none is timm's choice. `model` is unchanged.
+    "state_dict", "model". After an error `model` is unchanged.
     """
     _load(model, _read(file), file)
 
 
 class _Candidate(NamedTuple):
-    """A set of tensors in a file that may be a network's weights."""
-
     place: str  # in the file, "" for all of it
     rank: int  # less is better: timm's choice comes first
     tensors: Mapping[str, torch.Tensor]
 
 
 class _Fit(NamedTuple):
-    """How a candidate fits a network."""
-
     candidate: _Candidate
     renamed: Mapping[str, torch.Tensor]
     faults: str  # what does not fit, "" where all does
@@ -171,7 +150,14 @@ def _load(model: nn.Module, content: Mapping[str, Any], file: Path) -> None:
     if not tensors:
         keys = _some([*map(str, content)]) or "nothing"
         raise ConversionError(f"{file}: holds no weights, only {keys}; expected a state dict")
-    if unusable := [key for key, value in tensors.items() if not _is_usable(value)]:
+    unusable = [
+        key
+        for key, value in tensors.items()
+        if value.layout != torch.strided
+        or value.is_complex()
+        or (value.is_floating_point() and not torch.isfinite(value).all())
+    ]
+    if unusable:
         raise ConversionError(
             f"{file}: these weights are sparse, complex or not numbers (NaN): {_some(unusable)}.\n"
             "Save them again as dense and finite tensors of float numbers."
@@ -204,12 +190,6 @@ def _fits(model: nn.Module, content: Mapping[str, Any]) -> list[_Fit]:
     return fits
 
 
-def _is_usable(tensor: torch.Tensor) -> bool:
-    if tensor.layout != torch.strided or tensor.is_complex():
-        return False
-    return not tensor.is_floating_point() or bool(torch.isfinite(tensor).all())
-
-
 def _renamed(model: nn.Module, tensors: Mapping[str, torch.Tensor]) -> Mapping[str, torch.Tensor]:
     """`tensors` under the names and in the shapes of `model`, by the filter that timm has beside the architecture."""
     expected = model.state_dict()
@@ -233,7 +213,6 @@ def _architecture(model: nn.Module) -> str:
 
 
 def _some(keys: Sequence[str]) -> str:
-    """The first few keys, and how many more there are."""
     first, more = ", ".join(key[:_MAX_KEY_CHARS] for key in keys[:_MAX_KEYS]), len(keys) - _MAX_KEYS
     return f"{first} and {more:,} more" if more > 0 else first
 
@@ -270,8 +249,6 @@ def _read(file: Path) -> Mapping[str, Any]:
     try:
         with file.open("rb") as opened:
             head = opened.read(_HEAD_BYTES)
-    except FileNotFoundError:
-        raise ConversionError(f"{file}: there is no such file") from None
     except OSError as error:
         raise ConversionError(f"{file}: cannot be read: {error.strerror}") from None
     try:
@@ -305,10 +282,6 @@ def _fault(file: Path, head: bytes) -> str | None:
     if re.fullmatch(rb"[^\0-\x08\x0e-\x1f\x7f]+", head[:200]):
         text = head[:40].decode(errors="replace")
         return f"it is text, which begins with {text!r}.\nExpected what torch.save or safetensors writes."
-    with file.open("rb") as opened:
-        opened.seek(-min(len(head), len(_TENSORFLOW_END)), 2)
-        if opened.read() == _TENSORFLOW_END:
-            return "it is a checkpoint of TensorFlow.\nGive weights of torch."
     return None
 
 
@@ -317,22 +290,17 @@ def _zip_fault(file: Path) -> str | None:
         with zipfile.ZipFile(file) as archive:
             names = archive.namelist()
     except zipfile.BadZipFile:
-        return (
-            "it is cut short or damaged: the end of the ZIP archive that torch.save writes is missing.\n"
-            "Download or copy it again."
-        )
+        return "it is damaged or cut short.\nDownload or copy it again."
     for ending, kind, weights in _PROGRAMS:
         if any(name.endswith(ending) for name in names):
             return f'{kind}.\nTake the weights out: torch.save({weights.format(file.name)}, "weights.pth")'
     if any(name.endswith("/data.pkl") for name in names):
         return None
-    if "model.weights.h5" in names:
-        return "it is a model of Keras.\nGive weights of torch."
+
     return f"it is a ZIP archive of other files ({', '.join(names[:3])[:100]}).\nUnpack it, if weights are in it."
 
 
 def _reason(file: Path, head: bytes, error: Exception) -> str:
-    """Why a file that begins like weights cannot be read, and what to do."""
     is_zip = head.startswith(b"PK\x03\x04")
     blocked = re.search(r"GLOBAL (\S+) was not an allowed", str(error.__cause__ or error) + str(error))
     if blocked is not None:

@@ -11,17 +11,7 @@ from visiontool.errors import DeviceError, ModelError, UsageError, first_line
 from visiontool.model.scan import Scan, scan
 from visiontool.runtime.session import CPU, ON_GPUS, OpenModel, cannot_run, create_session, gpu_in_sight, outputs, ports
 
-__all__ = [
-    "ON_GPUS",
-    "OpenModel",
-    "assignment",
-    "cannot_run",
-    "create_session",
-    "gpu_in_sight",
-    "open_model",
-    "outputs",
-    "ports",
-]
+__all__ = ["OpenModel", "assignment", "cannot_run", "create_session", "gpu_in_sight", "open_model", "outputs", "ports"]
 
 
 def open_model(
@@ -43,7 +33,6 @@ def open_model(
     Raises:
         DeviceError: the device or provider cannot be used; the message names what is missing.
         ModelError: the file is no ONNX file, keeps tensors in other files, or onnxruntime refuses it.
-        UsageError: `device` or `provider` is none of the above, or they contradict each other.
     """
     _check(device, provider)
     scanned = scan(path)

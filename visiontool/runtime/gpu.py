@@ -1,12 +1,8 @@
-"""A network on an NVIDIA GPU: the options of its providers, TensorRT's engines, buffers for batches.
-
-What a GPU gains is not measured yet (docs/gpu.md).
-"""
+"""A network on an NVIDIA GPU: the options of its providers, TensorRT's engines, buffers for batches."""
 
 import hashlib
 import json
 import os
-import stat
 import sys
 import threading
 from collections.abc import Sequence
@@ -26,8 +22,6 @@ from visiontool.runtime.session import CPU, cannot_run, create_session, ports
 _MAX_BUFFERS = 8  # each holds a batch of one size
 _BATCH, _MIN_BATCH, _SIDE = 64, 8, 224  # pictures in a batch at that side in pixels, fewer where they are larger
 _DTYPES = {"tensor(float)": np.float32, "tensor(float16)": np.float16, "tensor(double)": np.float64}
-_PRIVATE = 0o700
-_OTHERS_WRITE = stat.S_IWGRP | stat.S_IWOTH
 
 
 def usual_batch(size: tuple[int, int]) -> int:
@@ -79,7 +73,6 @@ def max_batch(port: Port, engine_batch: int | None) -> int | None:
 
 
 def has_one_size(port: Port) -> bool:
-    """Whether all but the batch is fixed."""
     return all(isinstance(length, int) for length in port.shape[1:])
 
 
@@ -104,9 +97,9 @@ def engine_folder(key: str) -> Path:
     folder = files.cache_root() / "tensorrt" / key
     try:
         for place in (folder.parent, folder):
-            place.mkdir(mode=_PRIVATE, parents=True, exist_ok=True)
+            place.mkdir(mode=0o700, parents=True, exist_ok=True)
             status = place.stat()
-            if sys.platform != "win32" and (status.st_uid != os.getuid() or status.st_mode & _OTHERS_WRITE):
+            if sys.platform != "win32" and (status.st_uid != os.getuid() or status.st_mode & 0o022):
                 raise DeviceError(
                     f"{place}: others may write to it, and what lies there is run on the GPU.\n"
                     f"Remove it, or make it yours alone: chmod 700 {place}"
@@ -122,7 +115,7 @@ class BoundSession:
     Any number of threads may call `outputs`, one at a time is served.
 
     Args:
-        port, output_ports: the input, of one size but for the batch, and the outputs.
+        port: the input, of one size but for the batch.
         device: "cuda:N", or "cpu", where nothing is gained.
         max_batch: larger ones are split.
     """
@@ -159,30 +152,30 @@ class BoundSession:
         rows = len(tensor)
         if rows < size:
             tensor = np.concatenate([tensor, np.zeros((size - rows, *tensor.shape[1:]), tensor.dtype)])
-        binding, pixels = self._buffers_for(output, tensor)
+        key = output, tensor.shape
+        if key not in self._buffers:
+            if len(self._buffers) >= _MAX_BUFFERS:
+                self._buffers.clear()
+            self._buffers[key] = self._bind(output, tensor)
+        binding, pixels = self._buffers[key]
         # It copies bytes, so an array whose rows are not in order would arrive as another.
         pixels.update_inplace(np.ascontiguousarray(tensor))
         self._session.run_with_iobinding(binding)
         values: NDArray[Any] = binding.copy_outputs_to_cpu()[0]
         return values[:rows]
 
-    def _buffers_for(self, output: str, tensor: NDArray[Any]) -> tuple[Any, Any]:
-        """The binding for one output and batches of this size, and its input."""
-        key = output, tensor.shape
-        if key not in self._buffers:
-            if len(self._buffers) >= _MAX_BUFFERS:
-                self._buffers.clear()
-            binding = self._session.io_binding()
-            pixels = self._allocate(tensor.shape, tensor.dtype)
-            binding.bind_ortvalue_input(self._input, pixels)
-            port = self._outputs[output]
-            dtype = _DTYPES.get(port.type)
-            if dtype is not None and has_one_size(port):
-                binding.bind_ortvalue_output(output, self._allocate((len(tensor), *port.shape[1:]), dtype))
-            else:
-                binding.bind_output(output, self._device, self._number)
-            self._buffers[key] = binding, pixels
-        return self._buffers[key]
+    def _bind(self, output: str, tensor: NDArray[Any]) -> tuple[Any, Any]:
+        """A binding for one output and batches of this size, and its input."""
+        binding = self._session.io_binding()
+        pixels = self._allocate(tensor.shape, tensor.dtype)
+        binding.bind_ortvalue_input(self._input, pixels)
+        port = self._outputs[output]
+        dtype = _DTYPES.get(port.type)
+        if dtype is not None and has_one_size(port):
+            binding.bind_ortvalue_output(output, self._allocate((len(tensor), *port.shape[1:]), dtype))
+        else:
+            binding.bind_output(output, self._device, self._number)
+        return binding, pixels
 
     def _allocate(self, shape: Sequence[Any], dtype: Any) -> Any:
         return onnxruntime.OrtValue.ortvalue_from_shape_and_type([*shape], dtype, self._device, self._number)

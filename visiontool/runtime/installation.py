@@ -47,7 +47,6 @@ def wheels() -> tuple[str, ...]:
 
 
 def wheel_names() -> list[str]:
-    """The same without versions."""
     return [wheel.split()[0] for wheel in wheels()]
 
 
@@ -61,7 +60,6 @@ def wheel_conflict() -> str | None:
 
 
 def wheel_repair() -> str:
-    """What to do where the module cannot be used."""
     reinstall = pip(f"install --force-reinstall --no-deps {_best_wheel(wheel_names())}")
     return wheel_conflict() or f"Install it again: {reinstall}"
 
@@ -122,7 +120,6 @@ def _free_bytes(bus: bytes) -> int | None:
 
 @cache
 def _nvml() -> Any:
-    """The management library, or None."""
     try:
         nvml = ctypes.CDLL("nvml.dll" if sys.platform == "win32" else "libnvidia-ml.so.1")
     except OSError:

@@ -25,12 +25,7 @@ from visiontool.runtime.session import CPU, ON_GPUS, OpenModel, create_session, 
 _SUFFIX = "ExecutionProvider"
 _RENAMED = {"DmlExecutionProvider": "directml", "NvTensorRTRTXExecutionProvider": "tensorrt-rtx"}
 # All wheels of onnxruntime share the module's name, so one must go before another comes.
-_WHEELS = {
-    "directml": "onnxruntime-directml",
-    "migraphx": "onnxruntime-migraphx",
-    "openvino": "onnxruntime-openvino",
-    "webgpu": "onnxruntime-webgpu",
-}
+_IN_OTHER_WHEELS = ("directml", "migraphx", "openvino", "webgpu")  # of the name onnxruntime-openvino
 _DRIVER = "nvcuda" if sys.platform == "win32" else "libcuda.so"
 _TENSORRT = 10  # onnxruntime's provider is linked with this major version; the newest in the package index is another
 
@@ -76,12 +71,7 @@ def why_not(provider: str, number: int = 0) -> str | None:
 
 
 def open_on(path: Path, scanned: Scan, provider: str, device: str, engine_batch: int | None) -> OpenModel:
-    """A model file that was scanned, opened on another provider than the CPU.
-
-    Raises:
-        DeviceError: that is not possible, or none of the network's nodes would run there.
-        ConversionError: TensorRT's engines cannot be kept.
-    """
+    """A model file that was scanned, opened on another provider than the CPU, where some of its nodes must run."""
     number = int(device.partition(":")[2] or 0)
     if provider == "cuda" and device != "auto":
         refusal = f"device {device!r} cannot be used: {{}}\nUse --device cpu, or --device auto to take what works."
@@ -121,12 +111,9 @@ def assigned_nodes(session: Any) -> dict[str, int]:
 def _not_built_in(provider: str) -> str:
     installed = ", ".join(installation.wheels()) or f"onnxruntime {onnxruntime.__version__}"
     reason = f"the installed onnxruntime ({installed}) is built without it."
-    if provider in ON_GPUS:
-        wheel = '"visiontool[gpu]"'
-    elif provider in _WHEELS:
-        wheel = _WHEELS[provider]
-    else:
+    if provider not in (*ON_GPUS, *_IN_OTHER_WHEELS):
         return reason
+    wheel = '"visiontool[gpu]"' if provider in ON_GPUS else f"onnxruntime-{provider}"
     packages = " ".join(installation.wheel_names()) or "onnxruntime"
     commands = f"{pip(f'uninstall {packages}')}, then {pip(f'install {wheel}')}"
     return f"{reason}\nWhere it is offered for this platform: {commands}"

@@ -63,11 +63,7 @@ class OpenModel(NamedTuple):
 
 
 def create_session(path: Path, providers: list[Any], *, threads: int = 0, record: bool = False) -> Any:
-    """A session with these providers, as onnxruntime names them, with their options.
-
-    Args:
-        record: keeps which provider gets which nodes, for `runtime.assignment`.
-    """
+    """A session with these providers, as onnxruntime names them, with their options; `record` is for `assignment`."""
     options = onnxruntime.SessionOptions()
     options.log_severity_level = _SEVERITY_FATAL
     options.intra_op_num_threads = threads
@@ -99,7 +95,6 @@ def _cannot_open(path: Path, error: Exception) -> ModelError:
 
 
 def ports(session: Any) -> tuple[list[Port], list[Port]]:
-    """The inputs and the outputs of a session's graph."""
     inputs, outputs = (
         [Port(node.name, node.type, node.shape) for node in nodes]
         for nodes in (session.get_inputs(), session.get_outputs())
@@ -117,7 +112,6 @@ def outputs(session: Any, output: str, feeds: dict[str, NDArray[Any]]) -> NDArra
 
 
 def cannot_run(error: Exception) -> ModelError:
-    """The error for a graph that failed while it was run."""
     return ModelError(f"onnxruntime cannot run the model: {first_line(error)}")
 
 

@@ -4,6 +4,7 @@ Each model at each precision and batch size is a measurement. All are taken in t
 machine whose speed drifts slows all alike; and each time in a process of its own.
 """
 
+import contextlib
 import math
 import statistics
 from collections.abc import Callable, Sequence
@@ -36,15 +37,11 @@ Reduce = Callable[[Path, ModelSpec, Precision, Sequence[str], Path], ModelSpec]
 
 
 class Accuracy(NamedTuple):
-    """How often a model's best answer is right."""
-
-    top1: float  # 0 to 1
+    top1: float  # share of best answers that are right
     dataset: str
 
 
 class ModelFile(NamedTuple):
-    """A model file to measure."""
-
     name: str  # no other has it at this precision
     path: Path
     spec: ModelSpec
@@ -55,8 +52,6 @@ class ModelFile(NamedTuple):
 
 @dataclass
 class Measurement:
-    """One model file at one batch size."""
-
     file: ModelFile
     batch_size: int
     rounds: list[Round] = field(default_factory=list)
@@ -64,7 +59,6 @@ class Measurement:
 
     @property
     def latencies_ms(self) -> list[float]:
-        """The latencies of all rounds, sorted."""
         return sorted(latency for round_ in self.rounds for latency in round_.latencies_ms)
 
     def latency_ms(self, share: float) -> float:
@@ -88,7 +82,6 @@ class Measurement:
         return (max(medians) - min(medians)) / statistics.median(medians) if len(medians) > 1 else None
 
     def to_json(self) -> dict[str, Any]:
-        """The measurement as JSON has it, units in the names."""
         row: dict[str, Any] = {
             "model": self.file.name,
             "architecture": self.file.spec.architecture,
@@ -135,13 +128,11 @@ def _accuracy(spec: ModelSpec) -> Accuracy | None:
         match fact:
             case {"top1": int() | float() as top1, "dataset": str(dataset)} if 0 <= top1 <= 1:
                 return Accuracy(top1, dataset)
-    try:
+    with contextlib.suppress(ModelError):
         entry = catalog.find(spec.name)
-    except ModelError:
-        return None
-    if entry.name != spec.name or entry.top1 is None:
-        return None
-    return Accuracy(entry.top1 / 100, "ImageNet-1k, as published")
+        if entry.name == spec.name and entry.top1 is not None:
+            return Accuracy(entry.top1 / 100, "ImageNet-1k, as published")
+    return None
 
 
 def measurements(
@@ -159,7 +150,6 @@ def measurements(
     Args:
         pictures: paths; int8 is calibrated on them.
         folder: for the files that `reduce` writes.
-        progress: called with "convert" and how many files are done, of how many.
     """
     variants = [
         (file, precision)
@@ -195,13 +185,7 @@ def measure(
 
     Args:
         seconds: for each measurement, all rounds together; every round runs the model a few times in any case.
-        device: as `Classifier.load` takes it, as is `provider`.
         progress: called with "measure" and how many rounds are done, of how many, over all measurements.
-
-    Raises:
-        DeviceError, UsageError: the device cannot be used, or there is no such.
-        DataError: none of the pictures can be read.
-        VisiontoolError: no process could be started.
     """
     total = ROUNDS * len(measurements)
     for round_number in range(ROUNDS):

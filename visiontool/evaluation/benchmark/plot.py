@@ -17,9 +17,6 @@ def draw(path: Path, measurements: Sequence[Measurement]) -> None:
 
     Args:
         measurements: at least one of them measured, and of a model with an accuracy.
-
-    Raises:
-        OSError: `path` cannot be written.
     """
     from matplotlib.ticker import LogLocator, PercentFormatter
 
@@ -69,6 +66,5 @@ def draw(path: Path, measurements: Sequence[Measurement]) -> None:
 
 
 def _label(file: ModelFile) -> str:
-    """Name, precision and size."""
     precision = "" if file.spec.precision == "fp32" else f" {file.spec.precision}"
     return f"{legible(file.name, _COLUMNS)}{precision} ({file.file_bytes / 1e6:,.1f} MB)"

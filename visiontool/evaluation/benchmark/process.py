@@ -24,8 +24,6 @@ _WARM_UP = 0.2  # share of the time of a measurement
 
 
 class Job(NamedTuple):
-    """What to measure: one model at one batch size."""
-
     model: str
     device: str
     provider: str | None
@@ -35,8 +33,6 @@ class Job(NamedTuple):
 
 
 class Round(NamedTuple):
-    """What one process measured."""
-
     device: str
     provider: str
     latencies_ms: tuple[float, ...]  # of single batches, one after another on the whole machine
@@ -64,8 +60,7 @@ def measure_in_process(job: Job) -> Round:
         worker.close()
     if isinstance(answer, VisiontoolError):
         raise answer
-    round_: Round = answer
-    return round_
+    return answer  # type: ignore[no-any-return]
 
 
 def _measure_or_error(job: Job) -> Round | VisiontoolError:
@@ -82,8 +77,7 @@ def _measure_or_error(job: Job) -> Round | VisiontoolError:
 
 
 def measure(job: Job) -> Round:
-    """Measures in this process."""
-    began = time.perf_counter()
+    start = time.perf_counter()
     free_before = machine.free_on_gpus()
     share = job.seconds / 5
     for_few = _load(job, threads=0)
@@ -116,7 +110,7 @@ def measure(job: Job) -> Round:
         unreadable=unreadable,
         peak_memory_bytes=machine.peak_bytes(),
         gpu_memory_bytes=machine.taken_on_gpu(for_many.device, free_before),
-        seconds=time.perf_counter() - began,
+        seconds=time.perf_counter() - start,
     )
 
 
@@ -127,7 +121,6 @@ def _load(job: Job, threads: int) -> Classifier:
 
 
 def _latencies(classifier: Classifier, pixels: NDArray[np.uint8], seconds: float) -> list[float]:
-    """Milliseconds of each batch."""
     for _ in _repeat_for(_WARM_UP * seconds):
         classifier.outputs(pixels, classifier.spec.logits)
     latencies = []
@@ -182,7 +175,6 @@ def _end_to_end(classifier: Classifier, job: Job, seconds: float) -> tuple[float
 
 
 def _per_second(seconds: float, work: Callable[[], object]) -> float:
-    """How often a second `work` is done."""
     start = time.perf_counter()
     done = 0
     for _ in _repeat_for(seconds):

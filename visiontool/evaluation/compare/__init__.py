@@ -35,11 +35,9 @@ _ROUNDS = 5
 
 
 class PicturePair(NamedTuple):
-    """One picture as each of the two models takes it."""
-
     number: int  # among all pictures
     path: str
-    a: Pixels
+    a: Pixels  # as A takes it
     b: Pixels
 
 
@@ -60,9 +58,7 @@ def compare(
         progress: called with "compare" and how many pictures of all are done.
 
     Raises:
-        DataError: none of the pictures can be read.
         GateError: the two have another number of classes, so there is nothing to compare.
-        ModelError: one of the two cannot be run.
     """
     if len(a.spec.labels) != len(b.spec.labels):
         (first,) = label_differences(a.spec, b.spec)
@@ -74,7 +70,7 @@ def compare(
         raise DataError(f"{pictures.origin}: none of the pictures can be read\n{totals.first_unreadable}")
     worst_path, *worst_answers = totals.worst
     pixels_a, pixels_b = [pair.a for pair in first_pairs], [pair.b for pair in first_pairs]
-    speeds = _images_per_s(a, b, (pixels_a, pixels_b))
+    speeds = _images_per_s((a, b), (pixels_a, pixels_b))
     accuracies = totals.accuracies if pictures.targets is not None else (None, None)
     models = [
         ComparedModel(
@@ -178,7 +174,6 @@ def _pairs(
 
 
 def _outputs(a: Classifier, b: Classifier, pairs: Sequence[PicturePair], names: tuple[str, str]) -> list[Floats]:
-    """An output of each model for these pictures."""
     result = []
     for model, name, pixels in ((a, names[0], [pair.a for pair in pairs]), (b, names[1], [pair.b for pair in pairs])):
         if len({picture.shape for picture in pixels}) == 1:  # a graph that resizes takes pictures of any size
@@ -190,8 +185,7 @@ def _outputs(a: Classifier, b: Classifier, pairs: Sequence[PicturePair], names: 
 
 def _batch_difference(model: Classifier, pixels: Sequence[Pixels], batches: Sequence[int]) -> float:
     """The largest relative L2 difference between the logits of pictures in a batch of each size and one by one."""
-    height, width = pixels[0].shape[:2]
-    sizes = batches_for((height, width), batches)
+    sizes = batches_for(pixels[0].shape[:2], batches)
     inputs = _of_one_size(pixels, max(sizes))
     alone = np.concatenate([model.outputs(picture[None], model.spec.logits) for picture in inputs])
     return max(relative_l2(alone[:size], model.outputs(inputs[:size], model.spec.logits)) for size in sizes)
@@ -202,18 +196,16 @@ def _of_one_size(pixels: Sequence[Pixels], count: int) -> Pixels:
     return padded([picture for picture in pixels if picture.shape == pixels[0].shape], count)
 
 
-def _images_per_s(a: Classifier, b: Classifier, pixels: tuple[Sequence[Pixels], Sequence[Pixels]]) -> list[float]:
-    """Pictures a second through each network alone: the median of a few batches, the two models in turn, so that what
-    else the machine does meets both.
-    """
+def _images_per_s(models: Sequence[Classifier], pixels: Sequence[Sequence[Pixels]]) -> list[float]:
+    """Pictures a second through each network alone: the median of a few batches, the models in turn, for fairness."""
     batches = [
         _of_one_size(inputs, model.fixed_batch or min(len(inputs), DEFAULT_BATCH_SIZE))
-        for model, inputs in zip((a, b), pixels, strict=True)
+        for model, inputs in zip(models, pixels, strict=True)
     ]
-    seconds: tuple[list[float], list[float]] = ([], [])
-    for _ in range(_ROUNDS):
-        for model, batch, times in zip((a, b), batches, seconds, strict=True):
+    rates = np.zeros((_ROUNDS, len(models)))
+    for round_number in range(_ROUNDS):
+        for number, (model, batch) in enumerate(zip(models, batches, strict=True)):
             start = time.perf_counter()
             model.outputs(batch, model.spec.logits)
-            times.append((time.perf_counter() - start) / len(batch))
-    return [1 / float(np.median(times)) for times in seconds]
+            rates[round_number, number] = len(batch) / (time.perf_counter() - start)
+    return [float(rate) for rate in np.median(rates, axis=0)]

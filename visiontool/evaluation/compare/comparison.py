@@ -18,10 +18,8 @@ class Pictures(NamedTuple):
     """Pictures to compare models on, and where they are from."""
 
     paths: tuple[str, ...]
-    targets: tuple[int, ...] | None
-    """The class id of each in the model's labels; None where it is not known."""
-    origin: str
-    """For people: "photos", "val of runs/mydata"."""
+    targets: tuple[int, ...] | None  # the class id of each in the model's labels; None where it is not known
+    origin: str  # for people: "photos", "val of runs/mydata"
 
 
 class TopPrediction(NamedTuple):
@@ -36,8 +34,6 @@ class TopPrediction(NamedTuple):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ComparedModel:
-    """One of the two models."""
-
     name: str
     path: str
     device: str
@@ -89,7 +85,6 @@ class Comparison:
         return None if allowed is None else allowed * max(1.0, self.largest_logit / 100)
 
     def to_json(self) -> dict[str, Any]:
-        """All of it, for JSON."""
         values = asdict(self)
         for model in ("a", "b"):
             values[model]["worst_answer"] = values[model]["worst_answer"]._asdict()
@@ -139,10 +134,8 @@ class Comparison:
 class Accumulator:
     """Sums, extremes and counts over all pictures so far, so that no logits are kept.
 
-    The public attributes are those of `Comparison`. Answers are compared by their labels, as a user does it.
-
-    Args:
-        sure: A is sure of an answer where its two largest probabilities are further apart.
+    The public attributes are those of `Comparison`. Answers are compared by their labels, as a user does it. `sure` is
+    that of `Gate`.
     """
 
     def __init__(self, a: Classifier, b: Classifier, sure: float) -> None:
@@ -170,12 +163,10 @@ class Accumulator:
 
     @property
     def accuracies(self) -> tuple[float, float]:
-        """Of A and of B."""
         total = max(1, self.pictures)
         return self._correct[0] / total, self._correct[1] / total
 
     def add_unreadable(self, path: str, error: str) -> None:
-        """Counts a picture that cannot be read."""
         self.unreadable += 1
         self.first_unreadable = self.first_unreadable or f"{path}: {error}"
 

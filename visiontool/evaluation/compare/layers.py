@@ -10,7 +10,6 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import onnx
 from numpy.typing import NDArray
 
 from visiontool import runtime
@@ -32,7 +31,7 @@ _JUMP = 3.0  # a layer is to blame whose output differs by more than so many tim
 class _LayerDifference(NamedTuple):
     """A layer of A, and by what share of its size its output, and its inputs at most, differ in B."""
 
-    layer: onnx.NodeProto
+    layer: Any  # onnx.NodeProto
     output: float
     inputs: float
     shapes: tuple[tuple[int, ...], tuple[int, ...]]
@@ -82,7 +81,6 @@ class _InspectedGraph:
         self.values = {name for layer in self.layers for name in layer.output if name}
 
     def fetch(self, names: Sequence[str]) -> dict[str, NDArray[Any]]:
-        """These values."""
         graph = self._model.graph
         del graph.output[:]
         for name in names:
@@ -97,7 +95,6 @@ class _InspectedGraph:
 
 
 def _differences(a: _InspectedGraph, b: _InspectedGraph, common: set[str]) -> Iterator[_LayerDifference]:
-    """What each layer of A adds to the difference, in order."""
     differing: dict[str, float] = {}
     for layers in batches(a.layers, _AT_ONCE):
         names = [name for layer in layers for name in layer.output if name in common]

@@ -1,14 +1,5 @@
 """Networks that timm lacks, registered with it: after importing this, `timm.create_model` knows them."""
 
-from visiontool.pytorch.architectures import (
-    alexnet,
-    bn_inception,
-    cifar_resnet,
-    googlenet,
-    lenet,
-    nin,
-    shufflenet,
-    squeezenet,
-)
+from visiontool.pytorch.architectures import bn_inception, cifar_resnet, lenet, nin, torchvision_networks
 
-__all__ = ["alexnet", "bn_inception", "cifar_resnet", "googlenet", "lenet", "nin", "shufflenet", "squeezenet"]
+__all__ = ["bn_inception", "cifar_resnet", "lenet", "nin", "torchvision_networks"]

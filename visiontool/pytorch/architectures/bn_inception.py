@@ -27,11 +27,7 @@ def _conv(in_channels: int, channels: int, kernel: int, stride: int = 1) -> nn.S
 class Inception(nn.Module):
     """Four branches side by side: 1x1, 3x3, two 3x3 in place of a 5x5, and a pool with a projection.
 
-    Args:
-        conv1x1: maps of the 1x1 branch.
-        conv3x3: maps of the reduction and the convolution of the 3x3 branch.
-        double3x3: the same of the branch with two convolutions.
-        projection: maps behind the pool.
+    The arguments are the maps of each; of `conv3x3` and `double3x3` those of the reduction and of the convolutions.
     """
 
     def __init__(

@@ -24,11 +24,7 @@ def _mlpconv(in_channels: int, channels: int, kernel: int, stride: int = 1, padd
 
 
 class NiN(ConvolutionPooled, nn.Module):
-    """Network in Network.
-
-    Args:
-        linear_head: has the head that `reset_classifier` makes instead of the published one.
-    """
+    """Network in Network; with `linear_head` it has the head that `reset_classifier` makes instead of its own."""
 
     def __init__(self, num_classes: int = 1000, in_chans: int = 3, linear_head: bool = False) -> None:
         super().__init__()
