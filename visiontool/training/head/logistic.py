@@ -158,7 +158,9 @@ def fit(
 
     def objective(point: NDArray[np.float64]) -> tuple[float, NDArray[np.float64]]:
         at = head(point)
-        losses = run(lambda rows: _loss(at, features[rows], class_ids[rows], weights[rows], at.bias + added), parts)
+        losses = map_parts(
+            lambda rows: _loss(at, features[rows], class_ids[rows], weights[rows], at.bias + added), parts
+        )
         loss, gradient = next(losses)
         for other_loss, other_gradient in losses:
             loss += other_loss
@@ -172,7 +174,7 @@ def fit(
     begin = np.column_stack([start.weight, start.bias]) / scale
     options = {"gtol": tolerance, "ftol": 0.0, "maxiter": _MOST_STEPS, "maxfun": 2 * _MOST_STEPS}
     with ThreadPoolExecutor(_PARTS) as pool:
-        run = pool.map if len(parts) > 1 else map
+        map_parts = pool.map if len(parts) > 1 else map
         return head(minimize(objective, begin.ravel(), jac=True, method="L-BFGS-B", options=options).x)
 
 
