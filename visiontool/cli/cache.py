@@ -1,4 +1,4 @@
-"""`visiontool cache`: where pulled networks and features are kept, and how much of the disk they take."""
+"""`visiontool cache`: where pulled networks and embeddings are kept, and how much of the disk they take."""
 
 import click
 
@@ -14,7 +14,7 @@ from visiontool.text import plural
 def cache(max_size: int | None) -> int:
     """Show or shrink what is kept on this disk.
 
-    That is pulled networks and features of pictures: where they are, and what they take.
+    That is pulled networks and embeddings of pictures: where they are, and what they take.
     """
     from visiontool.hub import cache
 
@@ -22,14 +22,14 @@ def cache(max_size: int | None) -> int:
         features_before = cache.features_bytes()
         removed = cache.trim(max_size)
         if freed := features_before - cache.features_bytes():
-            say(f"Removed: features of pictures ({freed / 1e6:,.1f} MB).")
+            say(f"Removed: embeddings of pictures ({freed / 1e6:,.1f} MB).")
         for model in removed:
             say(f"Removed: {model.name} ({model.size_bytes / 1e6:,.1f} MB).")
     click.echo(cache.root())
     models = cache.all_cached()
     for model in models:
         click.echo(f"{model.size_bytes / 1e6:>10,.1f} MB  {model.name}")
-    click.echo(f"{cache.features_bytes() / 1e6:>10,.1f} MB  features of pictures")
-    total = f"in {plural(len(models), 'network')}, features and what was begun"
+    click.echo(f"{cache.features_bytes() / 1e6:>10,.1f} MB  embeddings of pictures")
+    total = f"in {plural(len(models), 'network')}, embeddings and what was begun"
     click.echo(f"{cache.size_bytes() / 1e6:>10,.1f} MB  {total}")
     return 0

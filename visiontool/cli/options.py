@@ -117,7 +117,9 @@ _FOREIGN = (
     click.option("--img-size", type=size, metavar="N|HxW", help="Other tool's file: size in pixels."),
     click.option("--crop-pct", type=float, metavar="P", help="Other tool's file: what a crop keeps."),
     click.option("--interpolation", type=click.Choice(get_args(Interpolation)), help="Other tool's file: resizing."),
-    click.option("--activation", type=click.Choice(get_args(Activation)), help="Other tool's file: its output."),
+    click.option(
+        "--activation", type=click.Choice(get_args(Activation)), help="Other tool's file: logits or probabilities."
+    ),
     click.option("--spec", type=FILE, metavar="FILE", help="Other tool's file: a manifest that says it all."),
 )
 
