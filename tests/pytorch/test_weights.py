@@ -215,7 +215,7 @@ WHOLE = "whole network (torch.nn.modules.linear.Linear) with its code, not its w
         ("w.bin", b"version https://git-lfs.github.com/spec/v1\n", "a pointer of Git LFS, not the file itself.\nFetch"),
         ("w.pth", b'{"error": "not found"}', """it is text, which begins with '{"error": "not found"}'.\nExpected"""),
         ("w.h5.pth", b"\x89HDF\r\n\x1a\n" + bytes(9), "it is HDF5, as Keras writes.\nGive weights of torch."),
-        ("w.pth", gzip.compress(b"x"), "it is an archive (gzip or tar).\nUnpack it first."),
+        ("w.pth", gzip.compress(b"x", mtime=0), "it is an archive (gzip or tar).\nUnpack it first."),
         ("w.pth", (LENET / "model.onnx").read_bytes(), "it is an ONNX model.\nCall it something.onnx"),
         ("w.pth", zipped("a/b.safetensors"), "it is a ZIP archive of other files (a/b.safetensors).\nUnpack it"),
         ("w.pt", zipped("a/constants.pkl"), 'Take the weights out: torch.save(torch.jit.load("w.pt").state'),
