@@ -42,8 +42,8 @@ from visiontool.data.loader import cores
 from visiontool.data.prepare import Recipe, prepare
 from visiontool.export.precision import to_fp16, to_int8
 from visiontool.export.precision.qdq import TypedGraph
+from visiontool.files import CACHE_VARIABLE
 from visiontool.graph import edit
-from visiontool.hub import cache
 from visiontool.images.decode import DEFAULT_LIMITS
 from visiontool.model.spec import ModelSpec
 
@@ -272,7 +272,7 @@ def main() -> int:
     print(f"Python {platform.python_version()}, onnxruntime {onnxruntime.__version__}, {versions}\n")
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
-        os.environ[cache.VARIABLE] = str(folder / "cache")  # for the processes too
+        os.environ[CACHE_VARIABLE] = str(folder / "cache")  # for the processes too
         pictures = sorted((ROOT / "samples").glob("*.jpg"))
         files = networks(folder, pictures)
         if shutil.which(os.environ.get("CXX", "g++")) is None:

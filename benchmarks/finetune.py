@@ -41,7 +41,7 @@ from finetune_sides import FIRST, PEERS, SECOND, SKLEARN, TORCH, Ran, Sides
 from transfer_data import DATASETS, SHARED, Task
 
 from visiontool.data.loader import cores
-from visiontool.hub import cache
+from visiontool.files import CACHE_VARIABLE
 
 PASSES, SPARE_S = 3, 10  # what a first run may take
 TIMES_FIRST, TIMES_SECOND = 5, 20  # how many times as long the torch loop has to take
@@ -180,7 +180,7 @@ def main() -> int:
     print(f"{platform.platform()}, {cores()} cores, Python {platform.python_version()}, {versions}\n")
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        os.environ[cache.VARIABLE] = str(folder / "cache")  # for the processes too
+        os.environ[CACHE_VARIABLE] = str(folder / "cache")  # for the processes too
         task = DATASETS[arguments.dataset](arguments.shared, folder)
         learning_rate = arguments.learning_rate or LEARNING_RATES[arguments.dataset]
         sides = Sides(task, folder, arguments.epochs, learning_rate, arguments.peer_python)

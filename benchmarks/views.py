@@ -27,7 +27,7 @@ from transfer_data import DATASETS, SHARED, Task
 from visiontool import Classifier
 from visiontool.data.loader import cores
 from visiontool.evaluation.metrics import measure
-from visiontool.hub import cache
+from visiontool.files import CACHE_VARIABLE
 from visiontool.images.augment import LEVELS, Augment, views
 from visiontool.inference.classifier import softmax
 from visiontool.inference.embeddings import embed_views
@@ -125,7 +125,7 @@ def main() -> int:
     print(f"{platform.platform()}, {cores()} cores, Python {platform.python_version()}, {arguments.seeds} seeds")
     for dataset in arguments.datasets or DATASETS:
         with tempfile.TemporaryDirectory() as name:
-            os.environ[cache.VARIABLE] = str(Path(name) / "cache")  # for the process that pulls, too
+            os.environ[CACHE_VARIABLE] = str(Path(name) / "cache")  # for the process that pulls, too
             task = DATASETS[dataset](arguments.shared, Path(name))
             data = Data(task)
             print(f"\n{dataset}: {len(data.train)} training and {len(data.val)} val pictures, {task.weights.name}\n")

@@ -32,7 +32,7 @@ class ConversionError(VisiontoolError):
 
 
 class GateError(VisiontoolError):
-    """A check said no: two models that should answer alike do not."""
+    """A check failed: two models that should answer alike do not."""
 
 
 class DeviceError(VisiontoolError):

@@ -62,7 +62,7 @@ def hidden(path: Path) -> Path:
 
 @contextmanager
 def replacing(target: Path, unfinished: Path | None = None) -> Iterator[Path]:
-    """A path beside `target` to write to: it becomes `target` when the block ends, and is deleted where it fails."""
+    """A path to write to, beside `target` if not given: it becomes `target` when the block ends, or is deleted."""
     unfinished = unfinished or target.with_name(target.name + ".partial")
     try:
         yield unfinished

@@ -64,7 +64,7 @@ def test_an_interrupted_run_goes_on_to_the_file_of_an_unbroken_one(
     ran = predict(pictures, "-o", path, "--resume", "-b", 3, "-j", 1, "--timeout", 5, "--max-pixels", "1M")
     assert ran.code == 0
     assert f"{12 - rows} pictures in" in ran.err
-    assert not rows or f"Going on: {rows} rows are there already." in ran.err
+    assert not rows or f"Resuming: {rows} rows are done." in ran.err
     assert not rows or f"; {rows} were done before." in ran.err
     assert path.read_bytes() == complete
     assert is_alone(path)
@@ -154,7 +154,7 @@ def test_a_full_disk_leaves_every_complete_row(color_model, predict, whole, pict
     ran = subprocess.run([sys.executable, "-m", "visiontool", *command], stderr=-1, text=True, preexec_fn=few_bytes)
     assert ran.returncode == 1
     assert ran.stderr.splitlines() == [
-        f"The rows so far are in {rows}.partial. Go on with --resume.",
+        f"The rows so far are in {rows}.partial. Continue with --resume.",
         f"Error: {rows} cannot be written: File too large",
     ]
     left = (tmp_path / "rows.jsonl.partial").read_bytes()

@@ -123,7 +123,7 @@ def test_a_file_of_another_tool_gets_a_manifest_and_keeps_its_graph(tmp_path, ca
     caplog.set_level("INFO", "visiontool")
     description = Description(class_names=Path("names.txt"), mean=(0.5,), std=(0.5,))
     source = find(str(file), description=description, crop_mode="squash")
-    assert caplog.messages == ["The file does not say, so taken: RGB (else --spec), crop_pct 0.875 (--crop-pct), "
+    assert caplog.messages == ["The file does not say, so assumed: RGB (else --spec), crop_pct 0.875 (--crop-pct), "
                        "bilinear (--interpolation)."]  # fmt: skip
     assert source.model == onnx.load(file)
     assert (source.spec.input.layout, source.spec.input.mean, source.spec.crop_mode) == ("NCHW", (0.5,), "squash")

@@ -46,7 +46,7 @@ def test_the_cache_is_where_the_platform_keeps_caches(variables, expected, monke
     monkeypatch.setattr(sys, "platform", variables.pop("platform", "linux"))
     for name, value in variables.items():
         monkeypatch.setenv(name, value)
-    assert cache.root() == Path(expected)
+    assert files.cache_root() == Path(expected)
 
 
 def test_without_a_home_folder_only_what_needs_the_cache_fails(monkeypatch):
@@ -54,7 +54,7 @@ def test_without_a_home_folder_only_what_needs_the_cache_fails(monkeypatch):
     monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
     monkeypatch.setattr(os.path, "expanduser", lambda path: path)  # as it answers where nobody has a home
     with pytest.raises(ModelError, match=r"no home folder is known to keep models in. Set VISIONTOOL_CACHE"):
-        cache.root()
+        files.cache_root()
     assert resolve.resolve(None).parent.name == resolve.DEFAULT_MODEL
 
 

@@ -226,10 +226,10 @@ def test_published_weights_in_a_file_are_known_by_their_hash(monkeypatch):
         ("14fe96d1", "resnet18", "resnet18"),
         ("0676ba62", "resnet50", "resnet50"),
     ):
-        monkeypatch.setattr(cache, "sha256", lambda path, digits=digits: digits + "0" * 56)
+        monkeypatch.setattr(resolve_module, "sha256", lambda path, digits=digits: digits + "0" * 56)
         model = pullable(network, weights=weights)
         assert (model.name, model.class_names) == (f"{name}+{digits}0000", None if "." in name else NUMBERS)
-    monkeypatch.setattr(cache, "sha256", lambda path: "0676ba61" + "0" * 56)
+    monkeypatch.setattr(resolve_module, "sha256", lambda path: "0676ba61" + "0" * 56)
     with pytest.raises(UsageError, match=r"61.pth is resnet50.tv_in1k, whose classes are known.\nLeave --class-names"):
         pullable("resnet50", weights=weights, class_names=Path("names.txt"))
 

@@ -18,7 +18,7 @@ from visiontool.errors import ConversionError, DataError, GateError, ModelError,
 
 # The exit codes of every command; docs/cli.md explains them.
 FAILED = 1
-REFUSED = 6  # a check said no
+REFUSED = 6  # a check failed
 SOME_FAILED = 7
 INTERRUPTED = 130  # 128 + SIGINT, as shells count
 _CODES = ((UsageError, 2), (DataError, 3), (ModelError, 4), (ConversionError, 5), (GateError, REFUSED))

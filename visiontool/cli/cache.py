@@ -4,6 +4,7 @@ import click
 
 from visiontool.cli import options
 from visiontool.cli.text import say
+from visiontool.files import cache_root
 from visiontool.text import plural
 
 
@@ -25,7 +26,7 @@ def cache(max_size: int | None) -> int:
             say(f"Removed: embeddings of pictures ({freed / 1e6:,.1f} MB).")
         for model in removed:
             say(f"Removed: {model.name} ({model.size_bytes / 1e6:,.1f} MB).")
-    click.echo(cache.root())
+    click.echo(cache_root())
     models = cache.all_cached()
     for model in models:
         click.echo(f"{model.size_bytes / 1e6:>10,.1f} MB  {model.name}")

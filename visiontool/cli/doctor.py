@@ -16,6 +16,7 @@ from visiontool._version import __version__
 from visiontool.cli import FAILED
 from visiontool.cli.text import json_text, wrapped
 from visiontool.errors import DeviceError, VisiontoolError, first_line
+from visiontool.files import MODEL_FILE, cache_root
 from visiontool.text import plural
 
 _PACKAGES = ("numpy", "pillow", "onnx", "torch", "torchvision", "timm", "onnxscript")
@@ -56,7 +57,7 @@ def doctor(as_json: bool) -> int:
 def examine() -> dict[str, Any]:
     """What `--json` prints (docs/cli.md); raises only where onnxruntime or the cache cannot be used at all."""
     from visiontool.evaluation.benchmark.machine import machine
-    from visiontool.hub import cache, resolve
+    from visiontool.hub import resolve
     from visiontool.runtime import installation, providers
 
     versions: dict[str, str | None] = dict.fromkeys(_PACKAGES)
@@ -68,7 +69,7 @@ def examine() -> dict[str, Any]:
     except VisiontoolError as error:
         default_model = str(error)
     fault = installation.wheel_conflict()
-    caches = {"all": cache.root()} | {name: cache.root() / name for name in _CACHES}
+    caches = {"all": cache_root()} | {name: cache_root() / name for name in _CACHES}
     variables = sorted(name for name in os.environ if name in _VARIABLES or name.startswith("VISIONTOOL_"))
     return {
         "schema": 1,
@@ -112,9 +113,9 @@ def _why_not(provider: str) -> str | None:
 
 def _built_in(name: str) -> Path:
     """The file of a built-in model; `resolve.resolve` would prefer a folder of that name beside the user."""
-    from visiontool.hub import cache, resolve
+    from visiontool.hub import resolve
 
-    return resolve.weights_folder() / name / cache.MODEL_FILE
+    return resolve.weights_folder() / name / MODEL_FILE
 
 
 def _folder_facts(path: Path) -> dict[str, Any]:

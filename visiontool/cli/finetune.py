@@ -40,9 +40,11 @@ _PREVIEW_PICTURES, _PREVIEW_VIEWS = 6, 8
 @click.option("-o", "--output", type=options.FOLDER, metavar="DIR", help="The run's folder.  [default: runs/NAME]")
 @click.option("--force", is_flag=True, help="Replace the run in DIR.")
 @click.option("--labels", "labels_file", type=options.FILE, metavar="FILE.csv", help="path,label[,split,group] a line.")
-@click.option("--splits", "splits_file", type=options.FILE, metavar="FILE.csv", help="The splits.csv of a run, again.")
+@click.option(
+    "--splits", "splits_file", type=options.FILE, metavar="FILE.csv", help="A run's splits.csv: split in the same way."
+)
 @click.option("--val-split", "val_share", type=float, metavar="P", help="Share for validation.  [default: 0.2]")
-@click.option("--group", metavar="REGEX", help="Paths with the same match stay on one side.")
+@click.option("--group", metavar="REGEX", help="Keep paths with the same match in one split.")
 @click.option("--on-bad", type=click.Choice(("fail", "skip")), help="Unreadable or missing pictures.  [default: fail]")
 @click.option("--augment", "level", type=click.Choice(_LEVELS), help="How views differ.  [default: light, a mirror]")
 @click.option("--views", type=click.IntRange(1, 64), metavar="K", help="Views of a training picture.  [default: 2]")
@@ -59,7 +61,7 @@ _PREVIEW_PICTURES, _PREVIEW_VIEWS = 6, 8
 @options.CROP_MODE
 @click.option("--few", type=options.COUNT, metavar="N", help="Train on N pictures of each class.")
 @click.option("--folds", type=click.IntRange(2, 100), metavar="N", help="Cross-validate, then train on all.")
-@click.option("--seed", type=click.IntRange(0, 2**32 - 1), metavar="N", help="For all that is drawn.  [default: 0]")
+@click.option("--seed", type=click.IntRange(0, 2**32 - 1), metavar="N", help="The random seed.  [default: 0]")
 @click.option("--device", metavar="auto|cpu|cuda[:N]", help="Where the backbone runs.  [default: auto]")
 @options.PROVIDER
 @options.WORKERS
@@ -67,13 +69,13 @@ _PREVIEW_PICTURES, _PREVIEW_VIEWS = 6, 8
 @options.MAX_PIXELS
 @options.MAX_BYTES
 @options.TIMEOUT
-@click.option("--from", "from_run", type=options.FOLDER, metavar="RUN", help="With the settings of that run.")
-@click.option("--dry-run", is_flag=True, help="Say what would be done, and stop.")
+@click.option("--from", "from_run", type=options.FOLDER, metavar="RUN", help="Use the settings of that run.")
+@click.option("--dry-run", is_flag=True, help="Print what would be done, and stop.")
 @options.WEIGHTS
 @options.OFFLINE
-@click.option("--json", "as_json", is_flag=True, help="What came out as JSON, instead of the run's path.")
+@click.option("--json", "as_json", is_flag=True, help="Print the results as JSON, not the run's path.")
 @options.QUIET
-@click.option("-v", "--verbose", is_flag=True, help="Say on stderr what runs which share of the network.")
+@click.option("-v", "--verbose", is_flag=True, help="Print what runs which share of the network.")
 @click.pass_context
 def finetune(context: click.Context, /, **values: Any) -> int:
     """Make a model for your own classes.

@@ -104,9 +104,9 @@ OFFLINE = click.option("--offline", is_flag=True, help="Use no network, also whe
 PROVIDER = click.option(
     "--provider", metavar="NAME", help="onnxruntime's provider: cpu, cuda, tensorrt ... (docs/gpu.md)."
 )
-QUIET = click.option("-q", "--quiet", is_flag=True, help="No remarks on stderr; errors stay.")
+QUIET = click.option("-q", "--quiet", is_flag=True, help="Print only errors on stderr.")
 TIMEOUT = click.option(
-    "--timeout", type=SECONDS, default=10.0, metavar="S", help="Give a picture up after S seconds.  [default: 10]"
+    "--timeout", type=SECONDS, default=10.0, metavar="S", help="Fail a picture after S seconds.  [default: 10]"
 )
 WEIGHTS = click.option("--weights", type=FILE, metavar="FILE", help="Weights of the network that -m names.")
 WORKERS = click.option("-j", "--workers", type=COUNT, metavar="N", help="Pictures opened at once. Default: one a core.")

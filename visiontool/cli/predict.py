@@ -20,6 +20,7 @@ from visiontool.cli.output.sort import Sorting, check_sorting, undo_sorting
 from visiontool.cli.output.target import FORMATS, Rows, check_output, choose_format, is_file, partial_of, rows_to
 from visiontool.cli.text import printable, say
 from visiontool.errors import DataError
+from visiontool.files import model_sha256
 
 if TYPE_CHECKING:
     from visiontool.cli.output.rows import Encoder
@@ -39,12 +40,12 @@ _EMPTY = "no picture in it"  # beside the kinds that `find_images` passes over
 @click.option("--json", "as_json", is_flag=True, help="The same as --format json.")
 @click.option("-o", "--output", metavar="FILE", type=options.FILE, help="Write the rows to FILE.")
 @click.option("--force", is_flag=True, help="Replace FILE if it exists.")
-@click.option("--resume", is_flag=True, help="Go on with the rows in FILE; those that failed are done again.")
+@click.option("--resume", is_flag=True, help="Keep the good rows of FILE and add the rest.")
 @click.option("--shard", type=options.shard, metavar="I/N", help="Every N-th input from the I-th on: one machine's.")
 @click.option("--sort-into", metavar="DIR", type=options.FOLDER, help="Put the pictures into class folders of DIR.")
 @click.option("--mode", type=click.Choice(("copy", "link", "move")), help="How to sort.  [default: copy]")
-@click.option("--yes", is_flag=True, help="Yes, move: --mode move takes pictures out of their folders.")
-@click.option("--undo", is_flag=True, help="Take back all that was sorted into DIR.")
+@click.option("--yes", is_flag=True, help="Confirm --mode move: pictures leave their folders.")
+@click.option("--undo", is_flag=True, help="Undo all sorting into DIR.")
 @options.BATCH_SIZE
 @options.WORKERS
 @options.DEVICE
@@ -61,11 +62,11 @@ _EMPTY = "no picture in it"  # beside the kinds that `find_images` passes over
 @options.WEIGHTS
 @options.OFFLINE
 @options.QUIET
-@click.option("-v", "--verbose", is_flag=True, help="Say on stderr what runs the network, and what was left out.")
+@click.option("-v", "--verbose", is_flag=True, help="Print what runs the network, and what was left out.")
 @options.foreign_model
 @click.pass_context
 def predict(context: click.Context, /, **values: Any) -> int:
-    """Tell what is on pictures.
+    """Classify pictures.
 
     PATHS are files, folders and globs, in the order given; - and @FILE read a list of them, @FILE.csv the column path.
     Each input gives one row. A picture that cannot be read gives a row that says why, and exit code 7.
@@ -200,7 +201,6 @@ def _encoder(
     args: SimpleNamespace, format_: "Format", classifier: "Classifier", *, single: bool, detailed: bool
 ) -> "Encoder":
     from visiontool.cli.output import rows
-    from visiontool.hub import cache
 
     if format_ == "table":
         from visiontool.cli.output.table import TableRows
@@ -210,7 +210,7 @@ def _encoder(
         return rows.Json(single)
     digest = None
     if args.output is not None and is_file(args.output):  # rows that may be resumed, by a run of the same settings
-        model = cache.model_sha256(classifier.path), classifier.spec.to_json()
+        model = model_sha256(classifier.path), classifier.spec.to_json()
         settings = json.dumps([*model, args.top_k, args.min_probability])
         digest = hashlib.sha256(settings.encode()).hexdigest()[:16]
     return rows.Csv(args.top_k, digest) if format_ == "csv" else rows.JsonLines(digest)
@@ -224,7 +224,7 @@ def _predict(
     from visiontool.data.discover import hint
 
     if rows.finished and not args.quiet:
-        say(f"Going on: {len(rows.finished):,} rows are there already.")
+        say(f"Resuming: {len(rows.finished):,} rows are done.")
     first_hint: str | None = None
     # A bar among rows is in the way.
     has_bar = not args.quiet and sys.stderr.isatty() and not (args.output is None and sys.stdout.isatty())
@@ -283,4 +283,4 @@ def _say_model(classifier: "Classifier", model: str | None) -> None:
         say('The GPU cannot be used; "visiontool doctor" says why.')
     if classifier.assumed:
         who = "Nobody said when it was exported" if spec.assumed else "Neither it nor you said"
-        say(f"{who}, so taken: {', '.join(classifier.assumed)}.")
+        say(f"{who}, so assumed: {', '.join(classifier.assumed)}.")

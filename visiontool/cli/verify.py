@@ -87,7 +87,7 @@ def _load_two(paths: Sequence[Path], args: SimpleNamespace) -> "tuple[Classifier
     ]
     for path, model in zip(paths, models, strict=True):
         if model.assumed and not args.quiet:
-            say(f"{path}: neither it nor you said, so taken: {', '.join(model.assumed)}.")
+            say(f"{path}: neither it nor you said, so assumed: {', '.join(model.assumed)}.")
     return models[0], models[1]
 
 

@@ -27,9 +27,8 @@ from visiontool.evaluation.compare import BATCHES, Comparison, Pictures, check, 
 from visiontool.export.precision import TOLERANCE, to_fp16, to_int8
 from visiontool.export.resize import embed_resize
 from visiontool.export.source import Source, compare_with_torch
-from visiontool.files import replacing
+from visiontool.files import FULL, replacing
 from visiontool.graph import edit
-from visiontool.hub import cache
 from visiontool.hub.resolve import FOLDER
 from visiontool.images.decode import DEFAULT_LIMITS
 from visiontool.inference.classifier import Classifier
@@ -220,6 +219,6 @@ def _write(
         text = str(error).replace(f"{target.name}.partial", target.name)
         raise GateError(f"{text}\nSo it was not written.") from None
     except OSError as error:
-        reason = "the disk is full" if error.errno in cache.FULL else "cannot be written"
+        reason = "the disk is full" if error.errno in FULL else "cannot be written"
         raise ConversionError(f"{target}: {reason} ({error.strerror}). -o names another file.") from error
     return comparison

@@ -17,9 +17,9 @@ from visiontool.data.prepare import Recipe
 from visiontool.errors import ConversionError, GateError, ModelError, UsageError
 from visiontool.evaluation.compare import Pictures
 from visiontool.export import external_data
+from visiontool.files import MODEL_FILE
 from visiontool.graph import edit
 from visiontool.hub import resolve
-from visiontool.hub.cache import MODEL_FILE
 from visiontool.images.decode import DEFAULT_LIMITS
 from visiontool.inference.classifier import Classifier
 from visiontool.model import config_files
@@ -154,7 +154,7 @@ def _read(path: Path, description: Description | None, crop_mode: CropMode | Non
         assumed = tuple(text.rpartition(" (")[0] or text for text in classifier.assumed)
         spec = replace(spec, precision=_precision(model), assumed=assumed)
     if classifier.assumed:
-        _log.info(f"The file does not say, so taken: {', '.join(classifier.assumed)}.")
+        _log.info(f"The file does not say, so assumed: {', '.join(classifier.assumed)}.")
     return model, spec
 
 

@@ -18,16 +18,22 @@ from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from visiontool import files
 from visiontool.errors import ModelError
-from visiontool.files import FULL as FULL
-from visiontool.files import HIDDEN, RECORD_FILE, file_facts, hidden, is_unchanged, locked, locked_if_free, write_file
-from visiontool.files import MODEL_FILE as MODEL_FILE
-from visiontool.files import cannot_write as cannot_write
-from visiontool.files import model_sha256 as model_sha256
-from visiontool.files import sha256 as sha256
+from visiontool.files import (
+    HIDDEN,
+    MODEL_FILE,
+    RECORD_FILE,
+    cache_root,
+    cannot_write,
+    file_facts,
+    hidden,
+    is_unchanged,
+    locked,
+    locked_if_free,
+    sha256,
+    write_file,
+)
 
-VARIABLE, root = files.CACHE_VARIABLE, files.cache_root
 _SCHEMA = 1
 _FILE = "file "  # before the name of a file of weights, as a source
 _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._@+-]{0,199}(?<!\.)")
@@ -53,17 +59,17 @@ class Cached(NamedTuple):
 
 def models() -> Path:
     """The folder of the models."""
-    return root() / "models"
+    return cache_root() / "models"
 
 
 def downloads() -> Path:
     """The folder for downloads."""
-    return root() / "downloads"
+    return cache_root() / "downloads"
 
 
 def features() -> Path:
     """The folder of the embeddings."""
-    return root() / "features"
+    return cache_root() / "features"
 
 
 def is_name(name: str) -> bool:
@@ -74,7 +80,7 @@ def is_name(name: str) -> bool:
 def default_model() -> str | None:
     """The model that the user chose with `set_default_model`, or None."""
     try:
-        text = (root() / "default").read_text(encoding="utf-8", errors="surrogateescape")
+        text = (cache_root() / "default").read_text(encoding="utf-8", errors="surrogateescape")
     except (OSError, ModelError):  # no home folder, no choice
         return None
     return text.removesuffix("\n")
@@ -82,7 +88,7 @@ def default_model() -> str | None:
 
 def set_default_model(name: str | None) -> None:
     """Makes `name`, a model's name or an absolute path, the model for commands that name none; None takes that back."""
-    path = root() / "default"
+    path = cache_root() / "default"
     try:
         if name is None:
             path.unlink(missing_ok=True)

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple, NoReturn
 
 from visiontool.errors import ModelError, UsageError, closest
+from visiontool.files import MODEL_FILE, sha256
 from visiontool.hub import cache
 from visiontool.hub.classics import default_weights
 
@@ -80,7 +81,7 @@ def sample_pictures() -> list[Path]:
 
 def built_in_names() -> list[str]:
     """The names of the built-in models, in order."""
-    return sorted(path.parent.name for path in weights_folder().glob(f"*/{cache.MODEL_FILE}"))
+    return sorted(path.parent.name for path in weights_folder().glob(f"*/{MODEL_FILE}"))
 
 
 def default_model() -> str:
@@ -106,14 +107,14 @@ def resolve(model: str | os.PathLike[str] | None) -> Path:
             )
         return path
     folder = Path(name.removeprefix(FOLDER))
-    if name and os.path.isfile(folder / cache.MODEL_FILE):
-        return folder / cache.MODEL_FILE
+    if name and os.path.isfile(folder / MODEL_FILE):
+        return folder / MODEL_FILE
     if (file := _by_name(name)) is not None:
         return file
     if not name.startswith((HUB, FOLDER)):
         has_separator = "/" in name or os.sep in name
         if has_separator and os.path.isdir(path):
-            raise ModelError(f"{name}{origin}: the folder has no {cache.MODEL_FILE} in it")
+            raise ModelError(f"{name}{origin}: the folder has no {MODEL_FILE} in it")
         if has_separator or path.suffix.lower() in (".onnx", *WEIGHTS_SUFFIXES):
             from visiontool.hub import catalog
 
@@ -126,7 +127,7 @@ def resolve(model: str | os.PathLike[str] | None) -> Path:
         target = pullable(name)
     except ModelError as error:
         if name and os.path.isdir(path):
-            raise ModelError(f"{name}{origin}: the folder has no {cache.MODEL_FILE} in it") from None
+            raise ModelError(f"{name}{origin}: the folder has no {MODEL_FILE} in it") from None
         near = f"\nBuilt-in models: {', '.join(built_in_names())}." if closest(name, built_in_names()) else ""
         raise ModelError(str(error).replace(repr(name), f"{name!r}{origin}", 1) + near) from None
     if (file := _by_name(target.name)) is not None:
@@ -247,7 +248,7 @@ def _default() -> tuple[str, str]:
 
 def _by_name(name: str) -> Path | None:
     """The file of a built-in model, or of one in the cache by its name there."""
-    built_in = weights_folder() / name / cache.MODEL_FILE
+    built_in = weights_folder() / name / MODEL_FILE
     if cache.is_name(name) and os.path.isfile(built_in):
         return built_in
     if (model := cache.cached(name)) is None:
@@ -313,7 +314,7 @@ def _refuse_complete(model: str, weights: Path | None) -> None:
     suffix = Path(model).suffix.lower()
     is_built_in = model in built_in_names()
     is_file = suffix == ".onnx" or (os.path.isfile(model) and suffix not in WEIGHTS_SUFFIXES)
-    if not (is_built_in or is_file or (model and os.path.isfile(Path(model, cache.MODEL_FILE)))):
+    if not (is_built_in or is_file or (model and os.path.isfile(Path(model, MODEL_FILE)))):
         return
     if weights is not None:
         raise UsageError(
@@ -345,6 +346,6 @@ def _digest(text: str) -> str:
 
 def _sha256(path: Path) -> str:
     try:
-        return cache.sha256(path)
+        return sha256(path)
     except OSError as error:
         raise ModelError(f"{path}: cannot be read: {error.strerror}") from None

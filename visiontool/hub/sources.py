@@ -17,6 +17,7 @@ from typing import Any
 
 from visiontool._version import __version__
 from visiontool.errors import ModelError, UsageError, first_line
+from visiontool.files import FULL, cannot_write, sha256
 from visiontool.hub import cache
 from visiontool.hub.resolve import HUB, WEIGHTS_FILES
 from visiontool.progress import Progress, silent
@@ -48,7 +49,7 @@ def weights_file(source: str, *, offline: bool = False, progress: Progress = sil
         return
     torchs = _path_in_torch_hub(source)
     digits = match[1] if (match := _SHA256_IN_NAME.search(source)) else ""
-    if torchs.is_file() and cache.sha256(torchs).startswith(digits):
+    if torchs.is_file() and sha256(torchs).startswith(digits):
         yield torchs
         return
     if reason := _reason_offline(offline):
@@ -80,8 +81,8 @@ def check_offline(source: str, *, is_folder: bool = False, offline: bool = False
             pass
 
 
-def _download(url: str, target: Path, sha256: str, remedy: str, progress: Progress) -> None:
-    """Downloads `url`, whose SHA-256 begins with `sha256`, to `target`."""
+def _download(url: str, target: Path, digits: str, remedy: str, progress: Progress) -> None:
+    """Downloads `url`, whose SHA-256 begins with `digits`, to `target`."""
     request = urllib.request.Request(url, headers={"User-Agent": f"visiontool/{__version__}"})
     done = 0
     try:
@@ -95,16 +96,16 @@ def _download(url: str, target: Path, sha256: str, remedy: str, progress: Progre
         error.close()
         reason = f"the server answers {error.code} {error.reason}"
     except (OSError, http.client.HTTPException, ValueError) as error:
-        if isinstance(error, OSError) and error.errno in cache.FULL:
-            raise cache.cannot_write(error) from None
+        if isinstance(error, OSError) and error.errno in FULL:
+            raise cannot_write(error) from None
         reason = first_line(error)
     else:
         is_cut = total is not None and done < total
         reason = f"the connection broke after {done:,} of {total:,} bytes" if is_cut else ""
     if reason:
         raise ModelError(f"{url} cannot be downloaded: {reason}.\n{remedy}")
-    if not (digest := cache.sha256(target)).startswith(sha256):
-        reason = f"its SHA-256 is {digest[:12]}..., not {sha256}..."
+    if not (digest := sha256(target)).startswith(digits):
+        reason = f"its SHA-256 is {digest[:12]}..., not {digits}..."
         raise ModelError(f"{url} is another file than was expected ({reason}).\n{remedy}")
 
 
@@ -137,8 +138,8 @@ def _from_hub(repository: str, files: Sequence[str], remedy: str, offline: bool,
             reason = "there is no such repository, or it is private: HF_TOKEN gives access"
             break
         except OSError as error:
-            if error.errno in cache.FULL:
-                raise cache.cannot_write(error) from None
+            if error.errno in FULL:
+                raise cannot_write(error) from None
             reason = first_line(error)
         except Exception as error:  # of the libraries below it, and for names that no repository has
             reason = first_line(error)

@@ -15,6 +15,7 @@ import PIL
 
 from visiontool.data.loader import batches
 from visiontool.data.prepare import Recipe
+from visiontool.files import cannot_write, model_sha256
 from visiontool.hub import cache
 from visiontool.images.fingerprint import Fingerprint
 
@@ -48,7 +49,7 @@ def backbone_digest(classifier: "Classifier", recipe: Recipe) -> bytes:
 
     parts = [
         _FORMAT,
-        cache.model_sha256(classifier.path),
+        model_sha256(classifier.path),
         classifier.spec.embedding,
         asdict(classifier.spec.input),
         recipe.fit_options,
@@ -134,7 +135,7 @@ class EmbeddingCache:
             self._database = sqlite3.connect(path, timeout=_WAIT_S, isolation_level="IMMEDIATE")
             self._database.executescript(_SETUP)
         except OSError as error:
-            self.notes.append(f"{_NOT_KEPT}: {cache.cannot_write(error)}")
+            self.notes.append(f"{_NOT_KEPT}: {cannot_write(error)}")
         except sqlite3.Error as error:
             self._recover(error)
 

@@ -13,8 +13,7 @@ from safetensors.torch import save_file
 from torch import nn
 
 from visiontool.errors import ConversionError, ModelError, UsageError
-from visiontool.files import replacing
-from visiontool.hub import cache
+from visiontool.files import replacing, sha256
 from visiontool.images.decode import ImageSource
 from visiontool.model import class_names as model_class_names
 from visiontool.model.class_names import ClassNames
@@ -134,7 +133,7 @@ def convert_folder(
         config = json.loads((folder / "config.json").read_bytes())
         facts = {
             "source": config.get("source"),
-            "sha256": config.get("sha256") or cache.sha256(in_folder),
+            "sha256": config.get("sha256") or sha256(in_folder),
             "license": config["pretrained_cfg"].get("license"),
         }
         spec = _spec_of(name or folder.name, config, {key: value for key, value in facts.items() if value})
@@ -191,7 +190,7 @@ def convert_checkpoint(
         "label_names": label_names,
         "label_descriptions": descriptions,
         "source": source or f"file {checkpoint.name}",
-        "sha256": cache.sha256(checkpoint),
+        "sha256": sha256(checkpoint),
         "pretrained_cfg": cfg_changes,
     }
     try:

@@ -154,7 +154,7 @@ def export(exporter: str, wrapper: OnnxWrapper, spec: ModelSpec, path: Path) -> 
     for value in values + [output for node in model.graph for output in node.outputs]:
         value.metadata_props.clear()
     model.producer_version = torch.__version__.partition("+")[0]
-    # The Image.* metadata is about inputs that are marked so.
+    # ONNX's mark for an input of pictures (docs/TypeDenotation.md of onnx).
     model.graph.inputs[0].type = onnx_ir.TensorType(onnx_ir.DataType.UINT8, denotation="IMAGE")
     model.metadata_props.update(spec.to_metadata())
     onnx_ir.save(model, path)

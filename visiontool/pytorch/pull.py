@@ -11,6 +11,7 @@ from types import ModuleType
 
 from visiontool._version import __version__
 from visiontool.errors import ConversionError, ModelError, missing_extra
+from visiontool.files import MODEL_FILE, cannot_write
 from visiontool.hub import cache, catalog, resolve
 from visiontool.hub.cache import Cached
 from visiontool.hub.catalog import Entry
@@ -159,10 +160,10 @@ def _pull_folder(convert: ModuleType, name: str, cache_name: str, offline: bool,
                 weights = Path(shutil.copyfile(weights, folder / _WEIGHTS))
             shutil.copyfile(config, folder / _CONFIG)
         except OSError as error:
-            raise cache.cannot_write(error) from None
+            raise cannot_write(error) from None
         with _errors_naming(name, folder):
             spec = convert.convert_folder(
-                folder, folder / cache.MODEL_FILE, resolve.sample_pictures(), name=cache_name, weights=weights
+                folder, folder / MODEL_FILE, resolve.sample_pictures(), name=cache_name, weights=weights
             )
         return _publish(cache_name, folder, spec, name, progress)
 

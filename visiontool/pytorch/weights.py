@@ -296,7 +296,6 @@ def _zip_fault(file: Path) -> str | None:
             return f'{kind}.\nTake the weights out: torch.save({weights.format(file.name)}, "weights.pth")'
     if any(name.endswith("/data.pkl") for name in names):
         return None
-
     return f"it is a ZIP archive of other files ({', '.join(names[:3])[:100]}).\nUnpack it, if weights are in it."
 
 

@@ -16,8 +16,8 @@ from safetensors.numpy import load_file, save
 
 from visiontool._version import __version__
 from visiontool.errors import ConversionError
+from visiontool.files import MODEL_FILE
 from visiontool.graph.head import with_head
-from visiontool.hub.cache import MODEL_FILE
 from visiontool.images.decode import Limits
 from visiontool.inference.classifier import Classifier
 from visiontool.model.spec import ModelSpec

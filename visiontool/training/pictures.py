@@ -10,8 +10,8 @@ from visiontool.data.label_table import read_csv
 from visiontool.data.samples import split_called
 from visiontool.errors import DataError, first_line
 from visiontool.evaluation.compare import Pictures
+from visiontool.files import MODEL_FILE
 from visiontool.hub import resolve
-from visiontool.hub.cache import MODEL_FILE
 from visiontool.model.spec import ModelSpec
 from visiontool.text import short_repr
 from visiontool.training.run import SPLITS_FILE

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from visiontool.errors import ConversionError, UsageError
 from visiontool.evaluation.metrics import Metrics
-from visiontool.hub import cache
+from visiontool.files import FULL
 from visiontool.model.spec import ModelSpec
 from visiontool.training.head import Solution
 from visiontool.training.settings import SETTINGS_FILE
@@ -75,5 +75,5 @@ def new_folder(data: Path, output: Path | None, *, force: bool = False) -> Itera
         if error.errno is None:  # of a library; not about files
             raise
         where = error.filename or output or RUNS
-        problem = "the disk is full" if error.errno in cache.FULL else "cannot be written"
+        problem = "the disk is full" if error.errno in FULL else "cannot be written"
         raise ConversionError(f"{where}: {problem} ({error.strerror}). -o names another folder for the run.") from error

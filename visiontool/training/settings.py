@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, Literal, get_args
 
 from visiontool.errors import DataError, UsageError
-from visiontool.hub.cache import MODEL_FILE
+from visiontool.files import MODEL_FILE
 from visiontool.hub.resolve import FOLDER
 from visiontool.images.augment import LEVELS, Augment
 from visiontool.images.transforms import CROP_MODES

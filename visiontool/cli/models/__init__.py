@@ -10,6 +10,7 @@ from visiontool.cli import REFUSED, options
 from visiontool.cli.models.listing import list_models
 from visiontool.cli.models.show import show
 from visiontool.cli.text import say
+from visiontool.files import MODEL_FILE
 
 
 class _Models(click.Group):
@@ -104,7 +105,7 @@ def default(name: str | None, unset: bool) -> int:
     if name is not None:
         path = Classifier.load(name, device="cpu").path  # says what is wrong with it
         # A path is meant from wherever the next command runs.
-        is_path = path in (Path(name), Path(name, cache.MODEL_FILE))
+        is_path = path in (Path(name), Path(name, MODEL_FILE))
         cache.set_default_model(os.path.abspath(name) if is_path else name)
     elif unset:
         cache.set_default_model(None)

@@ -99,7 +99,7 @@ def _find(model: str) -> _ModelFacts:
         try:
             classifier = Classifier.load(path, device="cpu")
             spec, assumed = classifier.spec, ", ".join(classifier.assumed)
-            remark = f"The file does not say, so taken: {assumed}." if assumed else ""
+            remark = f"The file does not say, so assumed: {assumed}." if assumed else ""
         except ModelError as error:
             remark = str(error)
     measured = measure(path, size=spec.input.size if spec else None)

@@ -67,7 +67,7 @@ def row_file(target: Path, encoder: Encoder, format_: Format, *, resume: bool) -
         if rows.size > len(encoder.header):
             with contextlib.suppress(OSError):
                 os.truncate(partial, rows.size)  # a torn row
-            say(f"The rows so far are in {partial}.{' Go on with --resume.' if format_ in RESUMABLE else ''}")
+            say(f"The rows so far are in {partial}.{' Continue with --resume.' if format_ in RESUMABLE else ''}")
         else:
             partial.unlink(missing_ok=True)
         raise

@@ -26,12 +26,11 @@ from click.core import ParameterSource
 from visiontool.cli import SOME_FAILED
 from visiontool.cli.text import UNSAFE, printable, say
 from visiontool.errors import DataError, PictureError, UsageError, VisiontoolError
-from visiontool.files import locked_if_free, replacing
+from visiontool.files import FULL, locked_if_free, replacing
 
 JOURNAL, LOCK, PARTIAL = ".visiontool-sort.jsonl", ".visiontool-sort.lock", ".visiontool-sort.partial"
 UNKNOWN, ERROR = "_unknown", "_error"
 
-_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 _MAX_NAME_BYTES = 255
 _MOST_EXAMPLES = 10
 _UNSAFE_IN_NAMES = re.compile(rf'[{UNSAFE}<>:"/\\|?*]')  # what Windows forbids too
@@ -85,7 +84,7 @@ class Sorting:
             # Not os.path.abspath: behind a link to a folder, ".." means another folder than its text says.
             self._place(self._folder, Path(path).absolute(), name)
         except (PictureError, OSError) as error:
-            if isinstance(error, OSError) and (error.errno in _FULL or not os.access(self._folder, os.W_OK)):
+            if isinstance(error, OSError) and (error.errno in FULL or not os.access(self._folder, os.W_OK)):
                 raise _cannot_write(self._folder, error) from None
             self.failed += 1
             if self.failed <= _MOST_EXAMPLES:
@@ -97,7 +96,8 @@ class Sorting:
 
     def _place(self, top: Path, source: Path, name: str) -> None:
         is_here = source.is_file()
-        if is_here == (self._mode != "move") and _key(self._mode, source, source) in self._placed:
+        may_be_done = not is_here if self._mode == "move" else is_here
+        if may_be_done and _key(self._mode, source, source) in self._placed:
             return
         if not is_here:
             if name == ERROR:  # a folder or a pipe, which is no picture to take away

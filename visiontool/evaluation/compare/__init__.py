@@ -18,7 +18,7 @@ from visiontool.errors import DataError, GateError
 from visiontool.evaluation.compare.comparison import Accumulator, ComparedModel, Comparison, Pictures
 from visiontool.evaluation.compare.gates import gate_for, label_differences, manifest_differences
 from visiontool.evaluation.compare.layers import first_difference
-from visiontool.hub.cache import MODEL_FILE
+from visiontool.files import MODEL_FILE
 from visiontool.images.decode import DEFAULT_LIMITS
 from visiontool.inference.classifier import DEFAULT_BATCH_SIZE, Classifier
 from visiontool.model.difference import BATCHES, batches_for, padded, relative_l2
