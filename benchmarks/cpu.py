@@ -40,8 +40,8 @@ from visiontool import Classifier
 from visiontool.data.discover import find_images
 from visiontool.data.loader import cores
 from visiontool.data.prepare import Recipe, prepare
-from visiontool.export.precision import to_fp16, to_int8
-from visiontool.export.precision.qdq import TypedGraph
+from visiontool.exporting.precision import to_fp16, to_int8
+from visiontool.exporting.precision.qdq import TypedGraph
 from visiontool.files import CACHE_VARIABLE
 from visiontool.graph import edit
 from visiontool.images.decode import DEFAULT_LIMITS

@@ -105,15 +105,15 @@ def models(bench: Bench) -> dict[str, Path | str]:
 
 
 def _to_fp16(base: Path, target: Path) -> Path:
-    from visiontool.export.precision.fp16 import to_fp16
+    from visiontool.exporting.precision.fp16 import to_fp16
 
     model, spec = _read(base)
     return _write(to_fp16(model, spec), replace(spec, precision="fp16"), target)
 
 
 def _with_resize(base: Path, target: Path) -> Path:
-    from visiontool.export.precision.fp16 import to_fp16
-    from visiontool.export.resize import embed_resize
+    from visiontool.exporting.precision.fp16 import to_fp16
+    from visiontool.exporting.resize import embed_resize
 
     model, spec = _read(base)
     model = to_fp16(model, spec)

@@ -10,7 +10,7 @@ from conftest import COLOR_SPEC, save_model
 from onnx import numpy_helper, parser
 from PIL import Image
 
-from visiontool.export.resize import embed_resize
+from visiontool.exporting.resize import embed_resize
 from visiontool.model.spec import InputSpec, ModelSpec
 
 LABELS = ("red", "green", "blue", 'it\'s "gray"', "black", "öre")

@@ -96,7 +96,7 @@ def test_torch_onnx_and_click_are_named_in_their_rooms_only():
         room = path.relative_to(ROOT / "visiontool").parts[0]
         if room != "pytorch":
             assert not imported & {*TORCH, "onnx_ir"}, path
-        if room not in ("export", "pytorch", "graph"):
+        if room not in ("exporting", "pytorch", "graph"):
             assert "onnx" not in imported, path
         if room != "cli":
             assert not imported & {"click", "rich"}, path

@@ -20,7 +20,7 @@ from visiontool.errors import ConversionError, DataError, DeviceError, ModelErro
 from visiontool.evaluation import benchmark
 from visiontool.evaluation.benchmark import Accuracy, Measurement, ModelFile, machine, plot, process
 from visiontool.evaluation.benchmark.process import Job, measure
-from visiontool.export.precision import reduced_file
+from visiontool.exporting.precision import reduced_file
 from visiontool.runtime import installation
 
 

@@ -142,8 +142,8 @@ def test_a_graph_for_a_fixed_number_of_pictures(color_model, tmp_path, red):
 
 @pytest.mark.parametrize("form", ["fp16", "int8", "resize in the graph"])
 def test_the_changed_layer_of_an_export(tmp_path, form):
-    from visiontool.export.precision import to_fp16, to_int8
-    from visiontool.export.resize import embed_resize
+    from visiontool.exporting.precision import to_fp16, to_int8
+    from visiontool.exporting.resize import embed_resize
 
     source = ROOT / "weights" / "lenet5" / "model.onnx"
     a = load(source)

@@ -14,7 +14,7 @@ from PIL import Image
 
 from visiontool import Classifier
 from visiontool.errors import ModelError
-from visiontool.export.source import find
+from visiontool.exporting.source import find
 from visiontool.model.foreign import Description
 
 VIT = {"image_processor_type": "ViTImageProcessor", "size": {"height": 8, "width": 8}, "resample": 2, "do_resize": True}

@@ -15,8 +15,8 @@ from random_weights import random_weights  # noqa: E402
 
 from visiontool import Classifier, InputSpec, ModelSpec  # noqa: E402
 from visiontool.data.discover import find_images  # noqa: E402
-from visiontool.export.export import ExportOptions, export  # noqa: E402
-from visiontool.export.source import find  # noqa: E402
+from visiontool.exporting.export import ExportOptions, export  # noqa: E402
+from visiontool.exporting.source import find  # noqa: E402
 from visiontool.pytorch import parity, weights  # noqa: E402
 from visiontool.pytorch.convert import convert  # noqa: E402
 from visiontool.pytorch.exporters import OnnxWrapper  # noqa: E402

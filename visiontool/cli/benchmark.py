@@ -117,7 +117,7 @@ def _measure(args: SimpleNamespace, pictures: Sequence[str]) -> "tuple[list[Meas
     from visiontool.cli.progress import Stages, only_ours_on_stderr
     from visiontool.cli.pull import obtain
     from visiontool.evaluation import benchmark
-    from visiontool.export.precision import reduced_file
+    from visiontool.exporting.precision import reduced_file
 
     models = args.models + args.more or (None,)
     files = benchmark.model_files([obtain(model, quiet=args.quiet) for model in models])

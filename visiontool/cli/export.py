@@ -11,7 +11,7 @@ from visiontool.model.spec import Precision
 from visiontool.text import plural
 
 if TYPE_CHECKING:
-    from visiontool.export.export import Export
+    from visiontool.exporting.export import Export
 
 _STAGES = {"calibrate": "Calibrating", "compare": "Comparing with the source", "torch": "Comparing with torch"}
 
@@ -66,8 +66,8 @@ def export(context: click.Context, /, **values: Any) -> int:
 def _export(args: SimpleNamespace) -> "Export":
     from visiontool.cli.progress import Stages, only_ours_on_stderr
     from visiontool.cli.pull import PullStages
-    from visiontool.export.export import ExportOptions, default_target, export
-    from visiontool.export.source import find
+    from visiontool.exporting.export import ExportOptions, default_target, export
+    from visiontool.exporting.source import find
 
     export_options = ExportOptions(
         precision=args.precision,
@@ -93,7 +93,7 @@ def _export(args: SimpleNamespace) -> "Export":
 
 def _report(result: "Export") -> None:
     from visiontool.cli.verify import comparison_lines
-    from visiontool.export.snippet import snippet
+    from visiontool.exporting.snippet import snippet
 
     if result.comparison is None:
         say("Not compared with its source; the file says so.")

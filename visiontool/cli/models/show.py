@@ -39,7 +39,7 @@ def show(model: str, layers: bool, snippet: bool, as_json: bool) -> int:
     visiontool models show lenet5 --layers
     visiontool models show model.onnx --snippet
     """
-    from visiontool.export.snippet import snippet as python_code
+    from visiontool.exporting.snippet import snippet as python_code
 
     if layers + snippet + as_json > 1:
         raise UsageError("--layers, --snippet and --json contradict each other; leave all but one out")

@@ -18,8 +18,8 @@ from visiontool import InputSpec, ModelSpec
 from visiontool.data.discover import find_images
 from visiontool.data.prepare import Recipe, prepare
 from visiontool.errors import ConversionError, DataError
-from visiontool.export.precision import to_fp16, to_int8
-from visiontool.export.precision.qdq import round_weights
+from visiontool.exporting.precision import to_fp16, to_int8
+from visiontool.exporting.precision.qdq import round_weights
 from visiontool.graph import edit
 from visiontool.hub.resolve import resolve
 from visiontool.images.decode import DEFAULT_LIMITS

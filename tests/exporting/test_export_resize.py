@@ -13,7 +13,7 @@ from kinds_of_model import parsed
 from PIL import Image
 
 from visiontool import Classifier, ConversionError, ModelError, UsageError
-from visiontool.export.resize import embed_resize
+from visiontool.exporting.resize import embed_resize
 from visiontool.graph.edit import fix_batch
 from visiontool.images import transforms
 from visiontool.images.decode import Limits, open_image

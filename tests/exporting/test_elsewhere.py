@@ -21,8 +21,8 @@ from kinds_of_model import parsed, picky_graph, save_kinds, save_noise, spec_of
 from PIL import Image
 
 from visiontool import Classifier
-from visiontool.export.precision import to_fp16, to_int8
-from visiontool.export.snippet import snippet
+from visiontool.exporting.precision import to_fp16, to_int8
+from visiontool.exporting.snippet import snippet
 from visiontool.images.decode import open_image
 from visiontool.images.transforms import fit_to_spec
 

@@ -13,7 +13,7 @@ from onnx import helper
 
 from visiontool import runtime
 from visiontool.errors import ConversionError, DataError
-from visiontool.export.precision.qdq import Ranges, TypedGraph
+from visiontool.exporting.precision.qdq import Ranges, TypedGraph
 from visiontool.images import transforms
 from visiontool.model.spec import ModelSpec
 from visiontool.progress import Progress, silent

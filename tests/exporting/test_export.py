@@ -15,8 +15,8 @@ from onnx import numpy_helper
 from safetensors.numpy import load_file, save_file
 
 from visiontool import Classifier
-from visiontool.export.export import ExportOptions, export
-from visiontool.export.source import find
+from visiontool.exporting.export import ExportOptions, export
+from visiontool.exporting.source import find
 
 DIGITS = ROOT / "samples" / "digits"
 
@@ -25,7 +25,7 @@ DIGITS = ROOT / "samples" / "digits"
 def at_home(tmp_path, monkeypatch):
     """The working folder is a new one, and torch, which takes seconds to come, is not asked."""
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("visiontool.export.source.find_spec", lambda name: None)
+    monkeypatch.setattr("visiontool.exporting.source.find_spec", lambda name: None)
     return tmp_path
 
 
@@ -73,7 +73,8 @@ def other_weights(model, spec):
     ],
 )
 def test_what_answers_otherwise_is_never_written(run, at_home, monkeypatch, spoil, words):
-    monkeypatch.setattr("visiontool.export.export._described", lambda source, spec, pictures: spoil(source.model, spec))
+    described = "visiontool.exporting.export._described"
+    monkeypatch.setattr(described, lambda source, spec, pictures: spoil(source.model, spec))
     ran = run("export", "lenet5", "--verify-on", DIGITS)
     assert (ran.code, ran.out) == (6, ""), ran.err
     assert words in ran.err

@@ -10,7 +10,7 @@ from conftest import ROOT, save_model
 from kinds_of_model import Kind, picky_graph, save_kinds, save_noise, spec_of
 
 from visiontool import Classifier
-from visiontool.export.snippet import snippet
+from visiontool.exporting.snippet import snippet
 
 # Each as (code, picture) in stdin's JSON; what it prints goes out as a list of strings.
 _RUNNER = """

@@ -9,8 +9,8 @@ import onnx
 from visiontool.data.loader import fitted
 from visiontool.data.prepare import Recipe
 from visiontool.errors import ConversionError
-from visiontool.export.precision.fp16 import to_fp16
-from visiontool.export.precision.int8 import TOLERANCE, Quantized, to_int8
+from visiontool.exporting.precision.fp16 import to_fp16
+from visiontool.exporting.precision.int8 import TOLERANCE, Quantized, to_int8
 from visiontool.graph import edit
 from visiontool.images.decode import DEFAULT_LIMITS
 from visiontool.model.spec import ModelSpec, Precision

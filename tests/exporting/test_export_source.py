@@ -14,8 +14,8 @@ from onnx import TensorProto, helper, numpy_helper
 
 from visiontool import Classifier, ModelError, UsageError
 from visiontool.errors import ConversionError
-from visiontool.export.external_data import merged
-from visiontool.export.source import find
+from visiontool.exporting.external_data import merged
+from visiontool.exporting.source import find
 from visiontool.model import scan
 from visiontool.model.foreign import Description
 from visiontool.progress import silent
@@ -90,7 +90,7 @@ def test_what_cannot_be_exported_is_refused(model, options, kind, words):
 def test_what_is_not_here_is_pulled(monkeypatch, make_color_model, tmp_path, offline):
     path, progress = make_color_model("pulled.onnx"), Mock()
     pull = Mock(return_value=Mock(path=path))
-    monkeypatch.setattr("visiontool.export.source.pull", pull)
+    monkeypatch.setattr("visiontool.exporting.source.pull", pull)
     shutil.copy(ROOT / "weights" / "lenet5" / "model.safetensors", "w.safetensors")
     assert find("vgg16", offline=offline, progress=progress).path == path
     description = Description(class_names=Path("names.txt"))

@@ -16,7 +16,7 @@ from visiontool.data.loader import fitted
 from visiontool.data.prepare import Recipe
 from visiontool.errors import ConversionError, GateError, ModelError, UsageError
 from visiontool.evaluation.compare import Pictures
-from visiontool.export import external_data
+from visiontool.exporting import external_data
 from visiontool.files import MODEL_FILE
 from visiontool.graph import edit
 from visiontool.hub import resolve

@@ -24,9 +24,9 @@ from visiontool.data.loader import fitted
 from visiontool.data.prepare import Recipe
 from visiontool.errors import ConversionError, GateError, ModelError, UsageError
 from visiontool.evaluation.compare import BATCHES, Comparison, Pictures, check, compare
-from visiontool.export.precision import TOLERANCE, to_fp16, to_int8
-from visiontool.export.resize import embed_resize
-from visiontool.export.source import Source, compare_with_torch
+from visiontool.exporting.precision import TOLERANCE, to_fp16, to_int8
+from visiontool.exporting.resize import embed_resize
+from visiontool.exporting.source import Source, compare_with_torch
 from visiontool.files import FULL, replacing
 from visiontool.graph import edit
 from visiontool.hub.resolve import FOLDER
