@@ -48,7 +48,7 @@ def load(task: dict[str, Any], engine_batch: int | None = None) -> tuple[Any, An
     where = {"device": task["device"], "provider": task.get("provider")}
     opened = open_model(Path(task["model"]), **where, threads=1, engine_batch=engine_batch)
     spec = ModelSpec.from_json(opened.scan.metadata[MANIFEST_KEY])
-    return Classifier(opened, spec, threads=1), opened.session
+    return Classifier.of(opened, spec, threads=1), opened.session
 
 
 def ours(task: dict[str, Any]) -> dict[str, Any]:

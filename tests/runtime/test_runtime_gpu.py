@@ -183,7 +183,7 @@ def on_gpu(color_model):
     opened = runtime.open_model(color_model, device="cpu")
     bound, session = bound_on_cpu(color_model)
     opened = opened._replace(device="cuda:0", provider="cuda", bound=bound)
-    return Classifier(opened, COLOR_SPEC), session
+    return Classifier.of(opened, COLOR_SPEC), session
 
 
 def test_every_batch_of_many_pictures_has_the_size_of_the_first(on_gpu, tmp_path):
@@ -210,7 +210,7 @@ def test_a_fixed_batch_is_never_padded_further(tmp_path):
     path = save_model(graph, tmp_path / "fixed.onnx", COLOR_SPEC.to_metadata())
     opened = runtime.open_model(path, device="cpu")
     opened = opened._replace(device="cuda:0", provider="cuda", bound=bound_on_cpu(path)[0])
-    classifier = Classifier(opened, COLOR_SPEC)
+    classifier = Classifier.of(opened, COLOR_SPEC)
     for count in (2, 4, 9):
         np.testing.assert_allclose(
             classifier.outputs(batch(count), "logits", pad_to=8), expected(batch(count)), atol=1e-6

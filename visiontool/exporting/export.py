@@ -211,7 +211,7 @@ def _write(
             except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError, ModelError) as error:
                 raise ConversionError(f"{source.path}: what was made of it is not a valid model: {error}") from error
             if pictures is not None:
-                before = Classifier(runtime.open_model(source.path, device=device), source.spec)
+                before = Classifier.of(runtime.open_model(source.path, device=device), source.spec)
                 comparison = compare(before, after, pictures, progress=progress)
                 check(before, after, comparison)
                 comparison = replace(comparison, b=replace(comparison.b, path=str(target)))

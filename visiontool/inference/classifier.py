@@ -7,8 +7,7 @@ from dataclasses import replace
 from functools import partial
 from io import BytesIO
 from itertools import chain
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, Self, TypeGuard, TypeVar, cast, overload
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,6 +23,7 @@ from visiontool.images.decode import DEFAULT_LIMITS, ImageSource, Limits
 from visiontool.inference.network import Network, with_activation
 from visiontool.inference.result import Prediction, Result
 from visiontool.model.spec import MANIFEST_KEY, CropMode, ModelSpec
+from visiontool.text import on_one_line, plural
 
 if TYPE_CHECKING:
     from visiontool.model.foreign import Description
@@ -35,7 +35,18 @@ _MOST_AT_ONCE = 64  # pictures in all runs together, unless asked for: each take
 
 
 class Classifier:
-    """An opened model. Make one with `Classifier.load`.
+    """An opened model.
+
+    Args:
+        model: path of an .onnx file, a folder with a model.onnx, or a name; None for the default model.
+        device: "auto", "cpu", "cuda" or "cuda:N".
+        provider: "cpu", "cuda", "tensorrt" or another of onnxruntime's, that or an error; None for what suits the
+            device (docs/gpu.md).
+        threads: of one batch on the CPU; 0 for all physical cores. `predict_stream` runs as many batches at once as
+            there are cores for them: 1 is the best for many pictures, 0 for few.
+        crop_mode: instead of the model's own.
+        description: what the manifest of a file from another tool would say.
+        engine_batch: the largest batch that TensorRT builds its engine for (docs/gpu.md).
 
     Attributes:
         path: the model file.
@@ -43,44 +54,19 @@ class Classifier:
         device: what it runs on, "cpu", "cuda:N", or another provider's name.
         provider: onnxruntime's provider that runs it, by its short name: "cpu", "cuda", "tensorrt" ...
         passed_over: why the GPU that is there is not used, where any device would do.
-        threads: of one batch on the CPU; 0 for all physical cores.
+        threads: as given.
         assumed: for a file from another tool, or one exported from it, what neither the file nor the caller gives.
         runs_at_once: the batches at the same time that fill the machine.
         fixed_batch: the batch size of the graph; None for any.
+
+    Raises:
+        ModelError: no such model, or a file that is broken, unsafe or lacks what is needed.
+        DeviceError: the device or the provider cannot be used.
+        UsageError: arguments that contradict each other or the file.
     """
 
     def __init__(
         self,
-        opened: runtime.OpenModel,
-        spec: ModelSpec,
-        assumed: tuple[str, ...] = (),
-        *,
-        threads: int = 0,
-        limits: Limits = DEFAULT_LIMITS,
-    ) -> None:
-        self.path = opened.path
-        self.spec = spec
-        self.device = opened.device
-        self.provider = opened.provider
-        self.passed_over = opened.passed_over
-        self.threads = threads
-        self.assumed = assumed
-        self._opened = opened
-        self._network = Network(opened, spec, threads)
-        self.runs_at_once = self._network.runs_at_once
-        self.fixed_batch = self._network.fixed_batch
-        self._recipe = Recipe.of(spec, limits)
-        self._arguments: dict[str, Any] = {}  # of `load`
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        """Pickled as the path of the model file and the arguments of `load`, which is called again."""
-        if not self._arguments:
-            raise TypeError("only a Classifier that Classifier.load made can be pickled or copied")
-        return partial(type(self).load, **self._arguments), ()
-
-    @classmethod
-    def load(
-        cls,
         model: str | os.PathLike[str] | None = None,
         *,
         device: str = "auto",
@@ -90,25 +76,7 @@ class Classifier:
         description: "Description | None" = None,
         limits: Limits = DEFAULT_LIMITS,
         engine_batch: int | None = None,
-    ) -> "Classifier":
-        """Opens a model.
-
-        Args:
-            model: path of an .onnx file, a folder with a model.onnx, or a name; None for the default model.
-            device: "auto", "cpu", "cuda" or "cuda:N".
-            provider: "cpu", "cuda", "tensorrt" or another of onnxruntime's, that or an error; None for what suits the
-                device (docs/gpu.md).
-            threads: of one batch on the CPU; 0 for all physical cores. `predict_stream` runs as many batches at once
-                as there are cores for them: 1 is the best for many pictures, 0 for few.
-            crop_mode: instead of the model's own.
-            description: what the manifest of a file from another tool would say.
-            engine_batch: the largest batch that TensorRT builds its engine for (docs/gpu.md).
-
-        Raises:
-            ModelError: no such model, or a file that is broken, unsafe or lacks what is needed.
-            DeviceError: the device or the provider cannot be used.
-            UsageError: arguments that contradict each other or the file.
-        """
+    ) -> None:
         if crop_mode is not None and crop_mode not in transforms.CROP_MODES:
             raise UsageError(f"crop_mode {crop_mode!r} is none of {', '.join(transforms.CROP_MODES)}")
         on: dict[str, Any] = {"device": device, "provider": provider, "threads": threads, "engine_batch": engine_batch}
@@ -135,18 +103,79 @@ class Classifier:
                 f"was made from: -m {spec.name} --crop-mode {crop_mode}"
             )
         spec = replace(spec, crop_mode=crop_mode) if crop_mode else spec
-        classifier = cls(opened, spec, assumed, threads=threads, limits=limits)
         others = {"crop_mode": crop_mode, "description": description, "limits": limits}
-        classifier._arguments = {"model": os.path.abspath(path), **on, **others}
+        self._use(opened, spec, assumed, limits, {"model": os.path.abspath(path), **on, **others})
+
+    @classmethod
+    def load(cls, model: str | os.PathLike[str] | None = None, **arguments: Any) -> Self:
+        """The same as `Classifier(model, ...)`."""
+        return cls(model, **arguments)
+
+    @classmethod
+    def of(cls, opened: runtime.OpenModel, spec: ModelSpec, *, threads: int = 0) -> Self:
+        """A classifier of a model that was opened before, used as `spec` says, whatever its file says."""
+        classifier = cls.__new__(cls)
+        classifier._use(opened, spec, (), DEFAULT_LIMITS, {"threads": threads})
         return classifier
 
-    def predict(self, images: Iterable[ImageSource], *, top_k: int = 5, min_probability: float = 0.0) -> list[Result]:
-        """Classifies pictures, each of them what `images.open_image` takes: paths, bytes, PIL pictures, arrays.
+    def _use(
+        self,
+        opened: runtime.OpenModel,
+        spec: ModelSpec,
+        assumed: tuple[str, ...],
+        limits: Limits,
+        arguments: dict[str, Any],
+    ) -> None:
+        self.path = opened.path
+        self.spec = spec
+        self.device = opened.device
+        self.provider = opened.provider
+        self.passed_over = opened.passed_over
+        self.threads: int = arguments["threads"]
+        self.assumed = assumed
+        self._opened = opened
+        self._network = Network(opened, spec, self.threads)
+        self.runs_at_once = self._network.runs_at_once
+        self.fixed_batch = self._network.fixed_batch
+        self._recipe = Recipe.of(spec, limits)
+        self._arguments = arguments  # to make it again
 
-        One result for each input, in order. A picture that cannot be read gives a result with an `error`.
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Pickled as the path of the model file and the arguments, with which it is opened again."""
+        if "model" not in self._arguments:
+            raise TypeError("a Classifier that Classifier.of made cannot be pickled or copied")
+        return partial(type(self), **self._arguments), ()
+
+    def __repr__(self) -> str:
+        height, width = self.spec.input.size
+        classes = plural(len(self.spec.labels), "class")
+        return f"<Classifier {on_one_line(self.spec.name)}: {classes}, {width}x{height} pixels, on {self.device}>"
+
+    @overload
+    def predict(self, images: ImageSource, *, top_k: int = 5, min_probability: float = 0.0) -> Result: ...  # type: ignore[overload-overlap]
+
+    @overload
+    def predict(
+        self, images: Iterable[ImageSource], *, top_k: int = 5, min_probability: float = 0.0
+    ) -> list[Result]: ...
+
+    def predict(
+        self, images: ImageSource | Iterable[ImageSource], *, top_k: int = 5, min_probability: float = 0.0
+    ) -> Result | list[Result]:
+        """Classifies a picture, or several: each is what `images.open_image` takes, a path, bytes, PIL picture, array.
+
+        One picture gives its result, an iterable of them a list of results in order. A picture that cannot be read
+        gives a result with an `error`. The result of one picture that came as an object keeps a thumbnail of a few kB,
+        as the network sees the picture; no other keeps pixels.
         """
+        options: dict[str, Any] = {"top_k": top_k, "min_probability": min_probability}
+        if is_picture(images):
+            _check(top_k, min_probability)
+            items = load([images], self._recipe, LoadOptions(timeout=None))
+            (result,) = self._results(items, 1, StageTimes(), **options, thumbnails=True)
+            return result
         many = isinstance(images, Sized) and len(images) > FEW
-        return list(self.predict_stream(images, top_k=top_k, min_probability=min_probability, isolate=many))
+        return list(self.predict_stream(cast(Iterable[ImageSource], images), **options, isolate=many))
 
     def predict_stream(
         self,
@@ -180,15 +209,14 @@ class Classifier:
             VisiontoolError: no process could be started to open a file in.
         """
         batch_size = self.batch_size(batch_size)
-        if top_k < 1 or batch_size < 1 or (workers is not None and workers < 1):
-            raise UsageError("top_k, batch_size and workers must be at least 1")
-        if not 0.0 <= min_probability <= 1.0:
-            raise UsageError(f"min_probability must be from 0 to 1, not {min_probability}")
+        _check(top_k, min_probability)
+        if batch_size < 1 or (workers is not None and workers < 1):
+            raise UsageError("batch_size and workers must be at least 1")
         if timeout is not None and not timeout > 0:
             raise UsageError(f"timeout must be above 0 seconds, not {timeout}")
         options = LoadOptions(workers=workers, timeout=timeout, isolate=isolate)
         items = load(_listed(images), self._recipe, options, ahead=batch_size * (1 + self.runs_at_once))
-        return self._results(items, batch_size, times or StageTimes(), top_k, min_probability)
+        return self._results(items, batch_size, times or StageTimes(), top_k=top_k, min_probability=min_probability)
 
     def batch_size(self, asked: int | None) -> int:
         """`asked`; for None 8, fewer where many run at once, more on a GPU, 1 where the graph resizes pictures."""
@@ -269,8 +297,10 @@ class Classifier:
         items: Generator[Prepared, None, None],
         batch_size: int,
         times: StageTimes,
+        *,
         top_k: int,
         min_probability: float,
+        thumbnails: bool = False,
     ) -> Generator[Result, None, None]:
         with closing(items):  # now, and not when the last reference goes: an exception of the network holds on to it
             grouped = batches(items, batch_size)
@@ -289,8 +319,13 @@ class Classifier:
                     times.preprocess_s += item.fit_s
                     if item.error is not None:
                         yield Result(item.path, self.spec.name, error=item.error, notes=item.notes)
-                    else:
-                        yield self._result(item, next(rows), top_k, min_probability)
+                        continue
+                    result = self._result(item, next(rows), top_k, min_probability)
+                    if thumbnails and item.path is None and item.pixels is not None:
+                        from visiontool.inference.html import thumbnail
+
+                        result = replace(result, thumbnail=thumbnail(item.pixels))
+                    yield result
 
     def _result(self, item: Prepared, logits: NDArray[np.float32], top_k: int, min_probability: float) -> Result:
         if not np.isfinite(logits).all():
@@ -322,10 +357,21 @@ def softmax(logits: NDArray[np.floating[Any]], temperature: float) -> NDArray[np
     return powers / powers.sum(axis=-1, keepdims=True)  # type: ignore[no-any-return]
 
 
+def is_picture(images: object) -> TypeGuard[ImageSource]:
+    """Whether it is one picture, and not several. An array of four axes is several."""
+    kinds = (str, os.PathLike, bytes, BytesIO, Image.Image)
+    return isinstance(images, kinds) or (isinstance(images, np.ndarray) and images.ndim < 4)
+
+
 def _listed(images: Iterable[T]) -> Iterable[T]:
     """`images`, unless it is one picture, which would be taken apart."""
-    if isinstance(images, (str, Path, bytes, BytesIO, Image.Image)) or (
-        isinstance(images, np.ndarray) and images.ndim < 4
-    ):
+    if is_picture(images):
         raise UsageError("expected a list of pictures; put the one picture into a list: [picture]")
     return images
+
+
+def _check(top_k: int, min_probability: float) -> None:
+    if top_k < 1:
+        raise UsageError("top_k must be at least 1")
+    if not 0.0 <= min_probability <= 1.0:
+        raise UsageError(f"min_probability must be from 0 to 1, not {min_probability}")

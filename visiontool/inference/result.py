@@ -1,7 +1,13 @@
 """The answer for a picture."""
 
-from dataclasses import dataclass
-from typing import Literal
+import base64
+import os
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from visiontool.text import on_one_line
+
+SCHEMA = 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -14,9 +20,9 @@ class Prediction:
     label_id: str | None = None  # WordNet id where the model has them
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, repr=False)
 class Result:
-    """The answer for one picture, or why there is none: each input has exactly one."""
+    """The answer for one picture, or why there is none: each input has exactly one. A notebook shows it with bars."""
 
     path: str | None  # as it was given; None for a picture that came as an object
     model: str
@@ -24,8 +30,57 @@ class Result:
     unknown: bool = False  # the best probability is below the minimum that was asked for
     error: str | None = None
     notes: tuple[str, ...] = ()  # what was done to the picture that one should know, e.g. "first frame of several"
+    thumbnail: bytes | None = field(default=None, compare=False)  # a small JPEG, where `Classifier.predict` says so
 
     @property
     def status(self) -> Literal["ok", "error"]:
         """ "ok" or "error"."""
         return "ok" if self.error is None else "error"
+
+    def to_dict(self) -> dict[str, Any]:
+        """The JSON row of `visiontool predict` (docs/cli.md): `path_b64` is there for a path that is not UTF-8."""
+        row: dict[str, Any] = {"schema": SCHEMA, **self._path(), "status": self.status, "model": self.model}
+        if self.error is not None:
+            row["error"] = self.error
+        else:
+            row["predictions"] = [
+                {"label": item.label, "index": item.index, "probability": round(item.probability, 6)}
+                | ({"label_id": item.label_id} if item.label_id else {})
+                for item in self.predictions
+            ]
+        if self.unknown:
+            row["unknown"] = True
+        if self.notes:
+            row["notes"] = list(self.notes)
+        return row
+
+    def to_row(self) -> dict[str, Any]:
+        """A flat row for a table, with the columns that `visiontool predict` writes to CSV: `label_1` and so on."""
+        row: dict[str, Any] = {**self._path(), "status": self.status, "model": self.model}
+        row["unknown"] = self.unknown
+        for rank, item in enumerate(self.predictions, 1):
+            row |= {f"label_{rank}": item.label, f"index_{rank}": item.index}
+            row[f"probability_{rank}"] = round(item.probability, 6)
+        return row | {"error": self.error, "notes": "; ".join(self.notes) or None}
+
+    def _path(self) -> dict[str, str | None]:
+        if self.path is None:
+            return {"path": None}
+        raw = os.fsencode(self.path)
+        path = raw.decode("utf-8", "replace")
+        if path.encode() == raw:
+            return {"path": path}
+        return {"path": path, "path_b64": base64.b64encode(raw).decode("ascii")}
+
+    def __repr__(self) -> str:
+        path = "" if self.path is None else f" {on_one_line(self.path)}"
+        if self.error is not None:
+            return f"<Result{path}: error: {self.error}>"
+        best = self.predictions[0]
+        unknown = "unknown, at best " if self.unknown else ""
+        return f"<Result{path}: {unknown}{on_one_line(best.label)} ({best.probability:.1%})>"
+
+    def _repr_html_(self) -> str:
+        from visiontool.inference.html import html_of
+
+        return html_of(self)

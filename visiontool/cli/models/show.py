@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import click
 
 from visiontool.cli import options
-from visiontool.cli.models.listing import entry_of, facts_of, facts_of_spec, manifest_of
 from visiontool.cli.text import columns, json_text, printable, say, shortened
 from visiontool.errors import ModelError, UsageError
 
@@ -80,6 +79,7 @@ def _find(model: str) -> _ModelFacts:
     from visiontool.graph.cost import stored
     from visiontool.graph.cost.layers import measure
     from visiontool.hub import resolve
+    from visiontool.hub.listing import entry_of, manifest_of
 
     try:
         path = resolve.resolve(model)
@@ -250,6 +250,8 @@ def _bytes(number: int) -> str:
 
 
 def _json(facts: _ModelFacts) -> dict[str, Any]:
+    from visiontool.hub.listing import facts_of, facts_of_spec
+
     license_, source = _weights(facts)
     cost = None
     if facts.cost is not None:

@@ -8,12 +8,11 @@ import os
 from collections.abc import Sequence
 from itertools import islice
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from visiontool.cli.text import csv_cell, json_text
 from visiontool.inference.result import Result
 
-ROW_SCHEMA = 1
 _PARQUET_ROWS_AT_ONCE = 4096
 
 
@@ -39,35 +38,12 @@ class Encoder:
         raise NotImplementedError
 
 
-def as_row(result: Result, digest: str | None = None) -> dict[str, Any]:
-    """The JSON row of a result (docs/cli.md): `path_b64` is there for a path that is not UTF-8."""
-    raw = os.fsencode(result.path or "")
-    row: dict[str, Any] = {"schema": ROW_SCHEMA, "path": raw.decode("utf-8", "replace")}
-    if row["path"].encode() != raw:
-        row["path_b64"] = base64.b64encode(raw).decode("ascii")
-    row |= {"status": result.status, "model": result.model}
-    if result.error is not None:
-        row["error"] = result.error
-    else:
-        row["predictions"] = [
-            {"label": item.label, "index": item.index, "probability": round(item.probability, 6)}
-            | ({"label_id": item.label_id} if item.label_id else {})
-            for item in result.predictions
-        ]
-    if result.unknown:
-        row["unknown"] = True
-    if result.notes:
-        row["notes"] = list(result.notes)
-    if digest is not None:
-        row["run"] = digest
-    return row
-
-
 class JsonLines(Encoder):
     """One JSON object a line."""
 
     def encode(self, result: Result) -> bytes:
-        return json_text(as_row(result, self.digest)).encode() + b"\n"
+        row = result.to_dict() | ({} if self.digest is None else {"run": self.digest})
+        return json_text(row).encode() + b"\n"
 
     def decode(self, line: bytes) -> FinishedRow:
         row = json.loads(line)
@@ -124,7 +100,7 @@ class Json(Encoder):
 
     def encode(self, result: Result) -> bytes:
         separator, self._separator = self._separator, b",\n"
-        return separator + json_text(as_row(result), indent=self._indent).encode()
+        return separator + json_text(result.to_dict(), indent=self._indent).encode()
 
 
 def write_parquet(json_lines: Path, target: Path) -> None:
