@@ -108,12 +108,19 @@ def test_the_example_of_the_training_page_runs(stage, capsys):
     assert (stage / "runs" / "mydata" / "model.onnx").is_file()
 
 
-def test_the_examples_of_the_python_page_run(stage, capsys):
-    one, many = blocks((ROOT / "docs" / "python.md").read_text(encoding="utf-8"), "python")
-    exec(compile(one, "python.md", "exec"), {})
-    assert [line.split()[1] for line in capsys.readouterr().out.splitlines()] == ["3", "7"]
-    exec(compile(many, "python.md", "exec"), {})
-    assert [line.split()[1] for line in capsys.readouterr().out.splitlines()] == list("0123456789")
+def test_the_notebook_of_the_python_page_runs_from_top_to_bottom(stage, capsys):
+    scope: dict[str, object] = {}
+    for code in blocks((ROOT / "docs" / "python.md").read_text(encoding="utf-8"), "python"):
+        exec(compile(code, "python.md", "exec"), scope)
+    printed = capsys.readouterr().out.splitlines()
+    assert printed[0].startswith("3 3 0.9")
+    assert [line[:10] for line in printed[1:4]] == ["<Result: 3"] * 3
+    assert [line.split()[1] for line in printed[-10:]] == list("0123456789")
+    assert scope["table"]["label_1"].tolist() == list("0123456789")
+    assert (scope["similarity"].argmax(axis=1) == range(10)).all()
+    assert scope["mine"].spec.labels == ("cat", "dog")
+    assert {row["license"] for row in scope["small"]} >= {"apache-2.0"}
+    assert (stage / "mydata.onnx").is_file()
 
 
 def test_the_model_that_the_model_file_page_writes_answers_right(stage, run):

@@ -1,7 +1,7 @@
 """visiontool: classify pictures with classic networks.
 
     from visiontool import Classifier
-    Classifier.load().predict(["img.jpg"])
+    Classifier().predict("img.jpg")
 
 The names are resolved on first use, so that `import visiontool` costs nothing.
 """
@@ -11,15 +11,18 @@ from typing import TYPE_CHECKING, Any
 from visiontool._version import __version__ as __version__
 
 if TYPE_CHECKING:
+    from visiontool.commands import export, finetune
     from visiontool.errors import (
         ConversionError,
         DataError,
         DeviceError,
+        GateError,
         ModelError,
         PictureError,
         UsageError,
         VisiontoolError,
     )
+    from visiontool.hub.listing import models
     from visiontool.images.decode import Limits
     from visiontool.inference.classifier import Classifier
     from visiontool.inference.result import Prediction, Result
@@ -32,6 +35,7 @@ _HOMES = {
     "DataError": "errors",
     "Description": "model.foreign",
     "DeviceError": "errors",
+    "GateError": "errors",
     "InputSpec": "model.spec",
     "Limits": "images.decode",
     "ModelError": "errors",
@@ -41,6 +45,9 @@ _HOMES = {
     "Result": "inference.result",
     "UsageError": "errors",
     "VisiontoolError": "errors",
+    "export": "commands",
+    "finetune": "commands",
+    "models": "hub.listing",
 }
 
 __all__ = [
@@ -49,6 +56,7 @@ __all__ = [
     "DataError",
     "Description",
     "DeviceError",
+    "GateError",
     "InputSpec",
     "Limits",
     "ModelError",
@@ -58,6 +66,9 @@ __all__ = [
     "Result",
     "UsageError",
     "VisiontoolError",
+    "export",
+    "finetune",
+    "models",
 ]
 
 

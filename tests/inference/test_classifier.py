@@ -90,11 +90,28 @@ def test_numbers_out_of_range_are_usage_errors(classifier, options, fragment):
         classifier.predict_stream([], **options)
 
 
+def test_one_picture_gives_one_result_and_several_give_a_list(classifier, tmp_path):
+    path = save_picture(tmp_path / "a.png", RED)
+    array = np.asarray(Image.open(path))
+    for one in (path, str(path), path.read_bytes(), BytesIO(path.read_bytes()), Image.open(path), array):
+        assert classifier.predict(one) == classifier.predict([one])[0]
+        assert classifier.predict(one, top_k=1, min_probability=1).unknown
+    assert [result.predictions[0].label for result in classifier.predict(np.stack([array, array]))] == ["red"] * 2
+    assert [result.status for result in classifier.predict(iter([path, tmp_path]))] == ["ok", "error"]
+    assert classifier.predict(tmp_path).error == "is a folder, not a picture"
+
+
+def test_a_model_is_opened_by_its_class_or_by_load_and_says_what_it_is(color_model):
+    for classifier in (Classifier(color_model, threads=1), Classifier.load(color_model, threads=1)):
+        assert repr(classifier) == "<Classifier colors: 3 classes, 8x8 pixels, on cpu>"
+        assert classifier.threads == 1
+
+
 @pytest.mark.parametrize(
     "one", ["a.png", Path("a.png"), BytesIO(), np.zeros((8, 8, 3), np.uint8), Image.new("RGB", (8, 8))]
 )
-def test_one_picture_in_place_of_a_list_is_told(classifier, one):
-    for method in (classifier.predict, classifier.logits):
+def test_one_picture_in_place_of_a_list_is_told_where_a_list_comes_out(classifier, one):
+    for method in (classifier.predict_stream, classifier.logits):
         with pytest.raises(UsageError, match="into a list"):
             method(one)
 

@@ -3,7 +3,7 @@
 import math
 import os
 import shlex
-from dataclasses import fields, replace
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
@@ -28,7 +28,6 @@ _STAGES = {
 }
 _BALANCES = ("auto", "none", "weights", "logit-adjust")
 _LEVELS = ("none", "light", "medium", "heavy")
-_CHANGES = ("mirror", "crop", "rotate", "shift", "zoom", "brightness", "contrast", "color")  # fields of Augment
 _WORST_CLASSES = 3
 _LONGEST_LABEL = 30  # characters
 _PREVIEW_PICTURES, _PREVIEW_VIEWS = 6, 8
@@ -39,14 +38,12 @@ _PREVIEW_PICTURES, _PREVIEW_VIEWS = 6, 8
 @options.model("Whose backbone: a name, FILE or RUN.")
 @click.option("-o", "--output", type=options.FOLDER, metavar="DIR", help="The run's folder.  [default: runs/NAME]")
 @click.option("--force", is_flag=True, help="Replace the run in DIR.")
-@click.option("--labels", "labels_file", type=options.FILE, metavar="FILE.csv", help="path,label[,split,group] a line.")
-@click.option(
-    "--splits", "splits_file", type=options.FILE, metavar="FILE.csv", help="A run's splits.csv: split in the same way."
-)
-@click.option("--val-split", "val_share", type=float, metavar="P", help="Share for validation.  [default: 0.2]")
+@click.option("--labels", type=options.FILE, metavar="FILE.csv", help="path,label[,split,group] a line.")
+@click.option("--splits", type=options.FILE, metavar="FILE.csv", help="A run's splits.csv: split in the same way.")
+@click.option("--val-split", type=float, metavar="P", help="Share for validation.  [default: 0.2]")
 @click.option("--group", metavar="REGEX", help="Keep paths with the same match in one split.")
 @click.option("--on-bad", type=click.Choice(("fail", "skip")), help="Unreadable or missing pictures.  [default: fail]")
-@click.option("--augment", "level", type=click.Choice(_LEVELS), help="How views differ.  [default: light, a mirror]")
+@click.option("--augment", type=click.Choice(_LEVELS), help="How views differ.  [default: light, a mirror]")
 @click.option("--views", type=click.IntRange(1, 64), metavar="K", help="Views of a training picture.  [default: 2]")
 @click.option("--mirror/--no-mirror", default=None, help="Left and right may change places.")
 @click.option("--crop", type=float, metavar="P", help="Views show at least this share of the area.")
@@ -102,7 +99,7 @@ def finetune(context: click.Context, /, **values: Any) -> int:
     settings = _settings(args)
     model = obtain(settings.model, weights=args.weights, offline=args.offline, quiet=args.quiet, labels_matter=False)
     if args.weights is not None:
-        settings = replace(settings, model=Path(model or "").parent.name)  # with these weights, its name in the cache
+        settings = replace(settings, model=model.parent.name)  # with these weights, its name in the cache
     if args.preview_augment is not None:
         _write_preview(args, settings, model)
     elif args.dry_run:
@@ -113,23 +110,12 @@ def finetune(context: click.Context, /, **values: Any) -> int:
 
 
 def _settings(args: SimpleNamespace) -> "Settings":
-    from visiontool.images.augment import LEVELS
-    from visiontool.training.settings import Settings, usual_views
+    from visiontool.training.settings import Options, Settings
 
-    names = [field.name for field in fields(Settings) if field.name != "augment"]
-    typed = {name: value for name in names if (value := getattr(args, name)) is not None}
-    changes = {name: value for name in _CHANGES if (value := getattr(args, name)) is not None}
-    before = None if args.from_run is None else Settings.of_run(args.from_run)
-    if before is not None and typed.keys() & {"folds", "splits_file"}:  # one takes the place of the other
-        before = replace(before, folds=None, splits_file=None)
-    augment = LEVELS[args.level] if args.level else LEVELS["light"] if before is None else before.augment
-    augment = replace(augment, **changes)
-    if args.level or changes:
-        typed.setdefault("views", usual_views(augment))
-    return replace(before, **typed, augment=augment) if before else Settings(**typed, augment=augment)
+    return Settings.of_options(args.data, {name: getattr(args, name) for name in Options.__annotations__})
 
 
-def _execution(args: SimpleNamespace, model: "str | Path | None") -> dict[str, Any]:
+def _execution(args: SimpleNamespace, model: Path) -> dict[str, Any]:
     """What does not change the run: where the model is, limits, processes."""
     from visiontool.cli.pull import say_how
     from visiontool.data.loader import LoadOptions
@@ -141,7 +127,7 @@ def _execution(args: SimpleNamespace, model: "str | Path | None") -> dict[str, A
     }
 
 
-def _train(args: SimpleNamespace, settings: "Settings", model: "str | Path | None") -> None:
+def _train(args: SimpleNamespace, settings: "Settings", model: Path) -> None:
     from visiontool.cli.progress import Stages, only_ours_on_stderr
     from visiontool.training.finetune import finetune
     from visiontool.training.report import to_json
@@ -159,7 +145,7 @@ def _train(args: SimpleNamespace, settings: "Settings", model: "str | Path | Non
     click.echo(json_text({"folder": str(run.folder), **to_json(run)}) if args.as_json else str(run.folder))
 
 
-def _show_plan(args: SimpleNamespace, settings: "Settings", model: "str | Path | None") -> None:
+def _show_plan(args: SimpleNamespace, settings: "Settings", model: Path) -> None:
     from visiontool.cli.progress import only_ours_on_stderr
     from visiontool.training.finetune import plan
 
@@ -235,7 +221,7 @@ def _report(run: "Run") -> None:
     say(f"Next: visiontool predict -m {shlex.quote(folder)} PICTURE")
 
 
-def _write_preview(args: SimpleNamespace, settings: "Settings", model: "str | Path | None") -> None:
+def _write_preview(args: SimpleNamespace, settings: "Settings", model: Path) -> None:
     file: Path = args.preview_augment
     options.check_png("--preview-augment", file)
     from visiontool.cli.progress import only_ours_on_stderr
@@ -249,7 +235,7 @@ def _write_preview(args: SimpleNamespace, settings: "Settings", model: "str | Pa
     rows = []
     skip = "--on-bad skip leaves out pictures that cannot be read."
     with only_ours_on_stderr():
-        classifier = open_model(settings, None if model is None else Path(model), limits)
+        classifier = open_model(settings, model, limits)
         samples = [sample for sample in read_data(settings, classifier).samples if sample.split in (None, "train")]
         count = min(_PREVIEW_PICTURES, len(samples))
         samples = [samples[place * len(samples) // count] for place in range(count)]

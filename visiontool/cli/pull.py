@@ -6,7 +6,6 @@ from typing import TYPE_CHECKING, Any
 from visiontool._version import __version__
 from visiontool.cli.progress import Stages
 from visiontool.cli.text import say
-from visiontool.errors import UsageError
 from visiontool.text import plural
 
 if TYPE_CHECKING:
@@ -16,18 +15,11 @@ if TYPE_CHECKING:
 _TITLES = {"download": "Downloading", "convert": "Converting to ONNX", "check": "Comparing with torch"}
 
 
-def obtain(model: str | None, *, weights: Path | None = None, **how: Any) -> "str | Path | None":
-    """What `Classifier.load` takes for `model`: a network that is not on this machine is pulled first, as by `pull`."""
+def obtain(model: str | None, *, weights: Path | None = None, **how: Any) -> Path:
+    """The file of `model`: a network that is not on this machine is pulled first, as by `pull`."""
     from visiontool.hub import resolve
 
-    if weights is None:
-        try:
-            return resolve.resolve(model)
-        except resolve.ModelNotPulled as error:
-            model = error.name
-    elif model is None:
-        raise UsageError("--weights FILE holds the weights of the network that -m names; name it")
-    return pull(model, weights=weights, **how).path
+    return resolve.obtain(model, weights, lambda name: pull(name, weights=weights, **how).path)
 
 
 def pull(name: str, *, quiet: bool = False, labels_matter: bool = True, **how: Any) -> "Cached":

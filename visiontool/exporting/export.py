@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import get_args
 
 import numpy as np
 import onnx
@@ -60,13 +61,17 @@ class ExportOptions:
     verify: bool = True
 
     def __post_init__(self) -> None:
+        if self.precision not in (None, *get_args(Precision)):
+            raise UsageError(f"precision is {self.precision!r}; expected one of {', '.join(get_args(Precision))}")
+        if self.static_batch is not None and self.static_batch < 1:
+            raise UsageError(f"static_batch is {self.static_batch}; expected 1 or more")
         if self.calibration is not None and self.precision != "int8":
             raise UsageError("--calibration is for --precision int8")
         if self.verify_on is not None and not self.verify:
             raise UsageError("--verify-on and --no-verify contradict each other; leave one out")
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, repr=False)
 class Export:
     """A file that was written."""
 
@@ -74,6 +79,9 @@ class Export:
     spec: ModelSpec
     comparison: Comparison | None  # with its source; None where it was not compared
     notes: tuple[str, ...]  # what stays in float and why, and what else the user should know, a line each
+
+    def __repr__(self) -> str:
+        return f"<Export {self.path}: {self.spec.precision}, {'not ' if self.comparison is None else ''}compared>"
 
 
 def export(

@@ -103,10 +103,7 @@ def find(
             "Add --architecture NAME, a name of: visiontool models"
         )
     else:
-        try:
-            path = resolve.resolve(model)
-        except resolve.ModelNotPulled as error:
-            path = pull(error.name, offline=offline, progress=progress).path
+        path = resolve.obtain(model, None, lambda name: pull(name, offline=offline, progress=progress).path)
     if scan(path, external=True).external is None:
         return Source(*_read(path, description, crop_mode), path, run_of(path))
     return _merged(path, description, crop_mode)

@@ -29,7 +29,7 @@ class Models(list[dict[str, Any]]):
     """A list of rows that shows itself as a table."""
 
     def __repr__(self) -> str:
-        return "\n".join(table(self))
+        return "\n".join(table(self, columns=200))
 
 
 def models(

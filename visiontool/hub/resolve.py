@@ -14,6 +14,7 @@ model that is on this disk comes through here too.
 import json
 import os
 import re
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple, NoReturn
 
@@ -135,6 +136,18 @@ def resolve(model: str | os.PathLike[str] | None) -> Path:
     if target.entry is not None and target.entry.is_untrained:
         raise ModelUntrained(target.entry.name)
     raise ModelNotPulled(target.name if target.entry is not None else name, origin)
+
+
+def obtain(model: str | os.PathLike[str] | None, weights: Path | None, pull: Callable[[str], Path]) -> Path:
+    """`resolve`, but what is not on this machine, and a model with `weights` of its own, is what `pull` gives."""
+    if weights is not None:
+        if model is None:
+            raise UsageError("--weights FILE holds the weights of the network that -m names; name it")
+        return pull(os.fspath(model))
+    try:
+        return resolve(model)
+    except ModelNotPulled as error:
+        return pull(error.name)
 
 
 def pullable(

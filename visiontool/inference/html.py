@@ -37,7 +37,7 @@ def html_of(result: Result) -> str:
     lines = "".join(f"<div>{escape(text)}</div>" for text in (*remarks, *result.notes))
     return (
         f'<div style="display:flex;gap:16px;align-items:flex-start;font-size:13px;line-height:1.5">{_picture(result)}'
-        f'<div style="min-width:0"><div style="opacity:0.7;margin-bottom:4px">{heading}</div>'
+        f'<div style="min-width:0;overflow-wrap:anywhere"><div style="opacity:0.7;margin-bottom:4px">{heading}</div>'
         f'<div style="{_GRID}">{rows}</div>{lines}</div></div>'
     )
 
@@ -63,4 +63,4 @@ def _picture(result: Result) -> str:
     if data is None:
         return ""
     source = f"data:image/jpeg;base64,{base64.b64encode(data).decode('ascii')}"
-    return f'<img src="{source}" alt="" style="flex:none;margin:0">'
+    return f'<img src="{source}" alt="" style="flex:none;margin:0"/>'

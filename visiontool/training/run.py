@@ -14,6 +14,7 @@ from visiontool.errors import ConversionError, UsageError
 from visiontool.evaluation.metrics import Metrics
 from visiontool.files import FULL
 from visiontool.model.spec import ModelSpec
+from visiontool.text import plural
 from visiontool.training.head import Solution
 from visiontool.training.settings import SETTINGS_FILE
 
@@ -23,7 +24,7 @@ SPLITS_FILE = "splits.csv"
 _UNSAFE = re.compile(r"[^\w.+-]+")
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, repr=False)
 class Run:
     """A finished run."""
 
@@ -34,6 +35,10 @@ class Run:
     folds: int | None  # None where val judges
     splits: dict[str, int]  # the number of pictures in "train", "val" and "test"
     passes: int  # views that went through the backbone; what was cached did not
+
+    def __repr__(self) -> str:
+        judged = plural(self.metrics.pictures, "picture")
+        return f"<Run {self.folder}: accuracy {self.metrics.accuracy:.1%} on {judged}>"
 
 
 @contextmanager

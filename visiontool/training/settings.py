@@ -2,9 +2,10 @@
 
 import json
 import os
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any, Literal, TypedDict, get_args
 
 from visiontool.errors import DataError, UsageError
 from visiontool.files import MODEL_FILE
@@ -32,6 +33,39 @@ _CHOICES: dict[str, tuple[str, ...]] = {
     "crop_mode": CROP_MODES,
 }
 _PATHS = ("data", "labels_file", "splits_file")
+_FIELDS = {"labels": "labels_file", "splits": "splits_file", "val_split": "val_share"}  # of options with other names
+_CHANGES = tuple(field.name for field in fields(Augment))
+
+AnyPath = str | os.PathLike[str]
+
+
+class Options(TypedDict, total=False):
+    """The options of `visiontool finetune` that decide the result; None is as good as left out."""
+
+    model: AnyPath | None  # whose backbone
+    labels: AnyPath | None
+    splits: AnyPath | None
+    val_split: float | None
+    group: str | None
+    on_bad: OnBad | None
+    augment: Literal["none", "light", "medium", "heavy"] | None
+    views: int | None
+    mirror: bool | None  # this and the next change what `augment` says
+    crop: float | None
+    rotate: float | None
+    shift: float | None
+    zoom: float | None
+    brightness: float | None
+    contrast: float | None
+    color: float | None
+    balance: Balance | None
+    crop_mode: CropMode | None
+    few: int | None
+    folds: int | None
+    seed: int | None
+    device: str | None
+    provider: str | None
+    from_run: AnyPath | None  # a run whose settings are taken, but for the options that are given
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -81,6 +115,29 @@ class Settings:
         """The text of settings.json: the same settings give the same text."""
         values = {key: os.fspath(value) if isinstance(value, Path) else value for key, value in asdict(self).items()}
         return json.dumps({"schema": SCHEMA, **values}, indent=1) + "\n"
+
+    @classmethod
+    def of_options(cls, data: AnyPath | None, options: Mapping[str, Any]) -> "Settings":
+        """The settings that `Options` make; raises DataError where `from_run` is no run."""
+        given = {_FIELDS.get(name, name): value for name, value in options.items() if value is not None}
+        run, level = given.pop("from_run", None), given.pop("augment", None)
+        if level is not None and level not in LEVELS:
+            raise UsageError(f"augment is {level!r}; expected one of {', '.join(LEVELS)}")
+        before = None if run is None else cls.of_run(Path(run))
+        if data is not None:
+            given["data"] = data
+        elif before is None:
+            raise UsageError("name the folder of the data")
+        given |= {name: Path(given[name]) for name in _PATHS if name in given}
+        given |= {"model": os.fspath(given["model"])} if "model" in given else {}
+        if before is not None and given.keys() & {"folds", "splits_file"}:  # one takes the place of the other
+            before = replace(before, folds=None, splits_file=None)
+        changes = {name: given.pop(name) for name in _CHANGES if name in given}
+        augment = LEVELS[level] if level else LEVELS["light"] if before is None else before.augment
+        augment = replace(augment, **changes)
+        if level or changes:
+            given.setdefault("views", usual_views(augment))
+        return replace(before, **given, augment=augment) if before else cls(**given, augment=augment)
 
     @classmethod
     def of_run(cls, run: Path) -> "Settings":
