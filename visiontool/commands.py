@@ -1,5 +1,7 @@
-"""The commands `finetune` and `export` as functions, with their options and errors. They print nothing: what the
-commands say on stderr is logged by the logger `visiontool`."""
+"""The commands `finetune` and `export` as functions, with their options and errors.
+
+They print nothing: what the commands say on stderr goes to the logger `visiontool`.
+"""
 
 from collections.abc import Mapping
 from dataclasses import replace
@@ -61,11 +63,8 @@ def finetune(
     _check("finetune", options, Options)
     settings = training.Settings.of_options(data, options)
     file = None if weights is None else Path(weights)
-
-    def pulled(name: str) -> Path:
-        return pull(name, weights=file, offline=offline, progress=progress).path
-
-    model = resolve.obtain(settings.model, file, pulled)
+    how: dict[str, Any] = {"weights": file, "offline": offline, "progress": progress}
+    model = resolve.obtain(settings.model, file, lambda name: pull(name, **how).path)
     if file is not None:
         settings = replace(settings, model=model.parent.name)  # with these weights, its name in the cache
     return training.finetune(

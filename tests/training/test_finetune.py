@@ -306,7 +306,7 @@ def test_a_sheet_of_views(run, data, at_home, color_model):
         ("moods --folds 5 --splits x.csv", 2, "folds"),
         ("moods --folds 5 --few 1", 2, "few is 1"),
         ("moods --from nowhere", 3, "settings.json"),
-        ("moods --val-split 2", 2, "val_share"),
+        ("moods --val-split 2", 2, "val_split"),
         ("moods -m no.onnx", 4, "no.onnx"),
         ("moods -m flat.onnx", 4, "no embedding"),
         ("moods -o moods/first", 2, "is inside the data"),

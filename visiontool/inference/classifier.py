@@ -46,6 +46,7 @@ class Classifier:
             there are cores for them: 1 is the best for many pictures, 0 for few.
         crop_mode: instead of the model's own.
         description: what the manifest of a file from another tool would say.
+        limits: above which a picture is not decoded.
         engine_batch: the largest batch that TensorRT builds its engine for (docs/gpu.md).
 
     Attributes:

@@ -96,7 +96,8 @@ class Settings:
         for name, (low, high) in _RANGES.items():
             value = getattr(self, name)
             if value is not None and not low <= value <= high:
-                raise UsageError(f"{name} is {value!r}; expected {low} to {high}")
+                option = next((option for option, field in _FIELDS.items() if field == name), name)
+                raise UsageError(f"{option} is {value!r}; expected {low} to {high}")
         for name, allowed in _CHOICES.items():
             value = getattr(self, name)
             if value is not None and value not in allowed:
