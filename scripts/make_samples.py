@@ -107,6 +107,11 @@ def slopes(ground: Array) -> Array:
     return ground - np.pad(ground, ((0, 5), (0, 8)), mode="edge")[5:, 8:]
 
 
+def peel(c: Canvas) -> Array:
+    """The grain of an orange's or a lemon's skin: blots, and pores that catch the light."""
+    return c.noise(5, 5) * 4 + c.noise(60, 60) * 3 + slopes(c.noise(7, 7)) * 4
+
+
 def points(text: str, x: float = 0, y: float = 0, scale: float = 1) -> Array:
     """The points of "1,2 3,4", scaled, then moved."""
     return np.array([pair.split(",") for pair in text.split()], np.float32) * scale + np.array([x, y], np.float32)
@@ -129,10 +134,14 @@ def orange() -> Image.Image:
     c = Canvas(640, 480, (236, 232, 222), (214, 206, 190), seed=1)
     c.table(300, (176, 124, 78), (150, 100, 60))
     c.shade(c.ellipse(360, 398, 185, 34, blur=14), -0.55)
-    skin = c.ball(320, 240, 172, 172, (178, 66, 0), (255, 158, 26), 0.6)
-    c.paint(c.ellipse(320, 240, 172, 172), skin, c.noise(5, 5) * 5 + c.noise(60, 60) * 3)
-    c.shade(c.ellipse(314, 112, 26, 12, blur=5), -0.3)
-    c.paint(c.polygon(points("-13,0 -5,-3 0,-7 5,-3 13,-1 7,2 9,7 1,4 -8,7 -6,2", 314, 112)), (96, 112, 40))
+    fruit = c.ellipse(320, 240, 172, 172)
+    c.paint(fruit, c.ball(320, 240, 172, 172, (200, 70, 0), (255, 140, 10), 0.5), peel(c))
+    leaf = "4,-30 60,-74 130,-70 190,-24 130,-8 60,-12"
+    c.shade(c.ellipse(318, 100, 34, 14, blur=6), -0.35)
+    c.shade(c.polygon(curve(leaf, 314, 134, closed=True), 8) * fruit, -0.4)
+    c.paint(c.stroke(curve("0,-14 2,-40 10,-54", 314, 112), 9), (96, 102, 46))
+    c.paint(c.polygon(curve(leaf, 314, 112, closed=True)), blend((96, 160, 56), (34, 84, 26), c.below(40, 70)))
+    c.paint(c.stroke(curve("4,-30 60,-44 130,-40 186,-25", 314, 112), 2.5), (150, 196, 96))
     return c.finish()
 
 
@@ -143,7 +152,7 @@ def lemon() -> Image.Image:
     upper = "-232,4 -206,-28 -160,-82 -60,-138 60,-138 150,-88 206,-36 236,-16 "
     outline = curve(upper + "242,4 228,22 200,48 140,102 50,138 -60,136 -160,84 -206,34", 300, 246, closed=True)
     skin = c.ball(300, 246, 236, 150, (190, 152, 8), (255, 238, 66), 0.7)
-    c.paint(c.polygon(outline), skin, c.noise(6, 6) * 5 + c.noise(70, 70) * 3)
+    c.paint(c.polygon(outline), skin, peel(c))
     for x in (102, 500):
         c.shade(c.stroke(curve("2,-28 -4,0 0,34", x, 246), 8, blur=5), -0.22)
     return c.finish()
@@ -179,42 +188,62 @@ def school_bus() -> Image.Image:
 
 
 def ladybug() -> Image.Image:
-    c = Canvas(640, 480, (150, 190, 96), (110, 160, 60), seed=5)
-    c.paint(np.clip(c.noise(160, 160) * 0.4, 0, 1), (60, 110, 34))
-    leaf = np.concatenate([curve("-80,360 100,334 320,324 540,338 740,330"), points("740,560 -80,560")])
-    c.paint(c.polygon(leaf, 1), blend((120, 176, 50), (60, 112, 26), c.below(330, 150)))
-    c.shade(c.ellipse(340, 346, 210, 16, 6), -0.5)
-    for leg in ("-120,-20 -160,-2 -172,30", "-40,-20 -70,4 -66,34", "60,-20 84,4 104,34", "120,-20 150,0 178,26"):
-        c.paint(c.stroke(curve(leg, 340, 340), 11), INK)
-    for feeler in ("-222,-84 -250,-104 -272,-98", "-206,-90 -226,-122 -250,-128"):
-        c.paint(c.stroke(curve(feeler, 340, 340), 6), INK)
-    c.paint(np.maximum(c.ellipse(144, 282, 40, 38), c.ellipse(192, 268, 56, 58)), INK)
-    c.paint(c.ellipse(194, 288, 24, 20) + c.ellipse(128, 272, 9, 10), WHITE)
-    outline = "-150,-20 -146,-90 -90,-168 20,-196 120,-160 182,-80 196,-16 120,-2 0,-2 -100,-6"
-    dome = c.polygon(curve(outline, 340, 340, closed=True))
-    c.paint(dome, c.ball(360, 320, 190, 186, (120, 10, 0), (240, 80, 24), 0))
-    spots, radii = points("270,270 380,260 320,180 450,210 480,290 330,326"), "32,36 38,40 36,22 26,24 26,30 22,12"
-    for spot, radius in zip(spots, points(radii), strict=True):
-        c.paint(c.ellipse(*spot, *radius) * dome, INK)
-    c.shade(dome * c.below(300, 60), -0.35)
-    c.shade(c.ellipse(290, 210, 40, 20, 9), 0.6)
-    c.shade(c.stroke(curve("-130,-40 -124,-90 -80,-150", 340, 340), 9, 5), 0.35)
+    c = Canvas(640, 480, (120, 170, 70), (80, 136, 44), seed=5)
+    leaf = c.polygon(np.concatenate([curve("-80,200 100,60 330,20 560,70 740,160"), points("740,560 -80,560")]), 1.5)
+    c.paint(leaf, blend((110, 170, 54), (58, 116, 30), c.below(60, 400)), c.noise(40, 40, 4) * 9)
+    ribs = [curve("-40,430 150,370 400,300 700,190")]
+    for x, y in points("60,402 220,352 380,305 540,250"):
+        ribs += [curve("0,0 30,-90 100,-180", x, y), curve("0,0 100,50 160,140", x, y)]
+    for rib in ribs:
+        c.shade(c.stroke(rib + 3, 5, 2), -0.16)
+        c.paint(c.stroke(rib, 4, 1), (158, 200, 100))
+    centre = np.array([330, 250])
+    axes = np.array([[0.375, 0.65], [-0.65, 0.375]])  # the beetle's own: backwards, sideways
+
+    def placed(text: str, side: int = 1, *, closed: bool = True) -> Array:
+        return curve(text, closed=closed) * (1, side) @ axes + centre
+
+    wings = placed("-124,0 -110,-84 -40,-138 60,-132 140,-76 170,0 140,76 60,132 -40,138 -110,84")
+    c.shade(c.polygon(wings + centre / 24, 9), -0.5)
+    for side in (1, -1):
+        for limb in (
+            "-90,90 -130,140 -172,150",
+            "0,120 -4,172 -30,196",
+            "80,100 120,150 150,158",
+            "-176,24 -206,44 -222,40",
+        ):
+            c.paint(c.stroke(placed(limb, side, closed=False), 5), INK)
+    c.paint(c.polygon(placed("-196,0 -186,36 -160,54 -120,96 -80,0 -120,-96 -160,-54 -186,-36")), INK)
+    for side in (1, -1):
+        c.paint(c.polygon(placed("-160,48 -140,82 -112,92 -124,60", side)), WHITE)
+        c.paint(c.polygon(placed("-186,14 -180,30 -170,26 -176,12", side)), WHITE)
+    shell = c.polygon(wings)
+    c.paint(shell, c.ball(327, 247, 132, 126, (130, 8, 0), (238, 56, 22), 0))
+    c.paint(c.stroke(placed("-120,0 170,0", closed=False), 3), INK)
+    spots = points("-104,0 -50,78 -50,-78 34,62 34,-62 90,84 90,-84") @ axes + centre
+    for (x, y), radius in zip(spots, (18, 16, 16, 18, 18, 12, 12), strict=True):
+        c.paint(c.ellipse(x, y, radius, radius) * shell, INK)
+    c.shade(c.ellipse(292, 198, 33, 16, 7), 0.6)
     return c.finish()
 
 
 def mushroom() -> Image.Image:
     c = Canvas(640, 480, (90, 110, 60), (60, 70, 36), seed=21)
-    c.paint(np.clip(c.noise(120, 120) * 0.5, 0, 1), (150, 160, 90))
+    c.paint(np.clip(c.noise(120, 120) * 0.5, 0, 1), (200, 210, 130))
     grass = c.noise(14, 30, 3)
-    c.paint(c.below(370 - grass * 14, 14), blend((70, 90, 36), (44, 50, 22), c.below(360, 120)), grass * 14)
-    stem = c.polygon(curve("-44,0 -40,100 -58,190 0,206 58,190 40,100 44,0", 320, 220, closed=True))
-    c.paint(stem, blend((250, 240, 218), (150, 130, 100), (c.x - 270) / 120), c.noise(6, 60) * 7)
-    c.shade(c.ellipse(320, 254, 90, 30, 10) * stem, -0.5)
-    blades = np.clip((grass * 14 + c.y - 412) / 8, 0, 1)
-    c.paint(blades * stem, blend((70, 90, 36), (44, 50, 22), c.below(360, 120)), grass * 14)
-    outline = "-190,20 -160,-70 -80,-140 0,-156 80,-140 160,-70 190,20 90,44 0,50 -90,44"
-    cap = c.ball(320, 240, 205, 190, (84, 44, 20), (206, 140, 80), 0.3)
-    c.paint(c.polygon(curve(outline, 320, 220, closed=True)), cap, c.noise(60, 40, 3) * 7)
+    green = blend((90, 130, 40), (50, 70, 24), c.below(360, 120))
+    c.paint(np.maximum.accumulate(c.below(370 - grass * 14, 14), axis=0), green, grass * 14)
+    stem = c.polygon(curve("-18,0 -16,80 -23,176 0,190 23,176 16,80 18,0", 320, 240, closed=True))
+    white = blend((250, 240, 218), (150, 130, 100), (c.x - 280) / 96)
+    c.paint(stem, white, c.noise(6, 60) * 7)
+    c.paint(np.clip((grass * 14 + c.y - 402) / 8, 0, 1), green, grass * 14)  # the blades in front of the stem
+    gills = np.sin(np.arctan2((c.y - 232) * 3, c.x - 320) * 110)
+    under = c.ellipse(320, 259, 147, 32)
+    c.paint(under, blend((240, 226, 202), (150, 120, 90), (c.y - 240) / 56), gills * 28)
+    c.paint(under * stem * c.below(264, 5), white * 0.8)
+    outline = "-152,16 -128,-56 -64,-112 0,-125 64,-112 128,-56 152,16 80,11 0,16 -80,11"
+    cap = c.ball(320, 256, 164, 152, (94, 52, 24), (214, 152, 92), 0.3)
+    c.paint(c.polygon(curve(outline, 320, 240, closed=True)), cap, c.noise(60, 40, 3) * 10)
     return c.finish()
 
 
@@ -271,13 +300,21 @@ def lighthouse() -> Image.Image:
 
 
 def seashore() -> Image.Image:
-    c = Canvas(640, 426, (86, 150, 220), (206, 226, 240), seed=8)
+    c = Canvas(640, 426, (86, 150, 220), (206, 226, 240), seed=9)
     c.sky(180, 0.2)
+    cape = 182 - np.clip((c.x - 400) / 4, 0, 50) - c.noise(60, 999, 4) * 8
+    c.paint(c.below(cape, 2), (74, 80, 64))
     c.paint(c.below(170), blend((20, 88, 140), (70, 180, 190), c.below(170, 120)), c.noise(60, 4, 3) * 10)
+    for y, height in ((186, 3), (208, 6), (240, 11)):  # breaking waves: shade under a crest of foam
+        line = y + c.noise(200, 400) * 4 + c.noise(40, 300) * 1.5
+        reach = np.clip(0.6 + c.noise(220, 600) * 0.8, 0, 1)
+        c.shade(np.exp(-(((c.y - line) / height + 0.9) ** 2) * 1.6) * reach, -0.35)
+        crest = np.exp(-np.where(c.y < line, (line - c.y) * 3, c.y - line) / height)
+        c.paint(crest * reach * np.clip(0.85 + c.noise(9, 5, 2) * 0.35, 0, 1), WHITE)
     edge = 300 + (c.x - 320) * 0.16 + c.noise(170, 400) * 9 + c.noise(40, 400) * 2.5
-    sand = blend((150, 122, 86), (232, 208, 160), c.below(edge, 70))
+    sand = blend((150, 122, 86), (232, 208, 160), c.below(edge, 30))
     c.paint(c.below(edge, 3), sand, c.noise(3, 3) * 4 + c.noise(50, 14) * 5)
-    for offset, width, strength in ((0, 9, 1.3), (28, 5, 1.0), (58, 3, 0.8), (84, 2, 0.6)):
+    for offset, width, strength in ((0, 9, 1.3), (28, 5, 1.0)):
         line = edge - offset * (1 - (c.x - 320) / 2200) + c.noise(70, 300) * 4
         foam = np.exp(-(((c.y - line) / width) ** 2)) * np.clip(0.75 + c.noise(14, 4) * 0.4, 0, 1)
         c.paint(foam * strength, WHITE)
@@ -308,7 +345,47 @@ def alp() -> Image.Image:
     return c.finish()
 
 
-OBJECTS = (orange, lemon, school_bus, ladybug, mushroom, teapot, candle, lighthouse, seashore, alp)
+def balloon() -> Image.Image:
+    c = Canvas(640, 480, (52, 120, 206), (206, 228, 242), seed=30)
+    c.sky(170, 0.2)
+    hills = c.below(440 + c.noise(120, 999, 3) * 12, 2)
+    c.paint(hills, blend((96, 140, 80), (50, 90, 44), c.below(422, 70)), c.noise(30, 8, 3) * 8)
+    side = curve("0,38 72,54 125,100 141,166 120,230 78,284 35,332 21,350")  # half the width at each height
+    half = np.interp(c.y, side[:, 1], side[:, 0]) + 1e-3
+    gore = np.arcsin(np.clip((c.x - 320) / half, -1, 1)) / np.pi * 8 + 4
+    colours = np.array([(204, 36, 40), (250, 190, 30), (30, 110, 180), (250, 190, 30)], np.float32)
+    cloth = colours[(gore // 1 + (c.y - 30) // 37).astype(int) % 4]
+    light = np.clip(1.2 - (c.x - 180) / 640 - c.y / 720, 0.35, 1.1) * (1 - 0.22 * np.abs(gore % 1 * 2 - 1) ** 4)
+    for x in (-18, -6, 6, 18):
+        c.paint(c.stroke(points(f"{x},340 {x * 0.8},392", 320), 2), INK)
+    c.paint(c.polygon(points("299,348 341,348 336,366 304,366")), (150, 30, 30))
+    outline = np.concatenate([side, side[::-1] * (-1, 1)])
+    c.paint(c.polygon(outline + np.array([320, 0])), cloth * light[..., None])
+    c.paint(c.box(297, 388, 343, 418, 4), blend((160, 106, 56), (90, 54, 24), (c.x - 297) / 46), c.noise(6, 4) * 10)
+    c.paint(c.box(294, 385, 346, 392, 3), (80, 48, 22))
+    return c.finish()
+
+
+def daisy() -> Image.Image:
+    c = Canvas(600, 480, (110, 150, 70), (60, 100, 40), seed=31)
+    c.paint(np.clip(c.noise(130, 130) * 0.5, 0, 1), (40, 76, 26))
+    c.paint(c.stroke(curve("300,250 306,380 330,520"), 14), blend((110, 150, 60), (60, 96, 30), (c.x - 300) / 14))
+    petal = curve("0.1,0 0.3,0.09 0.7,0.14 0.93,0.1 1,0 0.93,-0.1 0.7,-0.14 0.3,-0.09", closed=True)
+    bright = 0.78 + 0.22 * np.clip(np.hypot(c.x - 300, c.y - 235) / 120, 0, 1)
+    for number in range(34):  # 17 behind, then 17 in front
+        angle = (number + number // 17 / 2) / 17 * 2 * np.pi + c.rng.normal(0, 0.05)
+        cos, sin = np.cos(angle), np.sin(angle)
+        shape = petal * 180 * (1 + c.rng.normal(0, 0.04)) @ np.array([[cos, sin], [-sin, cos]]) + (300, 235)
+        across = (c.y - 235) * cos - (c.x - 300) * sin
+        light = bright - 0.05 * np.cos(across / 2.2) ** 2 - 0.1 * np.clip(across / 24, 0, 1)
+        c.shade(c.polygon(shape + 3, 4), -0.22)
+        c.paint(c.polygon(shape), blend((0, 0, 0), WHITE, light * (0.84 if number < 17 else 1)))
+    c.shade(c.ellipse(300, 238, 60, 58, 5), -0.3)
+    c.paint(c.ellipse(300, 235, 54, 52), c.ball(300, 235, 58, 56, (196, 120, 0), (255, 214, 40), 0), c.noise(5, 5) * 16)
+    return c.finish()
+
+
+OBJECTS = (orange, lemon, school_bus, ladybug, mushroom, teapot, candle, lighthouse, seashore, alp, balloon, daisy)
 
 DIGITS = (  # the strokes of 0 to 9, in a box of 100 by 100
     ["56,2 30,12 16,48 26,88 52,98 78,80 84,42 70,8 52,4"],
