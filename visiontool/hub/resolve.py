@@ -27,12 +27,14 @@ if TYPE_CHECKING:
     from visiontool.hub.catalog import Entry
     from visiontool.model.class_names import ClassNames
 
-DEFAULT_MODEL = "resnet18_tiny200"
+DEFAULT_MODEL = "tf_efficientnet_lite0.in1k"
 MODEL_VARIABLE = "VISIONTOOL_MODEL"
 HUB, FOLDER = "hf-hub:", "local-dir:"  # as timm writes them, before ORG/NAME and the path of a folder
+PACKAGE = "package:"  # before the name of one that weights come in
 WEIGHTS_FILES = ("model.safetensors", "pytorch_model.bin")  # of a folder in timm's format, the better first
 WEIGHTS_SUFFIXES = (".safetensors", ".pth", ".pt", ".ckpt", ".bin", ".tar")  # of files of torch's weights
 NUMBERS: "ClassNames" = ((), None)
+IN_MEMORY: dict[Path, bytes] = {}  # models that could not be kept, by the paths that `resolve` gives for them
 _DIGITS = 12
 _MAX_SIDE = 99_999
 
@@ -100,6 +102,8 @@ def resolve(model: str | os.PathLike[str] | None) -> Path:
     """
     model, origin = _default() if model is None else (model, "")
     name, path = os.fspath(model), Path(model)
+    if path in IN_MEMORY:
+        return path
     if os.path.isfile(path):
         if path.suffix.lower() in WEIGHTS_SUFFIXES:
             raise ModelError(
@@ -135,6 +139,10 @@ def resolve(model: str | os.PathLike[str] | None) -> Path:
         return file
     if target.entry is not None and target.entry.is_untrained:
         raise ModelUntrained(target.entry.name)
+    if target.entry is not None and target.entry.source.startswith(PACKAGE) and target.img_size is None:
+        from visiontool.hub.pulled import from_package
+
+        return from_package(target, target.entry)
     raise ModelNotPulled(target.name if target.entry is not None else name, origin)
 
 

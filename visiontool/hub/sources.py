@@ -1,4 +1,5 @@
-"""Where published weights come from: a hub in Hugging Face's layout, or an address; copies on this disk come first.
+"""Where published weights come from: an installed package, a hub in Hugging Face's layout, or an address; copies on
+this disk come first.
 
 huggingface_hub gets what is on a hub, with its own cache, token and variables. torchvision's files are taken from where
 torch.hub keeps them, or else downloaded for as long as they are needed.
@@ -16,10 +17,10 @@ from pathlib import Path
 from typing import Any
 
 from visiontool._version import __version__
-from visiontool.errors import ModelError, UsageError, first_line
+from visiontool.errors import ModelError, UsageError, first_line, pip
 from visiontool.files import FULL, cannot_write, sha256
 from visiontool.hub import cache
-from visiontool.hub.resolve import HUB, WEIGHTS_FILES
+from visiontool.hub.resolve import HUB, PACKAGE, WEIGHTS_FILES
 from visiontool.progress import Progress, silent
 
 OURS = "downloaded--"  # before the name of a file that is deleted after use
@@ -36,7 +37,7 @@ def weights_file(source: str, *, offline: bool = False, progress: Progress = sil
     """The file of weights at `source`, for the block. What is downloaded from an address is deleted then.
 
     Args:
-        source: "hf-hub:ORG/NAME", or an address.
+        source: "hf-hub:ORG/NAME", "package:NAME" or an address.
         offline: take only what is on this disk.
         progress: called with "download" and bytes; with "wait" if another process is downloading the file.
 
@@ -46,6 +47,9 @@ def weights_file(source: str, *, offline: bool = False, progress: Progress = sil
     """
     if source.startswith(HUB):
         yield _from_hub(source.removeprefix(HUB), WEIGHTS_FILES, _GIVE_WEIGHTS, offline, progress)
+        return
+    if source.startswith(PACKAGE):
+        yield packaged_file(source)
         return
     torchs = _path_in_torch_hub(source)
     digits = match[1] if (match := _SHA256_IN_NAME.search(source)) else ""
@@ -63,6 +67,22 @@ def weights_file(source: str, *, offline: bool = False, progress: Progress = sil
         finally:
             with suppress(OSError):
                 target.unlink()
+
+
+def packaged_file(source: str) -> Path:
+    """The file of weights in the package that "package:NAME" is; raises ModelError where that is not installed."""
+    from importlib.util import find_spec
+
+    package = source.removeprefix(PACKAGE)
+    spec = find_spec(package.replace("-", "_"))  # of a package that is not in another: this imports nothing
+    folders = spec.submodule_search_locations if spec else None
+    files = [file for folder in folders or () for file in Path(folder, "models").glob("*.pth")]
+    if not files:
+        raise ModelError(
+            f"the weights are in the package {package}, which is not installed.\n"
+            f"Install it with: {pip(f'install {package}')}"
+        )
+    return files[0]
 
 
 @contextmanager

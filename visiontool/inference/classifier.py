@@ -81,8 +81,10 @@ class Classifier:
         if crop_mode is not None and crop_mode not in transforms.CROP_MODES:
             raise UsageError(f"crop_mode {crop_mode!r} is none of {', '.join(transforms.CROP_MODES)}")
         on: dict[str, Any] = {"device": device, "provider": provider, "threads": threads, "engine_batch": engine_batch}
-        opened = runtime.open_model(resolve.resolve(model), **on)
-        path, manifest = opened.path, opened.scan.metadata.get(MANIFEST_KEY)
+        path = resolve.resolve(model)
+        content = resolve.IN_MEMORY.get(path)
+        opened = runtime.open_model(path, **on, content=content)
+        manifest = opened.scan.metadata.get(MANIFEST_KEY)
         assumed: tuple[str, ...] = ()
         if manifest is None:
             from visiontool.model.foreign import describe
@@ -104,8 +106,9 @@ class Classifier:
                 f"was made from: -m {spec.name} --crop-mode {crop_mode}"
             )
         spec = replace(spec, crop_mode=crop_mode) if crop_mode else spec
+        again = model if content else os.path.abspath(path)
         others = {"crop_mode": crop_mode, "description": description, "limits": limits}
-        self._use(opened, spec, assumed, limits, {"model": os.path.abspath(path), **on, **others})
+        self._use(opened, spec, assumed, limits, {"model": again, **on, **others})
 
     @classmethod
     def load(cls, model: str | os.PathLike[str] | None = None, **arguments: Any) -> Self:

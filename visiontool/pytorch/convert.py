@@ -1,7 +1,7 @@
 """From a torch network to a model file, written only after it has answered as torch does on real pictures."""
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
@@ -12,13 +12,14 @@ import torch
 from safetensors.torch import save_file
 from torch import nn
 
-from visiontool.errors import ConversionError, ModelError, UsageError
+from visiontool.errors import ConversionError, ModelError
 from visiontool.files import replacing, sha256
+from visiontool.hub.timm_config import named, spec_of
 from visiontool.images.decode import ImageSource
 from visiontool.model import class_names as model_class_names
 from visiontool.model.class_names import ClassNames
 from visiontool.model.difference import batches_for
-from visiontool.model.spec import InputSpec, ModelSpec
+from visiontool.model.spec import ModelSpec
 from visiontool.pytorch import exporters, parity
 from visiontool.pytorch import weights as torch_weights
 
@@ -131,12 +132,16 @@ def convert_folder(
         save_file({key: tensor.clone() for key, tensor in model.state_dict().items()}, in_folder, {"format": "pt"})
     try:
         config = json.loads((folder / "config.json").read_bytes())
+        if config.get("label_names") is None:  # timm leaves ImageNet's out
+            cfg = config["pretrained_cfg"]
+            classes = config.get("num_classes", cfg["num_classes"])
+            config |= _imagenet_names(config["architecture"], cfg.get("tag") or "", classes)
         facts = {
             "source": config.get("source"),
             "sha256": config.get("sha256") or sha256(in_folder),
             "license": config["pretrained_cfg"].get("license"),
         }
-        spec = _spec_of(name or folder.name, config, {key: value for key, value in facts.items() if value})
+        spec = spec_of(name or folder.name, config, {key: value for key, value in facts.items() if value})
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise ConversionError(
             f"{folder}: expected timm's config.json and model.safetensors: {type(error).__name__}: {error}"
@@ -176,19 +181,17 @@ def convert_checkpoint(
     cfg = torch_weights.pretrained_cfg(architecture)
     cfg_changes: dict[str, Any] = {} if license is None else {"license": license}
     if class_names is None:
-        info = _imagenet_info(architecture, cfg.tag or "", cfg.num_classes)
-        label_names, descriptions = info.label_names(), info.label_descriptions(as_dict=True)
+        names = _imagenet_names(architecture, cfg.tag or "", cfg.num_classes)
         source = source or (f"hf-hub:{cfg.hf_hub_id}" if cfg.hf_hub_id else cfg.url or "")
         model = torch_weights.create(architecture, img_size=img_size)
         torch_weights.load_weights(model, checkpoint)
     else:
         cfg_changes["tag"] = ""  # that of the published ones
         model = torch_weights.create_with(architecture, checkpoint, img_size=img_size)
-        label_names, descriptions = _hub_names(class_names, checkpoint, cast(int, model.num_classes))
+        names = named(class_names, checkpoint, cast(int, model.num_classes))
     size = (img_size, img_size) if isinstance(img_size, int) else img_size or cfg.input_size[1:]
     config = {
-        "label_names": label_names,
-        "label_descriptions": descriptions,
+        **names,
         "source": source or f"file {checkpoint.name}",
         "sha256": sha256(checkpoint),
         "pretrained_cfg": cfg_changes,
@@ -207,64 +210,13 @@ def convert_checkpoint(
     return convert_folder(folder, folder / "model.onnx", pictures, name=name or architecture.partition(".")[0])
 
 
-def _imagenet_info(architecture: str, tag: str, classes: int) -> Any:
-    """timm's `ImageNetInfo` of the classes of published weights; ConversionError where they are not ImageNet's."""
+def _imagenet_names(architecture: str, tag: str, classes: int) -> dict[str, Any]:
+    """The classes of published weights as config.json has them; ConversionError where they are not ImageNet's."""
     if not model_class_names.are_imagenets(classes, tag):
         known = f"the {classes:,} classes of its weights ({tag})" if classes and tag != "untrained" else "its classes"
         raise ConversionError(
             f"{architecture}: {known} have no names: they are not known as ImageNet's.\n"
             "Give a folder in timm's format, whose config.json has label_names: -m local-dir:FOLDER"
         )
-    return timm.data.ImageNetInfo(timm.data.infer_imagenet_subset({"num_classes": classes}))
-
-
-def _hub_names(class_names: ClassNames, checkpoint: Path, classes: int) -> tuple[list[str], dict[str, str] | None]:
-    """`class_names` as timm's hub format has them: names, or ids with descriptions."""
-    names, ids = class_names
-    names = names or tuple(map(str, range(classes)))
-    if len(names) != classes:
-        raise UsageError(
-            f"--class-names: {len(names):,} names, but the weights in {checkpoint} have {classes:,} classes.\n"
-            "Give one name for each, in the order of the network's outputs."
-        )
-    return list(ids or names), dict(zip(ids, names, strict=True)) if ids else None
-
-
-def _spec_of(name: str, config: Mapping[str, Any], weights: Mapping[str, str]) -> ModelSpec:
-    cfg = config["pretrained_cfg"]
-    channels, height, width = cfg["input_size"]
-    normalization = {}
-    for key in ("mean", "std"):  # one number for all channels, or one for each
-        values = cfg[key]
-        if len(values) not in (1, channels):
-            raise ValueError(f"{len(values)} numbers for {channels} channels")
-        normalization[key] = tuple(map(float, values)) * (channels // len(values))
-    labels, label_ids = _named_classes(config)
-    return ModelSpec(
-        name=name,
-        architecture=config["architecture"],
-        labels=labels,
-        label_ids=label_ids,
-        input=InputSpec(size=(height, width), **normalization),
-        crop_mode=cfg.get("crop_mode") or "center",
-        crop_pct=cfg["crop_pct"],
-        interpolation=cfg["interpolation"],
-        weights=weights,
-        accuracy=tuple(config.get("accuracy", ())),
-    )
-
-
-def _named_classes(config: Mapping[str, Any]) -> tuple[tuple[str, ...], tuple[str, ...] | None]:
-    """Labels and ids of a config.json in timm's hub format, which leaves ImageNet's out."""
-    names, descriptions = config.get("label_names"), config.get("label_descriptions")
-    if names is None:
-        cfg = config["pretrained_cfg"]
-        classes = config.get("num_classes", cfg["num_classes"])
-        info = _imagenet_info(config["architecture"], cfg.get("tag") or "", classes)
-        names, descriptions = info.label_names(), info.label_descriptions(as_dict=True)
-    if not isinstance(names, list):
-        raise ValueError("label_names is no list, so it is open which class each name is of")
-    if descriptions is None:
-        return model_class_names.numbered(names), None
-    # With descriptions the names are WordNet ids.
-    return model_class_names.from_descriptions([descriptions[label_id] for label_id in names], names), tuple(names)
+    info = timm.data.ImageNetInfo(timm.data.infer_imagenet_subset({"num_classes": classes}))
+    return {"label_names": info.label_names(), "label_descriptions": info.label_descriptions(as_dict=True)}

@@ -142,12 +142,23 @@ def export(exporter: str, wrapper: OnnxWrapper, spec: ModelSpec, path: Path) -> 
         with warnings.catch_warnings():  # they are about the exporters' own code, and the age of the older one
             warnings.simplefilter("ignore")
             model = EXPORTERS[exporter](wrapper, example, [spec.input.name])
-            # The embedding's way through the head is a part of the logits' way, which was traced once more.
-            passes.CommonSubexpressionEliminationPass()(model)
-            passes.RemoveUnusedNodesPass()(model)
-            passes.NameFixPass()(model)  # an exporter may call a node's output as one of our buffers
+            tidy(model)
     except Exception as error:  # the exporters raise everything that their many parts do
         raise ConversionError(f"the exporter failed: {error}") from error
+    model.metadata_props.update(spec.to_metadata())
+    onnx_ir.save(model, path)
+    try:
+        onnx.checker.check_model(str(path), full_check=True)
+    except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as error:
+        raise ConversionError(f"the exporter wrote a file that is not valid ONNX: {error}") from error
+
+
+def tidy(model: onnx_ir.Model) -> None:
+    """Takes out of an exported `model`, in place, what is there twice or unused, and the exporter's notes."""
+    # The embedding's way through the head is a part of the logits' way, which was traced once more.
+    passes.CommonSubexpressionEliminationPass()(model)
+    passes.RemoveUnusedNodesPass()(model)
+    passes.NameFixPass()(model)  # an exporter may call a node's output as one of our buffers
     # Node metadata holds stack traces with this machine's paths.
     passes.ClearMetadataAndDocStringPass()(model)
     values = [*model.graph.inputs, *model.graph.initializers.values()]
@@ -156,9 +167,3 @@ def export(exporter: str, wrapper: OnnxWrapper, spec: ModelSpec, path: Path) -> 
     model.producer_version = torch.__version__.partition("+")[0]
     # ONNX's mark for an input of pictures (docs/TypeDenotation.md of onnx).
     model.graph.inputs[0].type = onnx_ir.TensorType(onnx_ir.DataType.UINT8, denotation="IMAGE")
-    model.metadata_props.update(spec.to_metadata())
-    onnx_ir.save(model, path)
-    try:
-        onnx.checker.check_model(str(path), full_check=True)
-    except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as error:
-        raise ConversionError(f"the exporter wrote a file that is not valid ONNX: {error}") from error

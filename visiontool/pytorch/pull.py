@@ -3,16 +3,14 @@
 import logging
 import os
 import shutil
-from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from functools import partial
 from pathlib import Path
 from types import ModuleType
 
-from visiontool._version import __version__
-from visiontool.errors import ConversionError, ModelError, missing_extra
+from visiontool.errors import ModelError, missing_extra
 from visiontool.files import MODEL_FILE, cannot_write
-from visiontool.hub import cache, catalog, resolve
+from visiontool.hub import cache, catalog, pulled, resolve, skeleton
 from visiontool.hub.cache import Cached
 from visiontool.hub.catalog import Entry
 from visiontool.hub.resolve import NUMBERS, Pullable, folder_of, pullable, weights_in
@@ -60,16 +58,14 @@ def pull(
         cache.mark_used(cached.name)
     else:
         _check_available(name, target, weights, offline)
-        try:
-            from visiontool.pytorch import convert
-        except ImportError as error:
-            raise ModelError(f"{missing_extra('train', f'Pulling {target.name}')}\n{error}") from error
+        entry, is_published = target.entry, weights is None or target.class_names is None
+        write = None if entry is None else _write(target, entry, entry.license if is_published else "")
         with cache.lock(cache.models(), target.name, partial(progress, "wait", 0, None)):
             cached = _undamaged(target.name)  # another process may have been faster
-            if cached is None and target.entry is not None:
-                cached = _pull_entry(convert, target, target.entry, weights, offline, progress)
+            if cached is None and entry is not None and write is not None:
+                cached = pulled.put(target, entry, weights, write, offline=offline, progress=progress)
             elif cached is None:
-                cached = _pull_folder(convert, name, target.name, offline, progress)
+                cached = _pull_folder(name, target.name, offline, progress)
     if target.class_names == NUMBERS:
         _log.info(
             f"{weights}: nothing says what its classes are called, so they have numbers.\n"
@@ -116,35 +112,43 @@ def _check_available(name: str, target: Pullable, weights: Path | None, offline:
     sources.check_offline(entry.source, offline=offline)
 
 
-def _pull_entry(
-    convert: ModuleType, target: Pullable, entry: Entry, weights: Path | None, offline: bool, progress: Progress
-) -> Cached:
+def _write(target: Pullable, entry: Entry, license: str) -> pulled.Write:
+    """What writes a model of the catalog: its skeleton where there is one, else torch."""
+    if skeleton.exists(entry, target.img_size):
+        return pulled.from_skeleton(target, entry, license)
+    convert = _converter(target.name)
+
+    def write(weights: Path, folder: Path, source: str) -> ModelSpec:
+        return convert.convert_checkpoint(
+            entry.name,
+            weights,
+            folder,
+            resolve.sample_pictures(),
+            name=target.name,
+            img_size=target.img_size,
+            source=source,
+            license=license,
+            class_names=target.class_names,
+        )
+
+    return write
+
+
+def _converter(name: str) -> ModuleType:
+    try:
+        from visiontool.pytorch import convert
+    except ImportError as error:
+        raise ModelError(
+            f"{missing_extra('train', f'Pulling {name}')}\n"
+            f'Only the classics of "visiontool models", at their own size, need none ({error}).'
+        ) from error
+    return convert
+
+
+def _pull_folder(name: str, cache_name: str, offline: bool, progress: Progress) -> Cached:
     from visiontool.hub import sources
 
-    file: AbstractContextManager[Path]
-    if weights is None:
-        file, source = sources.weights_file(entry.source, offline=offline, progress=progress), entry.source
-    else:
-        file, source = nullcontext(weights), f"file {weights.name}"
-    with file as checkpoint, cache.unpublished(target.name) as folder:
-        progress("convert", 0, None)
-        with _errors_naming(source if weights is None else str(weights), checkpoint):
-            spec = convert.convert_checkpoint(
-                entry.name,
-                checkpoint,
-                folder,
-                resolve.sample_pictures(),
-                name=target.name,
-                img_size=target.img_size,
-                source=source,
-                license=entry.license if weights is None or target.class_names is None else "",
-                class_names=target.class_names,
-            )
-        return _publish(target.name, folder, spec, str(spec.weights.get("source", "")), progress)
-
-
-def _pull_folder(convert: ModuleType, name: str, cache_name: str, offline: bool, progress: Progress) -> Cached:
-    from visiontool.hub import sources
+    convert = _converter(name)
 
     files: AbstractContextManager[tuple[Path, Path]]
     if name.startswith(resolve.HUB):
@@ -161,28 +165,8 @@ def _pull_folder(convert: ModuleType, name: str, cache_name: str, offline: bool,
             shutil.copyfile(config, folder / _CONFIG)
         except OSError as error:
             raise cannot_write(error) from None
-        with _errors_naming(name, folder):
+        with pulled.errors_naming(name, folder):
             spec = convert.convert_folder(
                 folder, folder / MODEL_FILE, resolve.sample_pictures(), name=cache_name, weights=weights
             )
-        return _publish(cache_name, folder, spec, name, progress)
-
-
-@contextmanager
-def _errors_naming(source: str, path: Path) -> Iterator[None]:
-    """Errors in the block name `source` instead of `path`, a file that the user does not know."""
-    try:
-        yield
-    except ConversionError as error:
-        raise ConversionError(str(error).replace(str(path), source)) from error
-
-
-def _publish(name: str, folder: Path, spec: ModelSpec, source: str, progress: Progress) -> Cached:
-    progress("check", 0, None)
-    return cache.publish(
-        folder,
-        name,
-        source=source,
-        license=str(spec.weights.get("license", "")),
-        tools={"visiontool": __version__, **spec.tools},
-    )
+        return pulled.publish(cache_name, folder, spec, name)

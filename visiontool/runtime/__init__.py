@@ -8,7 +8,7 @@ import re
 from pathlib import Path
 
 from visiontool.errors import DeviceError, ModelError, UsageError, first_line
-from visiontool.model.scan import Scan, scan
+from visiontool.model.scan import Scan, scan, scan_bytes
 from visiontool.runtime.session import CPU, ON_GPUS, OpenModel, cannot_run, create_session, gpu_in_sight, outputs, ports
 
 __all__ = ["OpenModel", "assignment", "cannot_run", "create_session", "gpu_in_sight", "open_model", "outputs", "ports"]
@@ -21,6 +21,7 @@ def open_model(
     provider: str | None = None,
     threads: int = 0,
     engine_batch: int | None = None,
+    content: bytes | None = None,
 ) -> OpenModel:
     """Scans the model file at `path` and opens a session for it.
 
@@ -29,23 +30,25 @@ def open_model(
         provider: one of `providers.built_in` (that or an error); None takes what suits the device.
         threads: for one batch on the CPU; 0 leaves it to onnxruntime (all physical cores).
         engine_batch: the largest batch that TensorRT builds its engine for; None for `gpu.usual_batch`.
+        content: of the model, where no file has it; it runs on the CPU, and `path` is for messages.
 
     Raises:
         DeviceError: the device or provider cannot be used; the message names what is missing.
         ModelError: the file is no ONNX file, keeps tensors in other files, or onnxruntime refuses it.
     """
     _check(device, provider)
-    scanned = scan(path)
+    scanned = scan(path) if content is None else scan_bytes(content, path)
+    is_any = provider is None and device == "auto"
     try:
-        if provider == "cpu" or device == "cpu" or (provider is None and device == "auto" and not gpu_in_sight()):
-            return _on_cpu(path, scanned, threads)
+        if provider == "cpu" or device == "cpu" or (is_any and (content is not None or not gpu_in_sight())):
+            return _on_cpu(path, scanned, threads, content)
         from visiontool.runtime.providers import open_on
 
         try:
             return open_on(path, scanned, provider or "cuda", device, engine_batch)
         except DeviceError as error:
             opened = _on_cpu(path, scanned, threads)  # raises where the file is at fault, and not the device
-            if provider is None and device == "auto":
+            if is_any:
                 return opened._replace(passed_over=first_line(error))
             raise error from None
     except UnicodeDecodeError:
@@ -57,13 +60,13 @@ def assignment(opened: OpenModel) -> dict[str, int]:
     from visiontool.runtime.providers import assigned_nodes
 
     if opened.provider == "cpu":  # its session was opened without a record, which would cost every start
-        return assigned_nodes(create_session(opened.path, [CPU], threads=1, record=True))
+        return assigned_nodes(create_session(opened.path, [CPU], threads=1, record=True, content=opened.content))
     return assigned_nodes(opened.session)
 
 
-def _on_cpu(path: Path, scanned: Scan, threads: int) -> OpenModel:
-    session = create_session(path, [CPU], threads=threads)
-    return OpenModel(path, scanned, session, *ports(session), "cpu")
+def _on_cpu(path: Path, scanned: Scan, threads: int, content: bytes | None = None) -> OpenModel:
+    session = create_session(path, [CPU], threads=threads, content=content)
+    return OpenModel(path, scanned, session, *ports(session), "cpu", content=content)
 
 
 def _check(device: str, provider: str | None) -> None:

@@ -59,11 +59,19 @@ class OpenModel(NamedTuple):
     device: str  # what it runs on: "cpu", "cuda:N", or the name of another provider
     provider: str = "cpu"  # by its short name
     bound: DeviceSession | None = None  # on a GPU
+    content: bytes | None = None  # of a model that is in memory only
     passed_over: str | None = None  # why the GPU that is there was not taken, where any device would do
 
 
-def create_session(path: Path, providers: list[Any], *, threads: int = 0, record: bool = False) -> Any:
-    """A session with these providers, as onnxruntime names them, with their options; `record` is for `assignment`."""
+def create_session(
+    path: Path, providers: list[Any], *, threads: int = 0, record: bool = False, content: bytes | None = None
+) -> Any:
+    """A session with these providers, as onnxruntime names them, with their options.
+
+    Args:
+        record: for `assignment`.
+        content: of the model, where no file has it; `path` is then for messages.
+    """
     options = onnxruntime.SessionOptions()
     options.log_severity_level = _SEVERITY_FATAL
     options.intra_op_num_threads = threads
@@ -72,7 +80,9 @@ def create_session(path: Path, providers: list[Any], *, threads: int = 0, record
     try:
         with stdout_is_stderr():
             # With a fallback it would try the CPU after each failure, in creation and in runs, and say so on stdout.
-            return onnxruntime.InferenceSession(os.fspath(path), options, providers=providers, enable_fallback=0)
+            return onnxruntime.InferenceSession(
+                content or os.fspath(path), options, providers=providers, enable_fallback=0
+            )
     except Exception as error:  # onnxruntime's exceptions share no root but Exception
         raise _cannot_open(path, error) from None
 

@@ -1,0 +1,98 @@
+"""Models of the catalog, put into the cache."""
+
+import logging
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from pathlib import Path
+
+from visiontool._version import __version__
+from visiontool.errors import ConversionError, ModelError
+from visiontool.files import MODEL_FILE, sha256
+from visiontool.hub import cache, skeleton, sources
+from visiontool.hub.cache import Cached
+from visiontool.hub.catalog import Entry
+from visiontool.hub.resolve import IN_MEMORY, Pullable
+from visiontool.model.spec import ModelSpec
+from visiontool.progress import Progress, silent
+
+Write = Callable[[Path, Path, str], ModelSpec]
+"""Writes the model of a file of weights into a folder; the last is the source that its manifest names."""
+
+_log = logging.getLogger(__name__)
+
+
+def put(
+    target: Pullable,
+    entry: Entry,
+    weights: Path | None,
+    write: Write,
+    *,
+    offline: bool = False,
+    progress: Progress = silent,
+) -> Cached:
+    """Puts the model `target` into the cache; the caller holds the lock of its name.
+
+    Args:
+        weights: a file of them; None for the published ones of `entry`.
+    """
+    file: AbstractContextManager[Path]
+    if weights is None:
+        file, source = sources.weights_file(entry.source, offline=offline, progress=progress), entry.source
+    else:
+        file, source = nullcontext(weights), f"file {weights.name}"
+    with file as checkpoint, cache.unpublished(target.name) as folder:
+        progress("convert", 0, None)
+        with errors_naming(source if weights is None else str(weights), checkpoint):
+            spec = write(checkpoint, folder, source)
+        return publish(target.name, folder, spec, str(spec.weights.get("source", "")))
+
+
+@contextmanager
+def errors_naming(source: str, path: Path) -> Iterator[None]:
+    """Errors in the block name `source` instead of `path`, a file that the user does not know."""
+    try:
+        yield
+    except (ConversionError, ModelError) as error:
+        raise type(error)(str(error).replace(str(path), source)) from error
+
+
+def publish(name: str, folder: Path, spec: ModelSpec, source: str) -> Cached:
+    """`cache.publish` of a model with this manifest."""
+    license = str(spec.weights.get("license", ""))
+    return cache.publish(folder, name, source=source, license=license, tools={"visiontool": __version__, **spec.tools})
+
+
+def from_skeleton(target: Pullable, entry: Entry, license: str) -> Write:
+    """What writes the model `target` with the skeleton of its network."""
+
+    def write(weights: Path, folder: Path, source: str) -> ModelSpec:
+        model = skeleton.fill_from(
+            entry, weights, name=target.name, source=source, license=license, class_names=target.class_names
+        )
+        model.write(folder)
+        return model.spec
+
+    return write
+
+
+def from_package(target: Pullable, entry: Entry) -> Path:
+    """The file of a model whose weights come in a package, which is put into the cache where it is not there yet.
+
+    Where the cache cannot be written, the model is made in memory: `resolve.IN_MEMORY` has it.
+
+    Raises:
+        ModelError: the package is not installed, or its weights are not the published ones.
+    """
+    weights = sources.packaged_file(entry.source)
+    if sha256(weights) not in entry.sha256:
+        raise ModelError(f"{weights}: not the published weights of {entry.name}.\nInstall the package again.")
+    try:
+        with cache.lock(cache.models(), target.name):
+            cached = cache.cached(target.name)  # another process may have been faster
+            return (cached or put(target, entry, None, from_skeleton(target, entry, entry.license))).path
+    except (ConversionError, ModelError) as error:  # the cache cannot be written, or there is no home folder
+        _log.info(f"{error}\nUntil then {target.name} is made anew in memory each time.")
+        model = skeleton.fill_from(entry, weights, name=target.name, source=entry.source, license=entry.license)
+        path = Path(target.name, MODEL_FILE)
+        IN_MEMORY[path] = model.to_bytes()
+        return path
