@@ -1,0 +1,90 @@
+"""Which tensors of a file are the weights of a network, and how they differ from those that it expects.
+
+A checkpoint of somebody's training has them somewhere, with some prefix before their names; docs/models.md says which
+are taken.
+"""
+
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping
+from itertools import accumulate, islice
+from typing import Any, NamedTuple
+
+from visiontool.hub.weights import Tensor
+from visiontool.text import some
+
+# The keys of weights in a checkpoint, in timm's order: averaged weights first.
+_TIMM_KEYS = ("state_dict_ema", "model_ema", "state_dict", "model")
+_MAX_DEPTH = 4
+_MAX_PREFIXES = 20
+_MAX_NAME_CHARS = 100  # in an error
+_COUNTER = "num_batches_tracked"  # of batch normalization, which only training uses; many files lack it
+
+
+class Candidate(NamedTuple):
+    """Tensors that may be the weights of a network."""
+
+    place: str  # in the file, "" for all of it
+    rank: int  # less is better: timm's choice comes first
+    tensors: Mapping[str, Tensor]
+
+
+def candidates(content: Mapping[str, Any], least: int) -> list[Candidate]:
+    """The sets of at least `least` tensors, however nested, with and without common prefixes; else what timm takes."""
+    found = []
+    for path, tensors in _nested(content):
+        rank = _TIMM_KEYS.index(path[0]) if path and path[0] in _TIMM_KEYS else len(_TIMM_KEYS)
+        prefixes = Counter(prefix for key in tensors for prefix in _prefixes(key)).most_common(_MAX_PREFIXES)
+        for prefix in ["", *(prefix for prefix, count in prefixes if count >= least)]:
+            chosen = {key.removeprefix(prefix): value for key, value in tensors.items() if key.startswith(prefix)}
+            if len(chosen) >= least:
+                found.append(Candidate(".".join(filter(None, (*path, prefix.rstrip(".")))), rank, chosen))
+    if found:
+        return found
+    usual = next((content[key] for key in _TIMM_KEYS if isinstance(content.get(key), Mapping)), content)
+    return [Candidate("", 0, next(_nested(usual))[1])]
+
+
+def learned(names: Iterable[str]) -> list[str]:
+    """The names of the tensors that a file of weights must have, all but the counters of batch normalization."""
+    return [name for name in names if not name.endswith(_COUNTER)]
+
+
+def faults(expected: Mapping[str, tuple[int, ...]], got: Mapping[str, tuple[int, ...]]) -> tuple[str, int]:
+    """What is missing, left over or of another shape in `got`, "" where nothing is; and how many tensors that are."""
+    kinds = {
+        "missing": [name for name in learned(expected) if name not in got],
+        "left over": [name for name in learned(got) if name not in expected],
+        "of another shape": [
+            f"{name} {got[name]} for {shape}" for name, shape in expected.items() if got.get(name, shape) != shape
+        ],
+    }
+    text = "; ".join(f"{kind}: {shown(names)}" for kind, names in kinds.items() if names)
+    return text, sum(map(len, kinds.values()))
+
+
+def not_finite(tensors: Mapping[str, Tensor]) -> list[str]:
+    """The names of the tensors with NaN or infinity in them."""
+    import numpy as np
+
+    return [name for name, tensor in tensors.items() if not np.isfinite(tensor.array()).all()]
+
+
+def shown(names: Iterable[str]) -> str:
+    """The first few names, cut where they are long, and how many more there are."""
+    return some([name[:_MAX_NAME_CHARS] for name in names])
+
+
+def _prefixes(key: str) -> Iterator[str]:
+    """The first few starts of a name that end at a dot."""
+    return islice(accumulate(f"{part}." for part in key.split(".")[:-1]), _MAX_PREFIXES)
+
+
+def _nested(
+    value: Mapping[Any, Any], path: tuple[str, ...] = ()
+) -> Iterator[tuple[tuple[str, ...], dict[str, Tensor]]]:
+    """The tensors of each mapping in `value`, itself included. An optimizer's are numbered, and so left out."""
+    named = {key: item for key, item in value.items() if isinstance(key, str)}
+    yield path, {key: item for key, item in named.items() if isinstance(item, Tensor)}
+    for key, item in named.items():
+        if isinstance(item, Mapping) and len(path) < _MAX_DEPTH:
+            yield from _nested(item, (*path, key))
