@@ -88,7 +88,13 @@ def layouts():
         "é.\n": torch.nn.Parameter(numbers[0]),
         "nested": OrderedDict(a=[1, (2.5, None)], b={0: {"exp_avg": numbers}, "c": (2**70, -3, True, False, b"x")}),
         "state": torch.nn.BatchNorm2d(3).state_dict(),
-        "inert": (argparse.Namespace(lr=0.1), torch.float16, torch.device("cpu"), {1, "a"}, torch.ones(2).untyped_storage()),
+        "inert": (
+            argparse.Namespace(lr=0.1),
+            torch.float16,
+            torch.device("cpu"),
+            {1, "a"},
+            torch.ones(2).untyped_storage(),
+        ),
         "size": torch.Size([2, 3]),
     }
 
@@ -99,6 +105,17 @@ def test_tensors_are_torchs_bit_by_bit(tmp_path, options, protocol):
     content = {**layouts(), "uint16": torch.tensor([1, 65535], dtype=torch.uint16)}
     got = read(tmp_path, torch_saved(content, pickle_protocol=protocol, **options))
     compare(got, content)
+
+
+def test_archives_with_numbers_of_64_bits_are_read(tmp_path, monkeypatch):
+    monkeypatch.setattr(zipfile, "ZIP64_LIMIT", 0)
+    monkeypatch.setattr(zipfile, "ZIP_FILECOUNT_LIMIT", 0)
+    content = archive({"a": tensor()})
+    assert content.count(b"\xff" * 8) >= 2
+    assert list(read(tmp_path, content)["a"].array()) == [1, 2]
+    for cut in range(1, 29):  # of the extra field of the last entry
+        with pytest.raises(ModelError):
+            read(tmp_path, content[: -98 - cut] + content[-98:])
 
 
 def test_safetensors_are_read_bit_by_bit(tmp_path):
@@ -196,7 +213,10 @@ DEEP = b"]" * 200_000 + b"a" * 199_999 + b"."
         (torch_saved({"at": datetime.date(2026, 1, 1)}), "datetime.date is in it, whose code would"),
         (torch_saved([torch.ones(1)]), "holds a list, no weights with names.\nSave them where it was made"),
         (pickle.dumps({"a": 1}), "it is a pickle that torch.save did not write.\nSave the weights"),
-        (torch_saved({"a": torch.ones(2).to_sparse()}), "a is not a dense tensor (torch._utils._rebuild_sparse_tensor).\nSave it"),
+        (
+            torch_saved({"a": torch.ones(2).to_sparse()}),
+            "a is not a dense tensor (torch._utils._rebuild_sparse_tensor).\nSave it",
+        ),
         (archive({"b": Call(torch._utils._rebuild_qtensor)}), "b is not a dense tensor"),
         (torch_saved({"a": 1, "c": torch.ones(2, dtype=torch.complex64)}), "c is a tensor of complex64.\nSave it"),
         (torch_saved({"d": torch.ones(2).to(torch.float8_e5m2)}), "d is a tensor of float8_e5m2.\nSave it"),
@@ -216,6 +236,7 @@ DEEP = b"]" * 200_000 + b"a" * 199_999 + b"."
         (archive({"a": tensor(count=2**62, size=(2**62,))}), CUT),
         (archive({"a": Call(torch._utils._rebuild_tensor_v2, "x", 0, (2,), (1,), False, {})}), CUT),
         (archive({(1, 2): 3}), CUT),
+        (torch_saved({"a": 1}).replace(b"little", b"biggie"), "its numbers are big-endian.\nSave the weights"),
         (archive(LOOP), "it is nested more than 50 deep, unlike"),
         (archive(DEEP), "it is nested more than 50 deep, unlike"),
         (archive(DOUBLING), "it has the same parts too often, unlike"),
@@ -277,11 +298,11 @@ SMALL = {"a.weight": torch.arange(6.0).view(2, 3), "b": torch.ones(3, dtype=torc
     ids=["zip", "stream", "safetensors"],
 )
 def test_every_file_that_is_cut_is_refused_and_of_changed_ones_only_our_error_comes(tmp_path, content):
-    for end in [*range(0, len(content), max(1, len(content) // 500)), len(content) - 1]:
+    for end in [*range(0, len(content), max(1, len(content) // 200)), len(content) - 1]:
         with pytest.raises(ModelError):
             read(tmp_path, content[:end])
     chance = random.Random(0)
-    for _ in range(1000):
+    for _ in range(300):
         changed = bytearray(content)
         for _ in range(chance.randint(1, 4)):
             changed[chance.randrange(len(changed))] = chance.choice([0, 1, 127, 128, 255, chance.randrange(256)])

@@ -199,7 +199,9 @@ def test_weights_that_are_not_numbers_are_refused(tmp_path):
     state = create("lenet5").state_dict()
     next(iter(state.values()))[0] = float("nan")
     torch.save(state, tmp_path / "w.pth")
-    with pytest.raises(ConversionError, match=rf"w.pth: these weights are not numbers \(NaN\): {next(iter(state))}\.\n"):
+    with pytest.raises(
+        ConversionError, match=rf"w.pth: these weights are not numbers \(NaN\): {next(iter(state))}\.\n"
+    ):
         load_weights(create("lenet5"), tmp_path / "w.pth")
 
 

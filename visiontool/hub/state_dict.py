@@ -15,7 +15,7 @@ from visiontool.text import some
 # The keys of weights in a checkpoint, in timm's order: averaged weights first.
 _TIMM_KEYS = ("state_dict_ema", "model_ema", "state_dict", "model")
 _MAX_DEPTH = 4
-_MAX_PREFIXES = 20
+_MAX_PREFIXES, _MAX_PREFIX_CHARS = 20, 1000
 _MAX_NAME_CHARS = 100  # in an error
 _COUNTER = "num_batches_tracked"  # of batch normalization, which only training uses; many files lack it
 
@@ -76,7 +76,7 @@ def shown(names: Iterable[str]) -> str:
 
 def _prefixes(key: str) -> Iterator[str]:
     """The first few starts of a name that end at a dot."""
-    return islice(accumulate(f"{part}." for part in key.split(".")[:-1]), _MAX_PREFIXES)
+    return islice(accumulate(f"{part}." for part in key[:_MAX_PREFIX_CHARS].split(".")[:-1]), _MAX_PREFIXES)
 
 
 def _nested(

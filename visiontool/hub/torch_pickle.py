@@ -15,8 +15,10 @@ from typing import Any, NamedTuple
 from visiontool.text import on_one_line
 
 MAX_OPERATIONS = 1_000_000  # some 45 for each tensor; a second for each 400,000
-_MAX_BYTES = 2**26
+_MAX_BYTES = 2**24
+_MAX_ARGUMENTS = 10
 _MAX_NAME_BYTES = 200  # of a class or function
+_MAX_NAME_CHARS = 100  # of a tensor, in an error
 
 SAVE = 'where it was made: torch.save(model.state_dict(), "weights.pth")'
 DAMAGED = "it is damaged or cut short.\nDownload or copy it again."
@@ -205,7 +207,7 @@ class Pickles:
 
     def _made(self, function: _Name, arguments: tuple[Any, ...]) -> Any:
         name = _full(function)
-        if type(arguments) is not tuple:
+        if type(arguments) is not tuple or len(arguments) > _MAX_ARGUMENTS:
             raise TypeError("no arguments")
         if name.startswith("torch._utils._rebuild_tensor_v"):
             typed, offset, shape, strides, *_ = arguments
@@ -218,12 +220,13 @@ class Pickles:
         if name == "torch._utils._rebuild_parameter":
             return arguments[0]
         if name == "torch.Size":
-            return _exactly(len(arguments[0]), arguments[0])
+            return arguments[0]
         if name == "builtins.set":
             return []
         if name == "collections.OrderedDict":
             made: dict[Any, Any] = {}
-            for pair in _exactly(len(arguments[0]), arguments[0]) if arguments else ():
+            for pair in arguments[0] if arguments else ():  # as Python 2 wrote it
+                self._operations_left -= 1
                 _set(made, [*_exactly(2, pair)])
             return made
         if name in _INERT:
@@ -231,16 +234,17 @@ class Pickles:
         raise ValueError("no function")
 
     def _stored(self, persistent: tuple[Any, ...]) -> _Typed:
-        kind, name, key, _, count, *view = persistent
+        kind, name, key, _, count, *view = persistent[:_MAX_ARGUMENTS]
         if kind != "storage" or type(key) is not str or type(count) is not int or count < 0 or any(view):
             raise ValueError("no storage")
         dtype = _STORAGES[_full(name)]
         return _Typed(dtype, self._storage(key, dtype, count * ITEM_BYTES[dtype]))
 
     def _tensor_name(self) -> str:
-        """Its key in the mapping that it is being put into: the last text that was read, if no other object's."""
-        texts = (item for frame in (self._stack, *reversed(self._frames)) for item in reversed(frame))
-        return next((text for text in texts if type(text) is str), "a tensor")
+        """The last text on the stack, which is the key of the mapping that the tensor is being put into."""
+        last = [item for frame in (*self._frames[-3:], self._stack) for item in frame[-3:]]
+        name = next((item for item in reversed(last) if type(item) is str), "a tensor")
+        return on_one_line(name[:_MAX_NAME_CHARS])
 
 
 def _full(name: Any) -> str:

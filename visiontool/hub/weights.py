@@ -24,12 +24,12 @@ if TYPE_CHECKING:
 _SAFETENSORS = b"\0\0\0\0{"  # from byte 4: the end of a length in 8 bytes, then JSON
 _ZIP, _PICKLE = b"PK\x03\x04", b"\x80"
 _MAGIC = b"l\xfc\x9cF\xf9 j\xa8P\x19"  # the number in the first pickle of what torch.save wrote before 1.6
-_MAX_HEADER_BYTES = 2**23  # of safetensors; 10,000 tensors take 1 MB
-_MAX_ENTRIES = 100_000  # of a ZIP archive
+_MAX_HEADER_BYTES = 2**22  # of safetensors; 10,000 tensors take 1 MB
+_MAX_ENTRIES, _MAX_ENTRY_NAME_BYTES = 100_000, 1000  # of a ZIP archive
 _MAX_DIMENSIONS = 32
 _MAX_HEIGHT = 50
-_MAX_REPEATED = 2**24  # numbers of a tensor that has more of them than are stored, by steps of 0
-_MAX_NAME_CHARS = 100  # in an error
+# Tensors share what is stored, and repeat it by strides of 0. All of them together may be so much larger than the file.
+_MAX_TIMES, _MAX_MORE_BYTES = 8, 2**26
 
 _NUMPY = {"float64": "<f8", "float32": "<f4", "float16": "<f2", "bfloat16": "<u2", "bool": "?"} | {
     f"{sign}int{8 * size}": f"<{sign or 'i'}{size}" for sign in ("", "u") for size in (1, 2, 4, 8)
@@ -161,25 +161,31 @@ def _count(value: Any, seen: dict[int, int] | None = None, height: int = 0) -> i
     return seen[id(value)]
 
 
-def _made(
-    name: str, dtype: str, shape: tuple[int, ...], strides: tuple[int, ...], offset: int, storage: _Storage
-) -> Tensor:
-    """A tensor, once it is sure that all its numbers are in the storage."""
-    name = on_one_line(name[:_MAX_NAME_CHARS])
-    if dtype not in _NUMPY:
-        raise UnreadableError(
-            f"{name} is a tensor of {on_one_line(dtype[:20])}.\nSave it again as a dense tensor of float numbers."
-        )
-    numbers = (*shape, *strides, offset)
-    if not len(shape) == len(strides) <= _MAX_DIMENSIONS or any(type(n) is not int or n < 0 for n in numbers):
-        raise UnreadableError(DAMAGED)
-    stored, count = storage.size // ITEM_BYTES[dtype], math.prod(shape)
-    last = offset + sum((side - 1) * stride for side, stride in zip(shape, strides, strict=True))
-    # numpy multiplies the sides that are not 0, also where the tensor is empty.
-    is_too_large = max(math.prod(filter(None, shape)), *strides, 0) >= 2**59
-    if is_too_large or (count and last >= stored) or count > max(stored, _MAX_REPEATED):
-        raise UnreadableError(f"{name} has more numbers than are stored.\nDownload or copy it again.")
-    return Tensor(dtype, shape, strides, offset, storage)
+class _Tensors:
+    """Makes the tensors of a file, each once it is sure that all its numbers are stored."""
+
+    def __init__(self, data: mmap.mmap) -> None:
+        self._bytes_left = _MAX_TIMES * len(data) + _MAX_MORE_BYTES
+
+    def make(
+        self, name: str, dtype: str, shape: tuple[int, ...], strides: tuple[int, ...], offset: int, storage: _Storage
+    ) -> Tensor:
+        if dtype not in _NUMPY:
+            kind = on_one_line(dtype[:20])
+            raise UnreadableError(f"{name} is a tensor of {kind}.\nSave it again as a dense tensor of float numbers.")
+        if not len(shape) == len(strides) <= _MAX_DIMENSIONS:
+            raise UnreadableError(DAMAGED)
+        shape = tuple(shape)
+        if any(type(number) is not int or number < 0 for number in (*shape, *strides, offset)):
+            raise UnreadableError(DAMAGED)
+        item_bytes, count = ITEM_BYTES[dtype], math.prod(shape)
+        last = offset + sum((side - 1) * stride for side, stride in zip(shape, strides, strict=True))
+        self._bytes_left -= count * item_bytes
+        # numpy multiplies the sides that are not 0, also where the tensor is empty.
+        is_too_large = max(math.prod(filter(None, shape)), *strides, 0) >= 2**59 or self._bytes_left < 0
+        if is_too_large or (count and last >= storage.size // item_bytes):
+            raise UnreadableError(f"{name} has more numbers than are stored.\nDownload or copy it again.")
+        return Tensor(dtype, shape, strides, offset, storage)
 
 
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -195,7 +201,7 @@ def _read_safetensors(data: mmap.mmap) -> dict[str, Tensor]:
         raise UnreadableError(DAMAGED)
     header = json.loads(data[8:begin].decode(), object_pairs_hook=_unique)
     header.pop("__metadata__", None)
-    tensors, end = {}, 0
+    tensors, end, make = {}, 0, _Tensors(data).make
     for name, facts in sorted(header.items(), key=lambda item: item[1]["data_offsets"]):
         start, stop = facts["data_offsets"]
         dtype, shape = _SAFETENSORS_TYPES.get(facts["dtype"], facts["dtype"]), tuple(facts["shape"])
@@ -203,7 +209,7 @@ def _read_safetensors(data: mmap.mmap) -> dict[str, Tensor]:
         if type(start) is not int or type(stop) is not int or start != end or len(shape) > _MAX_DIMENSIONS:
             raise UnreadableError(DAMAGED)
         strides = tuple(math.prod(shape[place + 1 :]) for place in range(len(shape)))
-        tensor = _made(name, dtype, shape, strides, 0, _Storage(data, stop - start, begin + start))
+        tensor = make(on_one_line(name[:100]), dtype, shape, strides, 0, _Storage(data, stop - start, begin + start))
         if math.prod(shape) * ITEM_BYTES[dtype] != stop - start:
             raise UnreadableError(DAMAGED)
         tensors[name], end = tensor, stop
@@ -242,7 +248,7 @@ def _read_zip(data: mmap.mmap, file_name: str) -> Any:
             raise UnreadableError(DAMAGED)
         return _Storage(data, size, start)
 
-    return Pickles(data, *_zip_place(data, entries[pickles[0]]), storage, _made).load()
+    return Pickles(data, *_zip_place(data, entries[pickles[0]]), storage, _Tensors(data).make).load()
 
 
 def _zip_entries(data: mmap.mmap) -> dict[str, _Entry]:
@@ -261,11 +267,13 @@ def _zip_entries(data: mmap.mmap) -> dict[str, _Entry]:
         mark, flags, method, stored, size, name_bytes, extra_bytes, note_bytes, header = struct.unpack_from(
             "<4s4xHH8xLLHHH8xL", data, position
         )
+        if mark != b"PK\1\2" or name_bytes > _MAX_ENTRY_NAME_BYTES:
+            raise UnreadableError(DAMAGED)
         name = data[position + 46 : position + 46 + name_bytes].decode(errors="replace")
         position += 46 + name_bytes
         stored, size, header = _zip_numbers(data[position : position + extra_bytes], stored, size, header)
         position += extra_bytes + note_bytes
-        if mark != b"PK\1\2" or name in entries:
+        if name in entries:
             raise UnreadableError(DAMAGED)
         entries[name] = _Entry(method == 0 and not flags & 1 and stored == size, size, header)
     return entries
@@ -276,8 +284,8 @@ def _zip_numbers(extra: bytes, stored: int, size: int, header: int) -> tuple[int
     while len(extra) >= 4 and 0xFFFFFFFF in (stored, size, header):
         kind, length = struct.unpack_from("<HH", extra)
         if kind == 1:
-            wide = struct.iter_unpack("<Q", extra[4 : 4 + length - length % 8])
-            size, stored, header = (next(wide)[0] if value == 0xFFFFFFFF else value for value in (size, stored, header))
+            wide = list(struct.unpack_from(f"<{length // 8}Q", extra, 4))
+            size, stored, header = (wide.pop(0) if value == 0xFFFFFFFF else value for value in (size, stored, header))
             break
         extra = extra[4 + length :]
     return stored, size, header
@@ -306,7 +314,7 @@ def _read_stream(data: mmap.mmap) -> Any:
             raise UnreadableError(DAMAGED)
         return found
 
-    pickles = Pickles(data, 0, len(data), storage, _made)
+    pickles = Pickles(data, 0, len(data), storage, _Tensors(data).make)
     _, _, system, content, keys = (pickles.load() for _ in range(5))
     _refuse_big_endian(system["little_endian"])
     position = pickles.position

@@ -173,8 +173,9 @@ def _errors_naming(source: str, path: Path) -> Iterator[None]:
     """Errors in the block name `source` instead of `path`, a file that the user does not know."""
     try:
         yield
-    except ConversionError as error:
-        raise ConversionError(str(error).replace(str(path), source)) from error
+    except (ConversionError, ModelError) as error:
+        kind = ModelError if isinstance(error, ModelError) else ConversionError
+        raise kind(str(error).replace(str(path), source)) from error
 
 
 def _publish(name: str, folder: Path, spec: ModelSpec, source: str, progress: Progress) -> Cached:

@@ -102,6 +102,10 @@ def load_weights(model: nn.Module, file: Path) -> None:
     with any prefix before the names (DataParallel's, torch.compile's, Lightning's); with timm's names of the layers
     or torchvision's. Auxiliary heads are left out. Of several sets that fit timm's choice is taken: averaged weights,
     "state_dict", "model". After an error `model` is unchanged.
+
+    Raises:
+        ModelError: the file cannot be read, or holds no weights.
+        ConversionError: the weights are not those of `model`.
     """
     _load(model, _read(model, file), file)
 
@@ -135,13 +139,13 @@ def _read(model: nn.Module, file: Path) -> list[_Found]:
 def _load(model: nn.Module, found: list[_Found], file: Path) -> None:
     best, *others = sorted(_fits(model, found), key=lambda fit: (fit.fault_count, fit.candidate.rank))
     architecture = _architecture(model)
+    if best.faults:
+        raise ConversionError(f"{file}: these are not the weights of {architecture}.\n{best.faults}")
     if unusable := state_dict.not_finite(best.candidate.tensors):
         raise ConversionError(
             f"{file}: these weights are not numbers (NaN): {state_dict.shown(unusable)}.\n"
             "Save them again as finite tensors of float numbers."
         )
-    if best.faults:
-        raise ConversionError(f"{file}: these are not the weights of {architecture}.\n{best.faults}")
     if same := [fit for fit in others if not fit.faults and fit.candidate.rank == best.candidate.rank]:
         places = ", ".join(fit.candidate.place for fit in (best, *same))
         raise ConversionError(
