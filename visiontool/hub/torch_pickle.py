@@ -49,7 +49,7 @@ _KNOWN = {
     *(*_STORAGES, *_INERT, "collections.OrderedDict", "torch.Size", "builtins.set"),
     *("torch._utils._rebuild_tensor_v2", "torch._utils._rebuild_tensor_v3", "torch._utils._rebuild_parameter"),
 }
-_TYPE = re.compile(r"torch\.(bool|(q?u?int|b?float|complex|bits)\w{1,12})")
+_TYPE = re.compile(r"torch\.(bool|(q?u?int|b?float|complex|bits)\d\w{0,12})")
 
 # Operations, by what follows them.
 _VALUES = {b"N": None, b"\x88": True, b"\x89": False}
@@ -269,6 +269,7 @@ def _set(mapping: Any, pairs: list[Any]) -> None:
     if type(mapping) is not dict or len(pairs) % 2:
         raise TypeError("no mapping, or a key without a value")
     for key, value in zip(pairs[::2], pairs[1::2], strict=True):
-        if type(key) not in (str, int, float, bool, bytes, type(None)):  # others may take for ever to hash
+        # Nested tuples may take for ever to hash, and large integers can all have one hash.
+        if type(key) not in (str, int, float, bool, bytes, type(None)) or (type(key) is int and abs(key) >= 2**60):
             raise TypeError("no plain key")
         mapping[key] = value
