@@ -1,12 +1,14 @@
-"""Looks for bytes that make opening a picture or reading a manifest fail in another way than by its own error.
+"""Looks for bytes that make reading a picture, a manifest or weights fail in another way than by its own error.
 
     pip install atheris        (into an environment with visiontool[test]; it is needed for nothing else)
     python scripts/fuzz.py image CORPUS [-max_total_time=600 ...]
     python scripts/fuzz.py manifest CORPUS [...]
+    python scripts/fuzz.py weights CORPUS [...]
 
-CORPUS is a folder; where it is empty, small pictures of every format, or the manifests and graphs of the built-in
-models, are put there first. What else is given goes to libFuzzer. What is found is written to crash-*, and stays as a
-quick test with as few bytes as show it (tests/images/test_damage.py, tests/model/test_spec.py, test_scan.py).
+CORPUS is a folder; where it is empty, small pictures of every format, the manifests and graphs of the built-in models,
+or small files of weights of each kind, are put there first. What else is given goes to libFuzzer. What is found is
+written to crash-*, and stays as a quick test with as few bytes as show it (tests/images/test_damage.py,
+tests/model/test_spec.py, test_scan.py, tests/hub/test_weight_files.py).
 """
 
 import json
@@ -35,6 +37,8 @@ with atheris.instrument_imports(include=["PIL", "visiontool"]):
     )
 
     from visiontool.errors import ModelError, PictureError
+    from visiontool.hub.state_dict import candidates, not_finite
+    from visiontool.hub.weights import read_weights
     from visiontool.images.decode import Limits, open_image
     from visiontool.model.scan import scan
     from visiontool.model.spec import MANIFEST_KEY, ModelSpec
@@ -73,6 +77,20 @@ def manifest(data: bytes) -> None:
         assert 0 < len(str(error)) < 600, str(error)
 
 
+def weights(data: bytes) -> None:
+    """Reads `data` as a file of weights, and all numbers in it."""
+    file = FILE.with_suffix(".pth")
+    file.write_bytes(data)
+    try:
+        content = read_weights(file)
+    except ModelError as error:
+        assert str(error).replace("\n", "").isprintable(), str(error)
+        assert 0 < len(str(error)) < 600, str(error)
+        return
+    for candidate in candidates(content, 1):
+        not_finite(candidate.tensors)
+
+
 def image_seeds() -> list[bytes]:
     import oddities
 
@@ -94,8 +112,31 @@ def manifest_seeds() -> list[bytes]:
     return [*seeds, graph.SerializeToString()]
 
 
+def weights_seeds() -> list[bytes]:
+    import io
+
+    import torch
+    from safetensors.torch import save
+
+    plain = {
+        f"m.{name}": torch.ones(2, 3).to(getattr(torch, name)) for name in ("float32", "bfloat16", "int64", "bool")
+    }
+    odd = {"state_dict": {**plain, "t": torch.ones(4, 2).t(), "e": torch.zeros(0), "n": torch.tensor(1.5)}, "epoch": 3}
+    seeds = [save(plain)]
+    for content in (plain, odd):
+        for options in ({}, {"_use_new_zipfile_serialization": False}, {"pickle_protocol": 4}):
+            torch.save(content, file := io.BytesIO(), **options)
+            seeds.append(file.getvalue())
+    return seeds
+
+
 def main() -> None:
-    target, seeds = {"image": (image, image_seeds), "manifest": (manifest, manifest_seeds)}[sys.argv[1]]
+    targets = {
+        "image": (image, image_seeds),
+        "manifest": (manifest, manifest_seeds),
+        "weights": (weights, weights_seeds),
+    }
+    target, seeds = targets[sys.argv[1]]
     corpus = Path(sys.argv[2])
     corpus.mkdir(parents=True, exist_ok=True)
     if not any(corpus.iterdir()):

@@ -189,13 +189,13 @@ def test_files_that_are_no_weights_of_the_network_leave_nothing(root: Path, hub:
     )
     for repository in ("me/page", "me/birds"):
         hub.add_to_hub(repository, "model.safetensors", page)
-    for name, weights, words in (
-        (NAME, own, f"^{own}: these are not the weights of test_resnet"),
-        (NAME, None, f"^hf-hub:timm/{NAME}: these are not the weights of test_resnet"),
-        ("hf-hub:me/page", None, "^hf-hub:me/page: expected timm's config.json"),
-        ("hf-hub:me/birds", None, "^hf-hub:me/birds/model.safetensors: .*web page"),
+    for name, weights, kind, words in (
+        (NAME, own, ConversionError, f"^{own}: these are not the weights of test_resnet"),
+        (NAME, None, ConversionError, f"^hf-hub:timm/{NAME}: these are not the weights of test_resnet"),
+        ("hf-hub:me/page", None, ConversionError, "^hf-hub:me/page: expected timm's config.json"),
+        ("hf-hub:me/birds", None, ModelError, "^hf-hub:me/birds/model.safetensors: .*web page"),
     ):
-        with pytest.raises(ConversionError, match=words) as caught:
+        with pytest.raises(kind, match=words) as caught:
             pull(name, weights=weights)
         assert str(root) not in str(caught.value)
         assert left_in(root)["models"] == []

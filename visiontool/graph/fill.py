@@ -5,7 +5,7 @@ A skeleton is the graph of a network whose parameters are inputs beside the pict
 
 import math
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from functools import partial
 from typing import Any, BinaryIO, NamedTuple
 
@@ -34,6 +34,15 @@ def parameters(skeleton: onnx.ModelProto) -> dict[str, tuple[int, ...]]:
     """Names and shapes of the parameters that a skeleton lacks, in the order of the network's state dict."""
     _, *inputs = skeleton.graph.input
     return {value.name: _shape(value) for value in inputs}
+
+
+def set_classes(skeleton: onnx.ModelProto, layers: Collection[str], classes: int) -> None:
+    """Gives a skeleton, in place, another number of classes; `layers` are those that give the logits."""
+    names = {f"{layer}.{part}" for layer in layers for part in ("weight", "bias")}
+    for value in skeleton.graph.input:
+        if value.name in names:
+            value.type.tensor_type.shape.dim[0].dim_value = classes
+    skeleton.graph.output[0].type.tensor_type.shape.dim[1].dim_value = classes
 
 
 def fill(
@@ -105,11 +114,11 @@ class _Norm(NamedTuple):
 
     def folded_weight(self) -> NDArray[np.float32]:
         factor = self._factor().reshape(-1, *[1] * (len(self.weight.shape) - 1))
-        return (self.weight.array() * factor).astype(np.float32)
+        return np.asarray(self.weight.array() * factor, np.float32)
 
     def folded_bias(self) -> NDArray[np.float32]:
         before = 0.0 if self.bias is None else self.bias.array()
-        return ((before - self.mean.array()) * self._factor() + self.shift.array()).astype(np.float32)
+        return np.asarray((before - self.mean.array()) * self._factor() + self.shift.array(), np.float32)
 
     def _factor(self) -> NDArray[np.float64]:
         return self.scale.array().astype(np.float64) / np.sqrt(self.variance.array() + np.float64(self.epsilon))
@@ -126,8 +135,9 @@ def _fold_batch_norms(graph: onnx.GraphProto, constants: dict[str, Constant]) ->
             continue
         weight, *bias = before.input[1:]
         epsilon = next((attribute.f for attribute in node.attribute if attribute.name == "epsilon"), 1e-5)
-        parts = (constants[name] for name in node.input[1:])
-        norm = _Norm(constants[weight], constants[bias[0]] if bias else None, *parts, epsilon)
+        scale, shift, mean, variance = (constants[name] for name in node.input[1:])
+        before_bias = constants[bias[0]] if bias else None
+        norm = _Norm(constants[weight], before_bias, scale, shift, mean, variance, epsilon)
         constants[weight] = norm.weight._replace(array=norm.folded_weight)
         constants[node.input[2]] = norm.shift._replace(array=norm.folded_bias)
         before.input[1:] = [weight, node.input[2]]

@@ -113,13 +113,16 @@ def fill_from(
 
     skeleton = load(entry.architecture)
     config = json.loads(next(field.value for field in skeleton.metadata_props if field.key == CONFIG_KEY))
-    shapes = {key: shape for key, shape in parameters(skeleton).items() if key not in NORMALIZATION}
-    values = _values(entry, weights, shapes)
+    values = _values(entry, weights, skeleton, config["pretrained_cfg"]["classifier"])
+    shapes = parameters(skeleton)
+    classes = skeleton.graph.output[0].type.tensor_type.shape.dim[1].dim_value
     facts = {"source": source, "sha256": sha256(weights), "license": license}
-    config |= facts | (imagenet() if class_names is None else named(class_names, weights, _CLASSES))
+    config |= facts | (imagenet() if class_names is None else named(class_names, weights, classes))
     config["pretrained_cfg"] |= {key: getattr(entry, key) for key in _OF_TAG} | {"license": license}
+    for part in (config, config["model_args"], config["pretrained_cfg"]):
+        part["num_classes"] = classes
     spec = spec_of(name, config, {key: value for key, value in facts.items() if value})
-    count = sum(math.prod(shape) for key, shape in shapes.items() if not key.endswith(_STATISTICS))
+    count = sum(math.prod(shapes[key]) for key in values if not key.endswith(_STATISTICS))
     spec = replace(
         spec,
         embedding="embedding",
@@ -136,32 +139,62 @@ def load(architecture: str) -> "onnx.ModelProto":
     """The skeleton of an architecture."""
     import onnx
 
-    return onnx.ModelProto.FromString(gzip.decompress(_path(architecture).read_bytes()))
+    return onnx.load_from_string(gzip.decompress(_path(architecture).read_bytes()))
 
 
 def _path(architecture: str) -> Path:
     return SKELETONS / f"{architecture}.onnx.gz"
 
 
-def renamed(architecture: str, tensors: Mapping[str, Any], shapes: Mapping[str, tuple[int, ...]]) -> dict[str, Any]:
-    """`tensors` under timm's names, without those that only training needs."""
-    if architecture.startswith("tf_efficientnet_lite") and "_conv_stem.weight" in tensors:  # the layers are the same
-        return dict(zip(shapes, map(tensors.__getitem__, state_dict.learned(tensors)), strict=False))
+class _Reshaped(NamedTuple):
+    """A tensor in another shape of as many numbers."""
+
+    tensor: Tensor
+    shape: tuple[int, ...]
+
+    def array(self) -> NDArray[Any]:
+        return self.tensor.array().reshape(self.shape)
+
+
+def renamed(
+    architecture: str, shapes: Mapping[str, tuple[int, ...]], tensors: Mapping[str, Tensor]
+) -> dict[str, Tensor | _Reshaped]:
+    """`tensors` under timm's names and in its shapes, without those that only training needs."""
+    if architecture.startswith("tf_efficientnet_lite") and "_conv_stem.weight" in tensors:
+        return dict(zip(shapes, map(tensors.__getitem__, state_dict.learned(tensors)), strict=False))  # in timm's order
     rules = next((rules for start, rules in _RENAMED.items() if architecture.startswith(start)), {})
-    result = {}
-    for key, tensor in tensors.items():
-        if key in shapes or not key.startswith(_LEFT_OUT):
-            for pattern, replacement in rules.items():
-                key = re.sub(pattern, replacement, key)
-            result[key] = tensor
+    result: dict[str, Tensor | _Reshaped] = {}
+    for name, tensor in tensors.items():
+        if name not in shapes and name.startswith(_LEFT_OUT):
+            continue
+        for pattern, replacement in rules.items():
+            name = re.sub(pattern, replacement, name)
+        shape = shapes.get(name, tensor.shape)
+        fits = shape != tensor.shape and math.prod(shape) == math.prod(tensor.shape)
+        result[name] = _Reshaped(tensor, shape) if fits else tensor
     return result
 
 
-def _values(entry, weights, shapes):
-    content = read_weights(weights)
-    (candidate, *_) = state_dict.candidates(content, len(shapes) // 2)
-    tensors = renamed(entry.architecture, candidate.tensors, shapes)
-    text, count = state_dict.faults(shapes, {key: tensor.shape for key, tensor in tensors.items()})
-    if count:
-        raise ModelError(f"{weights}: these are not the weights of {entry.architecture}.\n{text}")
-    return {key: tensors[key].array for key in shapes}
+def _values(
+    entry: Entry, weights: Path, skeleton: "onnx.ModelProto", heads: str | list[str]
+) -> dict[str, Callable[[], NDArray[Any]]]:
+    """The numbers for the parameters of a skeleton, which gets as many classes as the weights have.
+
+    Args:
+        heads: the layers that give the logits, as timm's config.json names them.
+    """
+    from visiontool.graph import fill
+
+    def fits() -> list[state_dict.Fit]:
+        shapes = {name: shape for name, shape in fill.parameters(skeleton).items() if name not in NORMALIZATION}
+        return state_dict.fits(found, shapes, partial(renamed, entry.architecture, shapes))
+
+    layers = [heads] if isinstance(heads, str) else heads
+    found = state_dict.read(weights, fill.parameters(skeleton))
+    best = fits()
+    head = best[0].tensors.get(f"{layers[0]}.weight")
+    if head is not None and head.shape and head.shape[0] != _CLASSES:
+        fill.set_classes(skeleton, layers, head.shape[0])
+        best = fits()
+    tensors = state_dict.chosen(best, entry.architecture, weights)
+    return {name: tensors[name].array for name in fill.parameters(skeleton) if name not in NORMALIZATION}
