@@ -4,8 +4,8 @@
     python scripts/make_catalog.py --check    write nothing; exit 1 where they are not fresh
 
 names.csv has every name that can be created, classics.csv the default weights of the classics (classics.json),
-imagenet.txt ImageNet's 1,000 classes. Networks are built on torch's meta device, so nothing is allocated or downloaded. --check believes the counts of the names that
-are there. Needs the extra [train].
+imagenet.txt ImageNet's 1,000 classes. Networks are built on torch's meta device, so nothing is allocated or downloaded.
+--check believes the counts of the names that are there. Needs the extra [train].
 """
 
 import argparse

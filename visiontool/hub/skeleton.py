@@ -19,12 +19,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from visiontool._version import __version__
-from visiontool.errors import ModelError
 from visiontool.files import MODEL_FILE, cannot_write, sha256
 from visiontool.hub import catalog, state_dict
 from visiontool.hub.catalog import Entry
 from visiontool.hub.timm_config import imagenet, named, spec_of
-from visiontool.hub.weights import read_weights
+from visiontool.hub.weights import Tensor
 from visiontool.model.class_names import ClassNames
 from visiontool.model.spec import ModelSpec
 
@@ -153,7 +152,7 @@ class _Reshaped(NamedTuple):
     shape: tuple[int, ...]
 
     def array(self) -> NDArray[Any]:
-        return self.tensor.array().reshape(self.shape)
+        return np.reshape(self.tensor.array(), self.shape)
 
 
 def renamed(
