@@ -45,8 +45,8 @@ def finetune(
         weights: a file of weights of the network `model`.
         offline: uses no network.
         workers, batch_size, timeout, limits: as for `Classifier.predict_stream` and `Classifier`.
-        progress: called with the stage and how much of it is done: "download", "convert" and "check" where the model
-            has to be pulled first, "check", "plain", "views", "head" and "folds".
+        progress: called with the stage and how much of it is done: "download" and "convert" where the model has
+            to be pulled first, "check", "plain", "views", "head" and "folds".
         options: model, labels, splits, val_split, group, on_bad, augment, views, mirror, crop, rotate, shift, zoom,
             brightness, contrast, color, balance, crop_mode, few, folds, seed, device, provider, from_run: as those of
             the command, `from_run` for its --from.

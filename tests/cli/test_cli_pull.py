@@ -9,6 +9,8 @@ import sys
 import hub_server
 import pytest
 from conftest import ROOT, SHARED, run_on_terminal, save_picture
+from PIL import Image
+from random_weights import random_weights
 from test_imports import TORCH, run_blocked
 
 timm = pytest.importorskip("timm")
@@ -55,6 +57,25 @@ def test_predict_gets_a_network_once_and_then_needs_neither_torch_nor_network(hu
     assert len(hub.requests()) == asked
 
 
+def test_a_classic_is_pulled_without_torch_and_answers_as_torch_does(hub, tmp_path):
+    name = "mobilenetv2_050.lamb_in1k"
+    model = random_weights(timm.create_model(name), torch.rand(2, 3, 224, 224))
+    hub.add_to_hub(f"timm/{name}", "model.safetensors", safetensors_torch.save(model.state_dict()))
+    orange = ROOT / "samples" / "orange.jpg"
+    first = run_blocked(TORCH, "predict", orange, "-m", "mobilenetv2_050", "-k", "3")
+    assert first.returncode == 0, first.stderr
+    transform = timm.data.create_transform(**timm.data.resolve_model_data_config(model), is_training=False)
+    with torch.inference_mode(), Image.open(orange) as picture:
+        values, indices = model(transform(picture)[None]).softmax(1)[0].topk(3)
+    answers = json.loads(first.stdout)["predictions"]
+    assert [answer["index"] for answer in answers] == indices.tolist()
+    assert [answer["probability"] for answer in answers] == pytest.approx(values.tolist(), abs=1e-4)
+    other_size = run_blocked(TORCH, "models", "pull", "mobilenetv2_050", "--img-size", "160")
+    assert other_size.returncode == 4
+    assert "visiontool[train]" in other_size.stderr
+    assert "at their own size" in other_size.stderr
+
+
 def test_quiet_is_quiet_and_prints_the_path(hub, tmp_path):
     ran = visiontool("models", "pull", "test_resnet", "-q", "--img-size", 64)
     assert (ran.returncode, ran.stderr) == (0, "")
@@ -67,7 +88,7 @@ def test_quiet_is_quiet_and_prints_the_path(hub, tmp_path):
 def test_on_a_terminal_each_stage_has_a_bar(hub, tmp_path):
     code, text = run_on_terminal("models", "pull", "test_resnet")
     assert code == 0
-    for words in ("Downloading", "Converting to ONNX"):
+    for words in ("Downloading", "Making the model file"):
         assert words in text
     assert "Traceback" not in text
 
@@ -83,7 +104,7 @@ def test_a_download_that_fails_names_the_address_and_the_ways_out(hub, tmp_path)
 def test_weights_that_do_not_fit_are_refused_with_a_list(tmp_path, hub):
     torch.save(timm.create_model("test_vit").state_dict(), tmp_path / "other.pth")
     ran = visiontool("models", "pull", "test_resnet", "--weights", tmp_path / "other.pth")
-    assert ran.returncode == 5
+    assert ran.returncode == 4
     assert "missing" in ran.stderr
     assert "conv1.0.weight" in ran.stderr
     assert not hub.requests()

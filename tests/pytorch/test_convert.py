@@ -25,12 +25,13 @@ from random_weights import random_weights  # noqa: E402
 
 from visiontool import Classifier, ConversionError, InputSpec, ModelSpec  # noqa: E402
 from visiontool.data.discover import find_images  # noqa: E402
+from visiontool.hub import timm_config  # noqa: E402
 from visiontool.model.difference import batches_for  # noqa: E402
 from visiontool.model.scan import scan  # noqa: E402
 from visiontool.model.spec import MANIFEST_KEY  # noqa: E402
 from visiontool.pytorch import exporters, parity  # noqa: E402
 from visiontool.pytorch.architectures.lenet import LeNet5  # noqa: E402
-from visiontool.pytorch.convert import _named_classes, convert, convert_checkpoint, convert_folder  # noqa: E402
+from visiontool.pytorch.convert import _imagenet_names, convert, convert_checkpoint, convert_folder  # noqa: E402
 from visiontool.pytorch.exporters import OnnxWrapper  # noqa: E402
 
 # torch.export and the packages below it still use what Python and onnx have deprecated.
@@ -224,9 +225,10 @@ def test_a_config_that_cannot_be_used_is_named(tmp_path):
 )
 def test_a_hub_folder_without_names_has_those_of_its_imagenet(name, classes):
     cfg = timm.models.get_pretrained_cfg(name)
-    labels, ids = _named_classes({"architecture": cfg.architecture, "pretrained_cfg": cfg.to_dict()})
+    names = _imagenet_names(cfg.architecture, cfg.tag, cfg.num_classes)
+    labels, ids = timm_config.named_classes(names["label_names"], names["label_descriptions"])
     assert len(set(labels)) == len(set(ids)) == len(labels) == len(ids) == classes
-    assert classes != 1000 or labels[0] == "tench"
+    assert classes != 1000 or names == timm_config.imagenet()
 
 
 @pytest.mark.parametrize(

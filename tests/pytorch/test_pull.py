@@ -100,7 +100,7 @@ def test_a_network_is_pulled_once_and_then_answers_as_torch_does(root: Path, hub
     assert (pulled.source, pulled.path) == (f"hf-hub:timm/{NAME}", resolve.resolve("test_resnet"))
     assert cache.verify(NAME) == []
     size = len(next(iter(hub.files.values())).content)
-    assert list(dict.fromkeys(stage for stage, _, _ in steps)) == ["download", "convert", "check"]
+    assert list(dict.fromkeys(stage for stage, _, _ in steps)) == ["download", "convert"]
     assert [values for values in steps if values[0] == "download"][-1] == ("download", size, size)
 
     classifier = Classifier.load(NAME)
@@ -190,8 +190,8 @@ def test_files_that_are_no_weights_of_the_network_leave_nothing(root: Path, hub:
     for repository in ("me/page", "me/birds"):
         hub.add_to_hub(repository, "model.safetensors", page)
     for name, weights, kind, words in (
-        (NAME, own, ConversionError, f"^{own}: these are not the weights of test_resnet"),
-        (NAME, None, ConversionError, f"^hf-hub:timm/{NAME}: these are not the weights of test_resnet"),
+        (NAME, own, ModelError, f"^{own}: these are not the weights of test_resnet"),
+        (NAME, None, ModelError, f"^hf-hub:timm/{NAME}: these are not the weights of test_resnet"),
         ("hf-hub:me/page", None, ConversionError, "^hf-hub:me/page: expected timm's config.json"),
         ("hf-hub:me/birds", None, ModelError, "^hf-hub:me/birds/model.safetensors: .*web page"),
     ):

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from visiontool.hub.cache import Cached
     from visiontool.inference.classifier import Classifier
 
-_TITLES = {"download": "Downloading", "convert": "Converting to ONNX", "check": "Comparing with torch"}
+_TITLES = {"download": "Downloading", "convert": "Making the model file"}
 
 
 def obtain(model: str | None, *, weights: Path | None = None, **how: Any) -> Path:

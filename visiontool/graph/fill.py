@@ -42,7 +42,12 @@ def set_classes(skeleton: onnx.ModelProto, layers: Collection[str], classes: int
     for value in skeleton.graph.input:
         if value.name in names:
             value.type.tensor_type.shape.dim[0].dim_value = classes
-    skeleton.graph.output[0].type.tensor_type.shape.dim[1].dim_value = classes
+    logits = skeleton.graph.output[0]
+    logits.type.tensor_type.shape.dim[1].dim_value = classes
+    last = next(node for node in skeleton.graph.node if logits.name in node.output)
+    for tensor in skeleton.graph.initializer:
+        if last.op_type == "Reshape" and tensor.name == last.input[1]:  # behind a convolution that gives the logits
+            tensor.CopyFrom(numpy_helper.from_array(np.array([-1, classes]), tensor.name))
 
 
 def fill(
@@ -54,12 +59,11 @@ def fill(
 
     Args:
         skeleton: it is changed.
-        values: an array for each of `parameters`, called when it is written.
+        values: float32 for each of `parameters`, called when it is written.
     """
     graph = skeleton.graph
     constants = {
-        name: Constant(shape, np.dtype(np.float32), partial(_float32, values[name], shape))
-        for name, shape in parameters(skeleton).items()
+        name: Constant(shape, np.dtype(np.float32), values[name]) for name, shape in parameters(skeleton).items()
     }
     for tensor in graph.initializer:
         array = numpy_helper.to_array(tensor)
@@ -95,10 +99,6 @@ def write(model: onnx.ModelProto, constants: Mapping[str, Constant], file: Binar
         array = np.asarray(constant.array(), constant.dtype.newbyteorder("<"), order="C")
         assert array.shape == constant.shape
         file.write(array.data)
-
-
-def _float32(array: Callable[[], NDArray[Any]], shape: tuple[int, ...]) -> NDArray[np.float32]:
-    return np.asarray(array(), np.float32).reshape(shape)
 
 
 class _Norm(NamedTuple):

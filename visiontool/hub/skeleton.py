@@ -39,23 +39,76 @@ _CLASSES = 1000
 _OF_TAG = ("tag", "interpolation", "crop_mode", "crop_pct", *NORMALIZATION)  # what they differ in
 _STATISTICS = (".running_mean", ".running_var")  # are not counted as parameters
 
-# What published files call otherwise than timm, by the beginning of the architecture. As timm's filters do.
-_RENAMED = {
-    "vgg": {
-        r"^classifier\.0\.": "pre_logits.fc1.",
-        r"^classifier\.3\.": "pre_logits.fc2.",
-        r"^classifier\.6\.": "head.fc.",
-    },
-    "densenet": {r"(\.denselayer\d+\.(?:norm|conv))\.([12]\.)": r"\1\2"},
-}
-_LEFT_OUT = ("AuxLogits.", "aux1.", "aux2.")  # heads of Inception v3 and GoogLeNet that are used in training only
+
+class _Layout(NamedTuple):
+    """Names other than timm's in files of weights, as the filters beside timm's networks change them."""
+
+    start: str  # of the architecture
+    mark: str  # a name that only such files have
+    renames: Mapping[str, str | Callable[[re.Match[str]], str]]  # of patterns, in order; none where only names differ
+
+
+_LAYOUTS = (
+    _Layout("tf_efficientnet_lite", "_conv_stem.weight", {}),
+    _Layout(
+        "vgg",
+        "classifier.0.weight",
+        {r"^classifier\.0": "pre_logits.fc1", r"^classifier\.3": "pre_logits.fc2", r"^classifier\.6": "head.fc"},
+    ),
+    _Layout(
+        "densenet",
+        "features.denseblock1.denselayer1.norm.1.weight",
+        {r"(\.denselayer\d+\.(?:norm|conv))\.([12]\.)": r"\1\2"},
+    ),
+    _Layout(
+        "regnet",
+        "stem.0.weight",
+        {
+            r"^stem\.0": "stem.conv",
+            r"^stem\.1": "stem.bn",
+            r"^trunk_output\.block(\d)\.block\d+-(\d+)": lambda match: f"s{match[1]}.b{int(match[2]) + 1}",
+            **{rf"\.f\.{part}\.0": f".conv{number}.conv" for number, part in enumerate("abc", 1)},
+            **{rf"\.f\.{part}\.1": f".conv{number}.bn" for number, part in enumerate("abc", 1)},
+            r"\.f\.c\.": ".conv3.conv.",
+            r"\.f\.se\.excitation\.0": ".se.fc1",
+            r"\.f\.se\.excitation\.2": ".se.fc2",
+            r"\.f\.se\.": ".se.",
+            r"\.proj\.0": ".downsample.conv",
+            r"\.proj\.1": ".downsample.bn",
+            r"^fc\.": "head.fc.",
+        },
+    ),
+    _Layout(
+        "swin",
+        "layers.0.downsample.reduction.weight",
+        {
+            **{rf"^layers\.{stage}\.downsample": f"layers.{stage + 1}.downsample" for stage in (2, 1, 0)},
+            r"^head\.": "head.fc.",
+        },
+    ),
+    _Layout(
+        "convnext",
+        "downsample_layers.0.0.weight",
+        {
+            r"^downsample_layers\.0\.": "stem.",
+            r"^stages\.(\d+)\.(\d+)": r"stages.\1.blocks.\2",
+            r"^downsample_layers\.(\d+)\.(\d+)": r"stages.\1.downsample.\2",
+            "dwconv": "conv_dw",
+            "pwconv": "mlp.fc",
+            r"^head\.": "head.fc.",
+            r"^norm\.": "head.norm.",
+        },
+    ),
+)
+# Heads of Inception v3 and GoogLeNet that only training uses; tables that are worked out from the size of windows.
+_LEFT_OUT = re.compile(r"^(AuxLogits|aux1|aux2)\.|\.(relative_position_index|attn_mask)$")
 
 
 def exists(entry: Entry, img_size: int | None = None) -> bool:
     """Whether there is a skeleton for weights of `entry` at that side of the input in pixels; None for their own."""
     channels, *size = entry.input_size
     wanted = (channels, *(size if img_size is None else (img_size, img_size)))
-    is_there = entry.classes == _CLASSES and _path(entry.architecture).is_file()
+    is_there = entry.classes == _CLASSES and path(entry.architecture).is_file()
     return is_there and catalog.find(entry.architecture).input_size == wanted
 
 
@@ -129,8 +182,9 @@ def fill_from(
         tools={"visiontool": __version__, "torch": skeleton.producer_version},
         weights={**spec.weights, "params": count},
     )
-    normalization = {key: partial(np.array, getattr(spec.input, key), np.float32) for key in NORMALIZATION}
-    graph, constants = fill(skeleton, {**values, **normalization}, spec.to_metadata())
+    normalization = {key: np.reshape(np.float32(getattr(spec.input, key)), shapes[key]) for key in NORMALIZATION}
+    numbers = values | {key: partial(np.asarray, array) for key, array in normalization.items()}
+    graph, constants = fill(skeleton, numbers, spec.to_metadata())
     return Filled(spec, config, values, graph, constants)
 
 
@@ -138,10 +192,10 @@ def load(architecture: str) -> "onnx.ModelProto":
     """The skeleton of an architecture."""
     import onnx
 
-    return onnx.load_from_string(gzip.decompress(_path(architecture).read_bytes()))
+    return onnx.load_from_string(gzip.decompress(path(architecture).read_bytes()))
 
 
-def _path(architecture: str) -> Path:
+def path(architecture: str) -> Path:
     return SKELETONS / f"{architecture}.onnx.gz"
 
 
@@ -159,18 +213,20 @@ def renamed(
     architecture: str, shapes: Mapping[str, tuple[int, ...]], tensors: Mapping[str, Tensor]
 ) -> dict[str, Tensor | _Reshaped]:
     """`tensors` under timm's names and in its shapes, without those that only training needs."""
-    if architecture.startswith("tf_efficientnet_lite") and "_conv_stem.weight" in tensors:
-        return dict(zip(shapes, map(tensors.__getitem__, state_dict.learned(tensors)), strict=False))  # in timm's order
-    rules = next((rules for start, rules in _RENAMED.items() if architecture.startswith(start)), {})
+    layouts = (each for each in _LAYOUTS if architecture.startswith(each.start) and each.mark in tensors)
+    layout = next(layouts, _Layout("", "", {}))
+    names = list(tensors)
+    if layout.mark and not layout.renames:
+        tensors = {name: tensors[name] for name in state_dict.learned(tensors)}
+        names = [*shapes, *list(tensors)[len(shapes) :]][: len(tensors)]
+    for pattern, replacement in layout.renames.items():
+        names = [re.sub(pattern, replacement, name) for name in names]
     result: dict[str, Tensor | _Reshaped] = {}
-    for name, tensor in tensors.items():
-        if name not in shapes and name.startswith(_LEFT_OUT):
-            continue
-        for pattern, replacement in rules.items():
-            name = re.sub(pattern, replacement, name)
+    for name, tensor in zip(names, tensors.values(), strict=True):
         shape = shapes.get(name, tensor.shape)
         fits = shape != tensor.shape and math.prod(shape) == math.prod(tensor.shape)
-        result[name] = _Reshaped(tensor, shape) if fits else tensor
+        if name in shapes or not _LEFT_OUT.search(name):
+            result[name] = _Reshaped(tensor, shape) if fits else tensor
     return result
 
 
@@ -196,4 +252,8 @@ def _values(
         fill.set_classes(skeleton, layers, head.shape[0])
         best = fits()
     tensors = state_dict.chosen(best, entry.architecture, weights)
-    return {name: tensors[name].array for name in fill.parameters(skeleton) if name not in NORMALIZATION}
+    return {name: partial(_float32, tensors[name]) for name in fill.parameters(skeleton) if name not in NORMALIZATION}
+
+
+def _float32(tensor: Tensor | _Reshaped) -> NDArray[np.float32]:
+    return np.asarray(tensor.array(), np.float32)

@@ -52,7 +52,7 @@ def spec_of(name: str, config: Mapping[str, Any], weights: Mapping[str, str]) ->
         if len(values) not in (1, channels):
             raise ValueError(f"{len(values)} numbers for {channels} channels")
         normalization[key] = tuple(map(float, values)) * (channels // len(values))
-    labels, label_ids = _named_classes(config["label_names"], config.get("label_descriptions"))
+    labels, label_ids = named_classes(config["label_names"], config.get("label_descriptions"))
     return ModelSpec(
         name=name,
         architecture=config["architecture"],
@@ -67,9 +67,8 @@ def spec_of(name: str, config: Mapping[str, Any], weights: Mapping[str, str]) ->
     )
 
 
-def _named_classes(
-    names: Any, descriptions: Mapping[str, str] | None
-) -> tuple[tuple[str, ...], tuple[str, ...] | None]:
+def named_classes(names: Any, descriptions: Mapping[str, str] | None) -> ClassNames:
+    """The labels and ids that `label_names` and `label_descriptions` stand for; ValueError where they do not."""
     if not isinstance(names, list):
         raise ValueError("label_names is no list, so it is open which class each name is of")
     if descriptions is None:

@@ -43,7 +43,7 @@ def pull(
             of published weights, or where timm's config.json beside it names them.
         class_names: the names of the classes of other `weights`; None for their numbers.
         offline: use no network, as with HF_HUB_OFFLINE.
-        progress: called with the stage ("wait", "download", "convert", "check"), and for a download the bytes so far
+        progress: called with the stage ("wait", "download", "convert"), and for a download the bytes so far
             and those of the whole file; the last is None where it is not known. "wait" comes where another process is
             getting the same.
 
