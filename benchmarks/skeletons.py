@@ -33,6 +33,7 @@ from visiontool.pytorch import weights
 from visiontool.pytorch.convert import convert_checkpoint
 
 ROOT = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(ROOT / "tests"))
 VISIONTOOL = str(Path(sys.executable).with_name("visiontool"))
 NAMES = (
     *("resnet50", "densenet121", "inception_v3", "mobilenetv3_large_100", "tf_efficientnet_lite0"),
@@ -45,15 +46,12 @@ RUNS = 5  # of one picture, in a round
 
 def make_files(name: str, folder: Path) -> tuple[Path, Path]:
     """The model file that is filled, and the one that torch's exporter writes, with the same weights."""
+    from random_weights import random_weights
+
     entry = catalog.find(name)
     checkpoint = folder / f"{name}.pth"
-    torch.manual_seed(0)
-    state = weights.create(entry.name).state_dict().items()
-    # New networks have many equal tensors, which the exporter would write once.
-    torch.save(
-        {key: value + 0.01 * torch.rand_like(value) if value.is_floating_point() else value for key, value in state},
-        checkpoint,
-    )
+    model = random_weights(weights.create(entry.name), torch.rand(2, *entry.input_size))
+    torch.save(model.state_dict(), checkpoint)
     filled, converted = folder / f"{name}-filled", folder / f"{name}-converted"
     filled.mkdir()
     skeleton.fill_from(entry, checkpoint, name=name, source="", license="").write(filled)

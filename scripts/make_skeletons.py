@@ -20,28 +20,40 @@ from pathlib import Path
 import onnx
 import onnx_ir
 import torch
+from onnx import helper
 from timm.models._hub import save_config_for_hf
+from torch import nn
 
 from visiontool.hub import catalog
-from visiontool.hub.skeleton import CONFIG_KEY, SKELETONS
+from visiontool.hub.skeleton import CONFIG_KEY, NORMALIZATION, SIZES_KEY, SKELETONS
 from visiontool.model.spec import InputSpec
 from visiontool.pytorch import weights
 from visiontool.pytorch.exporters import OnnxWrapper, tidy
 
 PREFIX = "model."  # of the parameters, inside the exporter's wrapper
-NORMALIZATION = ("mean", "std")  # are given at filling too, since tags of a network differ in them
+_OTHER_SIZE = 64  # more, in pixels; every network halves the size five times at most
 
 
 def skeleton_of(name: str) -> onnx.ModelProto:
     """The skeleton of one entry of the catalog."""
     model = weights.create(name)
+    height, width = model.pretrained_cfg["input_size"][1:]
+    skeleton = exported(model, (height, width))
+    is_fixed = model.pretrained_cfg["fixed_input_size"]
+    is_any = not is_fixed and same(skeleton, exported(model, (height + _OTHER_SIZE, width + _OTHER_SIZE)))
+    helper.set_model_props(skeleton, {CONFIG_KEY: config_of(model), SIZES_KEY: "any" if is_any else "one"})
+    onnx.checker.check_model(skeleton, full_check=True)
+    return skeleton
+
+
+def exported(model: nn.Module, size: tuple[int, int]) -> onnx.ModelProto:
+    """The graph for pictures of that size, with the parameters as inputs."""
     cfg = model.pretrained_cfg
-    spec = InputSpec(size=tuple(cfg["input_size"][1:]), mean=cfg["mean"], std=cfg["std"])
-    wrapper = OnnxWrapper(model, spec)
+    wrapper = OnnxWrapper(model, InputSpec(size=size, mean=cfg["mean"], std=cfg["std"]))
     program = torch.onnx.export(
         wrapper,
-        (torch.zeros((2, *spec.size, 3), dtype=torch.uint8),),
-        input_names=[spec.name],
+        (torch.zeros((2, *size, 3), dtype=torch.uint8),),
+        input_names=["image"],
         output_names=list(wrapper.outputs),
         dynamic_shapes=({0: "N"},),
         external_data=False,
@@ -55,20 +67,28 @@ def skeleton_of(name: str) -> onnx.ModelProto:
             value.const_value = None
             graph.inputs.append(value)
         elif not key.endswith("num_batches_tracked"):
-            raise ValueError(f"{name}: {key} is no parameter of the graph")
+            raise ValueError(f"{key} is no parameter of the graph")
     program.optimize()
     tidy(program.model)
     for value in graph.inputs[1:]:
         value.name = value.name.removeprefix(PREFIX)
+    return onnx_ir.to_proto(program.model)
+
+
+def same(*skeletons: onnx.ModelProto) -> bool:
+    """Whether they differ in the shapes of values only, so that one serves for all sizes."""
+    parts = ([*skeleton.graph.node, *skeleton.graph.initializer] for skeleton in skeletons)
+    return len({tuple(part.SerializeToString(deterministic=True) for part in each) for each in parts}) == 1
+
+
+def config_of(model: nn.Module) -> str:
+    """timm's config.json, without where the weights come from."""
     with tempfile.TemporaryDirectory() as folder:
         save_config_for_hf(model, str(Path(folder, "config.json")))
         config = json.loads(Path(folder, "config.json").read_bytes())
     for key in ("url", "hf_hub_id", "hf_hub_filename", "file", "custom_load"):
         config["pretrained_cfg"].pop(key, None)
-    program.model.metadata_props[CONFIG_KEY] = json.dumps(config)
-    proto = onnx_ir.to_proto(program.model)
-    onnx.checker.check_model(proto, full_check=True)
-    return proto
+    return json.dumps(config)
 
 
 def main() -> int:

@@ -70,10 +70,13 @@ def test_a_classic_is_pulled_without_torch_and_answers_as_torch_does(hub, tmp_pa
     answers = json.loads(first.stdout)["predictions"]
     assert [answer["index"] for answer in answers] == indices.tolist()
     assert [answer["probability"] for answer in answers] == pytest.approx(values.tolist(), abs=1e-4)
-    other_size = run_blocked(TORCH, "models", "pull", "mobilenetv2_050", "--img-size", "160")
-    assert other_size.returncode == 4
-    assert "visiontool[train]" in other_size.stderr
-    assert "at their own size" in other_size.stderr
+    smaller = run_blocked(TORCH, "predict", orange, "-m", "mobilenetv2_050@160")
+    assert (smaller.returncode, json.loads(smaller.stdout)["status"]) == (0, "ok")
+    for wanted, options in (("vit_tiny_patch16_224", ["--img-size", "160"]), ("resnet26", [])):
+        refused = run_blocked(TORCH, "models", "pull", wanted, *options)
+        assert refused.returncode == 4
+        assert "visiontool[train]" in refused.stderr
+        assert "Without torch: the classics" in refused.stderr
 
 
 def test_quiet_is_quiet_and_prints_the_path(hub, tmp_path):

@@ -1,5 +1,6 @@
 """Skeletons: there is one for each classic, and filled it is the network that torch has."""
 
+import json
 import re
 import sys
 
@@ -60,10 +61,10 @@ def state():
     return {key: random.normal(0, 0.05, shape) for key, shape in shapes.items() if key not in skeleton.NORMALIZATION}
 
 
-def filled(folder, state, **names):
+def filled(folder, state, **how):
     """The model that a file with these weights becomes."""
     save_file({key: np.ascontiguousarray(values) for key, values in state.items()}, folder / "w.safetensors")
-    model = skeleton.fill_from(catalog.find(NAME), folder / "w.safetensors", name="n", source="s", license="", **names)
+    model = skeleton.fill_from(catalog.find(NAME), folder / "w.safetensors", name="n", source="s", license="", **how)
     model.write(folder)
     assert model.to_bytes() == (folder / "model.onnx").read_bytes()
     return Classifier(folder / "model.onnx", device="cpu")
@@ -89,6 +90,19 @@ def test_weights_of_other_types_are_taken_as_float32(dtype, state, tmp_path):
     assert all(np.array_equal(kept[key], values.astype(dtype).astype(np.float32)) for key, values in state.items())
     assert classifier.spec.weights["params"] == 1_235_496
     assert classifier.spec.labels[:2] == ("tench", "goldfish")
+
+
+def test_one_skeleton_serves_for_all_sizes_where_the_graph_is_the_same(state, tmp_path):
+    entry, vit = catalog.find(NAME), catalog.find("vit_tiny_patch16_224")
+    assert skeleton.exists(entry, 160)
+    assert skeleton.exists(vit, 224)
+    assert not skeleton.exists(vit, 160)
+    assert not skeleton.exists(catalog.find("convnext_tiny.in12k"))
+    small = filled(tmp_path, state, img_size=160)
+    assert small.spec.input.size == (160, 160)
+    pixels = np.random.default_rng(1).integers(0, 256, (2, 160, 160, 3), np.uint8)
+    assert small.outputs(pixels, "feature_map").shape == (2, 512, 9, 9)
+    assert json.loads((tmp_path / "config.json").read_bytes())["pretrained_cfg"]["input_size"] == [3, 160, 160]
 
 
 def test_weights_that_do_not_fit_are_listed(state, tmp_path):

@@ -50,6 +50,16 @@ def set_classes(skeleton: onnx.ModelProto, layers: Collection[str], classes: int
             tensor.CopyFrom(numpy_helper.from_array(np.array([-1, classes]), tensor.name))
 
 
+def set_size(skeleton: onnx.ModelProto, size: tuple[int, int]) -> None:
+    """Gives a skeleton, in place, another size (H, W) of the pictures in pixels."""
+    image, *_ = skeleton.graph.input
+    for axis, pixels in zip(image.type.tensor_type.shape.dim[1:3], size, strict=True):
+        axis.dim_value = pixels
+    for output in skeleton.graph.output:
+        for axis in output.type.tensor_type.shape.dim[2:]:  # of the feature map
+            axis.Clear()
+
+
 def fill(
     skeleton: onnx.ModelProto, values: Mapping[str, Callable[[], NDArray[Any]]], metadata: Mapping[str, str]
 ) -> tuple[onnx.ModelProto, dict[str, Constant]]:

@@ -67,7 +67,13 @@ def from_skeleton(target: Pullable, entry: Entry, license: str) -> Write:
 
     def write(weights: Path, folder: Path, source: str) -> ModelSpec:
         model = skeleton.fill_from(
-            entry, weights, name=target.name, source=source, license=license, class_names=target.class_names
+            entry,
+            weights,
+            name=target.name,
+            source=source,
+            license=license,
+            img_size=target.img_size,
+            class_names=target.class_names,
         )
         model.write(folder)
         return model.spec

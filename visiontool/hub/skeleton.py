@@ -33,7 +33,8 @@ if TYPE_CHECKING:
     from visiontool.graph.fill import Constant
 
 SKELETONS = Path(__file__).with_name("skeletons")
-CONFIG_KEY = "visiontool.config"  # of a skeleton's metadata: timm's config.json
+# Keys of a skeleton's metadata: timm's config.json, and whether it serves for "any" size or only for its own.
+CONFIG_KEY, SIZES_KEY = "visiontool.config", "visiontool.sizes"
 NORMALIZATION = ("mean", "std")  # parameters of the graph, since the tags of a network differ in them
 _CLASSES = 1000
 _OF_TAG = ("tag", "interpolation", "crop_mode", "crop_pct", *NORMALIZATION)  # what they differ in
@@ -106,10 +107,10 @@ _LEFT_OUT = re.compile(r"^(AuxLogits|aux1|aux2)\.|\.(relative_position_index|att
 
 def exists(entry: Entry, img_size: int | None = None) -> bool:
     """Whether there is a skeleton for weights of `entry` at that side of the input in pixels; None for their own."""
-    channels, *size = entry.input_size
-    wanted = (channels, *(size if img_size is None else (img_size, img_size)))
-    is_there = entry.classes == _CLASSES and path(entry.architecture).is_file()
-    return is_there and catalog.find(entry.architecture).input_size == wanted
+    if entry.classes != _CLASSES or not path(entry.architecture).is_file():
+        return False
+    own = catalog.find(entry.architecture).input_size
+    return own == _input_size(entry, img_size) or _metadata(load(entry.architecture))[SIZES_KEY] == "any"
 
 
 class Filled(NamedTuple):
@@ -123,6 +124,7 @@ class Filled(NamedTuple):
 
     def write(self, folder: Path) -> None:
         """Writes model.onnx and, for timm, config.json and model.safetensors; ConversionError where it cannot."""
+        from safetensors import SafetensorError
         from safetensors.numpy import save_file
 
         from visiontool.graph.fill import write
@@ -135,6 +137,8 @@ class Filled(NamedTuple):
             (folder / "config.json").write_text(json.dumps(self.config, indent=1) + "\n", encoding="utf-8")
         except OSError as error:
             raise cannot_write(error) from None
+        except SafetensorError as error:  # what `save_file` makes of one
+            raise cannot_write(OSError(str(error))) from None
 
     def to_bytes(self) -> bytes:
         """The content of model.onnx."""
@@ -146,31 +150,45 @@ class Filled(NamedTuple):
 
 
 def fill_from(
-    entry: Entry, weights: Path, *, name: str, source: str, license: str, class_names: ClassNames | None = None
+    entry: Entry,
+    weights: Path,
+    *,
+    name: str,
+    source: str,
+    license: str,
+    img_size: int | None = None,
+    class_names: ClassNames | None = None,
 ) -> Filled:
     """The model of a file of weights.
 
     Args:
-        entry: whose network and preprocessing it is; `exists` is true of it.
+        entry: whose network and preprocessing it is.
         name: of the model.
         source: where the weights come from.
         license: theirs; "" where it is not known.
+        img_size: the side of the input in pixels, of which `exists` is true; None for that of `entry`.
         class_names: of others than the published weights.
 
     Raises:
         ModelError: the weights cannot be read, or are not those of this network.
         UsageError: another number of names than of classes.
     """
-    from visiontool.graph.fill import fill, parameters
+    from visiontool.graph.fill import fill, parameters, set_size
 
     skeleton = load(entry.architecture)
-    config = json.loads(next(field.value for field in skeleton.metadata_props if field.key == CONFIG_KEY))
+    config = json.loads(_metadata(skeleton)[CONFIG_KEY])
     values = _values(entry, weights, skeleton, config["pretrained_cfg"]["classifier"])
     shapes = parameters(skeleton)
     classes = skeleton.graph.output[0].type.tensor_type.shape.dim[1].dim_value
     facts = {"source": source, "sha256": sha256(weights), "license": license}
     config |= facts | (imagenet() if class_names is None else named(class_names, weights, classes))
     config["pretrained_cfg"] |= {key: getattr(entry, key) for key in _OF_TAG} | {"license": license}
+    input_size = _input_size(entry, img_size)
+    if input_size != tuple(config["pretrained_cfg"]["input_size"]):
+        set_size(skeleton, input_size[1:])
+        config["pretrained_cfg"]["input_size"] = input_size
+        for key in ("test_input_size", "test_crop_pct", "pool_size"):
+            config["pretrained_cfg"].pop(key, None)
     for part in (config, config["model_args"], config["pretrained_cfg"]):
         part["num_classes"] = classes
     spec = spec_of(name, config, {key: value for key, value in facts.items() if value})
@@ -193,6 +211,14 @@ def load(architecture: str) -> "onnx.ModelProto":
     import onnx
 
     return onnx.load_from_string(gzip.decompress(path(architecture).read_bytes()))
+
+
+def _metadata(skeleton: "onnx.ModelProto") -> dict[str, str]:
+    return {field.key: field.value for field in skeleton.metadata_props}
+
+
+def _input_size(entry: Entry, img_size: int | None) -> tuple[int, int, int]:
+    return entry.input_size if img_size is None else (entry.input_size[0], img_size, img_size)
 
 
 def path(architecture: str) -> Path:

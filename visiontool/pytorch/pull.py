@@ -1,4 +1,7 @@
-"""Pulling: the weights of a network are fetched, converted, compared with torch, and kept in the cache."""
+"""Pulling: the weights of a network are fetched and kept in the cache as a model.
+
+A skeleton makes it of them where there is one; else torch converts the network, and the file is compared with it.
+"""
 
 import logging
 import os
@@ -8,12 +11,17 @@ from functools import partial
 from pathlib import Path
 from types import ModuleType
 
-from visiontool.errors import ModelError, missing_extra
+import numpy as np
+
+from visiontool import runtime
+from visiontool.errors import ConversionError, ModelError, first_line, missing_extra
 from visiontool.files import MODEL_FILE, cannot_write
 from visiontool.hub import cache, catalog, pulled, resolve, skeleton
 from visiontool.hub.cache import Cached
 from visiontool.hub.catalog import Entry
 from visiontool.hub.resolve import NUMBERS, Pullable, folder_of, pullable, weights_in
+from visiontool.images.decode import open_image
+from visiontool.images.transforms import fit_to_spec
 from visiontool.model.class_names import are_imagenets
 from visiontool.model.scan import MAX_FILE_BYTES
 from visiontool.model.spec import ModelSpec
@@ -115,7 +123,14 @@ def _check_available(name: str, target: Pullable, weights: Path | None, offline:
 def _write(target: Pullable, entry: Entry, license: str) -> pulled.Write:
     """What writes a model of the catalog: its skeleton where there is one, else torch."""
     if skeleton.exists(entry, target.img_size):
-        return pulled.from_skeleton(target, entry, license)
+        fill = pulled.from_skeleton(target, entry, license)
+
+        def write_and_check(weights: Path, folder: Path, source: str) -> ModelSpec:
+            spec = fill(weights, folder, source)
+            _check(folder / MODEL_FILE, spec, entry)
+            return spec
+
+        return fill if target.img_size is None else write_and_check
     convert = _converter(target.name)
 
     def write(weights: Path, folder: Path, source: str) -> ModelSpec:
@@ -132,6 +147,23 @@ def _write(target: Pullable, entry: Entry, license: str) -> pulled.Write:
         )
 
     return write
+
+
+def _check(path: Path, spec: ModelSpec, entry: Entry) -> None:
+    """Raises ConversionError where the file, opened by the code that users run, gives no numbers for a picture."""
+    opened = runtime.open_model(path, device="cpu")
+    spec.check_graph(opened.inputs, opened.outputs, opened.scan.final_operators)
+    pixels = fit_to_spec(open_image(resolve.sample_pictures()[0]).image, spec)
+    try:
+        is_finite = np.isfinite(runtime.outputs(opened.session, spec.logits, {spec.input.name: pixels[None]})).all()
+        fault = "" if is_finite else "it gives no numbers (NaN)"
+    except ModelError as error:
+        fault = first_line(error)
+    if fault:
+        (height, width), published = spec.input.size, "x".join(map(str, entry.input_size[1:]))
+        raise ConversionError(
+            f"{entry.name} cannot run at {height}x{width} pixels: {fault}\nIts published size is {published}."
+        )
 
 
 def _converter(name: str) -> ModuleType:
