@@ -172,7 +172,7 @@ def _converter(name: str) -> ModuleType:
     except ImportError as error:
         raise ModelError(
             f"{missing_extra('train', f'Pulling {name}')}\n"
-            f'Only the classics of "visiontool models", at their own size, need none ({error}).'
+            f'Without torch: the classics of "visiontool models", most of them in any size ({error}).'
         ) from error
     return convert
 
