@@ -141,6 +141,7 @@ def test_ids_become_the_labels_of_the_model(data):
     assert "the labels are the model's" in read.notes
     read = dataset.read(data(*two_each("train/wasps")), known=known)  # which the model does not know
     assert (read.labels, read.label_ids) == (("crane (machine)", "n02012849", "n03126707", "wasps"), None)
+    assert dataset.read(data("flat/1.jpg") / "flat", known=known).notes == ()  # there is no label
 
 
 def test_all_faults_are_listed_at_once_and_many_of_a_kind_in_one_line(data):

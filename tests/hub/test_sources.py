@@ -8,7 +8,7 @@ from pathlib import Path
 import hub_server
 import pytest
 from hub_server import HubServer
-from huggingface_hub import constants
+from huggingface_hub import constants, errors
 
 from visiontool.errors import ModelError
 from visiontool.hub import cache, sources
@@ -125,6 +125,18 @@ def test_what_cannot_be_downloaded_names_a_way_out(hub, tmp_path, content, cut, 
     assert downloads() == []
     with pytest.raises(ModelError, match=r"hf-hub:me/a\.\.b cannot be downloaded: .*\n.*-m local-dir:FOLDER"):
         sources.hub_files("me/a..b").__enter__()  # a name that no repository has
+
+
+def test_a_hub_that_cannot_be_reached_is_not_asked_for_the_next_file(monkeypatch):
+    asked = []
+
+    def fail(repository, file, **_):
+        asked.append(file)
+        raise errors.LocalEntryNotFoundError("no network")
+
+    monkeypatch.setattr("huggingface_hub.hf_hub_download", fail)
+    assert "cannot be downloaded: the hub cannot be reached (no network)." in error_of(SOURCE)
+    assert asked == ["model.safetensors"]
 
 
 @pytest.mark.parametrize("by_variable", [False, True])

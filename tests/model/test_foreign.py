@@ -240,6 +240,7 @@ ALL = [*NAMED, *IMAGENET]
         (GRAY, ALL, 2, "--mean: 3 numbers for a graph that takes 1 channels"),
         (ANY_SIZE, [], 4, "Add --class-names FILE --img-size N --mean R,G,B --std R,G,B as it was trained"),
         (ANY_SIZE, [*NAMED, "--mean", "0"], 4, "Add --img-size N --std R,G,B as it was trained"),
+        (ANY_SIZE, [], 4, "predict, verify and export take these options; the file that export writes needs none"),
         (PLAIN, [*ALL, "--img-size", "9"], 2, "the graph takes 8x8 pixels (height x width), which --img-size contrad"),
         (PLAIN, [*ALL, "--mean", "123,116,103"], 2, "--mean 123,116,103: expected 0 to 1, on the scale 0 to 1"),
         (PLAIN, ["--spec", "spec.json", "--mean", "0"], 2, "--spec says everything of a model; leave out --mean"),

@@ -150,6 +150,7 @@ def test_no_encoding_that_onnxruntime_follows_to_another_file_gets_past(trick, t
         (file_of(INLINE, field(7, b"")), "(it has two graphs)"),
         (HEADER, "(it has no graph)"),
         (b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 99\n", "git lfs pull"),
+        (b"\n<!DOCTYPE html><html>", "a web page, not a model file"),
         (b"\x20\0\0\0ORTM" + b"\0" * 100, "give the .onnx file"),
         (b"\x08\x01" * 1_001 + file_of(INLINE), "more than 1,000 fields"),
     ],

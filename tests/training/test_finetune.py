@@ -178,7 +178,7 @@ def test_same_pictures_stay_on_one_side(run, at_home, color_model):
         assert all(splits[f"{label}/{n}.png"] == splits[f"{label}/copy{n}.png"] for n in range(6))
     shutil.copy("d/warm/0.png", "d/cold/same.png")
     ran = run("finetune", "d", "-m", color_model)
-    assert "1 picture has several labels, e.g. cold/same.png = warm/0.png" in ran.err
+    assert "1 picture has several labels, e.g. cold/same.png = warm/0.png; keep each in one class" in ran.err
 
 
 def test_all_faults_are_one_error(run, at_home, color_model):

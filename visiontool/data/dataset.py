@@ -63,7 +63,7 @@ def read(
     names = {label: unicodedata.normalize("NFC", label) for label in raw.labels}
     label_of = {name: name for name in names.values()}
     id_of: dict[str, str] = {}
-    if known and all(name in known or name in known.values() for name in label_of):
+    if known and label_of and all(name in known or name in known.values() for name in label_of):
         ids = {label: label_id for label_id, label in known.items()}
         label_of = {name: known.get(name, name) for name in label_of}
         id_of = {label: ids[label] for label in label_of.values()}

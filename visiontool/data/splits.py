@@ -94,7 +94,8 @@ def contradictions(dataset: Dataset, same: Sequence[int]) -> list[str]:
     first = mixed[0][0]
     other = next(sample for sample in mixed[0] if sample.class_id != first.class_id)
     have = plural(len(mixed), "picture has", "pictures have")
-    return [f"{have} several labels, e.g. {on_one_line(first.name)} = {on_one_line(other.name)}"]
+    example = f"{on_one_line(first.name)} = {on_one_line(other.name)}"
+    return [f"{have} several labels, e.g. {example}; keep each in one class"]
 
 
 def groups_of(dataset: Dataset, same: Sequence[int] | None = None) -> NDArray[np.intp]:

@@ -152,6 +152,8 @@ def _from_hub(repository: str, files: Sequence[str], remedy: str, offline: bool,
             )
         except errors.LocalEntryNotFoundError as error:
             reason = f"the hub cannot be reached ({first_line(error.__cause__ or error)})"
+            if not offline_reason:  # to ask for the next file would wait for nothing once more
+                break
         except errors.RemoteEntryNotFoundError:
             reason = f"it has no {' and no '.join(files)}"
         except errors.RepositoryNotFoundError:

@@ -117,7 +117,8 @@ def describe(
         missing = [option for option, value in needed.items() if value is None]
         raise ModelError(
             f"{path}: comes from another tool and does not say everything that an answer depends on.\n"
-            f"Add {' '.join(missing)} as it was trained (mean and std on the scale 0 to 1), or --spec manifest.json."
+            f"Add {' '.join(missing)} as it was trained (mean and std on the scale 0 to 1), or --spec manifest.json.\n"
+            "predict, verify and export take these options; the file that export writes needs none."
         )
     labels, label_ids = names
     if classes not in (None, len(labels)):

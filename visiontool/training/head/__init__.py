@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 from threadpoolctl import threadpool_limits
 
 from visiontool.errors import DataError
+from visiontool.text import plural
 from visiontool.training.head import select
 from visiontool.training.head.logistic import Balance, Balancing, Space
 from visiontool.training.head.select import STRENGTHS, Choice, HeldOut, PathPoint, TrainingSet
@@ -124,6 +125,6 @@ def _notes(choice: Choice, balance: str, balancing: Balancing, held_out: HeldOut
         )
     if smallest <= _FEW_SHOT:
         other = "nearest-mean" if is_logistic else "logistic"
-        yield f"the smallest class has {smallest} of the pictures: the {choice.kind} head is best (not {other})"
+        yield f"the smallest class has {plural(smallest, 'picture')}: the {choice.kind} head is best (not {other})"
     if not choice.all_views:
         yield "only the plain view is used: held-out pictures are recognized better without the others"
