@@ -91,7 +91,7 @@ def path(name: str) -> int:
 
 @models.command()
 @click.argument("name", required=False, metavar="[MODEL]", shell_complete=options.complete_model)
-@click.option("--unset", is_flag=True, help="Back to the built-in one.")
+@click.option("--unset", is_flag=True, help="Back to EfficientNet-Lite0.")
 def default(name: str | None, unset: bool) -> int:
     """Print the default model, or choose it.
 
