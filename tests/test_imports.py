@@ -93,7 +93,9 @@ def test_the_default_model_is_made_without_torch_and_said_to_answer_where_none_i
             "Model tf_efficientnet_lite0.in1k: 1,000 ImageNet classes, on cpu. "
             "The default; -m names another (visiontool models).\n"
         )
-        ran = run_blocked((*TORCH, "rich"), "predict", "samples/orange.jpg", "-q", "-o", tmp_path / "row.csv", "--force")
+        ran = run_blocked(
+            (*TORCH, "rich"), "predict", "samples/orange.jpg", "-q", "-o", tmp_path / "row.csv", "--force"
+        )
         assert (ran.returncode, ran.stderr) == (0, "")
 
 

@@ -79,8 +79,8 @@ def entries() -> Iterator[Entry]:
 def find(name: str) -> Entry:
     """The one entry for `name`: an architecture or an alias, with a tag or without, however it is written.
 
-    Without a tag it is the classic's default, else timm's; an architecture with its tag comes before an alias. `split_tag` finds the tag, unless the whole is a classic's
-    name ("inception.v3").
+    Without a tag it is the classic's default, else timm's; an architecture with its tag comes before an alias.
+    `split_tag` finds the tag, unless the whole is a classic's name ("inception.v3").
 
     Raises:
         ModelError: no such name or tag, or the name of several models; the message lists what there is.
