@@ -151,6 +151,16 @@ def is_unchanged(path: Path, facts: Mapping[str, Any]) -> bool:
     return bool(status.st_size == facts["size"] and abs(status.st_mtime_ns - facts["mtime_ns"]) < _SAME_TIME_NS)
 
 
+def on_disk(path: Path) -> Path:
+    """`path`, for what needs a file; raises ModelError for a model that is in memory only."""
+    if path in IN_MEMORY:
+        raise ModelError(
+            f"{path.parent} has no file here, since the cache cannot be written: {cache_root()}\n"
+            f"Set {CACHE_VARIABLE} to a folder that you may write to."
+        )
+    return path
+
+
 def model_sha256(path: Path) -> str:
     """The SHA-256 of a model file. That of an unchanged pulled model is in its record; others are read once."""
     if (content := IN_MEMORY.get(path)) is not None:

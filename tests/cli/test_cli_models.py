@@ -219,6 +219,15 @@ def test_weights_in_a_package_need_no_download_where_that_is_installed(run, pull
         assert ran.code == (1 if command == ["doctor"] else 4)
 
 
+@pytest.mark.parametrize("command", [["models", "path"], ["models", "show"], ["benchmark"], ["export"]])
+def test_a_model_that_could_not_be_kept_has_no_file(run, monkeypatch, tmp_path, command):
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("VISIONTOOL_CACHE", str(tmp_path / "file" / "cache"))
+    ran = run(*command, "efficientnet_lite0")
+    assert (ran.code, ran.out) == (4, "")
+    assert f"no file here, since the cache cannot be written: {tmp_path / 'file' / 'cache'}\nSet VISION" in ran.err
+
+
 def test_the_chosen_default_answers_where_none_is_named(run, pulled, tmp_path):
     assert run("models", "default").out == "tf_efficientnet_lite0.in1k\n"
     assert run("models", "default", "vgg16").code == 0

@@ -10,7 +10,7 @@ from visiontool.cli import REFUSED, options
 from visiontool.cli.models.listing import list_models
 from visiontool.cli.models.show import show
 from visiontool.cli.text import say
-from visiontool.files import MODEL_FILE
+from visiontool.files import MODEL_FILE, on_disk
 
 
 class _Models(click.Group):
@@ -85,7 +85,7 @@ def path(name: str) -> int:
     """Print where the file of a model is."""
     from visiontool.hub import resolve
 
-    click.echo(resolve.resolve(name))
+    click.echo(on_disk(resolve.resolve(name)))
     return 0
 
 
