@@ -272,7 +272,7 @@ def test_cache_says_where_and_how_much_and_makes_room(run, pulled):
 
 def test_without_torch_the_error_names_the_extra(tmp_path):
     red = save_picture(tmp_path / "red.png", RED)
-    ran = run_blocked(TORCH, "predict", red, "-m", "alexnet@256")
+    ran = run_blocked(TORCH, "predict", red, "-m", "test_resnet")
     assert ran.returncode == 4
     assert "visiontool[train]" in ran.stderr
 
