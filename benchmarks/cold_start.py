@@ -3,7 +3,7 @@
     python benchmarks/cold_start.py [--pairs 10] [--peer-runs 5]
 
 Runs alternate, so that a machine with drifting speed slows both sides alike; the result is the median of the pairs'
-ratios. Target: at most 1.15 times the barest script, for the built-in model, for a ResNet-18 (224 px, 1,000 classes),
+ratios. Target: at most 1.15 times the barest script, for the default model, for a ResNet-18 (224 px, 1,000 classes),
 and for the same ResNet-18 named like a pulled network. Peers (timm, Ultralytics, Hugging Face) are measured if they are
 installed, with random weights, which do not affect speed. The ResNet-18 graph needs the extra [train].
 """
@@ -21,6 +21,8 @@ import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
+
+from visiontool.hub.resolve import DEFAULT_MODEL, resolve
 
 ROOT = Path(__file__).resolve().parent.parent
 PICTURE = ROOT / "samples" / "orange.jpg"
@@ -113,9 +115,8 @@ def resnet18(folder: Path) -> Path:
     return path
 
 
-def put_into_cache(model: Path, folder: Path) -> Path:
-    """Makes `model` what `visiontool models pull resnet18` would have made, in a cache below `folder`."""
-    os.environ["VISIONTOOL_CACHE"] = str(folder / "cache")  # for the processes too
+def put_into_cache(model: Path) -> Path:
+    """Makes `model` what `visiontool models pull resnet18` would have made."""
     from visiontool.hub import cache, catalog
 
     name = catalog.find("resnet18").name
@@ -139,12 +140,12 @@ def main() -> int:
     print(f"{platform.platform()}, {os.cpu_count()} cores, Python {platform.python_version()}, {versions}\n")
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
-        built_in = ROOT / "weights" / "resnet18_tiny200" / "model.onnx"
-        graphs = {"built-in": (built_in, str(built_in))}  # the file, and what -m says
+        os.environ["VISIONTOOL_CACHE"] = str(folder / "cache")  # for the processes too
+        graphs = {"default model": (resolve(DEFAULT_MODEL), DEFAULT_MODEL)}  # the file, and what -m says
         if importlib.util.find_spec("timm"):
             model = resnet18(folder)
             graphs["ResNet-18, 224 px"] = (model, str(model))
-            graphs["the same, pulled"] = (put_into_cache(model, folder), "resnet18")
+            graphs["the same, pulled"] = (put_into_cache(model), "resnet18")
         print(
             "| whole process, one picture | visiontool s | other s | median of the pairs' ratios |\n|---|---|---|---|"
         )

@@ -12,11 +12,13 @@ import sys
 import time
 from pathlib import Path
 
+from visiontool.hub.resolve import DEFAULT_MODEL, resolve
+
 ROOT = Path(__file__).resolve().parent.parent
 IMPORTS = (
     "import visiontool.cli, visiontool.data.discover, visiontool.cli.output.rows; from visiontool import Classifier;"
 )
-ANSWER = f"{IMPORTS} Classifier.load('resnet18_tiny200').predict(['samples/orange.jpg']);"
+ANSWER = f"{IMPORTS} Classifier.load('{DEFAULT_MODEL}').predict(['samples/orange.jpg']);"
 PROCESSES = {
     "imports, garbage collector as it is": IMPORTS,
     "imports, garbage collector later": f"import gc; gc.set_threshold(100_000); {IMPORTS}",
@@ -61,9 +63,9 @@ def a_named_tuple():
         c: float = 1.0
         d: str | None = None
 
-model = store.resolve("resnet18_tiny200")
+model = resolve.resolve(resolve.DEFAULT_MODEL)
 steps = {
-    "scan of the default model": lambda: onnx_scan.scan(model),
+    "scan of the default model": lambda: scan.scan(model),
     "session, main thread": lambda: runtime.open_model(model),
     "session, another thread": in_a_thread(lambda: runtime.open_model(model)),
     "define a frozen dataclass of four fields": a_dataclass,
@@ -80,6 +82,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--runs", type=int, default=15)
     arguments = parser.parse_args()
+    resolve(DEFAULT_MODEL)  # made once, if it is not yet there
     times: dict[str, list[float]] = {name: [] for name in PROCESSES}
     for _ in range(arguments.runs):
         for name, code in PROCESSES.items():

@@ -14,6 +14,8 @@ from collections import defaultdict
 from pathlib import Path
 from typing import NamedTuple
 
+from visiontool.hub.resolve import DEFAULT_MODEL, resolve
+
 ROOT = Path(__file__).resolve().parent.parent
 SHARED = Path(os.environ.get("VISIONTOOL_SHARED", ROOT.parent / "shared"))
 PICTURE_SUFFIXES = (".jpg", ".jpeg", ".png")
@@ -49,10 +51,10 @@ def mnist(shared: Path, folder: Path) -> Task:
 
 
 def tiny_imagenet(shared: Path, folder: Path) -> Task:
-    """Twenty classes of Tiny ImageNet, and the built-in network, which knows all 200 of them."""
+    """Twenty classes of Tiny ImageNet, and EfficientNet-Lite0, which knows all of them from larger pictures."""
     archive = shared / "data" / "tiny-imagenet-small.tar.xz"
     data = part_of(archive, folder / "tiny_imagenet", {"train": ("train", 100), "val": ("val", 50)}, classes=20)
-    return Task(data, "resnet18_tiny200", ROOT / "weights" / "resnet18_tiny200")
+    return Task(data, DEFAULT_MODEL, resolve(DEFAULT_MODEL).parent)
 
 
 DATASETS = {dataset.__name__: dataset for dataset in (ants_and_bees, mnist, tiny_imagenet)}

@@ -1,6 +1,6 @@
 """Classifies a list of pictures with Apache Beam, on this machine or on any runner, and writes JSON lines.
 
-    python examples/beam.py photos.txt rows --model resnet18_tiny200
+    python examples/beam.py photos.txt rows --model efficientnet_lite0
 
 Each picture has one row; one that cannot be read has a row with an error. Beam keeps no order.
 """

@@ -1,6 +1,6 @@
 """Classifies pictures with Ray Data, on one machine or on a cluster, and writes Parquet or JSON lines.
 
-    python examples/ray_data.py photos rows --model resnet18_tiny200
+    python examples/ray_data.py photos rows --model efficientnet_lite0
     python examples/ray_data.py s3://bucket/photos s3://bucket/rows
 
 Each picture has one row; one that cannot be read has a row with an error. The pictures of a folder are those of

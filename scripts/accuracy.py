@@ -1,4 +1,4 @@
-"""Accuracy of a model on pictures in folders named by label or label id: the figures of the cards in weights/.
+"""Accuracy of a model on pictures in folders named by label or label id: such as the figures of the card of LeNet-5.
 
     python scripts/accuracy.py FOLDER [-m MODEL] [--inverted]
 

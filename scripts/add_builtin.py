@@ -2,7 +2,7 @@
 
     python scripts/add_builtin.py FOLDER [--name NAME] [--pictures DIR]
 
-FOLDER holds config.json, model.safetensors and README.md (the card). They are copied to weights/NAME, and model.onnx
+FOLDER holds config.json, model.safetensors and README.md (its card). They are copied to weights/NAME, and model.onnx
 is made from them and compared with torch on the pictures (default: samples/). Without FOLDER's files changed, the
 result is the same to the byte. Needs the extra [train].
 """

@@ -16,6 +16,7 @@ from onnx import TensorProto, helper
 from PIL import Image
 
 from visiontool import cli
+from visiontool.hub.resolve import DEFAULT_MODEL, resolve
 from visiontool.model.spec import InputSpec, ModelSpec
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -36,6 +37,12 @@ def _nothing_of_the_user(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pyte
     """Tests neither see nor change the models and choices of whoever runs them."""
     monkeypatch.delenv("VISIONTOOL_MODEL", raising=False)
     monkeypatch.setenv("VISIONTOOL_CACHE", str(tmp_path_factory.getbasetemp() / "cache"))
+
+
+@pytest.fixture
+def default_model() -> Path:
+    """The file of the default model, made once in the cache that the tests of a process share."""
+    return resolve(DEFAULT_MODEL)
 
 
 def color_graph() -> onnx.ModelProto:

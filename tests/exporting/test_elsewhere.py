@@ -23,22 +23,23 @@ from PIL import Image
 from visiontool import Classifier
 from visiontool.exporting.precision import to_fp16, to_int8
 from visiontool.exporting.snippet import snippet
+from visiontool.hub.resolve import DEFAULT_MODEL, resolve
 from visiontool.images.decode import open_image
 from visiontool.images.transforms import fit_to_spec
 
 PAGE_TEXT = (ROOT / "docs" / "elsewhere.md").read_text(encoding="utf-8")
 WEB = ROOT / "examples" / "web"
-MODELS = {name: ROOT / "weights" / name / "model.onnx" for name in ("lenet5", "resnet18_tiny200")}
+MODELS = ("lenet5", DEFAULT_MODEL)
 SAMPLES = {
     "lenet5": [ROOT / "samples" / "digits" / f"{digit}.png" for digit in (0, 3, 7)],
-    "resnet18_tiny200": [ROOT / "samples" / f"{name}.jpg" for name in ("orange", "teapot", "school_bus", "lighthouse")],
+    DEFAULT_MODEL: [ROOT / "samples" / f"{name}.jpg" for name in ("orange", "teapot", "school_bus", "lighthouse")],
 }
 
 
 def test_readers_of_names_see_the_labels():
     """As Ultralytics reads its own files: Python literals, through onnxruntime alone."""
-    metadata = onnxruntime.InferenceSession(MODELS["resnet18_tiny200"]).get_modelmeta().custom_metadata_map
-    spec = Classifier.load(MODELS["resnet18_tiny200"], device="cpu").spec
+    metadata = onnxruntime.InferenceSession(resolve(DEFAULT_MODEL)).get_modelmeta().custom_metadata_map
+    spec = Classifier.load(DEFAULT_MODEL, device="cpu").spec
     assert [ast.literal_eval(metadata["names"])[index] for index in range(len(spec.labels))] == list(spec.labels)
     assert tuple(ast.literal_eval(metadata["imgsz"])) == spec.input.size
     assert metadata["task"] == "classify"
@@ -46,7 +47,7 @@ def test_readers_of_names_see_the_labels():
 
 def test_the_page_shows_the_ten_lines_that_are_printed(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    shutil.copy(MODELS["resnet18_tiny200"], "model.onnx")
+    shutil.copy(resolve(DEFAULT_MODEL), "model.onnx")
     (lines,) = re.findall(r"<!-- ten lines -->\n```python\n(.*?)\n```", PAGE_TEXT, re.DOTALL)
     assert snippet(Classifier.load("model.onnx", device="cpu").spec, Path("model.onnx")) == lines
 
@@ -84,7 +85,7 @@ def check_opencv(model, pictures):
 @pytest.mark.slow
 @pytest.mark.parametrize("name", MODELS)
 def test_the_opencv_example_answers_as_predict_does(name, bitmaps):
-    check_opencv(MODELS[name], bitmaps[name])
+    check_opencv(resolve(name), bitmaps[name])
 
 
 @pytest.mark.slow
@@ -128,10 +129,10 @@ def site(tmp_path_factory):
     for file in (*WEB.glob("*.html"), *WEB.glob("*.js")):
         shutil.copy(file, folder)
     (folder / "node_modules").symlink_to(WEB / "node_modules")
-    for name, path in MODELS.items():
-        shutil.copy(path, folder / f"{name}.onnx")
-    model, spec = onnx.load(MODELS["resnet18_tiny200"]), Classifier.load(MODELS["resnet18_tiny200"], device="cpu").spec
-    pixels = [fit_to_spec(open_image(path).image, spec)[None] for path in SAMPLES["resnet18_tiny200"]]
+    for name in MODELS:
+        shutil.copy(resolve(name), folder / f"{name}.onnx")
+    model, spec = onnx.load(resolve(DEFAULT_MODEL)), Classifier.load(DEFAULT_MODEL, device="cpu").spec
+    pixels = [fit_to_spec(open_image(path).image, spec)[None] for path in SAMPLES[DEFAULT_MODEL]]
     for precision, reduced in (("fp16", to_fp16(model, spec)), ("int8", to_int8(model, spec, pixels).model)):
         save_model(reduced, folder / f"{precision}.onnx", replace(spec, precision=precision).to_metadata())
     kinds, noise = save_kinds(folder), save_noise(folder)
@@ -190,16 +191,16 @@ def answers_of_page(browser, address, model, pictures):
     ("model", "classes", "tolerance"),
     [
         ("lenet5", 5, 1e-4),
-        ("resnet18_tiny200", 5, 1e-4),
+        (DEFAULT_MODEL, 5, 1e-4),
         ("fp16", 1, 2e-3),
         ("int8", 1, 2e-2),
         ("jpeg", 1, 2e-2),  # what decoding at a part of the size changes, which visiontool does and a browser does not
     ],
 )
 def test_the_page_answers_as_predict_does(site, browser, bitmaps, model, classes, tolerance):
-    pictures = bitmaps["lenet5" if model == "lenet5" else "resnet18_tiny200"]
+    pictures = bitmaps["lenet5" if model == "lenet5" else DEFAULT_MODEL]
     if model == "jpeg":
-        model, pictures = "resnet18_tiny200", SAMPLES["resnet18_tiny200"]
+        model, pictures = DEFAULT_MODEL, SAMPLES[DEFAULT_MODEL]
     results = Classifier.load(site.folder / f"{model}.onnx", device="cpu").predict(pictures)
     for answer, result in zip(answers_of_page(browser, site.address, model, pictures), results, strict=True):
         expected = [(item.label, item.probability) for item in result.predictions[:classes]]

@@ -15,6 +15,7 @@ from PIL import Image
 from visiontool import Classifier, ConversionError, ModelError, UsageError
 from visiontool.exporting.resize import embed_resize
 from visiontool.graph.edit import fix_batch
+from visiontool.hub.resolve import DEFAULT_MODEL, resolve
 from visiontool.images import transforms
 from visiontool.images.decode import Limits, open_image
 from visiontool.model.spec import InputSpec, ModelSpec
@@ -125,10 +126,10 @@ def test_a_hundred_real_photos_differ_by_a_level_at_most(shared, interpolation):
     assert levels.max() <= 1
 
 
-@pytest.mark.parametrize("name", ["lenet5", "resnet18_tiny200"])
-def test_the_built_in_networks_answer_as_before(name, tmp_path):
-    source = ROOT / "weights" / name / "model.onnx"
-    pictures = SAMPLES if name == "resnet18_tiny200" else sorted((ROOT / "samples" / "digits").glob("*.png"))
+@pytest.mark.parametrize("name", ["lenet5", DEFAULT_MODEL])
+def test_real_networks_answer_as_before(name, tmp_path):
+    source = resolve(name)
+    pictures = SAMPLES if name == DEFAULT_MODEL else sorted((ROOT / "samples" / "digits").glob("*.png"))
     before = Classifier.load(source)
     after = Classifier.load(embedded(source, tmp_path / "any.onnx"))
     assert after.spec == replace(before.spec, resize="graph")

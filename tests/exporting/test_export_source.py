@@ -16,6 +16,7 @@ from visiontool import Classifier, ModelError, UsageError
 from visiontool.errors import ConversionError
 from visiontool.exporting.external_data import merged
 from visiontool.exporting.source import find
+from visiontool.hub.resolve import DEFAULT_MODEL
 from visiontool.model import scan
 from visiontool.model.foreign import Description
 from visiontool.progress import silent
@@ -60,11 +61,11 @@ def test_the_newest_finished_run_is_taken_where_none_is_named(caplog):
     assert find("runs/older/model.onnx").run == find("local-dir:runs/older").run == Path("runs/older")
 
 
-def test_without_a_run_it_is_the_default_model(monkeypatch, caplog):
+def test_without_a_run_it_is_the_default_model(default_model, monkeypatch, caplog):
     caplog.set_level("INFO", "visiontool")
     source = find(None)
-    assert (source.path, source.run) == (ROOT / "weights" / "resnet18_tiny200" / "model.onnx", None)
-    assert caplog.messages == ["Exporting resnet18_tiny200, the default model: there is no finished run in runs/."]
+    assert (source.path, source.run) == (default_model, None)
+    assert caplog.messages == [f"Exporting {DEFAULT_MODEL}, the default model: there is no finished run in runs/."]
     monkeypatch.setenv("VISIONTOOL_MODEL", "lenet5")
     assert find(None).spec.name == "lenet5"
 

@@ -18,7 +18,6 @@ from visiontool.graph.cost import Cost
 from visiontool.graph.cost.layers import measure
 
 LENET = ROOT / "weights" / "lenet5"
-RESNET = ROOT / "weights" / "resnet18_tiny200"
 
 
 def table(cost: Cost) -> list[tuple[object, ...]]:
@@ -45,19 +44,20 @@ def test_lenet5_is_the_textbooks_table():
     assert cost.size_bytes == (LENET / "model.onnx").stat().st_size
 
 
-def test_the_built_in_resnet():
-    cost = measure(RESNET / "model.onnx")
-    weights = load_file(RESNET / "model.safetensors")
+def test_efficientnet_lite0(default_model):
+    cost = measure(default_model)
+    weights = load_file(default_model.with_name("model.safetensors"))
     trained = sum(values.size for name, values in weights.items() if "running" not in name and values.ndim)
     channels = sum(values.size for name, values in weights.items() if name.endswith("running_mean"))
     assert cost.params == trained - channels  # scale and shift of each channel became one bias
-    # 7, 11 behind the pool, then 3x3 by 3x3: 4 at stride 4, and at 8, 16 and 32 one of the stride before and 3.
-    assert cost.receptive_field == 11 + 4 * 8 + (8 + 3 * 16) + (16 + 3 * 32) + (32 + 3 * 64) == 435
-    assert cost.peak_activation_bytes == 4 * (64 * 32 * 32 + 64 * 16 * 16)  # first convolution and its pool
-    first, pool, *_, last = table(cost)
-    assert first == ("conv1", "conv 7x7 stride 2", (64, 32, 32), 9472, 9_633_792, 65_536, 7)
-    assert pool[1:] == ("max pool 3x3 stride 2", (64, 16, 16), 0, 0, 0, 11)
-    assert last == ("fc", "linear", (200,), 51_400, 51_200, 200, None)
+    # Of the stem and seven stages: a kernel of k adds k-1 times the stride before it.
+    stages = (2 * 2, 2 * 2 + 2 * 4, 4 * 4 + 4 * 8, 2 * 8 + 2 * 2 * 16, 3 * 4 * 16, 4 * 16 + 3 * 4 * 32, 2 * 32)
+    assert cost.receptive_field == 3 + sum(stages) == 851
+    assert cost.peak_activation_bytes == 4 * (96 * 112 * 112 + 96 * 56 * 56)  # the first expansion, and behind it
+    first, second, *_, last = table(cost)
+    assert first == ("conv_stem", "conv 3x3 stride 2", (32, 112, 112), 896, 10_838_016, 401_408, 3)
+    assert second == ("blocks.0.0.conv_dw", "depthwise conv 3x3", (32, 112, 112), 320, 3_612_672, 401_408, 7)
+    assert last == ("classifier", "linear", (1000,), 1_281_000, 1_280_000, 1000, None)
     assert cost.layers[-2].kind == "global average pool"
 
 

@@ -42,15 +42,14 @@ def test_the_head_is_a_linear_layer_on_the_embedding(color_model, tmp_path):
         np.testing.assert_allclose(result, ORANGE_LOGITS * count, atol=1e-6)
 
 
-def test_what_led_to_the_old_head_only_is_gone_and_the_rest_is_as_it_was(tmp_path):
-    source = ROOT / "weights" / "resnet18_tiny200" / "model.onnx"
-    before = ModelSpec.from_json(scan(source).metadata[MANIFEST_KEY])
+def test_what_led_to_the_old_head_only_is_gone_and_the_rest_is_as_it_was(default_model, tmp_path):
+    before = ModelSpec.from_json(scan(default_model).metadata[MANIFEST_KEY])
     spec = replace(before, labels=("a", "b", "c"), label_ids=None)
-    with_head(source, tmp_path / "out.onnx", np.ones((3, 256), np.float32), np.zeros(3, np.float32), spec)
-    old, new = onnx.load(source).graph, onnx.load(tmp_path / "out.onnx").graph
+    with_head(default_model, tmp_path / "out.onnx", np.ones((3, 1280), np.float32), np.zeros(3, np.float32), spec)
+    old, new = onnx.load(default_model).graph, onnx.load(tmp_path / "out.onnx").graph
     assert list(new.node)[:-1] == [node for node in old.node if "logits" not in node.output]
     constants = {tensor.name: tensor for tensor in new.initializer}
-    remaining = [tensor for tensor in old.initializer if tensor.name not in ("model.fc.weight", "model.fc.bias")]
+    remaining = [tensor for tensor in old.initializer if tensor.name not in ("classifier.weight", "classifier.bias")]
     assert [constants.pop(tensor.name) for tensor in remaining] == remaining
     assert set(constants) == {"head.weight", "head.bias"}
     assert [output.name for output in new.output] == ["logits", "embedding", "feature_map"]
@@ -60,7 +59,7 @@ def test_what_led_to_the_old_head_only_is_gone_and_the_rest_is_as_it_was(tmp_pat
     described = {value.name for value in new.value_info}
     assert described <= {name for node in new.node for name in (*node.input, *node.output)}
     orange = [ROOT / "samples" / "orange.jpg"]
-    embedding, classifier = Classifier.load(source).embed(orange), Classifier.load(tmp_path / "out.onnx")
+    embedding, classifier = Classifier.load(default_model).embed(orange), Classifier.load(tmp_path / "out.onnx")
     np.testing.assert_array_equal(classifier.embed(orange), embedding)
     np.testing.assert_allclose(classifier.logits(orange), embedding.sum(1, keepdims=True).repeat(3, 1), rtol=1e-5)
 

@@ -58,6 +58,9 @@ def test_other_tags_and_other_architectures_come_from_the_table():
     assert catalog.find("mobilenet_v2.ra_in1k").name == "mobilenetv2_100.ra_in1k"
     assert catalog.find("swin_large_patch4_window7_224.ms_in22k").macs is None  # another number of classes
     assert catalog.find("beit-base-patch16-224").classic is None
+    assert catalog.find("efficientnet_lite0").name == "tf_efficientnet_lite0.in1k"  # an alias, and a name of timm's:
+    own = catalog.find("efficientnet_lite0.ra_in1k")
+    assert (own.name, own.classic, own.sha256) == ("efficientnet_lite0.ra_in1k", None, ("37913777",))
     assert catalog.find("convnextv2_base").tag == "fcmae_ft_in22k_in1k"  # timm's default
 
 
@@ -73,6 +76,7 @@ def test_other_tags_and_other_architectures_come_from_the_table():
         ("vit_base", "several: vit_base_patch32_224, vit_base_patch16_224, "),  # the classics first
         ("resnet50.v2", "resnet50 has no weights with the tag 'v2'"),  # and is not resnet50v2
         ("vgg16.v2", "vgg16 has no weights with the tag 'v2'.\nIts tags: tv_in1k."),
+        ("efficientnet_lite0.v2", "tf_efficientnet_lite0 has no weights with the tag 'v2'.\nIts tags: in1k."),
         ("nin.in1k", "nin has no tags, so no 'in1k' either.\nGive nin alone."),
     ],
 )

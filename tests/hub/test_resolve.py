@@ -40,9 +40,9 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def two_built_in(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A folder of weights with two models and one folder that holds none."""
     weights = tmp_path / "weights"
-    for name in ("resnet18_tiny200", "lenet5", "unfinished"):
+    for name in ("mnist_net", "lenet5", "unfinished"):
         (weights / name).mkdir(parents=True)
-    for name in ("resnet18_tiny200", "lenet5"):
+    for name in ("mnist_net", "lenet5"):
         (weights / name / "model.onnx").touch()
     monkeypatch.setattr(resolve_module, "weights_folder", lambda: weights)
     return weights
@@ -61,7 +61,7 @@ def error_of(model: str | None) -> str:
 
 
 def test_a_file_comes_first_then_a_folder_with_a_model_then_a_built_in_name(two_built_in, folder):
-    assert built_in_names() == ["lenet5", "resnet18_tiny200"]
+    assert built_in_names() == ["lenet5", "mnist_net"]
     for typed in ("lenet5", "LeNet-5", "lenet"):
         assert resolve(typed) == two_built_in / "lenet5" / "model.onnx"
     (folder / "lenet5").mkdir()
@@ -202,7 +202,7 @@ def test_a_file_of_weights_makes_a_name_of_its_own(tmp_path):
         ("vgg16@256", {"img_size": 288}, UsageError, "vgg16@256 and an input size of 288 contradict each other"),
         ("vgg16", {"class_names": Path("n")}, UsageError, "vgg16 knows its classes; --class-names goes with --weights"),
         ("own@2.onnx", {}, ModelError, "own@2.onnx is .*: there is nothing to pull.\nUse it as it is: -m own@2.onnx"),
-        ("resnet18_tiny200", {}, ModelError, "resnet18_tiny200 is built in: there is nothing to pull."),
+        ("mnist_net", {}, ModelError, "mnist_net is built in: there is nothing to pull."),
         *(
             (model, {"weights": Path("w.pth")}, UsageError, f"{model} has its weights in it already. Leave --weights")
             for model in ("gone.onnx", "run")
@@ -257,7 +257,7 @@ def test_weights_know_their_classes_where_timms_config_beside_them_does(file, co
 @pytest.mark.parametrize(
     ("typed", "words"),
     [
-        ("resnet18_tiny20", "Built-in models: lenet5, resnet18_tiny200."),
+        ("mnist_ne", "Built-in models: lenet5, mnist_net."),
         ("vgg", "'vgg' is not one model but several: vgg11, vgg11_bn, vgg13"),
         ("", "no model is called ''."),  # and not the folder one is in, which has a model.onnx
         ("unfinished", "no model is called 'unfinished'."),
@@ -279,6 +279,6 @@ def test_what_is_no_model_is_refused_with_the_next_thing_to_type(typed, words, t
 
 
 def test_a_model_from_the_environment_that_is_none_is_refused_with_its_origin(monkeypatch):
-    for typed in ("resnet18_tiny20", "vgg16", "missing.onnx", "."):
+    for typed in ("mnist_ne", "vgg16", "missing.onnx", "."):
         monkeypatch.setenv(MODEL_VARIABLE, typed)
         assert "(VISIONTOOL_MODEL says so)" in error_of(None)

@@ -35,7 +35,7 @@ _COLUMN = 12
 def doctor(as_json: bool) -> int:
     """Show what this installation can do.
 
-    That is versions, providers that work, GPUs and caches. It lets the built-in model answer for one
+    That is versions, providers that work, GPUs and caches. It lets EfficientNet-Lite0 answer for one
     picture. Exit code 1 where that goes wrong.
     """
     try:
@@ -100,22 +100,16 @@ def processor_features(cpuinfo: Path = Path("/proc/cpuinfo")) -> tuple[str, ...]
 
 def _why_not(provider: str) -> str | None:
     from visiontool import runtime
+    from visiontool.hub import resolve
     from visiontool.runtime import providers
 
     if (reason := providers.why_not(provider)) is not None:
         return reason
     try:
-        runtime.open_model(_built_in(_SMALL_MODEL), provider=provider)
+        runtime.open_model(resolve.weights_folder() / _SMALL_MODEL / MODEL_FILE, provider=provider)
     except VisiontoolError as error:
         return first_line(error) if isinstance(error, DeviceError) else str(error)
     return None
-
-
-def _built_in(name: str) -> Path:
-    """The file of a built-in model; `resolve.resolve` would prefer a folder of that name beside the user."""
-    from visiontool.hub import resolve
-
-    return resolve.weights_folder() / name / MODEL_FILE
 
 
 def _folder_facts(path: Path) -> dict[str, Any]:
@@ -125,15 +119,17 @@ def _folder_facts(path: Path) -> dict[str, Any]:
 
 
 def _prediction() -> dict[str, Any]:
-    """Whether the built-in model is right about a picture whose answer is known, and what it says or what is wrong."""
+    """Whether DEFAULT_MODEL is right about a picture whose answer is known, and what it says or what is wrong."""
     from visiontool.hub import resolve
     from visiontool.inference.classifier import Classifier
 
     try:
         picture = next(path for path in resolve.sample_pictures() if Path(path).stem == _SAMPLE)
         start = time.perf_counter()
-        (result,) = Classifier.load(_built_in(resolve.DEFAULT_MODEL), device="cpu").predict([picture])
+        (result,) = Classifier.load(resolve.DEFAULT_MODEL, device="cpu").predict([picture])
         milliseconds = 1000 * (time.perf_counter() - start)
+    except VisiontoolError as error:
+        return {"works": False, "said": str(error)}
     except Exception as error:  # whatever it is, it is what to report
         return {"works": False, "said": f"{type(error).__name__}: {error}"}
     if result.error is not None:

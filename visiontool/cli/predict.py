@@ -273,11 +273,14 @@ def _say_model(classifier: "Classifier", model: str | None) -> None:
     spec = classifier.spec
     device, provider = classifier.device, classifier.provider
     where = device if device.startswith(provider) else f"{device} by {provider}"
-    text = f"Model {spec.name}: {len(spec.labels)} classes, on {where}."
+    is_default = model is None and spec.name == DEFAULT_MODEL
+    text = f"Model {spec.name}: {len(spec.labels):,} {'ImageNet ' if is_default else ''}classes, on {where}."
     if model is None and os.environ.get(MODEL_VARIABLE):
         text += f" {MODEL_VARIABLE} names it."
+    elif is_default:
+        text += " The default; -m names another (visiontool models)."
     elif model is None:
-        text += " Built in, small; -m names another." if spec.name == DEFAULT_MODEL else " Chosen by: models default."
+        text += " Chosen by: models default."
     say(text)
     if classifier.passed_over is not None:
         say('The GPU cannot be used; "visiontool doctor" says why.')

@@ -8,6 +8,7 @@ from typing import Any
 from visiontool.errors import ModelError
 from visiontool.hub import cache, catalog, resolve
 from visiontool.hub.catalog import Entry
+from visiontool.hub.classics import default_weights
 from visiontool.model.scan import scan
 from visiontool.model.spec import MANIFEST_KEY, ModelSpec
 from visiontool.text import on_one_line
@@ -17,8 +18,8 @@ _NUMBERS = "{year:>4} {params:>7} {macs:>6} {top1:>5}  {license:<12}"
 _HEAD = _NUMBERS.format(year="year", params="params", macs="GMACs", top1="top-1", license="license").rstrip()
 _NUMBERS_WIDTH = 39
 _LONGEST_LICENSE = 16  # the row has it whole
-_MARKS = ("default", "built_in", "cached", "untrained", "damaged")
-_MARKS_WIDTH = 17
+_MARKS = ("default", "built_in", "installed", "cached", "untrained", "damaged")
+_MARKS_WIDTH = 18
 _ENTRY_FACTS = (
     *("library", "license", "params", "macs", "input_size", "interpolation", "crop_mode", "crop_pct"),
     *("mean", "std", "classes", "top1", "source"),
@@ -91,7 +92,7 @@ def _cell(key: str, value: Any) -> str:
 
 
 def _fits(row: dict[str, Any], cached: bool, license: str | None, max_params: int | None) -> bool:
-    if cached and not (row["cached"] or row["built_in"]):
+    if cached and not (row["cached"] or row["built_in"] or row["installed"]):
         return False
     if license is not None:
         own = row["license"] or ""
@@ -107,6 +108,7 @@ def _rows(text: str, everything: bool) -> Iterator[dict[str, Any]]:
     default = ""
     with suppress(ModelError):  # its file is damaged
         default = resolve.default_model()
+        default = default_weights(default) or default  # an alias
     short_names = {entry.name: entry.architecture for entry in catalog.classics()}
 
     def row(name: str, entry: Entry | None) -> dict[str, Any]:
@@ -114,6 +116,7 @@ def _rows(text: str, everything: bool) -> Iterator[dict[str, Any]]:
         marks = {
             "default": default in names,
             "built_in": name in built_in,
+            "installed": not names & cached and entry is not None and _is_installed(entry),
             "cached": bool(names & cached),
             "untrained": entry is not None and entry.is_untrained,
             "damaged": False,
@@ -139,6 +142,19 @@ def _rows(text: str, everything: bool) -> Iterator[dict[str, Any]]:
                 yield row(name, None)
     for entry in entries:
         yield row(short_names.get(entry.name, entry.name), entry)
+
+
+def _is_installed(entry: Entry) -> bool:
+    """Whether the weights are in a package on this machine, so that the model is made of them at its first use."""
+    if not entry.source.startswith(resolve.PACKAGE):
+        return False
+    from visiontool.hub.sources import packaged_file
+
+    try:
+        packaged_file(entry.source)
+    except ModelError:
+        return False
+    return True
 
 
 def manifest_of(path: Path) -> ModelSpec | None:

@@ -7,11 +7,11 @@ from pathlib import Path
 
 from visiontool._version import __version__
 from visiontool.errors import ConversionError, ModelError
-from visiontool.files import MODEL_FILE, sha256
+from visiontool.files import IN_MEMORY, MODEL_FILE, sha256
 from visiontool.hub import cache, skeleton, sources
 from visiontool.hub.cache import Cached
 from visiontool.hub.catalog import Entry
-from visiontool.hub.resolve import IN_MEMORY, Pullable
+from visiontool.hub.resolve import Pullable
 from visiontool.model.spec import ModelSpec
 from visiontool.progress import Progress, silent
 
@@ -84,7 +84,7 @@ def from_skeleton(target: Pullable, entry: Entry, license: str) -> Write:
 def from_package(target: Pullable, entry: Entry) -> Path:
     """The file of a model whose weights come in a package, which is put into the cache where it is not there yet.
 
-    Where the cache cannot be written, the model is made in memory: `resolve.IN_MEMORY` has it.
+    Where the cache cannot be written, the model is made in memory: `files.IN_MEMORY` has it.
 
     Raises:
         ModelError: the package is not installed, or its weights are not the published ones.

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple, NoReturn
 
 from visiontool.errors import ModelError, UsageError, closest
-from visiontool.files import MODEL_FILE, sha256
+from visiontool.files import IN_MEMORY, MODEL_FILE, sha256
 from visiontool.hub import cache
 from visiontool.hub.classics import default_weights
 
@@ -34,7 +34,6 @@ PACKAGE = "package:"  # before the name of one that weights come in
 WEIGHTS_FILES = ("model.safetensors", "pytorch_model.bin")  # of a folder in timm's format, the better first
 WEIGHTS_SUFFIXES = (".safetensors", ".pth", ".pt", ".ckpt", ".bin", ".tar")  # of files of torch's weights
 NUMBERS: "ClassNames" = ((), None)
-IN_MEMORY: dict[Path, bytes] = {}  # models that could not be kept, by the paths that `resolve` gives for them
 _DIGITS = 12
 _MAX_SIDE = 99_999
 
@@ -88,7 +87,7 @@ def built_in_names() -> list[str]:
 
 
 def default_model() -> str:
-    """The model that answers where none is named: VISIONTOOL_MODEL's, else the user's choice, else the built-in one."""
+    """The model that answers where none is named: VISIONTOOL_MODEL's, else the user's choice, else DEFAULT_MODEL."""
     return _default()[0]
 
 

@@ -17,6 +17,7 @@ from visiontool import runtime
 from visiontool.data.loader import FEW, LoadOptions, StageTimes, batches, load, map_ahead
 from visiontool.data.prepare import Prepared, Recipe
 from visiontool.errors import ModelError, PictureError, UsageError
+from visiontool.files import IN_MEMORY
 from visiontool.hub import resolve
 from visiontool.images import transforms
 from visiontool.images.decode import DEFAULT_LIMITS, ImageSource, Limits
@@ -82,7 +83,7 @@ class Classifier:
             raise UsageError(f"crop_mode {crop_mode!r} is none of {', '.join(transforms.CROP_MODES)}")
         on: dict[str, Any] = {"device": device, "provider": provider, "threads": threads, "engine_batch": engine_batch}
         path = resolve.resolve(model)
-        content = resolve.IN_MEMORY.get(path)
+        content = IN_MEMORY.get(path)
         opened = runtime.open_model(path, **on, content=content)
         manifest = opened.scan.metadata.get(MANIFEST_KEY)
         assumed: tuple[str, ...] = ()

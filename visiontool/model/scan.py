@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from visiontool.errors import ModelError
+from visiontool.files import on_disk
 from visiontool.text import short_repr
 
 MAX_FILE_BYTES = 2**31 - 1  # protobuf's own limit
@@ -60,7 +61,7 @@ def scan(path: Path, *, external: bool = False) -> Scan:
         external: allows tensors in other files. For `export.external_data` alone, which checks where they are.
     """
     try:
-        with open(path, "rb") as file:
+        with open(on_disk(path), "rb") as file:
             size = os.fstat(file.fileno()).st_size
             if size == 0:  # which mmap refuses
                 raise ModelError(f"{path}: the file is empty")

@@ -10,7 +10,7 @@ from visiontool.cli import REFUSED, options
 from visiontool.cli.models.listing import list_models
 from visiontool.cli.models.show import show
 from visiontool.cli.text import say
-from visiontool.files import MODEL_FILE
+from visiontool.files import MODEL_FILE, on_disk
 
 
 class _Models(click.Group):
@@ -85,13 +85,13 @@ def path(name: str) -> int:
     """Print where the file of a model is."""
     from visiontool.hub import resolve
 
-    click.echo(resolve.resolve(name))
+    click.echo(on_disk(resolve.resolve(name)))
     return 0
 
 
 @models.command()
 @click.argument("name", required=False, metavar="[MODEL]", shell_complete=options.complete_model)
-@click.option("--unset", is_flag=True, help="Back to the built-in one.")
+@click.option("--unset", is_flag=True, help="Back to EfficientNet-Lite0.")
 def default(name: str | None, unset: bool) -> int:
     """Print the default model, or choose it.
 

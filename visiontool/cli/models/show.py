@@ -123,10 +123,13 @@ def _lines(facts: _ModelFacts) -> list[str]:
 
 def _texts(facts: _ModelFacts) -> dict[str, str | None]:
     """The facts in words; empty or None where nothing is known."""
+    from visiontool.hub.resolve import PACKAGE
+
     entry, spec, cost = facts.entry, facts.spec, facts.cost
     texts: dict[str, str | None] = {}
     texts["architecture"] = spec.architecture if spec else entry.architecture if entry else None
     license_, source = _weights(facts)
+    source = f"from the package {source.removeprefix(PACKAGE)}" if source.startswith(PACKAGE) else source
     texts["weights"] = ", ".join(filter(None, (license_ or (source and "license not known"), source)))
     if spec is not None:
         texts["classes"] = f"{len(spec.labels):,}: {', '.join(spec.labels[:3])}{' ...' if len(spec.labels) > 3 else ''}"

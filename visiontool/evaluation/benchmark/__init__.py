@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 from visiontool.errors import ConversionError, ModelError, UsageError
 from visiontool.evaluation.benchmark import process
 from visiontool.evaluation.benchmark.process import Job, Round
+from visiontool.files import on_disk
 from visiontool.hub import catalog, resolve
 from visiontool.inference.classifier import Classifier
 from visiontool.model.spec import ModelSpec, Precision
@@ -113,7 +114,7 @@ def model_files(models: Sequence[str | Path | None]) -> list[ModelFile]:
     """The files of `models`, as `Classifier.load` takes them; UsageError for the same file twice."""
     files: list[ModelFile] = []
     for model in models:
-        path = resolve.resolve(model)
+        path = on_disk(resolve.resolve(model))
         if any(path.samefile(other.path) for other in files):
             raise UsageError(f"two of the models are the same file, {path}; leave one out")
         spec = Classifier.load(path, device="cpu").spec

@@ -79,8 +79,8 @@ def entries() -> Iterator[Entry]:
 def find(name: str) -> Entry:
     """The one entry for `name`: an architecture or an alias, with a tag or without, however it is written.
 
-    Without a tag it is the classic's default, else timm's. `split_tag` finds the tag, unless the whole is a classic's
-    name ("inception.v3").
+    Without a tag it is the classic's default, else timm's; an architecture with its tag comes before an alias.
+    `split_tag` finds the tag, unless the whole is a classic's name ("inception.v3").
 
     Raises:
         ModelError: no such name or tag, or the name of several models; the message lists what there is.
@@ -94,8 +94,11 @@ def find(name: str) -> Entry:
     family = [member for paper in papers() if fold(paper["family"]) == fold(base) for member in paper["networks"]]
     if classic is None and family:
         raise _ambiguous(name, family)
-    architecture = fold(classic.architecture if classic else base)
-    rows = [_with_classic(entry, classic) for entry in read(NAMES) if fold(entry.architecture) == architecture]
+    rows = [entry for entry in read(NAMES) if fold(entry.architecture) == fold(base)]
+    if classic is not None and fold(tag) not in (fold(row.tag) for row in rows):  # `base` is an alias
+        rows = [entry for entry in read(NAMES) if entry.architecture == classic.architecture]
+    if classic is not None and rows[0].architecture == classic.architecture:
+        rows = [_with_classic(entry, classic) for entry in rows]
     if not rows:
         raise _unknown(name, base)
     if not tag:
