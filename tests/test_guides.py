@@ -172,6 +172,8 @@ def mishaps(tmp_path, monkeypatch):
     monkeypatch.setattr(providers, "gpu_in_sight", lambda: False)
     for name in ("torch", "torchvision", "timm"):
         monkeypatch.setitem(sys.modules, name, None)
+    monkeypatch.delitem(sys.modules, "visiontool.pytorch.convert", raising=False)  # which another test imported
+    monkeypatch.delattr("visiontool.pytorch.convert", raising=False)
     Path("blocked/pillow_heif.py").write_text("raise ImportError")  # for the process that opens it
     monkeypatch.syspath_prepend("blocked")
 

@@ -23,7 +23,7 @@ torch = pytest.importorskip("torch")
 
 from random_weights import random_weights  # noqa: E402
 
-from visiontool import Classifier, ConversionError, InputSpec, ModelSpec  # noqa: E402
+from visiontool import Classifier, ConversionError, InputSpec, ModelError, ModelSpec  # noqa: E402
 from visiontool.data.discover import find_images  # noqa: E402
 from visiontool.hub import timm_config  # noqa: E402
 from visiontool.model.difference import batches_for  # noqa: E402
@@ -232,15 +232,15 @@ def test_a_hub_folder_without_names_has_those_of_its_imagenet(name, classes):
 
 
 @pytest.mark.parametrize(
-    ("name", "reason"),
+    ("name", "error", "reason"),
     [
-        ("resnet50_clip.openai", "the 1,024 classes of its weights (openai) have no names"),
-        ("nin", "its classes have no names"),
-        ("squeezenet1_1", "not the weights of squeezenet1_1"),
+        ("resnet50_clip.openai", ConversionError, "the 1,024 classes of its weights (openai) have no names"),
+        ("nin", ConversionError, "its classes have no names"),
+        ("squeezenet1_1", ModelError, "not the weights of squeezenet1_1"),
     ],
 )
-def test_checkpoints_that_are_refused(tmp_path, name, reason):
-    with pytest.raises(ConversionError, match=re.escape(reason)):
+def test_checkpoints_that_are_refused(tmp_path, name, error, reason):
+    with pytest.raises(error, match=re.escape(reason)):
         convert_checkpoint(name, LENET / "model.safetensors", tmp_path / "out", SAMPLES)
     assert not list(tmp_path.iterdir())
 

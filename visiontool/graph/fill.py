@@ -22,6 +22,9 @@ from visiontool.model.scan import MAX_FILE_BYTES
 _GRAPH, _INITIALIZER, _RAW_DATA = (bytes([number << 3 | 2]) for number in (7, 5, 9))
 
 
+Skeleton = onnx.ModelProto
+
+
 class Constant(NamedTuple):
     """A tensor that is computed when it is written, so that one is in memory at a time."""
 
@@ -30,13 +33,18 @@ class Constant(NamedTuple):
     array: Callable[[], NDArray[Any]]
 
 
-def parameters(skeleton: onnx.ModelProto) -> dict[str, tuple[int, ...]]:
+def read(data: bytes) -> Skeleton:
+    """The skeleton in the content of an ONNX file."""
+    return onnx.load_from_string(data)
+
+
+def parameters(skeleton: Skeleton) -> dict[str, tuple[int, ...]]:
     """Names and shapes of the parameters that a skeleton lacks, in the order of the network's state dict."""
     _, *inputs = skeleton.graph.input
     return {value.name: _shape(value) for value in inputs}
 
 
-def set_classes(skeleton: onnx.ModelProto, layers: Collection[str], classes: int) -> None:
+def set_classes(skeleton: Skeleton, layers: Collection[str], classes: int) -> None:
     """Gives a skeleton, in place, another number of classes; `layers` are those that give the logits."""
     names = {f"{layer}.{part}" for layer in layers for part in ("weight", "bias")}
     for value in skeleton.graph.input:
@@ -50,7 +58,7 @@ def set_classes(skeleton: onnx.ModelProto, layers: Collection[str], classes: int
             tensor.CopyFrom(numpy_helper.from_array(np.array([-1, classes]), tensor.name))
 
 
-def set_size(skeleton: onnx.ModelProto, size: tuple[int, int]) -> None:
+def set_size(skeleton: Skeleton, size: tuple[int, int]) -> None:
     """Gives a skeleton, in place, another size (H, W) of the pictures in pixels."""
     image, *_ = skeleton.graph.input
     for axis, pixels in zip(image.type.tensor_type.shape.dim[1:3], size, strict=True):
@@ -61,7 +69,7 @@ def set_size(skeleton: onnx.ModelProto, size: tuple[int, int]) -> None:
 
 
 def fill(
-    skeleton: onnx.ModelProto, values: Mapping[str, Callable[[], NDArray[Any]]], metadata: Mapping[str, str]
+    skeleton: Skeleton, values: Mapping[str, Callable[[], NDArray[Any]]], metadata: Mapping[str, str]
 ) -> tuple[onnx.ModelProto, dict[str, Constant]]:
     """The graph of a skeleton, with the metadata of a model file, and the constants that `write` puts into it.
 

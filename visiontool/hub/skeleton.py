@@ -28,9 +28,7 @@ from visiontool.model.class_names import ClassNames
 from visiontool.model.spec import ModelSpec
 
 if TYPE_CHECKING:
-    import onnx
-
-    from visiontool.graph.fill import Constant
+    from visiontool.graph.fill import Constant, Skeleton
 
 SKELETONS = Path(__file__).with_name("skeletons")
 # Keys of a skeleton's metadata: timm's config.json, and whether it serves for "any" size or only for its own.
@@ -119,7 +117,7 @@ class Filled(NamedTuple):
     spec: ModelSpec
     config: Mapping[str, Any]  # timm's config.json
     values: Mapping[str, Callable[[], NDArray[Any]]]  # the state dict
-    graph: "onnx.ModelProto"
+    graph: "Skeleton"
     constants: "Mapping[str, Constant]"
 
     def write(self, folder: Path) -> None:
@@ -206,14 +204,14 @@ def fill_from(
     return Filled(spec, config, values, graph, constants)
 
 
-def load(architecture: str) -> "onnx.ModelProto":
+def load(architecture: str) -> "Skeleton":
     """The skeleton of an architecture."""
-    import onnx
+    from visiontool.graph import fill
 
-    return onnx.load_from_string(gzip.decompress(path(architecture).read_bytes()))
+    return fill.read(gzip.decompress(path(architecture).read_bytes()))
 
 
-def _metadata(skeleton: "onnx.ModelProto") -> dict[str, str]:
+def _metadata(skeleton: "Skeleton") -> dict[str, str]:
     return {field.key: field.value for field in skeleton.metadata_props}
 
 
@@ -257,7 +255,7 @@ def renamed(
 
 
 def _values(
-    entry: Entry, weights: Path, skeleton: "onnx.ModelProto", heads: str | list[str]
+    entry: Entry, weights: Path, skeleton: "Skeleton", heads: str | list[str]
 ) -> dict[str, Callable[[], NDArray[Any]]]:
     """The numbers for the parameters of a skeleton, which gets as many classes as the weights have.
 
