@@ -260,8 +260,8 @@ def checked(name: str) -> list[object]:
     ]
 
 
-def checked_skeleton(name: str) -> list[object]:
-    """The row of one architecture in skeletons.csv."""
+def checked_skeleton(name: str, batches: Sequence[int] | None = None) -> list[object]:
+    """The row of one architecture in skeletons.csv; `batches` for fewer than all."""
     import torch
     from random_weights import random_weights
 
@@ -278,7 +278,7 @@ def checked_skeleton(name: str) -> list[object]:
     spec = ModelSpec(
         name=name, labels=("a", "b"), input=InputSpec(size=entry.input_size[1:], mean=entry.mean, std=entry.std)
     )
-    batches = batches_for(spec.input.size)
+    batches = batches or batches_for(spec.input.size)
     pixels = parity.pixels_of(list(find_images([str(ROOT / "samples")])), spec, max(batches))
     random_weights(model, parity.normalized(pixels[:3], spec.input), seed=SEEDS.get(name, 0))
     expected = parity.answers(OnnxWrapper(model, spec.input), spec.input, pixels)
