@@ -11,7 +11,7 @@ from visiontool.files import IN_MEMORY, MODEL_FILE, sha256
 from visiontool.hub import cache, skeleton, sources
 from visiontool.hub.cache import Cached
 from visiontool.hub.catalog import Entry
-from visiontool.hub.resolve import Pullable
+from visiontool.hub.resolve import PACKAGE, Pullable
 from visiontool.model.spec import ModelSpec
 from visiontool.progress import Progress, silent
 
@@ -36,7 +36,9 @@ def put(
         weights: a file of them; None for the published ones of `entry`.
     """
     file: AbstractContextManager[Path]
-    if weights is None:
+    if weights is None and entry.source.startswith(PACKAGE):
+        file, source = nullcontext(_packaged(entry)), entry.source
+    elif weights is None:
         file, source = sources.weights_file(entry.source, offline=offline, progress=progress), entry.source
     else:
         file, source = nullcontext(weights), f"file {weights.name}"
@@ -89,9 +91,7 @@ def from_package(target: Pullable, entry: Entry) -> Path:
     Raises:
         ModelError: the package is not installed, or its weights are not the published ones.
     """
-    weights = sources.packaged_file(entry.source)
-    if sha256(weights) not in entry.sha256:
-        raise ModelError(f"{weights}: not the published weights of {entry.name}.\nInstall the package again.")
+    weights = _packaged(entry)
     try:
         with cache.lock(cache.models(), target.name):
             cached = cache.cached(target.name)  # another process may have been faster
@@ -102,3 +102,10 @@ def from_package(target: Pullable, entry: Entry) -> Path:
         path = Path(target.name, MODEL_FILE)
         IN_MEMORY[path] = model.to_bytes()
         return path
+
+
+def _packaged(entry: Entry) -> Path:
+    weights = sources.packaged_file(entry.source)
+    if sha256(weights) not in entry.sha256:
+        raise ModelError(f"{weights}: not the published weights of {entry.name}.\nInstall the package again.")
+    return weights

@@ -8,6 +8,7 @@ import gzip
 import json
 import math
 import re
+import shutil
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from functools import partial
@@ -132,6 +133,7 @@ class Filled(NamedTuple):
                 write(self.graph, self.constants, file)
             tensors = {key: np.ascontiguousarray(value()) for key, value in self.values.items()}
             save_file(tensors, folder / "model.safetensors", {"format": "pt"})
+            shutil.copymode(folder / MODEL_FILE, folder / "model.safetensors")  # which nobody else may read otherwise
             (folder / "config.json").write_text(json.dumps(self.config, indent=1) + "\n", encoding="utf-8")
         except OSError as error:
             raise cannot_write(error) from None
