@@ -56,6 +56,14 @@ def test_two_first_uses_at_once_both_answer(root):
     assert [model.name for model in cache.all_cached()] == [NAME]
 
 
+def test_a_cache_that_cannot_be_written_is_said_on_stderr(root):
+    root.write_text("a file")
+    ran = run_blocked(TORCH, "predict", PICTURE, "-o", root.parent / "rows.jsonl")
+    assert ran.returncode == 0
+    assert "so the model is made anew in memory each time.\nSet VISIONTOOL_CACHE" in ran.stderr
+    assert label_of((root.parent / "rows.jsonl").read_text()) == "orange"
+
+
 @pytest.mark.parametrize("why", ["a file is in the way", "no home folder"])
 def test_without_a_cache_the_model_is_made_in_memory(why, root, monkeypatch, caplog):
     if why == "no home folder":

@@ -268,6 +268,7 @@ def _unfinished(paths: Iterable[str], rows: Rows, sorting: Sorting, counter: "Pi
 
 
 def _say_model(classifier: "Classifier", model: str | None) -> None:
+    from visiontool.files import CACHE_VARIABLE, IN_MEMORY
     from visiontool.hub.resolve import DEFAULT_MODEL, MODEL_VARIABLE
 
     spec = classifier.spec
@@ -282,6 +283,11 @@ def _say_model(classifier: "Classifier", model: str | None) -> None:
     elif model is None:
         text += " Chosen by: models default."
     say(text)
+    if classifier.path in IN_MEMORY:
+        say(
+            "The cache cannot be written, so the model is made anew in memory each time.\n"
+            f"Set {CACHE_VARIABLE} to a folder that you may write to."
+        )
     if classifier.passed_over is not None:
         say('The GPU cannot be used; "visiontool doctor" says why.')
     if classifier.assumed:
