@@ -33,8 +33,10 @@ def check(
     pixels: NDArray[np.uint8],
     expected: Mapping[str, NDArray[np.float32]],
     batches: Sequence[int],
-) -> None:
+) -> dict[int, float]:
     """Compares the file, opened by the code that users run, with the `answers` of the network in torch for pixels.
+
+    Returns the largest relative L2 difference of an output at each batch size.
 
     Raises:
         ConversionError: an output differs by more than the bounds (docs/design.md has their source), or another class
@@ -43,7 +45,9 @@ def check(
     opened = runtime.open_model(path, device="cpu")
     manifest = ModelSpec.from_json(opened.scan.metadata[MANIFEST_KEY])
     manifest.check_graph(opened.inputs, opened.outputs, opened.scan.final_operators)
+    largest = {}
     for batch in batches:
+        largest[batch] = 0.0
         try:
             outputs = opened.session.run(list(expected), {spec.name: pixels[:batch]})
         except Exception as error:  # onnxruntime's exceptions share no root but Exception
@@ -52,12 +56,14 @@ def check(
             values = all_values[:batch]
             # Logits are of the order of 10 in every network, the values inside of some are in the thousands.
             scale = 1.0 if name == "logits" else max(1.0, float(np.abs(values).max()))
-            _compare(f"{name}, batch {batch}", got, values, MAX_ABSOLUTE * scale)
+            relative = _compare(f"{name}, batch {batch}", got, values, MAX_ABSOLUTE * scale)
+            largest[batch] = max(largest[batch], relative)
             if name == "logits":
                 ordered = np.sort(values, axis=1)
                 is_clear = ordered[:, -1] - ordered[:, -2] > MAX_ABSOLUTE
                 if (got.argmax(1) != values.argmax(1))[is_clear].any():
                     raise ConversionError(f"batch {batch}: the file and torch name different classes")
+    return largest
 
 
 def answers(wrapper: OnnxWrapper, spec: InputSpec, pixels: NDArray[np.uint8]) -> dict[str, NDArray[np.float32]]:
@@ -81,7 +87,7 @@ def normalized(pixels: NDArray[np.uint8], spec: InputSpec) -> torch.Tensor:
     return torch.from_numpy(np.ascontiguousarray(values.transpose(0, 3, 1, 2), dtype=np.float32))
 
 
-def _compare(output: str, got: NDArray[np.float32], expected: NDArray[np.float32], max_absolute: float) -> None:
+def _compare(output: str, got: NDArray[np.float32], expected: NDArray[np.float32], max_absolute: float) -> float:
     if got.shape != expected.shape:
         raise ConversionError(f"{output}: shape {got.shape} in the file, {expected.shape} in torch")
     relative, absolute = relative_l2(expected, got), float(np.abs(got - expected).max())
@@ -91,3 +97,4 @@ def _compare(output: str, got: NDArray[np.float32], expected: NDArray[np.float32
             f"(relative difference {relative:.1e}, at most {MAX_RELATIVE_L2:.0e}; "
             f"largest {absolute:.1e}, at most {max_absolute:.0e})"
         )
+    return relative
