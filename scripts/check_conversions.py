@@ -260,8 +260,8 @@ def checked(name: str) -> list[object]:
     ]
 
 
-def checked_skeleton(name: str, batches: Sequence[int] | None = None) -> list[object]:
-    """The row of one architecture in skeletons.csv; `batches` for fewer than all."""
+def checked_skeleton(name: str, batches: Sequence[int] | None = None, img_size: int | None = None) -> list[object]:
+    """The row of one architecture in skeletons.csv; for a test with fewer batches, and at another size in pixels."""
     import torch
     from random_weights import random_weights
 
@@ -273,10 +273,9 @@ def checked_skeleton(name: str, batches: Sequence[int] | None = None) -> list[ob
     from visiontool.pytorch.exporters import OnnxWrapper
 
     entry = catalog.find(name)
+    size = entry.input_size[1:] if img_size is None else (img_size, img_size)
     model = weights.create(entry.name)
-    spec = ModelSpec(
-        name=name, labels=("a", "b"), input=InputSpec(size=entry.input_size[1:], mean=entry.mean, std=entry.std)
-    )
+    spec = ModelSpec(name=name, labels=("a", "b"), input=InputSpec(size=size, mean=entry.mean, std=entry.std))
     batches = batches or batches_for(spec.input.size)
     pixels = parity.pixels_of(list(find_images([str(ROOT / "samples")])), spec, max(batches))
     random_weights(model, parity.normalized(pixels[:3], spec.input), seed=SEEDS.get(name, 0))
@@ -285,7 +284,7 @@ def checked_skeleton(name: str, batches: Sequence[int] | None = None) -> list[ob
         file = Path(folder, "weights.pth")
         torch.save(model.state_dict(), file)
         started = time.monotonic()
-        filled = skeleton.fill_from(entry, file, name=name, source="", license="")
+        filled = skeleton.fill_from(entry, file, name=name, source="", license="", img_size=img_size)
         filled.write(Path(folder))
         seconds = time.monotonic() - started
         relative = parity.check(Path(folder, "model.onnx"), spec.input, pixels, expected, batches)

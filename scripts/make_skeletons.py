@@ -31,7 +31,6 @@ from visiontool.pytorch import weights
 from visiontool.pytorch.exporters import OnnxWrapper, tidy
 
 PREFIX = "model."  # of the parameters, inside the exporter's wrapper
-_OTHER_SIZE = 64  # more, in pixels; every network halves the size five times at most
 
 
 def skeleton_of(name: str) -> onnx.ModelProto:
@@ -40,7 +39,9 @@ def skeleton_of(name: str) -> onnx.ModelProto:
     height, width = model.pretrained_cfg["input_size"][1:]
     skeleton = exported(model, (height, width))
     is_fixed = model.pretrained_cfg["fixed_input_size"]
-    is_any = not is_fixed and same(skeleton, exported(model, (height + _OTHER_SIZE, width + _OTHER_SIZE)))
+    # Odd ones: how much TensorFlow's networks pad depends on that. A smaller one: VGG has a layer that depends on that.
+    others = (height + 65, height // 2 | 1)
+    is_any = not is_fixed and same(skeleton, *(exported(model, (side, side)) for side in others))
     helper.set_model_props(skeleton, {CONFIG_KEY: config_of(model), SIZES_KEY: "any" if is_any else "one"})
     onnx.checker.check_model(skeleton, full_check=True)
     return skeleton

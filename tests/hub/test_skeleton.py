@@ -49,8 +49,13 @@ def test_a_skeleton_has_all_parameters_and_none_of_their_numbers(name):
 @pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")
 @pytest.mark.parametrize("name", FAMILIES)
 def test_filled_it_answers_as_torch_does(name):
+    size = 107 if skeleton.exists(catalog.find(name), 107) else None  # odd, and small
     row = dict(
-        zip(check_conversions.SKELETON_COLUMNS, map(str, check_conversions.checked_skeleton(name, (1, 2))), strict=True)
+        zip(
+            check_conversions.SKELETON_COLUMNS,
+            map(str, check_conversions.checked_skeleton(name, (1, 2), size)),
+            strict=True,
+        )
     )
     assert not check_conversions.is_outside(row)
 
