@@ -17,19 +17,19 @@ from visiontool.hub import cache
 FIRST, SECOND, TORCH, SKLEARN = "visiontool, first run", "visiontool, second run", "torch loop", "scikit-learn"
 
 TORCH_RUN = """
-import json, sys
-from pathlib import Path
+import contextlib, json, sys
 import timm, torch
 from timm.data import create_transform, resolve_model_data_config
 from torch import nn
 from torch.utils.data import DataLoader
 from torchvision import transforms as T
 from torchvision.datasets import ImageFolder
-from visiontool.pytorch.weights import from_folder
+with contextlib.suppress(ImportError):
+    import visiontool.pytorch.architectures  # what timm lacks
 
 def main(folder, data, seed, epochs, learning_rate, mirror):
     torch.manual_seed(seed)
-    model = from_folder(Path(folder)).requires_grad_(False)
+    model = timm.create_model(f'local-dir:{folder}', pretrained=True).eval().requires_grad_(False)
     config = resolve_model_data_config(model)
     channels, height, width = config['input_size']
     gray = [T.Grayscale()] if channels == 1 else []

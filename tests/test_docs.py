@@ -34,9 +34,27 @@ def test_the_generated_docs_are_fresh():
 
 
 def test_links_in_the_docs_lead_somewhere():
-    for page in (ROOT / "README.md", *(ROOT / "docs").glob("*.md"), *(ROOT / "weights").rglob("README.md")):
+    for page in (*ROOT.glob("README*.md"), *(ROOT / "docs").glob("*.md"), *(ROOT / "weights").rglob("README.md")):
         for target in re.findall(r"\]\(([^)#:]+)\)", page.read_text(encoding="utf-8")):
             assert (page.parent / target).exists(), f"{page}: {target}"
+
+
+def facts(text):
+    """What a translation must keep: in blocks, headings and tables also the order."""
+    text = re.sub(r".*\(README.*\.md\).*", "", text)  # the other language
+    figure = r"\d+(?:[.,]\d+)*"
+    return {
+        "blocks": re.findall(r"^```.*?^```|^<!-- .*? -->", text, re.DOTALL | re.MULTILINE),
+        "headings": re.findall(r"^#+(?= )", text, re.MULTILINE),
+        "tables": [re.findall(figure, line) for line in re.findall(r"^\|.*", text, re.MULTILINE)],
+        "code": sorted(re.findall(r"`[^`\n]+`", text)),
+        "links": sorted(re.findall(r"\]\((.+?)\)", text)),
+        "figures": sorted(re.findall(figure, text)),
+    }
+
+
+def test_the_chinese_readme_has_the_same_commands_links_and_figures():
+    assert facts((ROOT / "README.zh.md").read_text(encoding="utf-8")) == facts(README)
 
 
 @pytest.fixture

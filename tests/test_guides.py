@@ -1,4 +1,4 @@
-"""The tutorial and the page about errors: what they say is run as written, and what they show is what is printed."""
+"""README, tutorial and page about errors: what they say is run as written, what they show is what is printed."""
 
 import lzma
 import os
@@ -122,6 +122,15 @@ def test_the_tutorial_for_your_own_pictures_prints_what_it_shows(checkout, share
     for number, name in enumerate(unseen, 1):
         shutil.copy(data / "val" / f"{name}.jpg", f"new/{number}.jpg")
     check_tutorial(PARTS[1], 11)
+
+
+@pytest.mark.real
+def test_the_first_screen_of_the_readme_prints_what_it_shows(checkout, shared):
+    with tarfile.open(shared / "data" / "ants_and_bees.tar") as archive:
+        archive.extractall(filter="data")
+    Path("ants_and_bees").rename("mydata")
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    check_tutorial(readme[readme.index("Three commands") : readme.index("## Predict")], 3)
 
 
 @pytest.fixture

@@ -32,7 +32,7 @@ def models() -> None:
     visiontool models                the classics, oldest first
     visiontool models resnet         all whose name or family fits
     visiontool models show vgg16     what it is and what it costs
-    visiontool models pull resnet50  weights, converted and checked
+    visiontool models pull resnet50  its weights, as a model file
     """
 
 
@@ -50,8 +50,9 @@ models.add_command(show)
 def pull(names: tuple[str, ...], **how: Any) -> int:
     """Get networks, as checked ONNX files.
 
-    Weights are downloaded from where they are published, and the file is compared with torch before it is kept. This
-    needs the extra [train]; what was pulled needs neither it nor a network. Prints the path of each model file.
+    Weights are downloaded from where they are published. Those of the classics are put into graphs that come with
+    visiontool. Other networks, and some classics in another size, are converted by torch and compared with it, which
+    needs the extra [train]. What was pulled needs no network any more. Prints the path of each model file.
     """
     from visiontool.cli.pull import pull
     from visiontool.hub.resolve import pullable
