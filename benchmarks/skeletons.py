@@ -69,7 +69,8 @@ def seconds(work: Callable[[], object], clock: Callable[[], float] = time.perf_c
 
 def ratios(files: tuple[Path, Path], rounds: int) -> tuple[float, float, float, float]:
     """Size, time to open and time for a picture of the filled file, each to that of the other; ms of the last."""
-    opened = [runtime.open_model(file, device="cpu") for file in files]
+    # One thread each: the threads of two sessions would wait for each other, and slow the first.
+    opened = [runtime.open_model(file, device="cpu", threads=1) for file in files]
     _, height, width, _ = opened[0].inputs[0].shape
     pixels = np.zeros((1, height, width, 3), np.uint8)
 
