@@ -28,7 +28,7 @@ from visiontool.hub import catalog
 from visiontool.hub.skeleton import CONFIG_KEY, NORMALIZATION, SIZES_KEY, SKELETONS
 from visiontool.model.spec import InputSpec
 from visiontool.pytorch import weights
-from visiontool.pytorch.exporters import OnnxWrapper, tidy
+from visiontool.pytorch.exporters import OnnxWrapper, program_of, tidy
 
 PREFIX = "model."  # of the parameters, inside the exporter's wrapper
 
@@ -51,17 +51,7 @@ def exported(model: nn.Module, size: tuple[int, int]) -> onnx.ModelProto:
     """The graph for pictures of that size, with the parameters as inputs."""
     cfg = model.pretrained_cfg
     wrapper = OnnxWrapper(model, InputSpec(size=size, mean=cfg["mean"], std=cfg["std"]))
-    program = torch.onnx.export(
-        wrapper,
-        (torch.zeros((2, *size, 3), dtype=torch.uint8),),
-        input_names=["image"],
-        output_names=list(wrapper.outputs),
-        dynamic_shapes=({0: "N"},),
-        external_data=False,
-        optimize=False,
-        verbose=False,
-        dynamo=True,
-    )
+    program = program_of(wrapper, torch.zeros((2, *size, 3), dtype=torch.uint8), ["image"], optimize=False)
     graph = program.model.graph
     for key in (*NORMALIZATION, *(PREFIX + key for key in model.state_dict())):
         if (value := graph.initializers.pop(key, None)) is not None:

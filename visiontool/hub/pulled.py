@@ -55,7 +55,8 @@ def errors_naming(source: str, path: Path) -> Iterator[None]:
     try:
         yield
     except (ConversionError, ModelError) as error:
-        raise type(error)(str(error).replace(str(path), source)) from error
+        kind = ModelError if isinstance(error, ModelError) else ConversionError  # others take other arguments
+        raise kind(str(error).replace(str(path), source)) from error
 
 
 def publish(name: str, folder: Path, spec: ModelSpec, source: str) -> Cached:

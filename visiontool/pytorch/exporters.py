@@ -93,7 +93,10 @@ def _probe(model: nn.Module, x: torch.Tensor) -> tuple[int, bool]:
     return logits.shape[1], features.ndim == 4 and any(tensor is features for tensor in pooled)
 
 
-def _dynamo(wrapper: OnnxWrapper, example: torch.Tensor, inputs: Sequence[str], *, optimize: bool) -> onnx_ir.Model:
+def program_of(
+    wrapper: OnnxWrapper, example: torch.Tensor, inputs: Sequence[str], *, optimize: bool
+) -> torch.onnx.ONNXProgram:
+    """`wrapper` as torch's dynamo exporter writes it, for any number of pictures like `example`."""
     program = torch.onnx.export(
         wrapper,
         (example,),
@@ -107,7 +110,11 @@ def _dynamo(wrapper: OnnxWrapper, example: torch.Tensor, inputs: Sequence[str], 
     )
     if program is None:
         raise ValueError("torch.onnx.export gave nothing")
-    return program.model
+    return program
+
+
+def _dynamo(wrapper: OnnxWrapper, example: torch.Tensor, inputs: Sequence[str], *, optimize: bool) -> onnx_ir.Model:
+    return program_of(wrapper, example, inputs, optimize=optimize).model
 
 
 def _torchscript(wrapper: OnnxWrapper, example: torch.Tensor, inputs: Sequence[str]) -> onnx_ir.Model:

@@ -56,8 +56,9 @@ def pull(
             getting the same.
 
     Raises:
-        ModelError: no such model, no published weights, no way to get them, or the extra [train] is missing.
-        ConversionError: the weights do not fit, or the converted network does not answer as in torch.
+        ModelError: no such model, no published weights, no way to get them, weights that do not fit, or the extra
+            [train] is missing.
+        ConversionError: the converted network does not answer as in torch, or the cache cannot be written.
     """
     if weights is not None and (folder := folder_of(name, weights)) is not None:
         name, weights = f"{resolve.FOLDER}{folder}", None
