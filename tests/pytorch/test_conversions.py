@@ -24,7 +24,7 @@ def test_the_catalogs_parameters_are_those_of_the_converted_networks():
     assert {name: both for name, both in differ.items() if both[0] != both[1]} == {}
 
 
-# Random weights magnify the rounding of float32 in these beyond the limits, in torch as well.
+# With random weights some pictures give these logits ten times as long, and rounding is magnified beyond the limits.
 MAGNIFYING = {"tf_efficientnet_b6", "tf_efficientnet_b7"}
 
 
