@@ -24,6 +24,7 @@ class Recipe(NamedTuple):
     resize_to: int
     limits: Limits
     views: "tuple[View, ...]" = ()  # for finetuning; without any, the plain one
+    tta: transforms.Tta | None = None  # for views to average over
     whole: bool = False  # whether the graph resizes pictures itself, and takes all of their pixels
 
     @classmethod
@@ -65,6 +66,8 @@ def prepare(source: ImageSource, recipe: Recipe, *, plain_only: bool = False) ->
 
             fingerprint = fingerprint_of(picture.image)
             pixels = render_all(picture.image, recipe.views, fingerprint.pixels, recipe.fit_options)
+        elif recipe.tta is not None:
+            pixels = transforms.tta_views(picture.image, recipe.tta, **recipe.fit_options)
         elif recipe.whole:
             pixels = transforms.whole(picture.image, recipe.fit_options)
         else:

@@ -5,7 +5,7 @@ Scaling to 0..1, mean and std happen inside the graph. The size is got exactly a
 
 import math
 from collections.abc import Mapping
-from typing import Any, get_args
+from typing import Any, Literal, get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,6 +16,9 @@ from visiontool.model.spec import CropMode, InputSpec, Interpolation, ModelSpec
 
 CROP_MODES: tuple[CropMode, ...] = get_args(CropMode)
 INTERPOLATIONS: tuple[Interpolation, ...] = get_args(Interpolation)
+Tta = Literal["flip", "crops"]  # test-time augmentation
+VIEWS: dict[Tta, int] = {"flip": 2, "crops": 5}
+_CROPS_PCT = 0.875  # the most that one of the five crops keeps of an edge, else they would be the same
 _LUMA = np.array((0.299, 0.587, 0.114), np.float32)  # ITU-R BT.601, as Pillow's convert("L")
 
 # A picture of 1 x 90,000 pixels is small, but resized until its short side is 224 it has 4,500 million.
@@ -48,16 +51,34 @@ def fit(
     Source: gives the same bytes as timm.data.transforms_factory.transforms_imagenet_eval(normalize=False). One
         difference: timm fails where an edge would be rounded to 0 pixels; here that edge gets 1 pixel.
     """
-    if interpolation not in INTERPOLATIONS:
-        raise UsageError(f"interpolation {interpolation!r} is unknown: it is one of {', '.join(INTERPOLATIONS)}")
-    height, width = _checked_size(image, size, crop_mode, crop_pct)
-    resized = np.asarray(image.resize((width, height), Image.Resampling[interpolation.upper()]))
+    resized = _resize(image, size, crop_mode, crop_pct, interpolation)
+    height, width = resized.shape[:2]
     pixels = np.empty((*size, 3), np.uint8)
     pixels[...] = fill if crop_mode == "border" else 0
     from_rows, to_rows = _overlap(height, size[0])
     from_columns, to_columns = _overlap(width, size[1])
     pixels[to_rows, to_columns] = resized[from_rows, from_columns]
     return pixels
+
+
+def tta_views(image: Image.Image, tta: Tta, **options: Any) -> NDArray[np.uint8]:
+    """The views that test-time augmentation averages over, from the options of `fit`: (V, H, W, 3), uint8, RGB.
+
+    "flip" gives the picture and its mirror, "crops" its center and four corners, of at most 0.875 of each edge.
+
+    Source: torchvision.transforms.FiveCrop.
+    """
+    plain = fit(image, **options)
+    if tta == "flip":
+        return np.stack([plain, plain[:, ::-1]])
+    height, width = options["size"]
+    crop_pct = min(options["crop_pct"], _CROPS_PCT)
+    resized = _resize(image, options["size"], options["crop_mode"], crop_pct, options["interpolation"])
+    bottom, right = max(0, resized.shape[0] - height), max(0, resized.shape[1] - width)
+    lacking = [(0, max(0, side - length)) for side, length in zip((height, width), resized.shape, strict=False)]
+    padded = np.pad(resized, [*lacking, (0, 0)], mode="edge")
+    corners = [padded[top : top + height, left : left + width] for top in (0, bottom) for left in (0, right)]
+    return np.stack([plain, *corners])
 
 
 def whole(image: Image.Image, options: Mapping[str, Any]) -> NDArray[np.uint8]:
@@ -114,6 +135,16 @@ def to_tensor(pixels: NDArray[np.uint8], spec: InputSpec) -> NDArray[Any]:
 def scaled_size(size: tuple[int, int], crop_pct: float) -> tuple[int, int]:
     """The (height, width) to resize towards, of which the crop keeps `crop_pct`."""
     return math.floor(size[0] / crop_pct), math.floor(size[1] / crop_pct)
+
+
+def _resize(
+    image: Image.Image, size: tuple[int, int], crop_mode: CropMode, crop_pct: float, interpolation: str
+) -> NDArray[np.uint8]:
+    """The picture at the size that the crop is taken from."""
+    if interpolation not in INTERPOLATIONS:
+        raise UsageError(f"interpolation {interpolation!r} is unknown: it is one of {', '.join(INTERPOLATIONS)}")
+    height, width = _checked_size(image, size, crop_mode, crop_pct)
+    return np.asarray(image.resize((width, height), Image.Resampling[interpolation.upper()]))
 
 
 def _checked_size(image: Image.Image, size: tuple[int, int], crop_mode: CropMode, crop_pct: float) -> tuple[int, int]:

@@ -14,15 +14,16 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from visiontool import runtime
-from visiontool.data.loader import FEW, LoadOptions, StageTimes, batches, load, map_ahead
+from visiontool.data.loader import DEFAULT_OPTIONS, FEW, LoadOptions, StageTimes, batches, load, map_ahead
 from visiontool.data.prepare import Prepared, Recipe
 from visiontool.errors import ModelError, PictureError, UsageError
 from visiontool.files import IN_MEMORY
 from visiontool.hub import resolve
 from visiontool.images import transforms
 from visiontool.images.decode import DEFAULT_LIMITS, ImageSource, Limits
+from visiontool.images.transforms import VIEWS, Tta
 from visiontool.inference.network import Network, with_activation
-from visiontool.inference.result import Prediction, Result
+from visiontool.inference.result import Answer, Prediction, Result
 from visiontool.model.spec import MANIFEST_KEY, CropMode, ModelSpec
 from visiontool.text import on_one_line, plural
 
@@ -177,7 +178,12 @@ class Classifier:
         if is_picture(images):
             _check(top_k, min_probability)
             items = load([images], self._recipe, LoadOptions(timeout=None))
-            (result,) = self._results(items, 1, StageTimes(), **options, thumbnails=True)
+            ((item, logits),) = self._run(items, 1, StageTimes())
+            result = self._result(item, logits, top_k, min_probability)
+            if item.path is None and item.pixels is not None:
+                from visiontool.inference.html import thumbnail
+
+                result = replace(result, thumbnail=thumbnail(item.pixels))
             return result
         many = isinstance(images, Sized) and len(images) > FEW
         return list(self.predict_stream(cast(Iterable[ImageSource], images), **options, isolate=many))
@@ -213,15 +219,40 @@ class Classifier:
             UsageError: a number out of range, or one picture where a list of pictures is expected.
             VisiontoolError: no process could be started to open a file in.
         """
-        batch_size = self.batch_size(batch_size)
         _check(top_k, min_probability)
-        if batch_size < 1 or (workers is not None and workers < 1):
-            raise UsageError("batch_size and workers must be at least 1")
-        if timeout is not None and not timeout > 0:
-            raise UsageError(f"timeout must be above 0 seconds, not {timeout}")
-        options = LoadOptions(workers=workers, timeout=timeout, isolate=isolate)
-        items = load(_listed(images), self._recipe, options, ahead=batch_size * (1 + self.runs_at_once))
-        return self._results(items, batch_size, times or StageTimes(), top_k=top_k, min_probability=min_probability)
+        options = LoadOptions(workers=workers, timeout=timeout, isolate=isolate, batch_size=batch_size)
+        answers = self._answers_to(images, options, times or StageTimes())
+
+        def results() -> Generator[Result, None, None]:
+            with closing(answers):
+                for item, logits in answers:
+                    yield self._result(item, logits, top_k, min_probability)
+
+        return results()
+
+    def answers(
+        self,
+        images: Iterable[ImageSource],
+        options: LoadOptions = DEFAULT_OPTIONS,
+        *,
+        tta: Tta | None = None,
+        times: StageTimes | None = None,
+    ) -> Generator[Answer, None, None]:
+        """The probabilities of all classes for any number of pictures, in order; taken ahead as in `predict_stream`.
+
+        Args:
+            tta: views of each picture whose probabilities are averaged: "flip", it and its mirror; "crops", its center
+                and corners.
+
+        Raises:
+            UsageError: as `predict_stream`; `tta` where the graph resizes pictures itself.
+        """
+        if tta is not None and self.spec.resize == "graph":
+            raise UsageError(f"{self.path}: resizes pictures itself (export --embed-resize); leave out --tta")
+        with closing(self._answers_to(images, options, times or StageTimes(), tta)) as answers:
+            for item, logits in answers:
+                views = None if logits is None else self.probabilities(np.atleast_2d(logits))
+                yield Answer(item.path, None if views is None else views.mean(axis=0), item.error)
 
     def batch_size(self, asked: int | None) -> int:
         """`asked`; for None 8, fewer where many run at once, more on a GPU, 1 where the graph resizes pictures."""
@@ -297,23 +328,31 @@ class Classifier:
         shape = next(port.shape for port in self._opened.outputs if port.name == output)
         return np.zeros((0, shape[1] if isinstance(shape[1], int) else 0), np.float32)
 
-    def _results(
-        self,
-        items: Generator[Prepared, None, None],
-        batch_size: int,
-        times: StageTimes,
-        *,
-        top_k: int,
-        min_probability: float,
-        thumbnails: bool = False,
-    ) -> Generator[Result, None, None]:
+    def _answers_to(
+        self, images: Iterable[ImageSource], options: LoadOptions, times: StageTimes, tta: Tta | None = None
+    ) -> Generator[tuple[Prepared, NDArray[np.float32] | None], None, None]:
+        """Each picture with its logits (C,), with `tta` (V, C) of its views; None where the item has an error."""
+        batch_size = self.batch_size(options.batch_size)
+        if batch_size < 1 or (options.workers is not None and options.workers < 1):
+            raise UsageError("batch_size and workers must be at least 1")
+        if options.timeout is not None and not options.timeout > 0:
+            raise UsageError(f"timeout must be above 0 seconds, not {options.timeout}")
+        recipe = self._recipe._replace(tta=tta)
+        batch_size = max(1, batch_size // VIEWS[tta]) if tta else batch_size
+        items = load(_listed(images), recipe, options, ahead=batch_size * (1 + self.runs_at_once))
+        return self._run(items, batch_size, times, tta)
+
+    def _run(
+        self, items: Generator[Prepared, None, None], batch_size: int, times: StageTimes, tta: Tta | None = None
+    ) -> Generator[tuple[Prepared, NDArray[np.float32] | None], None, None]:
         with closing(items):  # now, and not when the last reference goes: an exception of the network holds on to it
             grouped = batches(items, batch_size)
             first = next(grouped, [])
+            pad_to = len(first) * (VIEWS[tta] if tta else 1)
 
             def logits_of(batch: list[Prepared]) -> Sequence[NDArray[np.float32]]:
                 readable = [item for item in batch if item.pixels is not None]
-                return list(self._network.outputs_of(readable, self.spec.logits, len(first))) if readable else []
+                return list(self._network.outputs_of(readable, self.spec.logits, pad_to)) if readable else []
 
             # While a GPU runs, the processor puts the next batch together.
             at_once = self.runs_at_once + (self._opened.bound is not None)
@@ -322,19 +361,17 @@ class Classifier:
                 for item in batch:
                     times.decode_s += item.decode_s
                     times.preprocess_s += item.fit_s
-                    if item.error is not None:
-                        yield Result(item.path, self.spec.name, error=item.error, notes=item.notes)
-                        continue
-                    result = self._result(item, next(rows), top_k, min_probability)
-                    if thumbnails and item.path is None and item.pixels is not None:
-                        from visiontool.inference.html import thumbnail
+                    row = next(rows) if item.error is None else None
+                    if row is not None and not np.isfinite(row).all():
+                        yield item._replace(error="the network's answer is not a number"), None
+                    else:
+                        yield item, row
 
-                        result = replace(result, thumbnail=thumbnail(item.pixels))
-                    yield result
-
-    def _result(self, item: Prepared, logits: NDArray[np.float32], top_k: int, min_probability: float) -> Result:
-        if not np.isfinite(logits).all():
-            return Result(item.path, self.spec.name, error="the network's answer is not a number", notes=item.notes)
+    def _result(
+        self, item: Prepared, logits: NDArray[np.float32] | None, top_k: int, min_probability: float
+    ) -> Result:
+        if logits is None:
+            return Result(item.path, self.spec.name, error=item.error, notes=item.notes)
         probabilities = self.probabilities(logits)
         best = np.argsort(-probabilities, kind="stable")[:top_k]
         ids = self.spec.label_ids

@@ -50,14 +50,18 @@ class Network:
         return np.concatenate(chunks)[: len(tensor)]
 
     def outputs_of(self, pictures: Sequence[Prepared], output: str, pad_to: int | None = None) -> NDArray[np.float32]:
-        """One output for readable pictures; those of one size are a batch."""
+        """One output for readable pictures, with an axis for views where they have several; those of one size are a
+        batch.
+        """
         places = defaultdict[tuple[int, ...], list[int]](list)
         pixels = [item.pixels for item in pictures if item.pixels is not None]
         for place, picture in enumerate(pixels):
             places[picture.shape].append(place)
         stacks = [np.stack([pixels[place] for place in same]) for same in places.values()]
-        rows = np.concatenate([self.outputs(stack, output, pad_to=pad_to) for stack in stacks])
-        return rows[np.argsort(np.concatenate([*places.values()]))]
+        views = stacks[0].shape[1:-3]
+        flat = [stack.reshape(-1, *stack.shape[-3:]) for stack in stacks]
+        rows = np.concatenate([self.outputs(stack, output, pad_to=pad_to) for stack in flat])
+        return rows.reshape(-1, *views, *rows.shape[1:])[np.argsort(np.concatenate([*places.values()]))]
 
     def _call(self, tensor: NDArray[Any], output: str, pad_to: int | None = None) -> NDArray[np.float32]:
         bound = self.opened.bound

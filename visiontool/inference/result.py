@@ -3,11 +3,23 @@
 import base64
 import os
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from visiontool.text import on_one_line
 
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
 SCHEMA = 1
+
+
+class Answer(NamedTuple):
+    """The whole answer for one picture: what `Classifier.answers` yields."""
+
+    path: str | None
+    probabilities: "NDArray[np.float64] | None"  # (C,), None where there is an error
+    error: str | None
 
 
 @dataclass(frozen=True, slots=True)
