@@ -25,6 +25,7 @@ class Recipe(NamedTuple):
     limits: Limits
     views: "tuple[View, ...]" = ()  # for finetuning; without any, the plain one
     tta: transforms.Tta | None = None  # for views to average over
+    fingerprint: bool = False  # whether it is wanted; with `views` it is there anyway
     whole: bool = False  # whether the graph resizes pictures itself, and takes all of their pixels
 
     @classmethod
@@ -48,7 +49,7 @@ class Prepared(NamedTuple):
     notes: tuple[str, ...] = ()
     decode_s: float = 0.0
     fit_s: float = 0.0
-    fingerprint: "Fingerprint | None" = None  # of a picture that was read, where the recipe has views
+    fingerprint: "Fingerprint | None" = None  # of a picture that was read, where the recipe asks for it
 
 
 def prepare(source: ImageSource, recipe: Recipe, *, plain_only: bool = False) -> Prepared:
@@ -59,12 +60,14 @@ def prepare(source: ImageSource, recipe: Recipe, *, plain_only: bool = False) ->
     try:
         picture = open_image(source, resize_to=recipe.resize_to, limits=recipe.limits, plain_only=plain_only)
         opened = time.perf_counter()
-        if recipe.views:
-            # Imported here, since predict needs neither.
-            from visiontool.images.augment import render_all
+        if recipe.views or recipe.fingerprint:  # imported here, since predict needs neither
             from visiontool.images.fingerprint import fingerprint_of
 
             fingerprint = fingerprint_of(picture.image)
+        if recipe.views:
+            from visiontool.images.augment import render_all
+
+            assert fingerprint is not None
             pixels = render_all(picture.image, recipe.views, fingerprint.pixels, recipe.fit_options)
         elif recipe.tta is not None:
             pixels = transforms.tta_views(picture.image, recipe.tta, **recipe.fit_options)

@@ -1,7 +1,7 @@
 """How good probabilities are on pictures whose classes are known."""
 
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -9,11 +9,13 @@ from numpy.typing import NDArray
 
 _BINS = 15
 _Z95 = 1.959963984540054  # of the normal distribution, for 95 %
-_LEAST = 1e-12  # probability that a picture's loss is computed with, so that one cannot be infinite
+_LEAST = float(np.finfo(np.float64).eps)  # for a picture's loss, which would be infinite at 0; as scikit-learn's
+_RESAMPLES = 1000
+_AT_ONCE = 50  # resamples, so that their weights take little memory
 
 
 class Interval(NamedTuple):
-    """Where the true share is, with 95 % confidence."""
+    """Where the true value is, with 95 % confidence."""
 
     low: float
     high: float
@@ -30,48 +32,171 @@ class ClassMetrics:
 
 @dataclass(frozen=True)
 class Metrics:
+    """Of scikit-learn's names, the values are those that scikit-learn gives, over the classes that have pictures."""
+
     pictures: int
     classes: int  # that have pictures: means over classes are over these
     accuracy: float
     interval: Interval  # of the accuracy
+    top5: float  # share with the true class among the best five, or among all where there are fewer
     balanced_accuracy: float  # mean recall of the classes
-    macro_f1: float  # mean F1 of the classes
+    macro_precision: float  # a class that is never the answer counts as 0
+    macro_recall: float
+    macro_f1: float
+    weighted_precision: float  # classes weighted by their pictures
+    weighted_recall: float
+    weighted_f1: float
     ece: float  # expected calibration error, 0 to 1: how far probabilities are from shares of right answers
-    nll: float  # mean negative logarithm of the true class's probability
-    top5: float | None  # share with the true class among the best five; None for five classes and fewer
+    nll: float  # log loss: mean negative logarithm of the true class's probability
+    brier: float  # mean squared distance of the probabilities from the truth; of one class where there are two
     per_class: tuple[ClassMetrics, ...]  # in the order of the labels
     confusion: NDArray[np.int64]  # (C, C): pictures of the row's class that were taken for the column's
+    intervals: Mapping[str, Interval] = field(default_factory=dict)  # by resampling, of the fields of these names
 
     def to_json(self) -> dict[str, Any]:
-        return {**asdict(self), "interval": list(self.interval), "confusion": self.confusion.tolist()}
+        intervals = {name: list(interval) for name, interval in self.intervals.items()}
+        values = {**asdict(self), "interval": list(self.interval), "intervals": intervals}
+        return {**values, "confusion": self.confusion.tolist()}
 
 
-def measure(probabilities: NDArray[np.floating], class_ids: NDArray[np.int64], labels: Sequence[str]) -> Metrics:
-    """Compares probabilities (N, C) of N >= 1 pictures with their class_ids (N,)."""
-    classes, rows = len(labels), np.arange(len(class_ids))
+def measure(
+    probabilities: NDArray[np.floating],
+    class_ids: NDArray[np.int64],
+    labels: Sequence[str],
+    groups: NDArray[np.integer] | None = None,
+) -> Metrics:
+    """Compares probabilities (N, C) of N >= 1 pictures with their class_ids (N,).
+
+    With `groups` (N,), the number of each picture's group, there are `intervals`, by drawing whole groups: the pictures
+    of one are no independent evidence.
+    """
+    classes = len(labels)
     predicted = probabilities.argmax(axis=1)
     confusion = np.bincount(class_ids * classes + predicted, minlength=classes**2).reshape(classes, classes)
-    counts = zip(labels, confusion.diagonal(), confusion.sum(axis=1), confusion.sum(axis=0), strict=True)
+    hits, true, answers = confusion.diagonal(), confusion.sum(axis=1), confusion.sum(axis=0)
     per_class = tuple(
-        ClassMetrics(label, int(true), _share(hits, true), _share(hits, answers), _share(2 * hits, true + answers))
-        for label, hits, true, answers in counts
+        ClassMetrics(label, int(of), _share(hit, of), _share(hit, taken), _share(2 * hit, of + taken))
+        for label, hit, of, taken in zip(labels, hits, true, answers, strict=True)
     )
     occurring = [each for each in per_class if each.pictures]
+    weights = [each.pictures for each in occurring]
+    scores = {name: [getattr(each, name) or 0.0 for each in occurring] for name in ("precision", "recall", "f1")}
+    losses = losses_of(probabilities, class_ids)
     right = predicted == class_ids
-    of_truth = probabilities[rows, class_ids]
     return Metrics(
         pictures=len(class_ids),
         classes=len(occurring),
         accuracy=float(right.mean()),
         interval=wilson(int(right.sum()), len(right)),
-        balanced_accuracy=float(np.mean([each.recall for each in occurring])),
-        macro_f1=float(np.mean([each.f1 for each in occurring])),
+        top5=float(losses["top5"].mean()),
+        balanced_accuracy=float(np.mean(scores["recall"])),
+        **{f"macro_{name}": float(np.mean(values)) for name, values in scores.items()},
+        **{f"weighted_{name}": float(np.average(values, weights=weights)) for name, values in scores.items()},
         ece=calibration_error(probabilities.max(axis=1), right),
-        nll=float(-np.log(np.maximum(of_truth, _LEAST)).mean()),
-        top5=float(((probabilities > of_truth[:, None]).sum(axis=1) < 5).mean()) if classes > 5 else None,
+        nll=float(losses["nll"].mean()),
+        brier=float(losses["brier"].mean()),
         per_class=per_class,
         confusion=confusion,
+        intervals={} if groups is None else _intervals(losses, predicted, class_ids, classes, groups),
     )
+
+
+def losses_of(probabilities: NDArray[np.floating], class_ids: NDArray[np.int64]) -> dict[str, NDArray[np.float64]]:
+    """What is a mean over pictures, for each of them (N,): accuracy, top5, nll and brier."""
+    of_truth = probabilities[np.arange(len(class_ids)), class_ids].astype(np.float64)
+    classes = probabilities.shape[1]
+    squares = np.einsum("nc,nc->n", probabilities, probabilities, dtype=np.float64)
+    brier = squares - 2 * of_truth + 1  # the sum over the classes of (p - y)^2
+    return {
+        "accuracy": (probabilities.argmax(axis=1) == class_ids).astype(np.float64),
+        "top5": ((probabilities > of_truth[:, None]).sum(axis=1) < 5).astype(np.float64),
+        "nll": -np.log(np.maximum(of_truth, _LEAST)),
+        "brier": brier / 2 if classes == 2 else brier,
+    }
+
+
+def _intervals(
+    losses: Mapping[str, NDArray[np.float64]],
+    predicted: NDArray[np.integer],
+    class_ids: NDArray[np.int64],
+    classes: int,
+    groups: NDArray[np.integer],
+) -> dict[str, Interval]:
+    """The central 95 % of what groups give that are drawn anew, as many with repetition.
+
+    Source: Efron and Tibshirani 1993, "An Introduction to the Bootstrap", section 13.3 (percentile intervals); Field
+        and Welsh 2007, "Bootstrapping clustered data", JRSS B 69 (groups as units).
+    """
+    from scipy.sparse import csr_array
+
+    _, group = np.unique(groups, return_inverse=True)
+    count = int(group.max()) + 1
+    pictures = np.bincount(group)
+    sums = {name: np.bincount(group, values) for name, values in losses.items()}
+    is_right = predicted == class_ids
+
+    def by_class(of: NDArray[np.integer], rows: NDArray[np.bool_] | slice = slice(None)) -> Any:
+        shape, ones = (count, classes), np.ones(len(of[rows]))
+        return csr_array((ones, (group[rows], of[rows])), shape=shape)
+
+    hits, true, answers = by_class(class_ids, is_right), by_class(class_ids), by_class(predicted)
+    drawn: dict[str, list[NDArray[np.float64]]] = {}
+    for weights in _resamples(count):
+        total = weights @ pictures
+        for name, values in sums.items():
+            drawn.setdefault(name, []).append(weights @ values / total)
+        hit, of, taken = weights @ hits, weights @ true, weights @ answers
+        present = of > 0
+        recalls, f1 = (hit / np.maximum(of, 1), 2 * hit / np.maximum(of + taken, 1))
+        for name, shares in (("balanced_accuracy", recalls), ("macro_f1", f1)):
+            drawn.setdefault(name, []).append((shares * present).sum(axis=1) / present.sum(axis=1))
+    return {name: _central(np.concatenate(values)) for name, values in drawn.items()}
+
+
+def _resamples(count: int) -> Iterator[NDArray[np.float64]]:
+    """How often each of `count` groups is drawn, (n, count) for some of the resamples at a time; seeded."""
+    random = np.random.default_rng(0)
+    for _ in range(0, _RESAMPLES, _AT_ONCE):
+        rows = random.integers(0, count, (_AT_ONCE, count)) + count * np.arange(_AT_ONCE)[:, None]
+        yield np.bincount(rows.ravel(), minlength=_AT_ONCE * count).reshape(_AT_ONCE, count).astype(np.float64)
+
+
+def _central(values: NDArray[np.float64]) -> Interval:
+    low, high = np.quantile(values, (0.025, 0.975))
+    return Interval(float(low), float(high))
+
+
+@dataclass(frozen=True)
+class Difference:
+    """How two models differ on the same pictures, accuracies as A's minus B's."""
+
+    accuracy: float
+    interval: Interval  # of the difference, by resampling groups
+    only_a: int  # pictures that A alone has right
+    only_b: int
+    p_value: float  # of McNemar's test: how likely so uneven counts are where both are equally good
+
+    @property
+    def is_real(self) -> bool:
+        """Whether both tests say so, at 95 %."""
+        return self.p_value < 0.05 and not self.interval.low <= 0 <= self.interval.high
+
+
+def difference(a: NDArray[np.bool_], b: NDArray[np.bool_], groups: NDArray[np.integer]) -> Difference:
+    """Compares which pictures (N,) two models have right.
+
+    Source: McNemar 1947, "Note on the sampling error of the difference between correlated proportions", Psychometrika
+        12; exact, as a binomial test of the pictures that one model alone has right.
+    """
+    from scipy.stats import binomtest
+
+    only_a, only_b = int((a & ~b).sum()), int((b & ~a).sum())
+    _, group = np.unique(groups, return_inverse=True)
+    pictures = np.bincount(group)
+    sums = np.bincount(group, a.astype(np.float64) - b)
+    drawn = [weights @ sums / (weights @ pictures) for weights in _resamples(len(pictures))]
+    p_value = float(binomtest(only_a, only_a + only_b).pvalue) if only_a + only_b else 1.0
+    return Difference(float(a.mean() - b.mean()), _central(np.concatenate(drawn)), only_a, only_b, p_value)
 
 
 def wilson(right: int, count: int) -> Interval:

@@ -221,7 +221,7 @@ class Classifier:
         """
         _check(top_k, min_probability)
         options = LoadOptions(workers=workers, timeout=timeout, isolate=isolate, batch_size=batch_size)
-        answers = self._answers_to(images, options, times or StageTimes())
+        answers = self._answers_to(images, options, times or StageTimes(), self._recipe)
 
         def results() -> Generator[Result, None, None]:
             with closing(answers):
@@ -236,6 +236,7 @@ class Classifier:
         options: LoadOptions = DEFAULT_OPTIONS,
         *,
         tta: Tta | None = None,
+        fingerprints: bool = False,
         times: StageTimes | None = None,
     ) -> Generator[Answer, None, None]:
         """The probabilities of all classes for any number of pictures, in order; taken ahead as in `predict_stream`.
@@ -243,16 +244,19 @@ class Classifier:
         Args:
             tta: views of each picture whose probabilities are averaged: "flip", it and its mirror; "crops", its center
                 and corners.
+            fingerprints: whether each answer has the picture's, to find copies.
 
         Raises:
             UsageError: as `predict_stream`; `tta` where the graph resizes pictures itself.
         """
         if tta is not None and self.spec.resize == "graph":
             raise UsageError(f"{self.path}: resizes pictures itself (export --embed-resize); leave out --tta")
-        with closing(self._answers_to(images, options, times or StageTimes(), tta)) as answers:
+        recipe = self._recipe._replace(tta=tta, fingerprint=fingerprints)
+        with closing(self._answers_to(images, options, times or StageTimes(), recipe)) as answers:
             for item, logits in answers:
                 views = None if logits is None else self.probabilities(np.atleast_2d(logits))
-                yield Answer(item.path, None if views is None else views.mean(axis=0), item.error)
+                probabilities = None if views is None else views.mean(axis=0)
+                yield Answer(item.path, probabilities, item.error, item.fingerprint)
 
     def batch_size(self, asked: int | None) -> int:
         """`asked`; for None 8, fewer where many run at once, more on a GPU, 1 where the graph resizes pictures."""
@@ -329,26 +333,26 @@ class Classifier:
         return np.zeros((0, shape[1] if isinstance(shape[1], int) else 0), np.float32)
 
     def _answers_to(
-        self, images: Iterable[ImageSource], options: LoadOptions, times: StageTimes, tta: Tta | None = None
+        self, images: Iterable[ImageSource], options: LoadOptions, times: StageTimes, recipe: Recipe
     ) -> Generator[tuple[Prepared, NDArray[np.float32] | None], None, None]:
-        """Each picture with its logits (C,), with `tta` (V, C) of its views; None where the item has an error."""
+        """Each picture with its logits (C,), or (V, C) of its views; None where the item has an error."""
         batch_size = self.batch_size(options.batch_size)
         if batch_size < 1 or (options.workers is not None and options.workers < 1):
             raise UsageError("batch_size and workers must be at least 1")
         if options.timeout is not None and not options.timeout > 0:
             raise UsageError(f"timeout must be above 0 seconds, not {options.timeout}")
-        recipe = self._recipe._replace(tta=tta)
-        batch_size = max(1, batch_size // VIEWS[tta]) if tta else batch_size
+        views = VIEWS[recipe.tta] if recipe.tta else 1
+        batch_size = max(1, batch_size // views)
         items = load(_listed(images), recipe, options, ahead=batch_size * (1 + self.runs_at_once))
-        return self._run(items, batch_size, times, tta)
+        return self._run(items, batch_size, times, views)
 
     def _run(
-        self, items: Generator[Prepared, None, None], batch_size: int, times: StageTimes, tta: Tta | None = None
+        self, items: Generator[Prepared, None, None], batch_size: int, times: StageTimes, views: int = 1
     ) -> Generator[tuple[Prepared, NDArray[np.float32] | None], None, None]:
         with closing(items):  # now, and not when the last reference goes: an exception of the network holds on to it
             grouped = batches(items, batch_size)
             first = next(grouped, [])
-            pad_to = len(first) * (VIEWS[tta] if tta else 1)
+            pad_to = len(first) * views
 
             def logits_of(batch: list[Prepared]) -> Sequence[NDArray[np.float32]]:
                 readable = [item for item in batch if item.pixels is not None]
@@ -367,9 +371,7 @@ class Classifier:
                     else:
                         yield item, row
 
-    def _result(
-        self, item: Prepared, logits: NDArray[np.float32] | None, top_k: int, min_probability: float
-    ) -> Result:
+    def _result(self, item: Prepared, logits: NDArray[np.float32] | None, top_k: int, min_probability: float) -> Result:
         if logits is None:
             return Result(item.path, self.spec.name, error=item.error, notes=item.notes)
         probabilities = self.probabilities(logits)

@@ -11,6 +11,8 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
+    from visiontool.images.fingerprint import Fingerprint
+
 SCHEMA = 1
 
 
@@ -20,6 +22,7 @@ class Answer(NamedTuple):
     path: str | None
     probabilities: "NDArray[np.float64] | None"  # (C,), None where there is an error
     error: str | None
+    fingerprint: "Fingerprint | None" = None  # where it was asked for
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,0 +1,223 @@
+"""What models answer for pictures whose classes are known, and how good that is."""
+
+import csv
+from collections.abc import Mapping, Sequence
+from contextlib import closing
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from visiontool.data.loader import DEFAULT_OPTIONS, LoadOptions, StageTimes
+from visiontool.data.samples import Dataset, Sample
+from visiontool.errors import DataError, UsageError, closest
+from visiontool.evaluation.metrics import Difference, Metrics, difference, losses_of, measure
+from visiontool.images.fingerprint import Fingerprint
+from visiontool.images.transforms import Tta
+from visiontool.inference.classifier import Classifier
+from visiontool.model.spec import ModelSpec
+from visiontool.progress import Progress, silent
+from visiontool.text import listed, on_one_line, plural
+
+ALL = "all"
+_PREFERRED = ("test", "val")  # the split that judges where nobody says
+_MOST_UNKNOWN = 5
+
+
+class Judges(NamedTuple):
+    """The pictures that judge."""
+
+    samples: tuple[Sample, ...]
+    labels: tuple[str, ...]  # of the dataset, that class ids of the samples count
+    origin: str  # for people: "test of mydata"
+
+
+@dataclass(frozen=True, slots=True, repr=False)
+class Evaluation:
+    """What one model answers for pictures whose classes are known."""
+
+    spec: ModelSpec
+    path: Path  # of the model file
+    origin: str  # of the pictures: "test of mydata"
+    samples: tuple[Sample, ...]  # those that were judged, in order
+    class_ids: NDArray[np.int64]  # (N,), the true classes as the model counts them
+    probabilities: NDArray[np.float32]  # (N, C)
+    metrics: Metrics
+    unreadable: Mapping[str, str]  # why, by the path of each picture that is left out
+    fingerprints: tuple[Fingerprint, ...] = ()  # of the samples, where they were asked for
+
+
+class Mistake(NamedTuple):
+    """A picture whose best answer is wrong; probabilities are the model's."""
+
+    path: str
+    label: str
+    probability: float  # of the true class
+    answer: str
+    answer_probability: float
+    runner_up: str
+    runner_up_probability: float
+    loss: float  # -log of the true class's probability
+
+
+def judges(data: Dataset, split: str | None) -> Judges:
+    """The pictures of one split, or of "all"; None for test, else val, else all where there are no splits.
+
+    Raises:
+        DataError: the folder or the table has faults, or no picture in that split.
+    """
+    if data.misread:
+        raise DataError("\n".join([f"{data.root} cannot be read as classes:", *(f"  - {one}" for one in data.misread)]))
+    used = [sample for sample in data.samples if sample.split != ""]
+    named = sorted({sample.split for sample in used if sample.split})
+    chosen = split or next((name for name in _PREFERRED if name in named), ALL)
+    samples = tuple(sample for sample in used if chosen in (ALL, sample.split))
+    if not samples:
+        there = f"its splits are {', '.join(named)}" if named else "it has no splits; --split all takes all pictures"
+        raise DataError(f"{data.root} has no pictures of {chosen}: {there}")
+    origin = data.root.name or str(data.root)
+    return Judges(samples, data.labels, origin if chosen == ALL else f"{chosen} of {origin}")
+
+
+def read_map(file: Path) -> dict[str, str]:
+    """The class of the model for each label of the data, "" for one to leave out: two columns without a header."""
+    try:
+        with open(file, encoding="utf-8-sig", newline="") as stream:
+            rows = [[cell.strip() for cell in row] for row in csv.reader(stream) if any(row)]
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise DataError(f"--map {file}: {getattr(error, 'strerror', None) or error}") from None
+    for number, row in enumerate(rows, 1):
+        if len(row) != 2 or not row[0]:
+            raise DataError(
+                f"--map {file}: line {number}: expected a label of the data, a comma, and a class of the model"
+            )
+    return dict(rows)
+
+
+def class_ids_of(labels: Sequence[str], spec: ModelSpec, mapping: Mapping[str, str] | None = None) -> dict[str, int]:
+    """The model's class id of each label, by id or name; without those that `mapping` leaves out.
+
+    Raises:
+        DataError: labels that are no classes of the model, all in one.
+    """
+    mapping = mapping or {}
+    known = {label: index for index, label in enumerate(spec.labels)}
+    known |= {label_id: index for index, label_id in enumerate(spec.label_ids or ())}
+    wanted = {label: mapping.get(label, label) for label in labels}
+    if unknown := {label: name for label, name in wanted.items() if name and name not in known}:
+        lines = [listed([*unknown], "label is no class", "labels are no classes") + f" of {spec.name}."]
+        for label, name in [*unknown.items()][:_MOST_UNKNOWN]:
+            if near := closest(name, spec.labels):
+                lines.append(f"  {on_one_line(label)}:{near}")
+        lines.append(
+            "Name their classes in a file with a line LABEL,CLASS for each, or LABEL, to leave one out: --map FILE"
+        )
+        raise DataError("\n".join(lines))
+    return {label: known[name] for label, name in wanted.items() if name}
+
+
+def evaluate(
+    classifier: Classifier,
+    pictures: Judges,
+    *,
+    mapping: Mapping[str, str] | None = None,
+    options: LoadOptions = DEFAULT_OPTIONS,
+    tta: Tta | None = None,
+    fingerprints: bool = False,
+    times: StageTimes | None = None,
+    progress: Progress = silent,
+) -> Evaluation:
+    """Has a model answer for pictures, and measures the answers.
+
+    Args:
+        mapping: the model's class for labels that have another name there; "" leaves the label's pictures out.
+        tta: as `Classifier.answers`.
+        fingerprints: whether they are wanted, to find copies.
+        progress: called with "evaluate" and how many pictures of all are done.
+
+    Raises:
+        DataError: a label is no class of the model, or no picture can be read.
+    """
+    present = dict.fromkeys(pictures.labels[sample.class_id] for sample in pictures.samples)
+    ids = class_ids_of([*present], classifier.spec, mapping)
+    samples = [sample for sample in pictures.samples if pictures.labels[sample.class_id] in ids]
+    if not samples:
+        raise DataError(f"{pictures.origin}: --map leaves all pictures out")
+    probabilities = np.zeros((len(samples), len(classifier.spec.labels)), np.float32)
+    judged: list[int] = []
+    prints: list[Fingerprint] = []
+    unreadable: dict[str, str] = {}
+    paths = [sample.path for sample in samples]
+    with closing(classifier.answers(paths, options, tta=tta, fingerprints=fingerprints, times=times)) as answers:
+        for index, answer in enumerate(answers):
+            if answer.probabilities is None:
+                unreadable[paths[index]] = answer.error or ""
+            else:
+                probabilities[index] = answer.probabilities
+                judged.append(index)
+                prints += [answer.fingerprint] if answer.fingerprint else []
+            progress("evaluate", index + 1, len(samples))
+    if not judged:
+        first = next(iter(unreadable.items()))
+        raise DataError(f"{pictures.origin}: none of {plural(len(samples), 'picture')} can be read\n{': '.join(first)}")
+    samples = [samples[index] for index in judged]
+    class_ids = np.array([ids[pictures.labels[sample.class_id]] for sample in samples], np.int64)
+    probabilities = probabilities if len(judged) == len(probabilities) else probabilities[judged]
+    metrics = measure(probabilities, class_ids, classifier.spec.labels, groups_of(samples))
+    return Evaluation(
+        classifier.spec,
+        classifier.path,
+        pictures.origin,
+        tuple(samples),
+        class_ids,
+        probabilities,
+        metrics,
+        unreadable,
+        tuple(prints),
+    )
+
+
+def groups_of(samples: Sequence[Sample]) -> NDArray[np.intp]:
+    """The number of each sample's group (N,); one without a group is one of its own."""
+    numbers: dict[object, int] = {}
+    return np.array(
+        [
+            numbers.setdefault(index if sample.group is None else sample.group, len(numbers))
+            for index, sample in enumerate(samples)
+        ],
+        np.intp,
+    )
+
+
+def mistakes(evaluation: Evaluation) -> list[Mistake]:
+    """The misclassified pictures, the largest loss first."""
+    probabilities, class_ids, labels = evaluation.probabilities, evaluation.class_ids, evaluation.spec.labels
+    losses = losses_of(probabilities, class_ids)["nll"]
+    (wrong,) = (probabilities.argmax(axis=1) != class_ids).nonzero()
+    found = []
+    for index in wrong[np.argsort(-losses[wrong], kind="stable")].tolist():
+        row = probabilities[index]
+        best, second = np.argsort(-row, kind="stable")[:2].tolist()
+        true = int(class_ids[index])
+        answers = (labels[best], float(row[best]), labels[second], float(row[second]))
+        found.append(
+            Mistake(evaluation.samples[index].path, labels[true], float(row[true]), *answers, float(losses[index]))
+        )
+    return found
+
+
+def compare(a: Evaluation, b: Evaluation) -> Difference:
+    """Whether one of two models is better on the pictures that both could read.
+
+    Raises:
+        UsageError: they have no picture in common.
+    """
+    places = {sample.path: index for index, sample in enumerate(b.samples)}
+    pairs = [(index, places[sample.path]) for index, sample in enumerate(a.samples) if sample.path in places]
+    if not pairs:
+        raise UsageError(f"{a.spec.name} and {b.spec.name} were judged by different pictures")
+    of_a, of_b = np.array(pairs, np.intp).T
+    right = [one.probabilities.argmax(axis=1) == one.class_ids for one in (a, b)]
+    return difference(right[0][of_a], right[1][of_b], groups_of([a.samples[index] for index in of_a.tolist()]))
