@@ -37,6 +37,7 @@ class EmbeddedDataset:
     # (N, V, D); zeros for test, and in all views but the first for what is not for training.
     embeddings: NDArray[np.float32]
     passes: int  # views that went through the backbone
+    fingerprints: tuple[Fingerprint | None, ...]  # None for test, which is not opened
 
     def indices_of(self, split: str) -> NDArray[np.intp]:
         """The indices of the samples in a split."""
@@ -96,7 +97,9 @@ def embed(
     table.embed("views", late, slice(1, None))
     readable = table.drop_unreadable(settings)
     splits = tuple(splits[index] for index in readable)
-    return EmbeddedDataset(table.data, splits, groups[readable], table.embeddings, table.passes)
+    return EmbeddedDataset(
+        table.data, splits, groups[readable], table.embeddings, table.passes, tuple(table.fingerprints)
+    )
 
 
 class _Table:

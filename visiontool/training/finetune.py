@@ -42,6 +42,7 @@ from visiontool.training.embed_dataset import UNUSED, EmbeddedDataset, embed, fe
 from visiontool.training.head import Head, Solution
 from visiontool.training.model_files import write_model, write_timm_files
 from visiontool.training.run import RUNS, SPLITS_FILE, Run, new_folder
+from visiontool.training.seen import FINGERPRINTS_FILE, write_fingerprints
 from visiontool.training.settings import SETTINGS_FILE, Settings
 
 _log = logging.getLogger(__name__)
@@ -101,6 +102,7 @@ def finetune(
         split_of = dict(zip((sample.name for sample in embedded.data.samples), embedded.splits, strict=True))
         splits = [split_of.get(sample.name, UNUSED) for sample in data.samples]  # of what cannot be read as well
         write_splits(folder / SPLITS_FILE, data, splits)
+        write_fingerprints(folder / FINGERPRINTS_FILE, embedded)
 
         train = embedded.indices_of("train")
         solution = _solve(settings, embedded, train, lambda done, total: progress("head", done, total))

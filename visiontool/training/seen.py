@@ -1,0 +1,120 @@
+"""Which pictures a run has seen: their splits, and their fingerprints, to find copies among those that judge it."""
+
+import os
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from visiontool.data.label_table import read_csv
+from visiontool.data.samples import Dataset, split_called
+from visiontool.errors import DataError
+from visiontool.evaluation.evaluate import Evaluation
+from visiontool.images.fingerprint import Fingerprint, same
+from visiontool.text import on_one_line, plural
+from visiontool.training.embed_dataset import EmbeddedDataset
+from visiontool.training.run import SPLITS_FILE
+from visiontool.training.settings import Settings
+
+FINGERPRINTS_FILE = "fingerprints.npz"
+_HELP = "Expected the splits.csv of a run: path,label,split with a line for each picture of the data."
+
+
+class Copy(NamedTuple):
+    """A picture that the run has seen, or a copy of one."""
+
+    picture: int  # its place among those that were given
+    name: str  # what the run calls it
+    split: str  # where the run has it: "train" or "val"
+
+
+def write_fingerprints(file: Path, embedded: EmbeddedDataset) -> None:
+    """Writes the fingerprints of the pictures of train and val, which were opened."""
+    rows = [
+        (one, sample.name, split)
+        for one, sample, split in zip(embedded.fingerprints, embedded.data.samples, embedded.splits, strict=True)
+        if one is not None and split
+    ]
+    prints = [one for one, _, _ in rows]
+    np.savez_compressed(
+        file,
+        size=np.array([(one.width, one.height) for one in prints], np.int32),
+        pixels=np.array([[*bytes.fromhex(one.pixels)] for one in prints], np.uint8),
+        thumbnail=np.array([[*one.thumbnail] for one in prints], np.uint8),
+        color=np.array([[*one.color] for one in prints], np.uint8),
+        name=np.array([name for _, name, _ in rows]),
+        split=np.array([split for _, _, split in rows]),
+    )
+
+
+def copies(run: Path, fingerprints: Sequence[Fingerprint]) -> list[Copy]:
+    """Those of the pictures that the run has seen, or copies of them; none for a run that kept no fingerprints.
+
+    Raises:
+        DataError: the run's file is broken.
+    """
+    file = run / FINGERPRINTS_FILE
+    if not file.is_file():
+        return []
+    try:
+        with np.load(file, allow_pickle=False) as arrays:
+            columns = [arrays[key] for key in ("size", "pixels", "thumbnail", "color", "name", "split")]
+        kept = [
+            Fingerprint(int(size[0]), int(size[1]), pixels.tobytes().hex(), thumbnail.tobytes(), color.tobytes())
+            for size, pixels, thumbnail, color in zip(*columns[:4], strict=True)
+        ]
+        names, splits = columns[4].tolist(), columns[5].tolist()
+        leaders = same([*kept, *fingerprints])
+    except (OSError, ValueError, KeyError, IndexError, EOFError) as error:
+        raise DataError(f"{file}: is broken ({error}).\nMake the run again: visiontool finetune --from {run}") from None
+    seen: dict[int, int] = {}
+    for index in sorted(range(len(kept)), key=lambda index: splits[index] != "train"):  # train says more
+        seen.setdefault(leaders[index], index)
+    found = [(index, seen.get(leader)) for index, leader in enumerate(leaders[len(kept) :])]
+    return [Copy(index, names[of], splits[of]) for index, of in found if of is not None]
+
+
+def with_splits_of(run: Path, data: Dataset) -> Dataset:
+    """The dataset with the run's splits, where the run was made with it and the dataset has none of its own.
+
+    What is not in the run's splits.csv was not seen, so it is of test.
+    """
+    settings = Settings.of_run(run)
+    is_own = os.path.realpath(settings.data) == os.path.realpath(data.root)
+    if not is_own or all(sample.split is not None for sample in data.samples):
+        return data
+    header, lines = read_csv(run / SPLITS_FILE, _HELP)
+    if "split" not in header:
+        raise DataError(f"{run / SPLITS_FILE} has no column split\n{_HELP}")
+    path, column = header.index("path"), header.index("split")
+    split_of = {fields[path]: split_called(fields[column].strip()) or "" for _, fields in lines}
+    samples = (
+        sample._replace(split=split_of.get(sample.name, "test")) if sample.split is None else sample
+        for sample in data.samples
+    )
+    return replace(data, samples=tuple(samples))
+
+
+def notes_on(run: Path, evaluation: Evaluation) -> list[str]:
+    """What should be known of pictures that judge a run, a line each: what chose it, and what it has seen before."""
+    settings = Settings.of_run(run)
+    judge = "val" if settings.folds is None else f"{settings.folds} folds"
+    lines = [f"{run.name} was trained on train of {settings.data.name}; {judge} judged it then."]
+    found = copies(run, evaluation.fingerprints)
+    trained = [copy for copy in found if copy.split == "train"]
+    if trained:
+        first = trained[0]
+        right = evaluation.probabilities.argmax(axis=1) == evaluation.class_ids
+        others = np.delete(right, [copy.picture for copy in trained])
+        rest = f" Without them top-1 is {others.mean():.1%}." if len(others) else ""
+        count = plural(len(trained), "picture is, or is a copy of one that is,", "pictures are, or are copies of some,")
+        example = f"{on_one_line(evaluation.samples[first.picture].name)} = {on_one_line(first.name)}"
+        lines.append(f"Seen in training: {count} in its train, e.g. {example}.{rest}")
+    if settings.group is None and any(copy.split == "val" for copy in found):
+        lines.append(
+            "Its val judges it here, which is drawn at random unless you split the data.\n"
+            "Where pictures come in series, --group or pictures taken elsewhere are the fairer judge."
+        )
+    return lines
