@@ -123,12 +123,10 @@ def test_a_run_is_judged_by_what_it_has_not_seen(run, color_model, tmp_path, mon
     monkeypatch.chdir(tmp_path)
     random = np.random.default_rng(0)
     for label, color in (("red", (250, 9, 9)), ("green", (9, 250, 9))):
+        (tmp_path / "data" / label).mkdir(parents=True)
         for number in range(10):
-            pixels = np.clip(
-                np.array(color) + random.integers(-90, 90, (4, 4, 3)).repeat(10, 0).repeat(10, 1), 0, 255
-            ).astype(np.uint8)
-            (tmp_path / "data" / label).mkdir(parents=True, exist_ok=True)
-            Image.fromarray(pixels).save(tmp_path / "data" / label / f"{number}.png")
+            blocks = np.clip(np.array(color) + random.integers(-90, 90, (4, 4, 3)), 0, 255).astype(np.uint8)
+            Image.fromarray(blocks.repeat(10, 0).repeat(10, 1)).save(tmp_path / "data" / label / f"{number}.png")
     assert run("finetune", "data", "-m", color_model, "-q").code == 0
     (model,) = json.loads((own := run("evaluate", "runs/data", "data", "--json")).out)["models"]
     assert (model["judged_by"], model["pictures"]) == ("val of data", 4)
@@ -137,7 +135,7 @@ def test_a_run_is_judged_by_what_it_has_not_seen(run, color_model, tmp_path, mon
     assert "drawn at random" in notes[1]
     copies = tmp_path / "copies" / "green"  # under other names, as JPEGs, and one that is new
     copies.mkdir(parents=True)
-    splits = list(csv.DictReader((tmp_path / "runs" / "data" / "splits.csv").open()))
+    splits = csv.DictReader((tmp_path / "runs" / "data" / "splits.csv").read_text().splitlines())
     trained = [row["path"] for row in splits if row["split"] == "train" and row["label"] == "green"]
     for place, name in enumerate(trained[:3]):
         Image.open(tmp_path / "data" / name).save(copies / f"copy{place}.jpg", quality=95)
