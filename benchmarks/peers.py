@@ -6,7 +6,6 @@ For each tool: the size of what pip installs; the time of one answer; the time t
 of PyTorch's tutorial, and judge 153; and whether the two work where torch cannot be imported. Times are those of whole
 processes, with the weights already there: medians of rounds in which all tools take turns, after each has answered
 once. FOLDER keeps the environments; those that are there are used as they are.
-Where other programs use the machine, OMP_NUM_THREADS=1 in the environment makes torch's finetunings faster.
 
 All answer with a ResNet-18, except Ultralytics, with its YOLOv8n-cls. visiontool and timm finetune EfficientNet-Lite0
 with its ImageNet weights; the Hugging Face Trainer finetunes a ResNet-18 and Ultralytics YOLOv8n-cls, with random

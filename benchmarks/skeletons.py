@@ -42,7 +42,7 @@ NAMES = (
 )
 MAX_RATIO = 1.02
 MAX_LATER_S = 1.0
-RUNS = 5  # of one picture, in a round
+RUNS = 5  # of one picture, and times that a file is opened, in a round
 
 
 def make_files(name: str, folder: Path) -> tuple[Path, Path]:
@@ -78,17 +78,17 @@ def ratios(files: tuple[Path, Path], rounds: int) -> tuple[float, float, float, 
         for _ in range(RUNS):
             opened[side].session.run(["logits"], {"image": pixels})
 
+    def load(side: int) -> None:
+        for _ in range(RUNS):
+            runtime.open_model(files[side], device="cpu")
+
     run(0)
     run(1)
     opening, running, own = [], [], []
     for number in range(rounds):
         times = {}
         for side in (0, 1) if number % 2 else (1, 0):
-            file = files[side]
-            times[side] = (
-                seconds(lambda file=file: runtime.open_model(file, device="cpu"), time.process_time),
-                seconds(lambda side=side: run(side)),
-            )
+            times[side] = seconds(partial(load, side), time.process_time), seconds(partial(run, side))
         opening.append(times[0][0] / times[1][0])
         running.append(times[0][1] / times[1][1])
         own.append(times[0][1] / RUNS * 1000)

@@ -78,6 +78,7 @@ def stage(tmp_path, monkeypatch):
         tmp_path / "resnet50.onnx",
     )
     (tmp_path / "imagenet.txt").write_text("red\ngreen\nblue\n")
+    (tmp_path / "map.csv").write_text("cat,tabby\ndog,Chihuahua\n")
     monkeypatch.chdir(tmp_path)
     return tmp_path
 
@@ -88,6 +89,7 @@ def stage(tmp_path, monkeypatch):
         pytest.param("README.md", 20, marks=pytest.mark.slow),
         ("docs/cli.md", 3),
         ("docs/models.md", 4),
+        pytest.param("docs/evaluate.md", 6, marks=pytest.mark.slow),
         pytest.param("docs/training.md", 6, marks=pytest.mark.slow),
         pytest.param("docs/export.md", 7, marks=pytest.mark.slow),
     ],
@@ -98,7 +100,7 @@ def test_every_command_of_the_docs_runs_as_written(stage, page, count):
     lines = [
         line
         for line in lines
-        if re.search(r"visiontool (predict|finetune|export|verify|benchmark|models|doctor)\b", line)
+        if re.search(r"visiontool (predict|finetune|evaluate|explain|embed|export|verify|benchmark|models|doctor)\b", line)
     ]
     lines = [line for line in lines if not line.startswith("python3 ")]  # setting up is another test
     assert len(lines) >= count

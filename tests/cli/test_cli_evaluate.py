@@ -77,7 +77,7 @@ def test_labels_that_are_no_classes_are_listed_and_mapped(run, color_model, data
     save_picture(data / "violet" / "0.png", (200, 0, 200))
     ran = run("evaluate", color_model, data)
     assert (ran.code, ran.out) == (3, "")
-    assert "2 labels are no classes: rot, violet of colors." in ran.err
+    assert "2 labels are no classes of colors: rot, violet\n" in ran.err
     assert "--map FILE" in ran.err
     map_ = tmp_path / "map.csv"
     map_.write_text("rot,red\nviolet,\n")

@@ -99,6 +99,8 @@ def read_map(file: Path) -> dict[str, str]:
 def class_ids_of(labels: Sequence[str], spec: ModelSpec, mapping: Mapping[str, str] | None = None) -> dict[str, int]:
     """The model's class id of each label, by id or name; without those that `mapping` leaves out.
 
+    The mapping may be for another model: a label that is a class of this one needs none.
+
     Raises:
         DataError: labels that are no classes of the model, all in one.
     """
@@ -106,8 +108,9 @@ def class_ids_of(labels: Sequence[str], spec: ModelSpec, mapping: Mapping[str, s
     known = {label: index for index, label in enumerate(spec.labels)}
     known |= {label_id: index for index, label_id in enumerate(spec.label_ids or ())}
     wanted = {label: mapping.get(label, label) for label in labels}
+    wanted = {label: label if name and name not in known and label in known else name for label, name in wanted.items()}
     if unknown := {label: name for label, name in wanted.items() if name and name not in known}:
-        lines = [listed([*unknown], "label is no class", "labels are no classes") + f" of {spec.name}."]
+        lines = [listed([*unknown], f"label is no class of {spec.name}", f"labels are no classes of {spec.name}")]
         for label, name in [*unknown.items()][:_MOST_UNKNOWN]:
             if near := closest(name, spec.labels):
                 lines.append(f"  {on_one_line(label)}:{near}")
