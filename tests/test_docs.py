@@ -100,7 +100,9 @@ def test_every_command_of_the_docs_runs_as_written(stage, page, count):
     lines = [
         line
         for line in lines
-        if re.search(r"visiontool (predict|finetune|evaluate|explain|embed|export|verify|benchmark|models|doctor)\b", line)
+        if re.search(
+            r"visiontool (predict|finetune|evaluate|explain|embed|export|verify|benchmark|models|doctor)\b", line
+        )
     ]
     lines = [line for line in lines if not line.startswith("python3 ")]  # setting up is another test
     assert len(lines) >= count

@@ -14,7 +14,6 @@ from visiontool.errors import UsageError
 from visiontool.text import plural, some
 
 if TYPE_CHECKING:
-    from visiontool.data.samples import Dataset
     from visiontool.evaluation.evaluate import Evaluation
     from visiontool.inference.classifier import Classifier
 
@@ -133,9 +132,9 @@ def _evaluate(
     from visiontool.training.seen import notes_on, with_splits_of
 
     run = run_of(classifier.path)
-    dataset: Dataset = read(data, labels_file=args.labels, group=args.group)
+    dataset = as_given = read(data, labels_file=args.labels, group=args.group)
     if run is not None:
-        dataset = with_splits_of(run, dataset)
+        dataset = with_splits_of(run, as_given)
     evaluation = evaluate(
         classifier,
         judges(dataset, args.split),
@@ -145,7 +144,7 @@ def _evaluate(
         fingerprints=run is not None,
         progress=stages.update,
     )
-    return evaluation, [] if run is None else notes_on(run, evaluation)
+    return evaluation, [] if run is None else notes_on(run, evaluation, drawn=dataset is not as_given)
 
 
 def _lines(evaluation: "Evaluation") -> list[str]:

@@ -37,7 +37,7 @@ class Metrics:
     pictures: int
     classes: int  # that have pictures: means over classes are over these
     accuracy: float
-    interval: Interval  # of the accuracy
+    interval: Interval  # of the accuracy: Wilson's, or by resampling where groups have several pictures
     top5: float  # share with the true class among the best five, or among all where there are fewer
     balanced_accuracy: float  # mean recall of the classes
     macro_precision: float  # a class that is never the answer counts as 0
@@ -83,11 +83,17 @@ def measure(
     scores = {name: [getattr(each, name) or 0.0 for each in occurring] for name in ("precision", "recall", "f1")}
     losses = losses_of(probabilities, class_ids)
     right = predicted == class_ids
+    interval, intervals = wilson(int(right.sum()), len(right)), {}
+    if groups is not None:
+        intervals = _intervals(losses, predicted, class_ids, classes, groups)
+        if len(np.unique(groups)) < len(groups):
+            interval = intervals["accuracy"]
+        intervals["accuracy"] = interval
     return Metrics(
         pictures=len(class_ids),
         classes=len(occurring),
         accuracy=float(right.mean()),
-        interval=wilson(int(right.sum()), len(right)),
+        interval=interval,
         top5=float(losses["top5"].mean()),
         balanced_accuracy=float(np.mean(scores["recall"])),
         **{f"macro_{name}": float(np.mean(values)) for name, values in scores.items()},
@@ -97,7 +103,7 @@ def measure(
         brier=float(losses["brier"].mean()),
         per_class=per_class,
         confusion=confusion,
-        intervals={} if groups is None else _intervals(losses, predicted, class_ids, classes, groups),
+        intervals=intervals,
     )
 
 

@@ -112,7 +112,8 @@ def finetune(
         else:
             judged, probabilities = _cross_validate(settings, settings.folds, embedded, train, progress)
         _log_all(solution.notes)
-        result = metrics.measure(probabilities, embedded.class_ids[judged], embedded.data.labels)
+        truth, groups = embedded.class_ids[judged], embedded.groups[judged]
+        result = metrics.measure(probabilities, truth, embedded.data.labels, groups)
 
         judge = "val" if settings.folds is None else f"{settings.folds} folds"
         top1 = {"pictures": result.pictures, "top1": round(result.accuracy, 4)}

@@ -97,8 +97,11 @@ def with_splits_of(run: Path, data: Dataset) -> Dataset:
     return replace(data, samples=tuple(samples))
 
 
-def notes_on(run: Path, evaluation: Evaluation) -> list[str]:
-    """What should be known of pictures that judge a run, a line each: what chose it, and what it has seen before."""
+def notes_on(run: Path, evaluation: Evaluation, *, drawn: bool) -> list[str]:
+    """What should be known of pictures that judge a run, a line each: what chose it, and what it has seen before.
+
+    `drawn` says that their split is the run's own, which was drawn.
+    """
     settings = Settings.of_run(run)
     judge = "val" if settings.folds is None else f"{settings.folds} folds"
     lines = [f"{run.name} was trained on train of {settings.data.name}; {judge} judged it then."]
@@ -112,9 +115,9 @@ def notes_on(run: Path, evaluation: Evaluation) -> list[str]:
         count = plural(len(trained), "picture is, or is a copy of one that is,", "pictures are, or are copies of some,")
         example = f"{on_one_line(evaluation.samples[first.picture].name)} = {on_one_line(first.name)}"
         lines.append(f"Seen in training: {count} in its train, e.g. {example}.{rest}")
-    if settings.group is None and any(copy.split == "val" for copy in found):
+    if drawn and settings.group is None and settings.splits_file is None:
         lines.append(
-            "Its val judges it here, which is drawn at random unless you split the data.\n"
-            "Where pictures come in series, --group or pictures taken elsewhere are the fairer judge."
+            "Its val, which judges it here, was drawn at random. Where pictures come in series,\n"
+            "--group or pictures taken elsewhere are the fairer judge."
         )
     return lines
