@@ -114,7 +114,7 @@ def test_models_side_by_side(run, color_model, data, tmp_path):
     assert [line.split()[:2] for line in ran.out.splitlines()[1:3]] == [["colors", "80.0%"], ["swapped", "40.0%"]]
     text = " ".join(ran.out.split())
     assert "colors is better than swapped by 40.0 points" in text
-    assert "these pictures do not show a difference" in text
+    assert "these pictures show no difference" in text
     (pair,) = json.loads(run("evaluate", color_model, data, "-m", swapped, "--json").out)["differences"]
     assert (pair["only_a"], pair["only_b"], pair["is_real"]) == (3, 1, False)
 

@@ -224,11 +224,10 @@ def _table(evaluations: "Sequence[Evaluation]", latencies: Sequence[float], diff
     ]
     for better, worse, found in differences:
         low, high = found.interval
-        text = (
-            f"{better.spec.name} is better than {worse.spec.name} by {100 * found.accuracy:.1f} points "
-            f"({100 * low:.1f} to {100 * high:.1f}; McNemar p = {found.p_value:.2g})"
-        )
-        verdict = "a real difference" if found.is_real else "these pictures do not show a difference"
+        how = f"better than {worse.spec.name} by {100 * found.accuracy:.1f} points"
+        text = f"{better.spec.name} is {how if found.accuracy else f'as good as {worse.spec.name}'}"
+        text += f" ({100 * low:.1f} to {100 * high:.1f}; McNemar p = {found.p_value:.2g})"
+        verdict = "a real difference" if found.is_real else "these pictures show no difference"
         lines += wrapped(f"{text}: {verdict}.")
     return lines
 
