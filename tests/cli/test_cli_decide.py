@@ -70,12 +70,17 @@ def test_rows_of_other_classes_or_sets_are_not_gone_on_with(run, decided, color_
         (["--sets"], "colors.onnx DATA --conformal 0.95 -o FILE"),
         (["--decided", "--among", "red,blue"], "its thresholds hold where all classes compete"),
         (["--among", "red"], "name two or more"),
+        (["--quantiles", "--sets", "--among", "red,blue"], "--sets is for all classes"),
         (["--among", ""], "name two or more"),
     ],
 )
 def test_what_makes_no_sense_is_a_usage_error(run, color_model, decided, pictures, arguments, words):
     model = decided if "--decided" in arguments else color_model
-    ran = run("predict", pictures, "-m", model, *(word for word in arguments if word != "--decided"))
+    if "--quantiles" in arguments:
+        write(Classifier(color_model), model, Decisions(coverage=0.9, quantiles=(0.8,)))
+    ran = run(
+        "predict", pictures, "-m", model, *(word for word in arguments if word not in ("--decided", "--quantiles"))
+    )
     assert (ran.code, ran.out) == (2, "")
     assert words in ran.err
 

@@ -30,7 +30,7 @@ KINDS: tuple[Kind, ...] = get_args(Kind)
 SUFFIX = ".json"
 LEAST = 1e-30  # a member's probability is taken for this at least, since logarithms follow
 STACKED_LEAST = 1e-12  # for stacking, where a larger logarithm would outweigh all others
-TIE = 1e-6  # weight of the mean probability beside a vote, so that equal votes have an order
+TIE = 1e-3  # weight of the mean probability beside the votes, which orders equal ones; float32 must still hold it
 _SCHEMA = 1
 _MAX_BYTES = 256 * 2**20
 

@@ -181,11 +181,11 @@ class Predictor(ABC):
             raise UsageError(f"min_probability must be from 0 to 1, not {min_probability}")
         if sets and not self.spec.decisions.quantiles:
             raise UsageError(
-                f"{self.path} has no quantiles to make sets with (--sets). Find them on pictures of known classes:\n"
+                f"{self.spec.name} has no quantiles to make sets with (--sets). Pictures of known classes give them:\n"
                 f"visiontool evaluate {self.path} DATA --conformal 0.95 -o FILE"
             )
         if sets and len(self.competing) < len(self.spec.labels):
-            raise UsageError("--sets hold for all classes of the model, and --among leaves some out; leave one out")
+            raise UsageError("--sets is for all classes of the model, and --among leaves some out; give one of the two")
 
     def _compete_among(self, names: Sequence[str] | None) -> None:
         """Restricts what a result may have to these labels or label ids; None for all. `spec` and `path` are there."""
