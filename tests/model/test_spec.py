@@ -145,6 +145,8 @@ WRONG_VALUES = [
     ("preprocessing__exif", "ignored", "'preprocessing.exif' must be one of upright"),
     ("preprocessing__crop_pct", 0, "'preprocessing.crop_pct' must be a number from 0.1 to 1"),
     ("outputs", "logits", "'outputs' must be a JSON object, not 'logits'"),
+    ("decisions", {"thresholds": [0.5]}, "'decisions.thresholds' must be a list of 3 numbers from 0 to 2, not [0.5]"),
+    ("decisions", {"quantiles": [0.5, 2]}, "'decisions.quantiles' must be a list of 1 or 3 numbers from 0 to 1, not"),
     ("temperature", 10**400, "'temperature' must be a number from 0.001 to 1000, not 1"),
     ("weights", {"a": {"b": 1}}, "'weights' must be an object of at most 100 texts and numbers"),
     ("accuracy", [{"top1": 1.0}, 5], "'accuracy' must be a list of at most 100 objects"),
