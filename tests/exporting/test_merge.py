@@ -27,9 +27,9 @@ def save_ensemble(path, kind, *others, temperature=0.5):
         *others,
     ]
     random, count = np.random.default_rng(0), len(paths)
-    stacker = (random.normal(0, 1, (6, 6 * count)), random.normal(0, 1, 6)) if kind == "stacking" else ()
+    stacker = (random.normal(0, 1, (6, 6 * count)), random.normal(0, 1, 6)) if kind == "stacking" else None
     weights = (0.3, 0.7) if kind in ("weighted", "greedy") else (1 / count,) * count
-    ensemble = Ensemble([Classifier(one) for one in paths], Combination(kind, weights, *stacker), "both")
+    ensemble = Ensemble([Classifier(one) for one in paths], Combination(kind, weights, stacker), "both")
     ensemble.save(path, Decisions(coverage=0.9, quantiles=(0.3,)))
     return path
 

@@ -35,7 +35,7 @@ def thresholds(probabilities: Probabilities, class_ids: ClassIds, precision: flo
         reaches = right.cumsum() / np.arange(1, len(rows) + 1) >= precision - _ROUNDING
         if len(ends := np.flatnonzero(reaches & (lower < best[rows]))):  # equal probabilities stay together
             end = int(ends[-1])
-            result[class_id] = max(0.0, (best[rows[end]] + lower[end]) / 2) if end + 1 < len(rows) else 0.0
+            result[class_id] = (best[rows[end]] + lower[end]) / 2 if end + 1 < len(rows) else 0.0
     return result
 
 

@@ -39,7 +39,7 @@ def fit(kind: Kind, probabilities: Sequence[NDArray[np.floating]], class_ids: ND
     stacked = np.stack(probabilities).astype(np.float64)
     weights: Floats = np.full(count, 1 / count)
     if kind == "stacking":
-        return Combination(kind, tuple(weights.tolist()), *_stacker(stacked, class_ids))
+        return Combination(kind, tuple(weights.tolist()), _stacker(stacked, class_ids))
     if kind == "weighted":
         of_truth = np.maximum(stacked[:, np.arange(len(class_ids)), class_ids], LEAST)
         for _ in range(_STEPS):  # EM for the shares of a mixture: each step lowers the loss, and they add up to 1

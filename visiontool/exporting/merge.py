@@ -95,10 +95,9 @@ def _combine(graph: onnx.GraphProto, ensemble: Ensemble, names: Sequence[str]) -
         value = add("LogSoftmax", add("Div", value, number(member.spec.temperature)), axis=1)
         value = add("Gather", value, columns_of(ensemble.spec, member.spec), axis=1)
         logs.append(add("Max", value, number(np.log(LEAST))))
-    if combination.coefficients is not None and combination.intercept is not None:
+    if combination.stacker is not None:
         features = add("Concat", *(add("Max", log, number(np.log(STACKED_LEAST))) for log in logs), axis=1)
-        stacker = [values.astype(np.float32) for values in (combination.coefficients, combination.intercept)]
-        result = add("Gemm", features, *stacker, transB=1)
+        result = add("Gemm", features, *(values.astype(np.float32) for values in combination.stacker), transB=1)
     else:
         weighted = [add("Add", log, number(np.log(w))) for log, w in zip(logs, combination.weights, strict=True)]
         top = add("Max", *weighted)

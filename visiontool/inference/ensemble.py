@@ -41,15 +41,15 @@ class Combination:
 
     kind: Kind
     weights: tuple[float, ...]  # (M,), which add up to 1; equal but for "weighted" and "greedy"
-    coefficients: NDArray[np.float64] | None = None  # for stacking: (C, M * C), of the logarithms member by member
-    intercept: NDArray[np.float64] | None = None  # (C,)
+    # For stacking: coefficients (C, M * C) of the logarithms of the members' probabilities, and intercept (C,).
+    stacker: tuple[NDArray[np.float64], NDArray[np.float64]] | None = None
 
     def logits(self, probabilities: Sequence[NDArray[np.floating[Any]]]) -> NDArray[np.float64]:
         """(..., C), the logarithms of the ensemble's probabilities, of the members' (..., C); all in one order."""
         logs = np.log(np.maximum(np.stack(probabilities).astype(np.float64), LEAST))
-        if self.coefficients is not None and self.intercept is not None:
+        if self.stacker is not None:
             features = np.concatenate([*np.maximum(logs, np.log(STACKED_LEAST))], axis=-1)
-            return _normalized(features @ self.coefficients.T + self.intercept)
+            return _normalized(features @ self.stacker[0].T + self.stacker[1])
         mean = np.logaddexp.reduce([log + np.log(weight) for log, weight in zip(logs, self.weights, strict=True)])
         if self.kind == "vote":
             votes = (np.arange(logs.shape[-1]) == logs.argmax(axis=-1)[..., None]).mean(axis=0)
@@ -120,7 +120,7 @@ class Ensemble(Predictor):
         if kind == "stacking":
             flat = fields.numbers("coefficients", -1e6, 1e6, (classes * count * classes,))
             intercept = np.array(fields.numbers("intercept", -1e6, 1e6, (classes,)))
-            combination = replace(combination, coefficients=np.reshape(flat, (classes, -1)), intercept=intercept)
+            combination = replace(combination, stacker=(np.reshape(flat, (classes, -1)), intercept))
         decisions = Decisions.read(fields.fields("decisions"), classes) if "decisions" in fields else UNDECIDED
         return cls(members, combination, name, path=path, decisions=decisions, among=among)
 
@@ -143,9 +143,9 @@ class Ensemble(Predictor):
         document["members"] = [_entry(member, target) for member in self.members]
         if combination.kind in ("weighted", "greedy"):
             document["weights"] = combination.weights
-        if combination.coefficients is not None and combination.intercept is not None:
-            document["coefficients"] = [float(f"{value:.7g}") for value in combination.coefficients.ravel()]
-            document["intercept"] = combination.intercept.tolist()
+        if combination.stacker is not None:
+            document["coefficients"] = [float(f"{value:.7g}") for value in combination.stacker[0].ravel()]
+            document["intercept"] = combination.stacker[1].tolist()
         if decided != UNDECIDED:
             document["decisions"] = decided.to_json()
         try:
