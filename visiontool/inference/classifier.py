@@ -179,8 +179,9 @@ class Classifier(Predictor):
         def answers() -> Generator[Answer, None, None]:
             with closing(answers_to):
                 for item, logits in answers_to:
-                    views = None if logits is None else self.probabilities(np.atleast_2d(logits))
-                    probabilities = None if views is None else views.mean(axis=0)
+                    probabilities = None if logits is None else self.probabilities(logits)
+                    if probabilities is not None and probabilities.ndim > 1:  # of views
+                        probabilities = probabilities.mean(axis=0)
                     pixels = item.pixels if item.path is None else None
                     yield Answer(item.path, probabilities, item.error, item.fingerprint, item.notes, pixels)
 

@@ -209,16 +209,17 @@ class Predictor(ABC):
         spec, probabilities = self.spec, answer.probabilities
         if probabilities is None:
             return Result(answer.path, spec.name, error=answer.error, notes=answer.notes)
-        order = self.competing[np.argsort(-probabilities[self.competing], kind="stable")].tolist()
+        order = self.competing[np.argsort(-probabilities[self.competing], kind="stable")]
         ids = spec.label_ids
         predictions = tuple(
-            Prediction(spec.labels[i], i, float(probabilities[i]), ids[i] if ids else None) for i in order[:top_k]
+            Prediction(spec.labels[i], i, float(probabilities[i]), ids[i] if ids else None)
+            for i in order[:top_k].tolist()
         )
         thresholds, label_set = spec.decisions.thresholds, None
         least = max(min_probability, thresholds[order[0]]) if thresholds else min_probability
         if sets:
             is_in = 1 - probabilities <= np.array(spec.decisions.quantiles)
-            label_set = tuple(spec.labels[i] for i in order if is_in[i])
+            label_set = tuple(spec.labels[i] for i in order[is_in[order]].tolist())
         unknown = predictions[0].probability < least
         return Result(answer.path, spec.name, predictions, unknown, notes=answer.notes, label_set=label_set)
 
