@@ -29,8 +29,8 @@ from visiontool.data.loader import cores
 from visiontool.evaluation.metrics import measure
 from visiontool.files import CACHE_VARIABLE
 from visiontool.images.augment import LEVELS, Augment, views
-from visiontool.inference.classifier import softmax
 from visiontool.inference.embeddings import embed_views
+from visiontool.inference.predictor import softmax
 from visiontool.training.head import Head, solve
 
 OPERATIONS = {

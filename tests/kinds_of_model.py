@@ -14,6 +14,7 @@ from visiontool.exporting.resize import embed_resize
 from visiontool.model.spec import InputSpec, ModelSpec
 
 LABELS = ("red", "green", "blue", 'it\'s "gray"', "black", "öre")
+IDS = tuple(f"n0000000{number}" for number in range(6))
 _COLORS = {"mean": (0.4, 0.5, 0.6), "std": (0.2, 0.3, 0.25)}
 _CHANGES = {
     "center": {},
@@ -74,6 +75,16 @@ def picky_graph(spec: ModelSpec, batch: int | str = "N") -> onnx.ModelProto:
         sums = MatMul (flat, weights)  {spec.logits} = {last} (sums)
     }}"""
     return parsed(graph, weights=np.random.default_rng(1).normal(0, scale, (size, classes)))
+
+
+def save_picky(path, kind, seed=1, order=range(6), **changes):
+    """A model of that kind whose weights are of that seed, and whose classes are in another order."""
+    spec, order = replace(spec_of(kind), label_ids=IDS, **changes), [*order]
+    graph = picky_graph(spec)
+    weights = np.random.default_rng(seed).permutation(numpy_helper.to_array(graph.graph.initializer[0]))
+    graph.graph.initializer[0].CopyFrom(numpy_helper.from_array(weights[:, order], "weights"))
+    ids, labels = tuple(IDS[place] for place in order), changes.get("labels") or [LABELS[place] for place in order]
+    return save_model(graph, path, replace(spec, labels=tuple(labels), label_ids=ids).to_metadata())
 
 
 def save_kinds(folder: Path) -> list[Kind]:

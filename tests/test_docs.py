@@ -162,7 +162,7 @@ def test_the_manifest_that_the_model_file_page_shows_is_valid():
     from visiontool import ModelSpec
 
     page = (ROOT / "docs" / "model-file.md").read_text(encoding="utf-8")
-    (manifest,) = blocks(page, "json")
+    manifest, _ensemble = blocks(page, "json")
     assert ModelSpec.from_json(manifest).labels == ("red", "green", "blue")
 
 

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from visiontool.hub.listing import models
     from visiontool.images.decode import Limits
     from visiontool.inference.classifier import Classifier
+    from visiontool.inference.ensemble import Ensemble
     from visiontool.inference.result import Prediction, Result
     from visiontool.model.foreign import Description
     from visiontool.model.spec import InputSpec, ModelSpec
@@ -35,6 +36,7 @@ _HOMES = {
     "DataError": "errors",
     "Description": "model.foreign",
     "DeviceError": "errors",
+    "Ensemble": "inference.ensemble",
     "GateError": "errors",
     "InputSpec": "model.spec",
     "Limits": "images.decode",
@@ -56,6 +58,7 @@ __all__ = [
     "DataError",
     "Description",
     "DeviceError",
+    "Ensemble",
     "GateError",
     "InputSpec",
     "Limits",

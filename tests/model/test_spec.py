@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from visiontool.errors import ModelError
-from visiontool.model.spec import MANIFEST_KEY, MAX_MANIFEST_CHARS, InputSpec, ModelSpec, Port
+from visiontool.model.spec import MANIFEST_KEY, MAX_MANIFEST_CHARS, Decisions, InputSpec, ModelSpec, Port
 
 FULL_SPEC = ModelSpec(
     name="full",
@@ -35,6 +35,7 @@ FULL_SPEC = ModelSpec(
     tools={"torch": "2.15.0"},
     parity={"max_abs": 1e-6},
     assumed=("RGB", "crop_pct 0.875"),
+    decisions=Decisions(precision=0.98, thresholds=(0.5, 2.0, 0.0, 0.75), coverage=0.9, quantiles=(0.25,)),
 )
 
 
@@ -75,10 +76,10 @@ def test_a_manifest_reads_back_as_it_was_written(spec):
 def test_what_is_not_known_is_left_out_of_the_manifest():
     assert set(json.loads(FULL_SPEC.to_json())) == {
         *("schema", "task", "name", "architecture", "labels", "label_ids", "input", "preprocessing", "outputs"),
-        *("activation", "temperature", "weights", "accuracy", "tools", "parity", "assumed"),
+        *("activation", "temperature", "weights", "accuracy", "tools", "parity", "assumed", "decisions"),
     }
     values = json.loads(COLOR_SPEC.to_json())
-    assert not {"architecture", "label_ids", "weights", "accuracy", "tools", "parity"} & set(values)
+    assert not {"architecture", "label_ids", "weights", "accuracy", "tools", "parity", "decisions"} & set(values)
     assert values["outputs"] == {"logits": "logits", "embedding": "embedding"}
 
 
@@ -144,6 +145,8 @@ WRONG_VALUES = [
     ("preprocessing__exif", "ignored", "'preprocessing.exif' must be one of upright"),
     ("preprocessing__crop_pct", 0, "'preprocessing.crop_pct' must be a number from 0.1 to 1"),
     ("outputs", "logits", "'outputs' must be a JSON object, not 'logits'"),
+    ("decisions", {"thresholds": [0.5]}, "'decisions.thresholds' must be a list of 3 numbers from 0 to 2, not [0.5]"),
+    ("decisions", {"quantiles": [0.5, 2]}, "'decisions.quantiles' must be a list of 1 or 3 numbers from 0 to 1, not"),
     ("temperature", 10**400, "'temperature' must be a number from 0.001 to 1000, not 1"),
     ("weights", {"a": {"b": 1}}, "'weights' must be an object of at most 100 texts and numbers"),
     ("accuracy", [{"top1": 1.0}, 5], "'accuracy' must be a list of at most 100 objects"),

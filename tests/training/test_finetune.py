@@ -17,7 +17,9 @@ from PIL import Image
 from test_imports import BLOCKER, TORCH
 
 from visiontool import Classifier
+from visiontool.evaluation.decisions import write
 from visiontool.images.augment import Augment
+from visiontool.model.spec import UNDECIDED, Decisions
 from visiontool.training.finetune import Settings, finetune
 
 RUN_FILES = {"model.onnx", "settings.json", "splits.csv", "metrics.json", "curves.png", "confusion.png"}
@@ -99,6 +101,7 @@ def initializers(file):
 
 def test_a_folder_becomes_a_model(run, data, with_figures, color_model):
     at_home, before = with_figures, tree(data)
+    write(Classifier.load(color_model), color_model, Decisions(coverage=0.9, quantiles=(0.5,)))  # of its own classes
     ran = run("finetune", data, "-m", color_model)
     assert ran.code == 0, ran.err
     folder = at_home / "runs" / "moods"
@@ -121,7 +124,7 @@ def test_a_folder_becomes_a_model(run, data, with_figures, color_model):
     assert rows["predictions"][0]["label"] == "fresh"
     assert sum(item["probability"] for item in rows["predictions"]) == pytest.approx(1, abs=1e-4)
     spec = Classifier.load(folder).spec
-    assert (spec.name, spec.labels) == ("moods", ("cold", "fresh", "warm"))
+    assert (spec.name, spec.labels, spec.decisions) == ("moods", ("cold", "fresh", "warm"), UNDECIDED)
     assert spec.accuracy == ({"dataset": "moods, val", "pictures": 6, "top1": 1.0},)
 
     kept, given = initializers(folder / "model.onnx"), initializers(color_model)

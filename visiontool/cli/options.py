@@ -1,5 +1,6 @@
 """Options that several commands share, how their values are read, and completion."""
 
+import os
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import fields
@@ -137,6 +138,15 @@ def description(values: Mapping[str, Any]) -> "Description | None":
 
     given = {field.name: values[field.name] for field in fields(Description)}
     return None if all(value is None for value in given.values()) else Description(**given)
+
+
+def names(value: str) -> list[str]:
+    """Reads names with commas between them, or a file with a name a line."""
+    from visiontool.model.class_names import MAX_NAMES_BYTES, read_text
+
+    is_file = os.path.isfile(value)
+    names = read_text(Path(value), MAX_NAMES_BYTES, "--among").splitlines() if is_file else value.split(",")
+    return [name.strip() for name in names if name.strip()]
 
 
 def limits(values: Mapping[str, Any]) -> "Limits":

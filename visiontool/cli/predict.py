@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from visiontool.cli.output.rows import Encoder
     from visiontool.cli.output.target import Format
     from visiontool.cli.progress import PictureCounter
-    from visiontool.inference.classifier import Classifier
+    from visiontool.inference.predictor import Predictor
 
 _MOST_EXAMPLES = 10
 _EMPTY = "no picture in it"  # beside the kinds that `find_images` passes over
@@ -34,7 +34,7 @@ _EMPTY = "no picture in it"  # beside the kinds that `find_images` passes over
 
 @click.command(no_args_is_help=True)
 @click.argument("paths", nargs=-1, metavar="PATHS...", type=click.Path())
-@options.model("A name of `models`, or an .onnx file.")
+@options.model("A name of `models`, an .onnx file, or an ensemble's .json.")
 @click.option("-k", "--top-k", type=options.COUNT, default=5, show_default=True, metavar="N", help="Classes in a row.")
 @click.option("--format", "format_", type=click.Choice(FORMATS), help="Default: a table on a terminal, else JSON.")
 @click.option("--json", "as_json", is_flag=True, help="The same as --format json.")
@@ -51,6 +51,8 @@ _EMPTY = "no picture in it"  # beside the kinds that `find_images` passes over
 @options.DEVICE
 @options.PROVIDER
 @click.option("--min-probability", type=options.SHARE, default=0, metavar="P", help='Below P, the row says "unknown".')
+@click.option("--among", type=options.names, metavar="FILE|A,B", help="Only these classes compete: labels or ids.")
+@click.option("--sets", is_flag=True, help="Add the set of classes that it may be (evaluate --conformal).")
 @options.CROP_MODE
 @click.option("--no-recursive", is_flag=True, help="Leave out the folders inside a folder.")
 @options.MAX_PIXELS
@@ -90,7 +92,7 @@ def predict(context: click.Context, /, **values: Any) -> int:
     check_output(args.output, format_, force=args.force, resume=args.resume)
     inputs.find(may_be_none=args.resume and (args.output.exists() or partial_of(args.output).exists()))
     classifier = _load(args, many=inputs.many)
-    args.top_k = min(args.top_k, len(classifier.spec.labels))
+    args.top_k = min(args.top_k, len(classifier.competing))
     detailed = inputs.single or context.get_parameter_source("top_k") is not ParameterSource.DEFAULT
     encoder = _encoder(args, format_, classifier, single=inputs.single, detailed=detailed)
     sorting = Sorting(args.sort_into, args.mode or "copy", classifier.spec.labels)
@@ -173,14 +175,14 @@ class _Inputs:
         return ", ".join(f"{count:,} {kind}" for kind, count in self._counts.items() if kind != _EMPTY)
 
 
-def _load(args: SimpleNamespace, *, many: bool) -> "Classifier":
+def _load(args: SimpleNamespace, *, many: bool) -> "Predictor":
     from visiontool.cli.pull import obtain, say_how
-    from visiontool.inference.classifier import Classifier
+    from visiontool.inference.ensemble import load
 
     foreign, class_names = vars(args), None
     if args.weights is not None:  # the names are of the network that is made with them
         foreign, class_names = foreign | {"class_names": None}, args.class_names
-    classifier = Classifier.load(
+    classifier = load(
         obtain(args.model, weights=args.weights, class_names=class_names, offline=args.offline, quiet=args.quiet),
         device=args.device,
         provider=args.provider,
@@ -189,16 +191,17 @@ def _load(args: SimpleNamespace, *, many: bool) -> "Classifier":
         description=options.description(foreign),
         limits=options.limits(vars(args)),
         engine_batch=args.batch_size,
+        among=args.among,
     )
     if not args.quiet:
         _say_model(classifier, args.model)
-    if args.verbose:
-        say_how(classifier, args.batch_size)
+    for member in classifier.members if args.verbose else ():
+        say_how(member, args.batch_size)
     return classifier
 
 
 def _encoder(
-    args: SimpleNamespace, format_: "Format", classifier: "Classifier", *, single: bool, detailed: bool
+    args: SimpleNamespace, format_: "Format", classifier: "Predictor", *, single: bool, detailed: bool
 ) -> "Encoder":
     from visiontool.cli.output import rows
 
@@ -211,13 +214,13 @@ def _encoder(
     digest = None
     if args.output is not None and is_file(args.output):  # rows that may be resumed, by a run of the same settings
         model = model_sha256(classifier.path), classifier.spec.to_json()
-        settings = json.dumps([*model, args.top_k, args.min_probability])
+        settings = json.dumps([*model, args.top_k, args.min_probability, args.among, args.sets])
         digest = hashlib.sha256(settings.encode()).hexdigest()[:16]
-    return rows.Csv(args.top_k, digest) if format_ == "csv" else rows.JsonLines(digest)
+    return rows.Csv(args.top_k, digest, sets=args.sets) if format_ == "csv" else rows.JsonLines(digest)
 
 
 def _predict(
-    args: SimpleNamespace, classifier: "Classifier", inputs: _Inputs, rows: Rows, sorting: Sorting
+    args: SimpleNamespace, classifier: "Predictor", inputs: _Inputs, rows: Rows, sorting: Sorting
 ) -> "tuple[PictureCounter, str | None]":
     """Gives the counts, and a hint for the first path that failed and has one."""
     from visiontool.cli.progress import PictureCounter, Stop, only_ours_on_stderr
@@ -237,6 +240,7 @@ def _predict(
             _unfinished(stop.until(inputs.pictures), rows, sorting, counter),
             top_k=args.top_k,
             min_probability=args.min_probability,
+            sets=args.sets,
             batch_size=args.batch_size,
             workers=args.workers,
             timeout=args.timeout,
@@ -267,7 +271,7 @@ def _unfinished(paths: Iterable[str], rows: Rows, sorting: Sorting, counter: "Pi
             sorting.place(path, class_id, unknown=class_id < 0)
 
 
-def _say_model(classifier: "Classifier", model: str | None) -> None:
+def _say_model(classifier: "Predictor", model: str | None) -> None:
     from visiontool.files import CACHE_VARIABLE, IN_MEMORY
     from visiontool.hub.resolve import DEFAULT_MODEL, MODEL_VARIABLE
 
@@ -282,6 +286,10 @@ def _say_model(classifier: "Classifier", model: str | None) -> None:
         text += " The default; -m names another (visiontool models)."
     elif model is None:
         text += " Chosen by: models default."
+    if len(classifier.competing) < len(spec.labels):
+        text += f" {len(classifier.competing):,} of them compete."
+    if spec.decisions.thresholds:
+        text += f" Below a class's threshold, for a precision of {spec.decisions.precision}, it says unknown."
     say(text)
     if classifier.path in IN_MEMORY:
         say(

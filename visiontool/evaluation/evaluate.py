@@ -16,7 +16,7 @@ from visiontool.errors import DataError, UsageError, closest
 from visiontool.evaluation.metrics import Difference, Metrics, difference, losses_of, measure
 from visiontool.images.fingerprint import Fingerprint
 from visiontool.images.transforms import Tta
-from visiontool.inference.classifier import Classifier
+from visiontool.inference.predictor import Predictor
 from visiontool.model.spec import ModelSpec
 from visiontool.progress import Progress, silent
 from visiontool.text import listed, on_one_line, plural
@@ -122,7 +122,7 @@ def class_ids_of(labels: Sequence[str], spec: ModelSpec, mapping: Mapping[str, s
 
 
 def evaluate(
-    classifier: Classifier,
+    classifier: Predictor,
     pictures: Judges,
     *,
     mapping: Mapping[str, str] | None = None,

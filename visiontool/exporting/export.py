@@ -19,7 +19,6 @@ import onnx
 import onnxruntime
 from numpy.typing import NDArray
 
-from visiontool import runtime
 from visiontool._version import __version__
 from visiontool.data.loader import fitted
 from visiontool.data.prepare import Recipe
@@ -219,7 +218,7 @@ def _write(
             except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError, ModelError) as error:
                 raise ConversionError(f"{source.path}: what was made of it is not a valid model: {error}") from error
             if pictures is not None:
-                before = Classifier.of(runtime.open_model(source.path, device=device), source.spec)
+                before = source.open(device)
                 comparison = compare(before, after, pictures, progress=progress)
                 check(before, after, comparison)
                 comparison = replace(comparison, b=replace(comparison.b, path=str(target)))

@@ -12,16 +12,20 @@ from typing import Self
 import onnx
 from onnx import TensorProto
 
+from visiontool import runtime
 from visiontool.data.loader import fitted
 from visiontool.data.prepare import Recipe
 from visiontool.errors import ConversionError, GateError, ModelError, UsageError
 from visiontool.evaluation.compare import Pictures
 from visiontool.exporting import external_data
+from visiontool.exporting.merge import merged
 from visiontool.files import MODEL_FILE
 from visiontool.graph import edit
 from visiontool.hub import resolve
 from visiontool.images.decode import DEFAULT_LIMITS
 from visiontool.inference.classifier import Classifier
+from visiontool.inference.ensemble import SUFFIX, Ensemble
+from visiontool.inference.predictor import Predictor
 from visiontool.model import config_files
 from visiontool.model.foreign import Description
 from visiontool.model.scan import scan
@@ -50,6 +54,12 @@ class Source:
     run: Path | None = None  # the folder of the finetuned run that it is the model of
     _stack: ExitStack = field(default_factory=ExitStack, repr=False)
 
+    def open(self, device: str) -> Predictor:
+        """The source as users run it."""
+        if self.path.suffix.lower() == SUFFIX:
+            return Ensemble.load(self.path, device=device, crop_mode=self.spec.crop_mode)
+        return Classifier.of(runtime.open_model(self.path, device=device), self.spec)
+
     def __enter__(self) -> Self:
         return self
 
@@ -69,8 +79,8 @@ def find(
     """Loads what is to be exported. Only what has to be pulled first needs torch.
 
     Args:
-        model: a run, an .onnx file, the name of a network, "local-dir:FOLDER", "hf-hub:ORG/NAME", or a file of weights;
-            None for the newest finished run in runs/, or else the default model.
+        model: a run, an .onnx file, an ensemble's JSON file, the name of a network, "local-dir:FOLDER",
+            "hf-hub:ORG/NAME", or a file of weights; None for the newest finished run, or else the default model.
         architecture: the network that the file of weights is of.
         description: what a file from another tool lacks, or the class names of a file of weights.
         crop_mode: instead of the model's own.
@@ -104,6 +114,8 @@ def find(
         )
     else:
         path = resolve.obtain(model, None, lambda name: pull(name, offline=offline, progress=progress).path)
+    if path.suffix.lower() == SUFFIX:
+        return Source(*merged(Ensemble.load(path, device="cpu", crop_mode=crop_mode, description=description)), path)
     if scan(path, external=True).external is None:
         return Source(*_read(path, description, crop_mode), path, run_of(path))
     return _merged(path, description, crop_mode)
@@ -169,7 +181,11 @@ def compare_with_torch(source: Source, pictures: Pictures, progress: Progress) -
     A finetuned run is left out: it was made without torch, of a graph that had been compared with torch.
     """
     folder = source.path.parent
-    if source.run is not None or not all((folder / name).is_file() for name in _TORCH_FILES):
+    if (
+        source.run is not None
+        or source.path.suffix == SUFFIX
+        or not all((folder / name).is_file() for name in _TORCH_FILES)
+    ):
         return []
     if find_spec("torch") is None or find_spec("timm") is None:
         return ["Torch is not installed here; the network was compared with it when it was converted."]

@@ -8,6 +8,7 @@ from google.protobuf.message import DecodeError, Message  # type: ignore[import-
 from onnx import inliner, shape_inference
 
 from visiontool.errors import ConversionError, ModelError, UsageError, first_line
+from visiontool.files import replacing
 from visiontool.model.scan import Scan, scan
 from visiontool.model.spec import MAX_FIXED_BATCH, ModelSpec
 
@@ -24,6 +25,17 @@ def load(path: Path, *, external: bool = False) -> tuple[onnx.ModelProto, Scan]:
         return onnx.load(path, format="protobuf", load_external_data=False), scanned
     except (DecodeError, UnicodeDecodeError) as error:
         raise ModelError(f"{path}: not an ONNX file, or a damaged one ({error})") from None
+
+
+def write_with_manifest(source: Path, target: Path, spec: ModelSpec) -> None:
+    """Writes a copy of a model file that has another manifest; raises ConversionError where it cannot be written."""
+    model, scanned = load(source)
+    onnx.helper.set_model_props(model, {**scanned.metadata, **spec.to_metadata()})
+    try:
+        with replacing(target) as unfinished:
+            unfinished.write_bytes(model.SerializeToString(deterministic=True))
+    except OSError as error:
+        raise ConversionError(f"{target}: cannot be written: {error.strerror}") from None
 
 
 def with_types(model: onnx.ModelProto, name: str) -> onnx.ModelProto:

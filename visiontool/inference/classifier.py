@@ -1,20 +1,18 @@
 """Classifier: a model file, ready to answer."""
 
 import os
-from collections.abc import Generator, Iterable, Sequence, Sized
+from collections.abc import Generator, Iterable, Sequence
 from contextlib import closing
 from dataclasses import replace
 from functools import partial
-from io import BytesIO
 from itertools import chain
-from typing import TYPE_CHECKING, Any, Self, TypeGuard, TypeVar, cast, overload
+from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
 
 from visiontool import runtime
-from visiontool.data.loader import DEFAULT_OPTIONS, FEW, LoadOptions, StageTimes, batches, load, map_ahead
+from visiontool.data.loader import DEFAULT_OPTIONS, LoadOptions, StageTimes, batches, load, map_ahead
 from visiontool.data.prepare import Prepared, Recipe
 from visiontool.errors import ModelError, PictureError, UsageError
 from visiontool.files import IN_MEMORY
@@ -23,7 +21,8 @@ from visiontool.images import transforms
 from visiontool.images.decode import DEFAULT_LIMITS, ImageSource, Limits
 from visiontool.images.transforms import VIEWS, Tta
 from visiontool.inference.network import Network, with_activation
-from visiontool.inference.result import Answer, Prediction, Result
+from visiontool.inference.predictor import Predictor, is_picture
+from visiontool.inference.result import Answer
 from visiontool.model.spec import MANIFEST_KEY, CropMode, ModelSpec
 from visiontool.text import on_one_line, plural
 
@@ -36,7 +35,7 @@ DEFAULT_BATCH_SIZE = 8
 _MOST_AT_ONCE = 64  # pictures in all runs together, unless asked for: each takes memory for its activations
 
 
-class Classifier:
+class Classifier(Predictor):
     """An opened model.
 
     Args:
@@ -50,17 +49,11 @@ class Classifier:
         description: what the manifest of a file from another tool would say.
         limits: above which a picture is not decoded.
         engine_batch: the largest batch that TensorRT builds its engine for (docs/gpu.md).
+        among: labels or label ids of the classes that compete; None for all.
 
     Attributes:
-        path: the model file.
-        spec: its manifest.
-        device: what it runs on, "cpu", "cuda:N", or another provider's name.
-        provider: onnxruntime's provider that runs it, by its short name: "cpu", "cuda", "tensorrt" ...
-        passed_over: why the GPU that is there is not used, where any device would do.
         threads: as given.
-        assumed: for a file from another tool, or one exported from it, what neither the file nor the caller gives.
         runs_at_once: the batches at the same time that fill the machine.
-        fixed_batch: the batch size of the graph; None for any.
 
     Raises:
         ModelError: no such model, or a file that is broken, unsafe or lacks what is needed.
@@ -79,6 +72,7 @@ class Classifier:
         description: "Description | None" = None,
         limits: Limits = DEFAULT_LIMITS,
         engine_batch: int | None = None,
+        among: Sequence[str] | None = None,
     ) -> None:
         if crop_mode is not None and crop_mode not in transforms.CROP_MODES:
             raise UsageError(f"crop_mode {crop_mode!r} is none of {', '.join(transforms.CROP_MODES)}")
@@ -109,7 +103,7 @@ class Classifier:
             )
         spec = replace(spec, crop_mode=crop_mode) if crop_mode else spec
         again = model if content else os.path.abspath(path)
-        others = {"crop_mode": crop_mode, "description": description, "limits": limits}
+        others = {"crop_mode": crop_mode, "description": description, "limits": limits, "among": among}
         self._use(opened, spec, assumed, limits, {"model": again, **on, **others})
 
     @classmethod
@@ -139,6 +133,7 @@ class Classifier:
         self.passed_over = opened.passed_over
         self.threads: int = arguments["threads"]
         self.assumed = assumed
+        self._compete_among(arguments.get("among"))
         self._opened = opened
         self._network = Network(opened, spec, self.threads)
         self.runs_at_once = self._network.runs_at_once
@@ -157,78 +152,15 @@ class Classifier:
         classes = plural(len(self.spec.labels), "class")
         return f"<Classifier {on_one_line(self.spec.name)}: {classes}, {width}x{height} pixels, on {self.device}>"
 
-    @overload
-    def predict(self, images: ImageSource, *, top_k: int = 5, min_probability: float = 0.0) -> Result: ...  # type: ignore[overload-overlap]
+    @property
+    def members(self) -> Sequence["Classifier"]:
+        return (self,)
 
-    @overload
-    def predict(
-        self, images: Iterable[ImageSource], *, top_k: int = 5, min_probability: float = 0.0
-    ) -> list[Result]: ...
-
-    def predict(
-        self, images: ImageSource | Iterable[ImageSource], *, top_k: int = 5, min_probability: float = 0.0
-    ) -> Result | list[Result]:
-        """Classifies a picture, or several: each is what `images.open_image` takes, a path, bytes, PIL picture, array.
-
-        One picture gives its result, an iterable of them a list of results in order. A picture that cannot be read
-        gives a result with an `error`. The result of one picture that came as an object keeps a thumbnail of a few kB,
-        as the network sees the picture; no other keeps pixels.
-        """
-        options: dict[str, Any] = {"top_k": top_k, "min_probability": min_probability}
-        if is_picture(images):
-            _check(top_k, min_probability)
-            items = load([images], self._recipe, LoadOptions(timeout=None))
-            ((item, logits),) = self._run(items, 1, StageTimes())
-            result = self._result(item, logits, top_k, min_probability)
-            if item.path is None and item.pixels is not None:
-                from visiontool.inference.html import thumbnail
-
-                result = replace(result, thumbnail=thumbnail(item.pixels))
-            return result
-        many = isinstance(images, Sized) and len(images) > FEW
-        return list(self.predict_stream(cast(Iterable[ImageSource], images), **options, isolate=many))
-
-    def predict_stream(
-        self,
-        images: Iterable[ImageSource],
-        *,
-        top_k: int = 5,
-        min_probability: float = 0.0,
-        batch_size: int | None = None,
-        workers: int | None = None,
-        timeout: float | None = None,
-        isolate: bool = False,
-        times: StageTimes | None = None,
-    ) -> Generator[Result, None, None]:
-        """`predict` for any number of pictures: yields the results of a batch as soon as it is done.
-
-        Pictures are taken from `images` ahead of the network, at most batch_size * 2 * (`runs_at_once` + 1) + workers
-        of them. A picture that comes as an object may be used again for the next one.
-
-        Args:
-            top_k: classes in a result, at most as many as the model has.
-            min_probability: below it, a result is marked `unknown`.
-            batch_size: None for what suits the network.
-            workers: files opened at the same time; None for one a core.
-            timeout: seconds for opening a file, then it is an error.
-            isolate: opens JPEG, PNG, WebP and BMP in worker processes too, as all other formats: what hangs, crashes or
-                takes too much memory costs one result. Worth its start for more than about a hundred pictures.
-            times: is added to.
-
-        Raises:
-            UsageError: a number out of range, or one picture where a list of pictures is expected.
-            VisiontoolError: no process could be started to open a file in.
-        """
-        _check(top_k, min_probability)
-        options = LoadOptions(workers=workers, timeout=timeout, isolate=isolate, batch_size=batch_size)
-        answers = self._answers_to(images, options, times or StageTimes(), self._recipe)
-
-        def results() -> Generator[Result, None, None]:
-            with closing(answers):
-                for item, logits in answers:
-                    yield self._result(item, logits, top_k, min_probability)
-
-        return results()
+    @property
+    def describes_itself(self) -> bool:
+        """Whether its file alone says all that the arguments did."""
+        manifest = self._opened.scan.metadata.get(MANIFEST_KEY)
+        return manifest is not None and ModelSpec.from_json(manifest) == self.spec
 
     def answers(
         self,
@@ -239,27 +171,23 @@ class Classifier:
         fingerprints: bool = False,
         times: StageTimes | None = None,
     ) -> Generator[Answer, None, None]:
-        """The probabilities of all classes for any number of pictures, in order; taken ahead as in `predict_stream`.
-
-        Args:
-            tta: views of each picture whose probabilities are averaged: "flip", it and its mirror; "crops", its center
-                and corners.
-            fingerprints: whether each answer has the picture's, to find copies.
-
-        Raises:
-            UsageError: as `predict_stream`; `tta` where the graph resizes pictures itself.
-        """
         if tta is not None and self.spec.resize == "graph":
             raise UsageError(f"{self.path}: resizes pictures itself (export --embed-resize); leave out --tta")
         recipe = self._recipe._replace(tta=tta, fingerprint=fingerprints)
-        with closing(self._answers_to(images, options, times or StageTimes(), recipe)) as answers:
-            for item, logits in answers:
-                views = None if logits is None else self.probabilities(np.atleast_2d(logits))
-                probabilities = None if views is None else views.mean(axis=0)
-                yield Answer(item.path, probabilities, item.error, item.fingerprint)
+        answers_to = self._answers_to(images, options, times or StageTimes(), recipe)
+
+        def answers() -> Generator[Answer, None, None]:
+            with closing(answers_to):
+                for item, logits in answers_to:
+                    probabilities = None if logits is None else self.probabilities(logits)
+                    if probabilities is not None and probabilities.ndim > 1:  # of views
+                        probabilities = probabilities.mean(axis=0)
+                    pixels = item.pixels if item.path is None else None
+                    yield Answer(item.path, probabilities, item.error, item.fingerprint, item.notes, pixels)
+
+        return answers()
 
     def batch_size(self, asked: int | None) -> int:
-        """`asked`; for None 8, fewer where many run at once, more on a GPU, 1 where the graph resizes pictures."""
         if asked is not None:
             return asked
         if self.spec.resize == "graph":
@@ -309,12 +237,6 @@ class Classifier:
         return self.outputs(np.zeros((1, *self.spec.input.size, 3), np.uint8), output).size
 
     def outputs(self, pixels: NDArray[np.uint8], output: str, *, pad_to: int | None = None) -> NDArray[np.float32]:
-        """One output of the graph for pixels (N, H, W, 3) uint8; H and W are the graph's, or any where it resizes.
-
-        Raises:
-            ModelError: the output has not the shape of the manifest, or onnxruntime cannot run the graph.
-            UsageError: `pixels` are of another type or size.
-        """
         return self._network.outputs(pixels, output, pad_to=pad_to)
 
     def _outputs_of(self, images: Iterable[ImageSource], output: str) -> NDArray[np.float32]:
@@ -371,40 +293,11 @@ class Classifier:
                     else:
                         yield item, row
 
-    def _result(self, item: Prepared, logits: NDArray[np.float32] | None, top_k: int, min_probability: float) -> Result:
-        if logits is None:
-            return Result(item.path, self.spec.name, error=item.error, notes=item.notes)
-        probabilities = self.probabilities(logits)
-        best = np.argsort(-probabilities, kind="stable")[:top_k]
-        ids = self.spec.label_ids
-        predictions = tuple(
-            Prediction(self.spec.labels[i], i, float(probabilities[i]), ids[i] if ids else None) for i in best.tolist()
-        )
-        unknown = predictions[0].probability < min_probability
-        return Result(item.path, self.spec.name, predictions, unknown, notes=item.notes)
-
     def probabilities(self, logits: NDArray[np.float32]) -> NDArray[np.float64]:
-        """`softmax` of (..., C) logits at the model's temperature."""
         values = logits.astype(np.float64)
         if self.spec.activation == "softmax":  # the graph gives probabilities already
             values = np.log(np.maximum(values, 1e-30))
-        return softmax(values, self.spec.temperature)
-
-
-def softmax(logits: NDArray[np.floating[Any]], temperature: float) -> NDArray[np.float64]:
-    """The probabilities of (..., C) logits.
-
-    Source: Guo et al. 2017, "On Calibration of Modern Neural Networks", section 4.2 (temperature scaling).
-    """
-    values = logits.astype(np.float64) / temperature
-    powers = np.exp(values - values.max(axis=-1, keepdims=True))
-    return powers / powers.sum(axis=-1, keepdims=True)  # type: ignore[no-any-return]
-
-
-def is_picture(images: object) -> TypeGuard[ImageSource]:
-    """Whether it is one picture, and not several. An array of four axes is several."""
-    kinds = (str, os.PathLike, bytes, BytesIO, Image.Image)
-    return isinstance(images, kinds) or (isinstance(images, np.ndarray) and images.ndim < 4)
+        return self._softmax(values, self.spec.temperature)
 
 
 def _listed(images: Iterable[T]) -> Iterable[T]:
@@ -412,10 +305,3 @@ def _listed(images: Iterable[T]) -> Iterable[T]:
     if is_picture(images):
         raise UsageError("expected a list of pictures; put the one picture into a list: [picture]")
     return images
-
-
-def _check(top_k: int, min_probability: float) -> None:
-    if top_k < 1:
-        raise UsageError("top_k must be at least 1")
-    if not 0.0 <= min_probability <= 1.0:
-        raise UsageError(f"min_probability must be from 0 to 1, not {min_probability}")

@@ -23,6 +23,8 @@ class Answer(NamedTuple):
     probabilities: "NDArray[np.float64] | None"  # (C,), None where there is an error
     error: str | None
     fingerprint: "Fingerprint | None" = None  # where it was asked for
+    notes: tuple[str, ...] = ()  # of `Result`
+    pixels: "NDArray[np.uint8] | None" = None  # as the network sees it, of a picture that came as an object
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,10 +44,11 @@ class Result:
     path: str | None  # as it was given; None for a picture that came as an object
     model: str
     predictions: tuple[Prediction, ...] = ()  # most probable first; empty where there is an error
-    unknown: bool = False  # the best probability is below the minimum that was asked for
+    unknown: bool = False  # the best probability is below the minimum that was asked for, or its class's threshold
     error: str | None = None
     notes: tuple[str, ...] = ()  # what was done to the picture that one should know, e.g. "first frame of several"
     thumbnail: bytes | None = field(default=None, compare=False)  # a small JPEG, where `Classifier.predict` says so
+    label_set: tuple[str, ...] | None = None  # most probable first; one holds the true class as often as was asked for
 
     @property
     def status(self) -> Literal["ok", "error"]:
@@ -63,6 +66,8 @@ class Result:
                 | ({"label_id": item.label_id} if item.label_id else {})
                 for item in self.predictions
             ]
+        if self.label_set is not None:
+            row["set"] = list(self.label_set)
         if self.unknown:
             row["unknown"] = True
         if self.notes:
@@ -76,6 +81,7 @@ class Result:
         for rank, item in enumerate(self.predictions, 1):
             row |= {f"label_{rank}": item.label, f"index_{rank}": item.index}
             row[f"probability_{rank}"] = round(item.probability, 6)
+        row |= {} if self.label_set is None else {"set": "; ".join(self.label_set)}
         return row | {"error": self.error, "notes": "; ".join(self.notes) or None}
 
     def _path(self) -> dict[str, str | None]:

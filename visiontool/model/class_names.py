@@ -6,9 +6,9 @@ from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
-from visiontool.errors import ModelError
-from visiontool.model.spec import MAX_CLASSES
-from visiontool.text import is_text, short_repr
+from visiontool.errors import ModelError, UsageError, closest
+from visiontool.model.spec import MAX_CLASSES, ModelSpec
+from visiontool.text import is_text, listed, plural, short_repr
 
 ClassNames = tuple[tuple[str, ...], tuple[str, ...] | None]
 """Labels, and WordNet ids where they are known."""
@@ -91,6 +91,25 @@ def read_class_names(path: Path) -> ClassNames:
         if not is_text(name, 1):
             raise ModelError(f"--class-names {path}: line {number}: expected a name, not {short_repr(name)}")
     return with_ids(lines)
+
+
+def find_classes(names: Sequence[str], spec: ModelSpec) -> list[int]:
+    """The class ids, in order, of the model's classes that have these label ids or labels.
+
+    Raises:
+        UsageError: a name that no class has, or fewer than two classes.
+    """
+    places = {label: [index] for index, label in enumerate(spec.labels)}
+    for index, label_id in enumerate(spec.label_ids or ()):
+        places[label_id] = [*places.get(label_id, ()), index]  # several classes may share one
+    if unknown := [name for name in names if name not in places]:
+        near = "".join(f"\n{short_repr(name)}:{some}" for name in unknown[:3] if (some := closest(name, places)))
+        of = f"of {spec.name}"
+        raise UsageError(f"{listed(unknown, f'name is no class {of}', f'names are no classes {of}')}{near}")
+    found = sorted({index for name in names for index in places[name]})
+    if len(found) < 2:
+        raise UsageError(f"{plural(len(found), 'class')} of {spec.name} cannot compete; name two or more")
+    return found
 
 
 def with_ids(names: Sequence[str]) -> ClassNames:

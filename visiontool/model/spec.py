@@ -7,7 +7,7 @@ length against the graph (`check_graph`).
 import json
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Literal, NamedTuple, TypeVar, cast, get_args
 
 from visiontool.errors import ModelError
@@ -73,6 +73,30 @@ class InputSpec:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Decisions:
+    """What `predict` decides by, found on pictures of known classes; None or empty where nobody asked for it."""
+
+    precision: float | None = None  # of the answers of each class from its threshold on
+    thresholds: tuple[float, ...] = ()  # one for each label: an answer below it is "unknown", above 1 every one is
+    coverage: float | None = None  # share of the prediction sets that hold the true class
+    quantiles: tuple[float, ...] = ()  # one for each label, or for all: a set has those with 1 - probability <= it
+
+    @classmethod
+    def read(cls, fields: "JsonFields", classes: int) -> "Decisions":
+        """Reads them from a manifest or the file of an ensemble."""
+        shares = {key: fields.number(key, 0, 1) for key in ("precision", "coverage") if key in fields}
+        thresholds = fields.numbers("thresholds", 0, 2, (classes,)) if "thresholds" in fields else ()
+        quantiles = fields.numbers("quantiles", 0, 1, (1, classes)) if "quantiles" in fields else ()
+        return cls(**shares, thresholds=thresholds, quantiles=quantiles)
+
+    def to_json(self) -> dict[str, Any]:
+        return _without_empty(asdict(self))
+
+
+UNDECIDED = Decisions()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ModelSpec:
     """The manifest of a model file; `labels` are in the order of the logits and unique."""
 
@@ -96,6 +120,7 @@ class ModelSpec:
     tools: Mapping[str, Any] = field(default_factory=dict)  # versions that wrote the graph
     parity: Mapping[str, Any] = field(default_factory=dict)  # the gate that the graph passed when it was written
     assumed: tuple[str, ...] = ()  # of a file from another tool: conventions that were assumed when it was exported
+    decisions: Decisions = UNDECIDED
 
     def to_json(self) -> str:
         """The manifest as JSON: the same spec gives the same text. NaN and infinities raise ValueError."""
@@ -106,6 +131,7 @@ class ModelSpec:
             del preprocessing["resize"]
         if self.precision == "fp32":
             del values["precision"]
+        values["decisions"] = self.decisions.to_json()
         manifest = {
             "schema": SCHEMA,
             "task": "classify",
@@ -163,6 +189,8 @@ class ModelSpec:
             parity=top.facts("parity"),
             assumed=top.texts("assumed") if "assumed" in top else (),
         )
+        if "decisions" in top:
+            spec = replace(spec, decisions=Decisions.read(top.fields("decisions"), len(spec.labels)))
         if len(set(spec.labels)) != len(spec.labels):
             twice = next(label for label, count in Counter(spec.labels).items() if count > 1)
             raise ModelError(f"manifest: 'labels' holds {short_repr(twice)} more than once; labels must be unique")

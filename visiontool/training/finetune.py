@@ -33,9 +33,10 @@ from visiontool.evaluation import metrics
 from visiontool.hub import resolve
 from visiontool.images import augment
 from visiontool.images.decode import Limits
-from visiontool.inference.classifier import Classifier, softmax
+from visiontool.inference.classifier import Classifier
 from visiontool.inference.embeddings import embed_views
-from visiontool.model.spec import ModelSpec
+from visiontool.inference.predictor import softmax
+from visiontool.model.spec import UNDECIDED, ModelSpec
 from visiontool.progress import Progress, silent
 from visiontool.training import head, report
 from visiontool.training.embed_dataset import UNUSED, EmbeddedDataset, embed, few_of, unreadable
@@ -228,7 +229,8 @@ def _new_spec(base: ModelSpec, name: str, data: Dataset) -> ModelSpec:
         "backbone": base.weights.get("source", base.name),
         "license": base.weights.get("license", "not known"),
     }
-    spec = replace(base, name=name, labels=data.labels, label_ids=data.label_ids, weights=weights, accuracy=())
+    spec = replace(base, name=name, labels=data.labels, label_ids=data.label_ids, weights=weights)
+    spec = replace(spec, accuracy=(), decisions=UNDECIDED)
     try:
         ModelSpec.from_json(spec.to_json())
     except (ModelError, UnicodeEncodeError) as error:

@@ -42,6 +42,8 @@ class TableRows(Encoder):
             self._print_block(path, result)
         else:
             self._print_line(path, result)
+        if result.label_set is not None:
+            self._console.print(Text(f"  set: {printable(', '.join(result.label_set)) or 'none'}"))
         for note in result.notes:
             self._console.print(Text(f"  ({printable(note)})", style="dim"))
         return text.getvalue().encode(self._encoding, "replace")

@@ -1,0 +1,87 @@
+"""How models answer best together, found on pictures of known classes."""
+
+import warnings
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from visiontool.errors import DataError, UsageError
+from visiontool.inference.ensemble import LEAST, STACKED_LEAST, Combination, Kind
+
+Floats = NDArray[np.float64]
+
+_ROUNDS = 50  # of greedy selection
+_STEPS = 1000  # of the weights that minimize the loss
+_LEAST_A_CLASS = 50  # pictures for stacking, whose C * (M * C + 1) numbers fit fewer by heart
+
+
+def fit(kind: Kind, probabilities: Sequence[NDArray[np.floating]], class_ids: NDArray[np.int64]) -> Combination:
+    """The combination of that kind that is best for these pictures. Judge it on others.
+
+    Args:
+        kind: "average" and "vote" have nothing to fit; "weighted" minimizes the log loss; "greedy" the wrong answers,
+            then the log loss; "stacking" is a logistic regression on the logarithms of all probabilities.
+        probabilities: (N, C) of each model, its classes in one order (`ensemble.columns_of`).
+        class_ids: (N,), the true ones.
+
+    Raises:
+        UsageError: fewer than two models.
+        DataError: no picture, or for stacking fewer than 50 of a class.
+
+    Source: "greedy": Caruana et al. 2004, "Ensemble Selection from Libraries of Models", with replacement.
+    """
+    count = len(probabilities)
+    if count < 2:
+        raise UsageError(f"--ensemble {kind} takes two models or more; name another")
+    if len(class_ids) == 0:
+        raise DataError(f"--ensemble {kind}: there is no picture to fit it on")
+    stacked = np.stack(probabilities).astype(np.float64)
+    weights: Floats = np.full(count, 1 / count)
+    if kind == "stacking":
+        return Combination(kind, tuple(weights.tolist()), _stacker(stacked, class_ids))
+    if kind == "weighted":
+        of_truth = np.maximum(stacked[:, np.arange(len(class_ids)), class_ids], LEAST)
+        for _ in range(_STEPS):  # EM for the shares of a mixture: each step lowers the loss, and they add up to 1
+            weights = (weights[:, None] * of_truth / (weights @ of_truth)).mean(axis=1)
+        weights[weights < 1e-6] = 0
+    elif kind == "greedy":
+        weights = _greedy(stacked, class_ids)
+    return Combination(kind, tuple((weights / weights.sum()).tolist()))
+
+
+def _greedy(stacked: Floats, class_ids: NDArray[np.int64]) -> Floats:
+    """How often each model is taken: in each round the one that helps most, and of all rounds the best."""
+
+    def loss(mean: Floats) -> tuple[int, float]:
+        of_truth = np.maximum(mean[np.arange(len(class_ids)), class_ids], LEAST)
+        return int((mean.argmax(axis=1) != class_ids).sum()), float(-np.log(of_truth).mean())
+
+    total, taken = np.zeros(stacked.shape[1:]), np.zeros(len(stacked))
+    rounds = []
+    for number in range(1, _ROUNDS + 1):
+        losses = [loss((total + one) / number) for one in stacked]
+        winner = losses.index(min(losses))
+        total += stacked[winner]
+        taken[winner] += 1
+        rounds.append((losses[winner], taken.copy()))
+    return min(rounds, key=lambda one: one[0])[1]
+
+
+def _stacker(stacked: Floats, class_ids: NDArray[np.int64]) -> tuple[Floats, Floats]:
+    classes = stacked.shape[2]
+    if (fewest := int(np.bincount(class_ids, minlength=classes).min())) < _LEAST_A_CLASS:
+        raise DataError(
+            f"--ensemble stacking is fitted on {_LEAST_A_CLASS} pictures or more of each class of the models; "
+            f"the fewest here are {fewest}.\nTake more, or --ensemble weighted, which needs few."
+        )
+    from sklearn.exceptions import ConvergenceWarning
+    from sklearn.linear_model import LogisticRegression
+
+    with warnings.catch_warnings(action="ignore", category=ConvergenceWarning):
+        features = np.concatenate([*np.log(np.maximum(stacked, STACKED_LEAST))], axis=1)
+        model = LogisticRegression(max_iter=1000).fit(features, class_ids)
+    coefficients, intercept = model.coef_, model.intercept_
+    if classes == 2:  # one row for the second class against the first
+        coefficients, intercept = (np.concatenate([-values, values]) / 2 for values in (coefficients, intercept))
+    return coefficients, intercept

@@ -1,0 +1,110 @@
+"""An ensemble as one graph: its members side by side, then the operators that combine their answers."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import onnx
+from numpy.typing import NDArray
+from onnx import TensorProto, compose, helper, numpy_helper
+
+from visiontool.errors import ConversionError
+from visiontool.graph import edit
+from visiontool.images.transforms import fill_color
+from visiontool.inference.ensemble import LEAST, STACKED_LEAST, TIE, Ensemble, columns_of
+from visiontool.model.spec import ModelSpec
+
+_PRECISIONS = ("int8", "fp16", "fp32")  # the roughest first
+
+
+def merged(ensemble: Ensemble) -> tuple[onnx.ModelProto, ModelSpec]:
+    """The graph of an ensemble, whose logits are the logarithms of its probabilities, and its spec.
+
+    Raises:
+        ConversionError: the members take different tensors, or their graphs are of different opsets.
+    """
+    specs = [member.spec for member in ensemble.members]
+    models = [edit.with_types(edit.load(member.path)[0], member.spec.name) for member in ensemble.members]
+    takes = [_takes(spec, model) for spec, model in zip(specs, models, strict=True)]
+    for spec, other in zip(specs, takes, strict=True):
+        if differing := [
+            f"{key} {value} and {other.get(key)}" for key, value in takes[0].items() if value != other[key]
+        ]:
+            raise ConversionError(
+                f"{specs[0].name} and {spec.name} cannot become one file: {'; '.join(differing)}.\n"
+                "Use the ensemble as it is: predict and evaluate take its JSON file."
+            )
+    first, graph = models[0], onnx.GraphProto(name="ensemble")
+    graph.input.append(first.graph.input[0])
+    graph.input[0].name = "image"
+    for number, (spec, model) in enumerate(zip(specs, models, strict=True)):
+        edit.prune(model.graph, [spec.logits])
+        models[number] = model = compose.add_prefix(model, f"member{number}.")
+        graph.node.append(helper.make_node("Identity", ["image"], [model.graph.input[0].name]))
+        for field in ("node", "initializer", "sparse_initializer"):
+            getattr(graph, field).extend(getattr(model.graph, field))
+    _combine(graph, ensemble, [model.graph.output[0].name for model in models])
+    batch = graph.input[0].type.tensor_type.shape.dim[0]
+    graph.output.append(helper.make_tensor_value_info("logits", TensorProto.FLOAT, [None, len(specs[0].labels)]))
+    graph.output[0].type.tensor_type.shape.dim[0].CopyFrom(batch)
+    opsets = {opset.domain: opset for model in models for opset in model.opset_import}
+    ir_version = max(4, *(model.ir_version for model in models))  # 4: constants need not be inputs
+    result = helper.make_model(graph, opset_imports=[*opsets.values()], ir_version=ir_version)
+    weights = {
+        "source": f"{ensemble.combination.kind} of {', '.join(spec.name for spec in specs)}",
+        "license": "; ".join(sorted({str(spec.weights.get("license", "not known")) for spec in specs})),
+    }
+    precision: Any = next(name for name in _PRECISIONS if name in {spec.precision for spec in specs})
+    takes_image = replace(ensemble.spec.input, name="image")
+    return result, replace(ensemble.spec, input=takes_image, precision=precision, weights=weights)
+
+
+def _takes(spec: ModelSpec, model: onnx.ModelProto) -> dict[str, Any]:
+    """What decides the tensor that pictures become for a model, and what its graph is written in."""
+    values = {key: getattr(spec.input, key) for key in ("size", "layout", "dtype", "color", "mean", "std")}
+    if spec.input.dtype == "uint8":  # which they are inside the graph for
+        del values["mean"], values["std"]
+    values |= {key: getattr(spec, key) for key in ("crop_mode", "crop_pct", "interpolation", "resize")}
+    values["border"] = fill_color(spec) if spec.crop_mode == "border" else None
+    values["batch"] = model.graph.input[0].type.tensor_type.shape.dim[0].dim_value or "any"
+    return values | {"opset": next(opset.version for opset in model.opset_import if opset.domain == "")}
+
+
+def _combine(graph: onnx.GraphProto, ensemble: Ensemble, names: Sequence[str]) -> None:
+    """Adds what makes "logits" of the members' logits, as `Combination.logits` does it."""
+
+    def add(operator: str, *inputs: str | NDArray[Any], output: str = "", **attributes: Any) -> str:
+        taken = []
+        for value in inputs:
+            if not isinstance(value, str):
+                graph.initializer.append(numpy_helper.from_array(value, f"constant.{len(graph.initializer)}"))
+            taken.append(value if isinstance(value, str) else graph.initializer[-1].name)
+        output = output or f"combined.{len(graph.node)}"
+        graph.node.append(helper.make_node(operator, taken, [output], output, **attributes))
+        return output
+
+    def number(value: float) -> NDArray[np.float32]:
+        return np.array(value, np.float32)
+
+    combination, logs = ensemble.combination, []
+    for member, name in zip(ensemble.members, names, strict=True):
+        value = add("Flatten", add("Cast", name, to=TensorProto.FLOAT), axis=1)
+        if member.spec.activation == "softmax":
+            value = add("Log", add("Max", value, number(LEAST)))
+        value = add("LogSoftmax", add("Div", value, number(member.spec.temperature)), axis=1)
+        value = add("Gather", value, columns_of(ensemble.spec, member.spec), axis=1)
+        logs.append(add("Max", value, number(np.log(LEAST))))
+    if combination.stacker is not None:
+        features = add("Concat", *(add("Max", log, number(np.log(STACKED_LEAST))) for log in logs), axis=1)
+        result = add("Gemm", features, *(values.astype(np.float32) for values in combination.stacker), transB=1)
+    else:
+        weighted = [add("Add", log, number(np.log(w))) for log, w in zip(logs, combination.weights, strict=True)]
+        top = add("Max", *weighted)
+        result = add("Add", top, add("Log", add("Sum", *(add("Exp", add("Sub", one, top)) for one in weighted))))
+    if combination.kind == "vote":
+        ends = np.array([len(ensemble.spec.labels)]), np.array([0, 1], np.float32)
+        votes = add("Sum", *(add("OneHot", add("ArgMax", log, axis=1, keepdims=0), *ends) for log in logs))
+        mixed = add("Add", add("Div", votes, number(len(logs))), add("Mul", add("Exp", result), number(TIE)))
+        result = add("Log", add("Max", mixed, number(LEAST)))
+    add("LogSoftmax", result, axis=1, output="logits")
