@@ -87,11 +87,11 @@ def predict(context: click.Context, /, **values: Any) -> int:
         raise click.UsageError("name pictures, folders or globs; or - for a list on stdin", context)
     check_sorting(args.sort_into, args.mode, args.yes)
     options.check_loudness(args.quiet, args.verbose)
-    inputs = _Inputs(args)
+    inputs = Inputs(args)
     format_ = choose_format(args.format_, args.as_json, args.output, single=inputs.single)
     check_output(args.output, format_, force=args.force, resume=args.resume)
     inputs.find(may_be_none=args.resume and (args.output.exists() or partial_of(args.output).exists()))
-    classifier = _load(args, many=inputs.many)
+    classifier = load(args, many=inputs.many)
     args.top_k = min(args.top_k, len(classifier.competing))
     detailed = inputs.single or context.get_parameter_source("top_k") is not ParameterSource.DEFAULT
     encoder = _encoder(args, format_, classifier, single=inputs.single, detailed=detailed)
@@ -107,7 +107,7 @@ def predict(context: click.Context, /, **values: Any) -> int:
     return SOME_FAILED if counter.failed or sorting.failed else 0
 
 
-class _Inputs:
+class Inputs:
     """The pictures that PATHS name, and what is left out."""
 
     def __init__(self, args: SimpleNamespace) -> None:
@@ -175,14 +175,15 @@ class _Inputs:
         return ", ".join(f"{count:,} {kind}" for kind, count in self._counts.items() if kind != _EMPTY)
 
 
-def _load(args: SimpleNamespace, *, many: bool) -> "Predictor":
+def load(args: SimpleNamespace, *, many: bool) -> "Predictor":
+    """The model that the options name, pulled first where it is not here; says on stderr what answers."""
     from visiontool.cli.pull import obtain, say_how
-    from visiontool.inference.ensemble import load
+    from visiontool.inference import ensemble
 
     foreign, class_names = vars(args), None
     if args.weights is not None:  # the names are of the network that is made with them
         foreign, class_names = foreign | {"class_names": None}, args.class_names
-    classifier = load(
+    classifier = ensemble.load(
         obtain(args.model, weights=args.weights, class_names=class_names, offline=args.offline, quiet=args.quiet),
         device=args.device,
         provider=args.provider,
@@ -220,7 +221,7 @@ def _encoder(
 
 
 def _predict(
-    args: SimpleNamespace, classifier: "Predictor", inputs: _Inputs, rows: Rows, sorting: Sorting
+    args: SimpleNamespace, classifier: "Predictor", inputs: Inputs, rows: Rows, sorting: Sorting
 ) -> "tuple[PictureCounter, str | None]":
     """Gives the counts, and a hint for the first path that failed and has one."""
     from visiontool.cli.progress import PictureCounter, Stop, only_ours_on_stderr

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from visiontool.data.loader import DEFAULT_OPTIONS, LoadOptions, StageTimes, batches, cores, load, map_ahead
 from visiontool.data.prepare import Prepared, Recipe
-from visiontool.errors import PictureError
+from visiontool.errors import DataError, PictureError
 from visiontool.images.fingerprint import Fingerprint
 from visiontool.images.formats import read
 from visiontool.inference.embedding_cache import (
@@ -79,6 +79,22 @@ def embed_views(
                 work.errors[index] = work.errors[first]
     errors = dict(sorted(work.errors.items()))
     return Embeddings(work.vectors, work.fingerprints, errors, work.computed, tuple(cache.notes))
+
+
+def nearest(embeddings: NDArray[np.float32], count: int) -> tuple[NDArray[np.intp], NDArray[np.float64]]:
+    """Indices and cosines (N, K) of the `count` others, or of all, that are most similar to each of (N, D), best first.
+
+    Cosines have six decimals, and of equal ones the lower index is first. Raises DataError for fewer than two.
+    """
+    from sklearn.neighbors import NearestNeighbors
+
+    if len(embeddings) < 2:
+        raise DataError("neighbors need at least two pictures that can be read\nName more pictures, or a folder.")
+    search = NearestNeighbors(n_neighbors=min(count, len(embeddings) - 1), metric="cosine", algorithm="brute")
+    distances, indices = search.fit(embeddings).kneighbors()
+    cosines = np.round(1 - distances.astype(np.float64), 6)
+    order = np.lexsort((indices, -cosines))
+    return np.take_along_axis(indices, order, 1), np.take_along_axis(cosines, order, 1)
 
 
 class _Work:

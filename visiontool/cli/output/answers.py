@@ -44,7 +44,7 @@ def write_errors(file: Path, evaluations: "Sequence[Evaluation]") -> None:
         writer.writerow(["model", *Mistake._fields])
         for evaluation in evaluations:
             for mistake in mistakes(evaluation):
-                writer.writerow([csv_cell(evaluation.spec.name), *map(_cell, mistake)])
+                writer.writerow([csv_cell(evaluation.spec.name), *map(cell, mistake)])
 
 
 def write_probabilities(file: Path, evaluations: "Sequence[Evaluation]") -> None:
@@ -88,5 +88,6 @@ def _texts(evaluation: "Evaluation") -> list[tuple[str, str, str, str]]:
     ]
 
 
-def _cell(value: object) -> object:
+def cell(value: object) -> object:
+    """A value of a CSV file: a number with six digits, or text that is safe to show."""
     return round(value, _DIGITS) if isinstance(value, float) else csv_cell(str(value))

@@ -62,7 +62,7 @@ class Csv(Encoder):
         self._columns = ["path", "status", "model", "unknown", *answers, "error", "notes", "path_b64"]
         self._columns += ["set"] if sets else []
         self._columns += ["run"] if digest is not None else []
-        self.header = _csv_line(self._columns)
+        self.header = csv_line(self._columns)
 
     def encode(self, result: Result) -> bytes:
         path = result.path or ""
@@ -75,7 +75,7 @@ class Csv(Encoder):
         cells += ["" if csv_cell(path) == path else base64.b64encode(os.fsencode(path)).decode("ascii")]
         cells += ["; ".join(result.label_set or ())] if self._sets else []
         cells += [self.digest] if self.digest is not None else []
-        return _csv_line([csv_cell(cell) for cell in cells])
+        return csv_line([csv_cell(cell) for cell in cells])
 
     def decode(self, line: bytes) -> FinishedRow:
         (cells,) = csv.reader([line.decode()])
@@ -85,7 +85,8 @@ class Csv(Encoder):
         return FinishedRow(path, -1 if row["unknown"] else class_id, row.get("run"))
 
 
-def _csv_line(cells: Sequence[str]) -> bytes:
+def csv_line(cells: Sequence[str]) -> bytes:
+    """The cells as one line of a CSV file."""
     line = io.StringIO()
     csv.writer(line, lineterminator="\n").writerow(cells)
     return line.getvalue().encode()
