@@ -1,5 +1,6 @@
 """`visiontool evaluate`: how good models are on pictures whose classes are known."""
 
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from types import SimpleNamespace
@@ -14,10 +15,13 @@ from visiontool.errors import UsageError
 from visiontool.text import plural
 
 if TYPE_CHECKING:
+    from visiontool.evaluation.decisions import Decided
     from visiontool.evaluation.evaluate import Evaluation
-    from visiontool.inference.classifier import Classifier
+    from visiontool.inference.predictor import Predictor
 
 _SPLITS = ("train", "val", "test", "all")
+_TIMED_RUNS = 7
+_KINDS = ("average", "vote", "weighted", "stacking", "greedy")
 
 
 @click.command(no_args_is_help=True)
@@ -28,6 +32,11 @@ _SPLITS = ("train", "val", "test", "all")
 @click.option("--group", metavar="REGEX", help="Paths with the same match are no independent evidence.")
 @click.option("--map", "map_", type=options.FILE, metavar="FILE.csv", help="LABEL,CLASS a line: the model's names.")
 @click.option("--tta", type=click.Choice(("flip", "crops")), help="Average over views of each picture.")
+@click.option("--precision", type=options.SHARE, metavar="P", help="Thresholds above which answers are so often right.")
+@click.option("--conformal", type=options.SHARE, metavar="P", help="Sets that hold the true class so often.")
+@click.option("--ensemble", type=click.Choice(_KINDS), help="How the models answer together.")
+@click.option("-o", "--output", type=options.FILE, metavar="FILE", help="The model with these, or the ensemble.")
+@click.option("--force", is_flag=True, help="Replace FILE if it exists.")
 @click.option("--errors", type=options.FILE, metavar="FILE.csv", help="Write the misclassified pictures.")
 @click.option("--probabilities", type=options.FILE, metavar="FILE", help="Write all probabilities: .csv or .parquet.")
 @click.option("--json", "as_json", is_flag=True, help="JSON instead of the table.")
@@ -54,27 +63,80 @@ def evaluate(context: click.Context, /, **values: Any) -> int:
     visiontool evaluate photos/
     visiontool evaluate runs/mydata mydata/ --errors errors.csv
     visiontool evaluate efficientnet_lite0 resnet50 photos/ --json
+    visiontool evaluate runs/mydata mydata/ --precision 0.98 -o sure.onnx
+    visiontool evaluate runs/a runs/b mydata/ --ensemble weighted -o both.json
     """
     args = SimpleNamespace(**values)
-    *models, data = args.arguments or (None,)
+    *names, data = args.arguments or (None,)
     if data is None:
         raise click.UsageError("name the folder of the data", context)
-    models += [args.model] if args.model is not None else []
-    check_file("--errors", args.errors, (".csv",))
-    check_file("--probabilities", args.probabilities, (".csv", ".parquet"))
-
-    classifiers = _load(args, models or [None])
-    evaluations, notes = _evaluate_all(args, classifiers, Path(data))
+    names += [args.model] if args.model is not None else []
+    _check(args, len(names))
+    models = _load(args, names or [None])
+    evaluations, notes = _evaluate_all(args, models, Path(data))
+    code = _report_unreadable(evaluations)
+    latencies = [_latency_ms(each) for each in models] if len(models) > 1 else []
+    decided = None
+    if args.ensemble is not None:
+        evaluations, latencies = _answer_together(args, models, evaluations, latencies)
+    elif args.output is not None:
+        decided = _decide(args, models[0], evaluations[0])
     if args.errors is not None:
         write_errors(args.errors, evaluations)
     if args.probabilities is not None:
         write_probabilities(args.probabilities, evaluations)
-    _print(args, evaluations, [_latency_ms(each) for each in classifiers] if len(classifiers) > 1 else [], notes)
-    return _report_unreadable(evaluations)
+    _print(args, evaluations, latencies, decided, notes)
+    return code
+
+
+def _check(args: SimpleNamespace, models: int) -> None:
+    check_file("--errors", args.errors, (".csv",))
+    check_file("--probabilities", args.probabilities, (".csv", ".parquet"))
+    options_ = ("precision", "conformal", "ensemble")
+    given = [f"--{name}" for name in options_ if getattr(args, name) is not None]
+    if len(given) > 1:
+        raise UsageError(f"{' and '.join(given)} are not for one file; run evaluate once for each")
+    if not given:
+        if args.output is not None or args.force:
+            raise UsageError(f"-o FILE is for the model of one of --{', --'.join(options_)}; name one, or leave -o out")
+        return
+    if args.output is None:
+        raise UsageError(f"{given[0]} makes a model: name its file with -o")
+    if args.ensemble is not None and models < 2:
+        raise UsageError("--ensemble takes two models or more; name them before DATA")
+    if args.ensemble is None and models > 1:
+        raise UsageError(f"{given[0]} is about one model, not {models}")
+    check_file("-o", args.output, (".json",) if args.ensemble is not None else (".onnx", ".json"))
+    if os.path.lexists(args.output) and not args.force:
+        raise UsageError(f"-o {args.output} exists; --force replaces it")
+
+
+def _answer_together(
+    args: SimpleNamespace, models: "Sequence[Predictor]", evaluations: "Sequence[Evaluation]", latencies: list[float]
+) -> "tuple[list[Evaluation], list[float]]":
+    """Writes the ensemble; gives the evaluations of its members and its own, on what it was not fitted on."""
+    from visiontool.evaluation.ensembling import ensemble_of
+
+    ensemble, judged = ensemble_of(args.ensemble, models, evaluations, args.output.stem)
+    ensemble.save(args.output)
+    own = sum(latencies[models.index(member)] for member in ensemble.members)
+    if not args.quiet:
+        shares = zip(ensemble.members, ensemble.combination.weights, strict=True)
+        text = ", ".join(f"{weight:.2f} {member.spec.name}" for member, weight in shares)
+        say(f"{args.output}: {args.ensemble} of {text}; fitted on half of the pictures, judged by the other half.")
+    return judged, [*latencies, own]
+
+
+def _decide(args: SimpleNamespace, model: "Predictor", evaluation: "Evaluation") -> "Decided":
+    from visiontool.evaluation.decisions import decide, write
+
+    decided = decide(evaluation, precision=args.precision, coverage=args.conformal)
+    write(model, args.output, decided.decisions)
+    return decided
 
 
 def _evaluate_all(
-    args: SimpleNamespace, classifiers: "Sequence[Classifier]", data: Path
+    args: SimpleNamespace, classifiers: "Sequence[Predictor]", data: Path
 ) -> "tuple[list[Evaluation], list[str]]":
     """The evaluation of each model, and what should be known of them."""
     from visiontool.cli.progress import Stages, only_ours_on_stderr
@@ -91,36 +153,42 @@ def _evaluate_all(
 
 
 def _print(
-    args: SimpleNamespace, evaluations: "Sequence[Evaluation]", latencies: Sequence[float], notes: Sequence[str]
+    args: SimpleNamespace,
+    evaluations: "Sequence[Evaluation]",
+    latencies: Sequence[float],
+    decided: "Decided | None",
+    notes: Sequence[str],
 ) -> None:
     from visiontool.cli.output import evaluation as output
 
     differences = output.differences_of(evaluations)
     if args.as_json:
-        click.echo(json_text(output.json_of(evaluations, latencies, differences, notes), indent=1))
+        click.echo(json_text(output.json_of(evaluations, latencies, differences, decided, notes), indent=1))
         return
     if len(evaluations) == 1:
         lines = output.lines_of(evaluations[0])
     else:
         lines = output.table_of(evaluations, latencies, differences)
+    if decided is not None:
+        lines += ["", *output.decided_lines(decided, args.output)]
     click.echo("\n".join(lines))
     for note in () if args.quiet else notes:
         say(note)
 
 
-def _load(args: SimpleNamespace, names: Sequence[str | None]) -> "list[Classifier]":
+def _load(args: SimpleNamespace, names: Sequence[str | None]) -> "list[Predictor]":
     from visiontool.cli.pull import obtain
-    from visiontool.inference.classifier import Classifier
+    from visiontool.inference import ensemble
     from visiontool.model.scan import scan
     from visiontool.model.spec import MANIFEST_KEY
 
     description = options.description(vars(args))
     paths = [obtain(name, offline=args.offline, quiet=args.quiet) for name in names]
-    foreign = [MANIFEST_KEY not in scan(path).metadata for path in paths] if description or len(paths) > 1 else [True]
+    foreign = [path.suffix != ensemble.SUFFIX and MANIFEST_KEY not in scan(path).metadata for path in paths]
     if description is not None and not any(foreign):
         raise UsageError(f"the files say this of themselves; leave out {', '.join(description.options())}")
     classifiers = [
-        Classifier.load(
+        ensemble.load(
             path,
             device=args.device,
             provider=args.provider,
@@ -138,7 +206,7 @@ def _load(args: SimpleNamespace, names: Sequence[str | None]) -> "list[Classifie
 
 
 def _evaluate(
-    args: SimpleNamespace, classifier: "Classifier", data: Path, mapping: dict[str, str] | None, stages: Any
+    args: SimpleNamespace, classifier: "Predictor", data: Path, mapping: dict[str, str] | None, stages: Any
 ) -> "tuple[Evaluation, list[str]]":
     from visiontool.data.dataset import read
     from visiontool.data.loader import LoadOptions
@@ -162,19 +230,22 @@ def _evaluate(
     return evaluation, [] if run is None else notes_on(run, evaluation, drawn=dataset is not as_given)
 
 
-def _latency_ms(classifier: "Classifier") -> float:
-    """The median time of the network for one picture, on one thread."""
+def _latency_ms(model: "Predictor") -> float:
+    """The median time of the network for one picture, on one thread; of several models together their sum."""
     import time
 
     import numpy as np
 
-    pixels = np.zeros((1, *classifier.spec.input.size, 3), np.uint8)
-    times = []
-    for _ in range(7):
-        start = time.perf_counter()
-        classifier.outputs(pixels, classifier.spec.logits)
-        times.append(time.perf_counter() - start)
-    return 1000 * sorted(times)[len(times) // 2]
+    total = 0.0
+    for member in model.members:
+        pixels = np.zeros((1, *member.spec.input.size, 3), np.uint8)
+        times = []
+        for _ in range(_TIMED_RUNS):
+            start = time.perf_counter()
+            member.outputs(pixels, member.spec.logits)
+            times.append(time.perf_counter() - start)
+        total += 1000 * sorted(times)[len(times) // 2]
+    return total
 
 
 def _report_unreadable(evaluations: "Sequence[Evaluation]") -> int:

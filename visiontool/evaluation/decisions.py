@@ -3,10 +3,12 @@
 import math
 from dataclasses import replace
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
+from visiontool.evaluation.evaluate import Evaluation, halves
 from visiontool.graph import edit
 from visiontool.inference.ensemble import Ensemble
 from visiontool.inference.predictor import Predictor
@@ -76,6 +78,41 @@ def covered(probabilities: Probabilities, class_ids: ClassIds, quantiles: NDArra
     """The share of sets that hold the true class, and the mean number of classes in a set."""
     is_in = 1 - probabilities.astype(np.float64) <= quantiles
     return float(is_in[np.arange(len(class_ids)), class_ids].mean()), float(is_in.sum(axis=1).mean())
+
+
+class Decided(NamedTuple):
+    """Decisions that one half of the pictures set, and what they come to on the other half."""
+
+    decisions: Decisions
+    set_by: int  # pictures
+    judged_by: int
+    right: float | None = None  # share of the answers that reach their threshold; nan of none
+    answered: float | None = None  # share of the pictures that have such an answer
+    never: tuple[str, ...] = ()  # classes whose answers are all unknown, though they occur
+    covered: float | None = None  # share of the sets that hold the true class
+    set_size: float | None = None  # mean number of classes in a set
+
+
+def decide(evaluation: Evaluation, *, precision: float | None = None, coverage: float | None = None) -> Decided:
+    """Sets thresholds for a precision, or quantiles for a coverage, on half of the pictures; the others judge.
+
+    Raises:
+        DataError: too few pictures.
+    """
+    setting, judging = halves(evaluation)
+    first, second = ((evaluation.probabilities[rows], evaluation.class_ids[rows]) for rows in (setting, judging))
+    decisions, counts = evaluation.spec.decisions, (len(setting), len(judging))
+    if precision is not None:
+        least = thresholds(*first, precision)
+        decisions = replace(decisions, precision=precision, thresholds=tuple(least.tolist()))
+        answers = np.unique(evaluation.probabilities.argmax(axis=1))
+        never = tuple(evaluation.spec.labels[each] for each in answers.tolist() if least[each] == NEVER)
+        return Decided(decisions, *counts, *answered(*second, least), never)
+    assert coverage is not None
+    quantiles = conformal_quantile(*first, coverage)
+    decisions = replace(decisions, coverage=coverage, quantiles=tuple(quantiles.tolist()))
+    share, size = covered(*second, quantiles)
+    return Decided(decisions, *counts, covered=share, set_size=size)
 
 
 def write(predictor: Predictor, target: Path, decisions: Decisions) -> None:

@@ -2,12 +2,16 @@
 
 import warnings
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 from numpy.typing import NDArray
 
-from visiontool.errors import DataError, UsageError
-from visiontool.inference.ensemble import LEAST, STACKED_LEAST, Combination, Kind
+from visiontool.errors import DataError, ModelError, UsageError
+from visiontool.evaluation.evaluate import Evaluation, halves, part
+from visiontool.inference.classifier import Classifier
+from visiontool.inference.ensemble import LEAST, STACKED_LEAST, Combination, Ensemble, Kind, columns_of
+from visiontool.inference.predictor import Predictor
 
 Floats = NDArray[np.float64]
 
@@ -48,6 +52,35 @@ def fit(kind: Kind, probabilities: Sequence[NDArray[np.floating]], class_ids: ND
     elif kind == "greedy":
         weights = _greedy(stacked, class_ids)
     return Combination(kind, tuple((weights / weights.sum()).tolist()))
+
+
+def ensemble_of(
+    kind: Kind, models: Sequence[Predictor], evaluations: Sequence[Evaluation], name: str
+) -> tuple[Ensemble, list[Evaluation]]:
+    """The ensemble, fitted on half of the pictures; and how its members and, at the end, it do on the other half.
+
+    Raises:
+        ModelError: the models know different classes, or one is an ensemble itself.
+        DataError, UsageError: as `fit` and `evaluate.halves`.
+    """
+    members = [model for model in models if isinstance(model, Classifier)]
+    if len(members) < len(models):
+        raise ModelError("an ensemble's members are single models; name them instead of the ensemble")
+    shared = set.intersection(*({sample.path for sample in one.samples} for one in evaluations))
+    rows = [[row for row, sample in enumerate(one.samples) if sample.path in shared] for one in evaluations]
+    evaluations = [part(one, np.array(its, np.intp)) for one, its in zip(evaluations, rows, strict=True)]
+    first = evaluations[0]
+    given = [one.probabilities[:, columns_of(first.spec, one.spec)] for one in evaluations]
+    fitting, judging = halves(first)
+    combination = fit(kind, [each[fitting] for each in given], first.class_ids[fitting])
+    ensemble = Ensemble(members, combination, name)
+    kept = [each[judging] for each, weight in zip(given, combination.weights, strict=True) if weight > 0]
+    probabilities = np.exp(ensemble.combination.logits(kept)).astype(np.float32)
+    judged = [part(one, judging) for one in evaluations]
+    size = sum(one.size_bytes for one, weight in zip(judged, combination.weights, strict=True) if weight > 0)
+    spec = replace(first.spec, name=name)
+    together = replace(judged[0], spec=spec, path=ensemble.path, probabilities=probabilities, size_bytes=size)
+    return ensemble, [*judged, part(together, np.arange(len(judging)))]
 
 
 def _greedy(stacked: Floats, class_ids: NDArray[np.int64]) -> Floats:

@@ -3,7 +3,7 @@
 import csv
 from collections.abc import Mapping, Sequence
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import NamedTuple
 
@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from visiontool.data.loader import DEFAULT_OPTIONS, LoadOptions, StageTimes
 from visiontool.data.samples import Dataset, Sample
+from visiontool.data.splits import folds
 from visiontool.errors import DataError, UsageError, closest
 from visiontool.evaluation.metrics import Difference, Metrics, difference, losses_of, measure
 from visiontool.images.fingerprint import Fingerprint
@@ -47,6 +48,7 @@ class Evaluation:
     metrics: Metrics
     unreadable: Mapping[str, str]  # why, by the path of each picture that is left out
     fingerprints: tuple[Fingerprint, ...] = ()  # of the samples, where they were asked for
+    size_bytes: int = 0  # of the model's files
 
 
 class Mistake(NamedTuple):
@@ -179,6 +181,7 @@ def evaluate(
         metrics,
         unreadable,
         tuple(prints),
+        sum(member.path.stat().st_size for member in classifier.members if member.path.is_file()),
     )
 
 
@@ -192,6 +195,31 @@ def groups_of(samples: Sequence[Sample]) -> NDArray[np.intp]:
         ],
         np.intp,
     )
+
+
+def part(evaluation: Evaluation, rows: NDArray[np.intp]) -> Evaluation:
+    """The evaluation of some of its pictures, by their places."""
+    samples = tuple(evaluation.samples[row] for row in rows.tolist())
+    class_ids, probabilities = evaluation.class_ids[rows], evaluation.probabilities[rows]
+    metrics = measure(probabilities, class_ids, evaluation.spec.labels, groups_of(samples))
+    return replace(
+        evaluation, samples=samples, class_ids=class_ids, probabilities=probabilities, metrics=metrics, fingerprints=()
+    )
+
+
+def halves(evaluation: Evaluation) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
+    """The places of the pictures that set what is to be decided, and of those that judge it; groups stay together.
+
+    Raises:
+        DataError: there are too few pictures or groups for both.
+    """
+    groups = groups_of(evaluation.samples)
+    half = folds(evaluation.class_ids, groups, 2, seed=0)
+    alone = np.unique(groups[half < 0])  # classes of one group
+    half[half < 0] = np.searchsorted(alone, groups[half < 0]) % 2
+    if len(np.unique(half)) < 2:
+        raise DataError(f"{evaluation.origin}: too few pictures or groups for one half to set and another to judge")
+    return np.flatnonzero(half == 0), np.flatnonzero(half == 1)
 
 
 def mistakes(evaluation: Evaluation) -> list[Mistake]:

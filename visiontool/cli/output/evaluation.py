@@ -1,12 +1,16 @@
 """What `visiontool evaluate` prints: the figures of one model, several beside each other, JSON."""
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+import numpy as np
 
 from visiontool.cli.text import printable, shortened, wrapped
 from visiontool.text import plural, some
 
 if TYPE_CHECKING:
+    from visiontool.evaluation.decisions import Decided
     from visiontool.evaluation.evaluate import Evaluation
 
 _MOST_CLASSES = 20  # that have a line each
@@ -79,7 +83,7 @@ def table_of(evaluations: "Sequence[Evaluation]", latencies: Sequence[float], di
     lines = [f"{'Model':<{_MODEL}} {'top-1':>7} {'top-5':>7} {'macro F1':>9} {'log loss':>9} {'ms':>7} {'MB':>6}"]
     for evaluation, latency in zip(evaluations, latencies, strict=True):
         metrics, name = evaluation.metrics, shortened(printable(evaluation.spec.name), _MODEL)
-        size = evaluation.path.stat().st_size / 1e6 if evaluation.path.is_file() else 0.0
+        size = evaluation.size_bytes / 1e6
         lines.append(
             f"{name:<{_MODEL}} {metrics.accuracy:>7.1%} {metrics.top5:>7.1%} {metrics.macro_f1:>9.3f} "
             f"{metrics.nll:>9.3f} {latency:>7.1f} {size:>6.1f}"
@@ -107,33 +111,60 @@ def differences_of(evaluations: "Sequence[Evaluation]") -> list[tuple[Any, Any, 
     return [(best, other, compare(best, other)) for other in evaluations if other is not best]
 
 
+def decided_lines(decided: "Decided", file: Path) -> list[str]:
+    """What half of the pictures set, and what the other half says of it."""
+    lines = [f"Set by {plural(decided.set_by, 'picture')}, judged by {decided.judged_by:,} others:"]
+    if decided.right is not None:
+        asked = f"{decided.decisions.precision:.1%} was asked for"
+        lines.append(f"  precision of the answers {decided.right:.1%} ({asked}); {decided.answered:.1%} are answered")
+    else:
+        asked = f"{decided.decisions.coverage:.1%} was asked for"
+        lines.append(
+            f"  sets hold the class of {decided.covered:.1%} ({asked}); {decided.set_size:.2f} classes in a set"
+        )
+    if decided.never:
+        lines += wrapped(f"Always unknown, since it never gets so precise: {some(decided.never)}", "  ", "  ")
+    how = "predict says unknown below them" if decided.right is not None else "predict --sets gives them"
+    return [*lines, *wrapped(f"{file}: {how}.")]
+
+
 def json_of(
-    evaluations: "Sequence[Evaluation]", latencies: Sequence[float], differences: Sequence[Any], notes: Sequence[str]
+    evaluations: "Sequence[Evaluation]",
+    latencies: Sequence[float],
+    differences: Sequence[Any],
+    decided: "Decided | None",
+    notes: Sequence[str],
 ) -> dict[str, Any]:
+    """The document of --json; the confusion matrix is a list of what is confused, the most frequent first."""
     models = []
     for index, evaluation in enumerate(evaluations):
-        facts = {"name": evaluation.spec.name, "path": str(evaluation.path), "judged_by": evaluation.origin}
-        absent = [one.label for one in evaluation.metrics.per_class if not one.pictures]
-        more = {"latency_ms": round(latencies[index], 3)} if latencies else {}
-        if evaluation.path.is_file():
-            more["size_bytes"] = evaluation.path.stat().st_size
+        labels, metrics = evaluation.spec.labels, evaluation.metrics
+        confused = metrics.confusion.copy()
+        np.fill_diagonal(confused, 0)
+        pairs = sorted(np.argwhere(confused).tolist(), key=lambda pair: -int(confused[*pair]))
         models.append(
-            facts
-            | more
-            | evaluation.metrics.to_json()
+            {"name": evaluation.spec.name, "path": str(evaluation.path), "judged_by": evaluation.origin}
+            | ({"latency_ms": round(latencies[index], 3)} if latencies else {})
+            | {"size_bytes": evaluation.size_bytes, **metrics.to_json()}
             | {
-                "absent": absent,
+                "per_class": [vars(one) for one in metrics.per_class if one.pictures or one.precision is not None],
+                "confusion": [
+                    {"label": labels[true], "answer": labels[answer], "pictures": int(confused[true, answer])}
+                    for true, answer in pairs
+                ],
+                "absent": [one.label for one in metrics.per_class if not one.pictures],
                 "unreadable": [{"path": path, "error": why} for path, why in evaluation.unreadable.items()],
             }
         )
-    pairs = [
-        {
-            "better": better.spec.name,
-            "worse": worse.spec.name,
-            **vars(found),
-            "interval": list(found.interval),
-            "is_real": found.is_real,
-        }
-        for better, worse, found in differences
+    found = [
+        {"better": better.spec.name, "worse": worse.spec.name, **vars(one)}
+        | {"interval": list(one.interval), "is_real": one.is_real}
+        for better, worse, one in differences
     ]
-    return {"schema": 1, "models": models, "differences": pairs, "notes": list(notes)}
+    document = {"schema": 1, "models": models, "differences": found, "notes": list(notes)}
+    if decided is not None:
+        figures = {
+            name: value for name, value in decided._asdict().items() if name != "decisions" and value is not None
+        }
+        document["decided"] = {**decided.decisions.to_json(), **figures}
+    return document

@@ -7,7 +7,6 @@ from typing import Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.optimize import minimize
 
 Balance = Literal["auto", "none", "weights", "logit-adjust"]
 _MOST_UNEVEN = 10  # largest class / smallest, above which "auto" adjusts
@@ -167,6 +166,8 @@ def fit(
             gradient += other_gradient
         gradient[:, :-1] += penalty * at.weight
         return loss + penalty / 2 * float(np.sum(at.weight**2)), (gradient * scale).ravel()
+
+    from scipy.optimize import minimize  # which takes a second to import
 
     count = len(features)
     number = _PARTS if count * max(n_classes, width) > _PARTS * _BLOCK else 1

@@ -7,8 +7,6 @@ from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.optimize import minimize_scalar
-from scipy.special import log_softmax
 
 from visiontool.data.splits import folds
 from visiontool.training.head.logistic import Balancing, Linear, fit
@@ -161,6 +159,9 @@ class HeldOut:
         Source: Guo et al. 2017, "On calibration of modern neural networks", arXiv:1706.04599, section 4.2; for the
         targets, Platt 1999, "Probabilistic outputs for support vector machines".
         """
+        from scipy.optimize import minimize_scalar
+        from scipy.special import log_softmax
+
         share, spread = self.weights / self.weights.sum(), 1 / (len(logits) + 2)
         rows, targets = np.arange(len(logits)), self.class_ids[self.judged]
 
@@ -178,6 +179,8 @@ class HeldOut:
 
     def losses(self, logits: NDArray[np.float64]) -> NDArray[np.float64]:
         """(J,) cross-entropy of the judged pictures' logits (J, C)."""
+        from scipy.special import log_softmax
+
         log_p: NDArray[np.float64] = log_softmax(logits, axis=1)
         return -log_p[np.arange(len(logits)), self.class_ids[self.judged]]
 
