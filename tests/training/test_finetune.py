@@ -22,7 +22,7 @@ from visiontool.images.augment import Augment
 from visiontool.model.spec import UNDECIDED, Decisions
 from visiontool.training.finetune import Settings, finetune
 
-RUN_FILES = {"model.onnx", "settings.json", "splits.csv", "metrics.json", "curves.png", "confusion.png"}
+RUN_FILES = {"model.onnx", "settings.json", "splits.csv", "metrics.json", "report.html", "curves.png", "confusion.png"}
 
 
 def fill(folder: Path, label: str, count: int, seed: int = 0) -> None:

@@ -124,7 +124,7 @@ def finetune(
             _log.info("The run has no files for torch: there are none of this backbone that a new head would fit.")
         counts = dict(Counter(split for split in embedded.splits if split != UNUSED))
         run = Run(target, spec, result, solution, settings.folds, counts, embedded.passes)
-        report.write(folder, run, embedded, judged, probabilities, options.limits)
+        report.write(folder, run, recorded, data, embedded, judged, probabilities, options)
     return run
 
 

@@ -1,9 +1,10 @@
-"""The report of a run: metrics.json, and figures of how the head was chosen and which classes it confuses."""
+"""The report of a run: metrics.json, figures of how the head was chosen and which classes it confuses, and a page."""
 
 import contextlib
 import json
 import re
 from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,18 +12,25 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageOps
 
+from visiontool.data.loader import LoadOptions
+from visiontool.data.samples import Dataset
 from visiontool.errors import PictureError
+from visiontool.evaluation.benchmark.machine import machine
+from visiontool.evaluation.evaluate import Evaluation
 from visiontool.evaluation.figures import COLORS, DPI, legible, page
 from visiontool.evaluation.metrics import Metrics
+from visiontool.evaluation.report import write as write_page
+from visiontool.files import MODEL_FILE
 from visiontool.images import decode
 from visiontool.training.embed_dataset import EmbeddedDataset
 from visiontool.training.head import Solution
 from visiontool.training.run import Run
+from visiontool.training.settings import Settings
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-METRICS_FILE = "metrics.json"
+METRICS_FILE, PAGE_FILE = "metrics.json", "report.html"
 SCHEMA = 1
 
 _BLUE, _ORANGE = COLORS[:2]
@@ -41,12 +49,18 @@ _NUMBERS = re.compile(r"\[\n([-+\deE.,\s]+)\]")  # a list of numbers over severa
 def write(
     folder: Path,
     run: Run,
+    settings: Settings,
+    data: Dataset,
     embedded: EmbeddedDataset,
     judged: NDArray[np.intp],
     probabilities: NDArray[np.float64],
-    limits: decode.Limits,
+    options: LoadOptions,
 ) -> None:
-    """Writes metrics.json and the figures, from the probabilities (N, C) of the `judged` pictures."""
+    """Writes metrics.json, the figures and the page, from the probabilities (N, C) of the `judged` pictures.
+
+    Args:
+        data: as it was read, what `embedded` leaves out included.
+    """
     text = json.dumps(to_json(run), indent=1, allow_nan=False)
     text = _NUMBERS.sub(lambda match: f"[{' '.join(match[1].split())}]", text)
     (folder / METRICS_FILE).write_text(text + "\n", encoding="utf-8")
@@ -62,7 +76,46 @@ def write(
         sample = embedded.data.samples[judged[place]]
         mistakes.append((sample.path, labels[sample.class_id], labels[predicted[place]], float(sure[place])))
     if mistakes:
-        draw_confused(folder / "confused.png", mistakes, limits)
+        draw_confused(folder / "confused.png", mistakes, options.limits)
+    readable = {sample.path for sample in embedded.data.samples}
+    evaluation = Evaluation(
+        run.spec,
+        run.folder / MODEL_FILE,
+        f"{judge_of(run)} of {data.root.name}",
+        tuple(embedded.data.samples[index] for index in judged),
+        embedded.class_ids[judged],
+        probabilities.astype(np.float32),
+        run.metrics,
+        {sample.path: "it cannot be read" for sample in data.samples if sample.path not in readable},
+    )
+    write_run_page(folder, run, settings, data, evaluation, options)
+
+
+def write_run_page(
+    folder: Path, run: Run, settings: Settings, data: Dataset, evaluation: Evaluation, options: LoadOptions
+) -> None:
+    """Writes report.html, the page that `evaluate --report` gives, with what is known of the training."""
+    augment = ", ".join(f"{name} {value:g}" for name, value in asdict(settings.augment).items() if value)
+    facts = {**json.loads(settings.to_json()), "augment": augment, "head": run.solution.kind, **machine()}
+    counts = {"Splits": run.splits, "Ignored": data.ignored}
+    curves = folder / "curves.png"
+    write_page(
+        folder / PAGE_FILE,
+        [evaluation],
+        title=f"{run.spec.name}, finetuned on {data.root.name}",
+        facts={name: str(value) for name, value in facts.items() if value not in (None, "") and name != "schema"},
+        data={
+            name: ", ".join(f"{count:,} {kind}" for kind, count in of.items()) or "none" for name, of in counts.items()
+        },
+        notes=run.solution.notes,
+        figures={"How the strength of the penalty was chosen": curves.read_bytes()} if curves.is_file() else {},
+        options=options,
+    )
+
+
+def judge_of(run: Run) -> str:
+    """What judged a run: "val" or "5 folds"."""
+    return "val" if run.folds is None else f"{run.folds} folds"
 
 
 def to_json(run: Run) -> dict[str, Any]:
@@ -71,7 +124,7 @@ def to_json(run: Run) -> dict[str, Any]:
     return {
         "schema": SCHEMA,
         "run": run.spec.name,
-        "judged_by": "val" if run.folds is None else f"{run.folds} folds",
+        "judged_by": judge_of(run),
         "val": run.metrics.to_json(),
         "pictures": run.splits,
         "backbone_passes": run.passes,

@@ -1,0 +1,76 @@
+"""The page of an evaluation: one HTML file with all that it needs inside, to look at, to print and to hand on.
+
+`content` says what is on it, `gallery` which pictures; page.html.jinja, page.css and page.js say how it looks.
+"""
+
+import base64
+import hashlib
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from visiontool._version import __version__
+from visiontool.data.loader import DEFAULT_OPTIONS, LoadOptions
+from visiontool.evaluation.evaluate import Evaluation
+from visiontool.evaluation.report import content
+from visiontool.evaluation.report.gallery import Maps, worst_errors
+from visiontool.files import replacing
+
+__all__ = ["Maps", "write"]
+
+_HERE = Path(__file__).parent
+
+
+def write(
+    file: Path,
+    evaluations: Sequence[Evaluation],
+    *,
+    title: str,
+    facts: Mapping[str, str],
+    data: Mapping[str, str] | None = None,
+    notes: Sequence[str] = (),
+    columns: Mapping[str, Sequence[str]] | None = None,
+    figures: Mapping[str, bytes] | None = None,
+    maps: Sequence[Maps | None] | None = None,
+    options: LoadOptions = DEFAULT_OPTIONS,
+) -> None:
+    """Writes the page of one evaluation, or of several models on the same data, to `file`.
+
+    Args:
+        facts: settings and versions, a row each.
+        data: what is to be said of the data beside what the evaluations know: its splits, what could not be read.
+        notes: sentences below the summary, such as what the comparison of two models says.
+        columns: of the summary of several models, a text for each: {"MB": ["12.3", "45.6"]}.
+        figures: PNG files by their captions.
+        maps: for each evaluation, what gives heat maps for its errors; None for no maps.
+        options: how the pictures of the errors are opened. One that cannot be opened any more is shown without it.
+
+    Raises:
+        OSError: the file cannot be written.
+    """
+    from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+    css, script = ((_HERE / name).read_text(encoding="utf-8") for name in ("page.css", "page.js"))
+    sections = []
+    for evaluation, of_model in zip(evaluations, maps or [None] * len(evaluations), strict=True):
+        section = content.section_of(evaluation, measures=content.measures_for(evaluations))
+        sections.append({**section, "errors": worst_errors(evaluation, of_model, options)})
+    environment = Environment(
+        loader=FileSystemLoader(_HERE), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    )
+    environment.filters["percent"] = content.percent
+    page = environment.get_template("page.html.jinja").render(
+        title=title,
+        sections=sections,
+        facts=facts,
+        data={**content.data_facts(evaluations[0]), **(data or {})},
+        notes=notes,
+        columns=columns or {},
+        figures={caption: base64.b64encode(png).decode("ascii") for caption, png in (figures or {}).items()},
+        css=css,
+        script=script,
+        hashes=[base64.b64encode(hashlib.sha256(text.encode()).digest()).decode("ascii") for text in (css, script)],
+        version=__version__,
+    )
+    with replacing(file) as unfinished:
+        # A label or a path may hold what is no character, half of one of UTF-16.
+        unfinished.write_bytes(page.encode("utf-8", "replace"))

@@ -1,0 +1,70 @@
+"""The pictures of the page: the worst errors, each as the network saw it, with what speaks for its answer."""
+
+import base64
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import closing
+from io import BytesIO
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from visiontool.data.loader import LoadOptions, load
+from visiontool.data.prepare import Recipe
+from visiontool.evaluation.evaluate import Evaluation, mistakes
+from visiontool.inference.html import thumbnail
+
+# A heat map (h, w) over each picture as the network sees it, of what speaks for a class of each; None for none.
+Maps = Callable[[Sequence[str], Sequence[int]], Iterable[NDArray[np.floating[Any]] | None]]
+
+_MOST_SHOWN = 48
+_HEAT = (255, 80, 0)
+_MOST_OPAQUE = 200  # of 255
+_MAP_SIDE = 56  # pixels; as large as it is shown would be a waste
+
+
+def worst_errors(evaluation: Evaluation, maps: Maps | None, options: LoadOptions) -> list[dict[str, Any]]:
+    """The misclassified pictures of the highest loss, at most 48, with their pictures as data URIs."""
+    worst = mistakes(evaluation)[:_MOST_SHOWN]
+    paths = [each.path for each in worst]
+    class_ids = {label: class_id for class_id, label in enumerate(evaluation.spec.labels)}
+    names = {sample.path: sample.name for sample in evaluation.samples}
+    heat = maps(paths, [class_ids[each.answer] for each in worst]) if maps and worst else [None] * len(worst)
+    errors = []
+    with closing(load(paths, Recipe.of(evaluation.spec, options.limits), options)) as opened:
+        for mistake, picture, one in zip(worst, opened, heat, strict=True):
+            probabilities = {
+                mistake.answer: mistake.answer_probability,
+                mistake.runner_up: mistake.runner_up_probability,
+                mistake.label: mistake.probability,
+            }
+            errors.append(
+                {
+                    "name": names[mistake.path],
+                    "true": class_ids[mistake.label],
+                    "answer": class_ids[mistake.answer],
+                    "probabilities": probabilities,
+                    "loss": mistake.loss,
+                    "picture": None if picture.pixels is None else _uri("jpeg", thumbnail(picture.pixels)),
+                    "heat": None if one is None else _overlay(one),
+                }
+            )
+    return errors
+
+
+def _overlay(heat: NDArray[np.floating[Any]]) -> str | None:
+    """A heat map to lay over a picture: what speaks for the class, the more the less transparent."""
+    for_class = np.maximum(np.nan_to_num(heat), 0).astype(np.float32)
+    if not for_class.any():
+        return None
+    smooth = Image.fromarray(for_class / for_class.max()).resize((_MAP_SIDE, _MAP_SIDE), Image.Resampling.BICUBIC)
+    pixels = np.full((_MAP_SIDE, _MAP_SIDE, 4), (*_HEAT, 0), np.uint8)
+    pixels[..., 3] = np.round(np.clip(np.asarray(smooth), 0, 1) * _MOST_OPAQUE)
+    file = BytesIO()
+    Image.fromarray(pixels).save(file, "PNG")
+    return _uri("png", file.getvalue())
+
+
+def _uri(kind: str, content: bytes) -> str:
+    return f"data:image/{kind};base64,{base64.b64encode(content).decode('ascii')}"
