@@ -10,11 +10,13 @@ import click
 
 from visiontool.cli import SOME_FAILED, options
 from visiontool.cli.output.answers import check_file, write_errors, write_probabilities
+from visiontool.cli.output.target import reporting_errors
 from visiontool.cli.text import json_text, say
 from visiontool.errors import UsageError
 from visiontool.text import plural
 
 if TYPE_CHECKING:
+    from visiontool.data.loader import LoadOptions
     from visiontool.evaluation.decisions import Decided
     from visiontool.evaluation.evaluate import Evaluation
     from visiontool.inference.predictor import Predictor
@@ -39,6 +41,7 @@ _KINDS = ("average", "vote", "weighted", "stacking", "greedy")
 @click.option("--force", is_flag=True, help="Replace FILE if it exists.")
 @click.option("--errors", type=options.FILE, metavar="FILE.csv", help="Write the misclassified pictures.")
 @click.option("--probabilities", type=options.FILE, metavar="FILE", help="Write all probabilities: .csv or .parquet.")
+@click.option("--report", type=options.FILE, metavar="FILE.html", help="Write a page to look at.")
 @click.option("--json", "as_json", is_flag=True, help="JSON instead of the table.")
 @options.DEVICE
 @options.PROVIDER
@@ -85,6 +88,8 @@ def evaluate(context: click.Context, /, **values: Any) -> int:
         write_errors(args.errors, evaluations)
     if args.probabilities is not None:
         write_probabilities(args.probabilities, evaluations)
+    if args.report is not None:
+        _write_page(args, models, evaluations, latencies, notes)
     _print(args, evaluations, latencies, decided, notes)
     return code
 
@@ -92,6 +97,7 @@ def evaluate(context: click.Context, /, **values: Any) -> int:
 def _check(args: SimpleNamespace, models: int) -> None:
     check_file("--errors", args.errors, (".csv",))
     check_file("--probabilities", args.probabilities, (".csv", ".parquet"))
+    check_file("--report", args.report, (".html",))
     options_ = ("precision", "conformal", "ensemble")
     given = [f"--{name}" for name in options_ if getattr(args, name) is not None]
     if len(given) > 1:
@@ -152,6 +158,33 @@ def _evaluate_all(
     return evaluations, [*notes]
 
 
+def _write_page(
+    args: SimpleNamespace,
+    models: "Sequence[Predictor]",
+    evaluations: "Sequence[Evaluation]",
+    latencies: Sequence[float],
+    notes: Sequence[str],
+) -> None:
+    from visiontool.cli.output.evaluation import differences_of, sentences_on
+    from visiontool.evaluation import report
+    from visiontool.evaluation.benchmark.machine import machine
+
+    settings = {name: getattr(args, name) for name in ("split", "group", "tta", "crop_mode", "map_", "labels")}
+    given = {name.strip("_").replace("_", " "): str(value) for name, value in settings.items() if value is not None}
+    facts = {"model": ", ".join(str(model.path) for model in models), **given, **machine()}
+    sizes = [f"{evaluation.size_bytes / 1e6:.1f}" for evaluation in evaluations]
+    with reporting_errors(str(args.report)):
+        report.write(
+            args.report,
+            evaluations,
+            title=f"{', '.join(one.spec.name for one in evaluations)} on {evaluations[0].origin}",
+            facts={name: str(value) for name, value in facts.items() if value is not None},
+            notes=[*sentences_on(differences_of(evaluations)), *notes],
+            columns={"ms": [f"{latency:.1f}" for latency in latencies], "MB": sizes} if latencies else {},
+            options=_load_options(args),
+        )
+
+
 def _print(
     args: SimpleNamespace,
     evaluations: "Sequence[Evaluation]",
@@ -209,7 +242,6 @@ def _evaluate(
     args: SimpleNamespace, classifier: "Predictor", data: Path, mapping: dict[str, str] | None, stages: Any
 ) -> "tuple[Evaluation, list[str]]":
     from visiontool.data.dataset import read
-    from visiontool.data.loader import LoadOptions
     from visiontool.evaluation.evaluate import evaluate, judges
     from visiontool.training.pictures import run_of
     from visiontool.training.seen import notes_on, with_splits_of
@@ -222,12 +254,18 @@ def _evaluate(
         classifier,
         judges(dataset, args.split),
         mapping=mapping,
-        options=LoadOptions(options.limits(vars(args)), args.workers, args.timeout, args.batch_size),
+        options=_load_options(args),
         tta=args.tta,
         fingerprints=run is not None,
         progress=stages.update,
     )
     return evaluation, [] if run is None else notes_on(run, evaluation, drawn=dataset is not as_given)
+
+
+def _load_options(args: SimpleNamespace) -> "LoadOptions":
+    from visiontool.data.loader import LoadOptions
+
+    return LoadOptions(options.limits(vars(args)), args.workers, args.timeout, args.batch_size)
 
 
 def _latency_ms(model: "Predictor") -> float:

@@ -93,14 +93,20 @@ def table_of(evaluations: "Sequence[Evaluation]", latencies: Sequence[float], di
         "",
         f"Judged by {plural(first.pictures, 'picture')}: {evaluations[0].origin}. ms: one picture, one thread.",
     ]
+    lines += [line for text in sentences_on(differences) for line in wrapped(text)]
+    return lines
+
+
+def sentences_on(differences: Sequence[Any]) -> list[str]:
+    """Whether the best model is really better than each other."""
+    sentences = []
     for better, worse, found in differences:
         low, high = found.interval
         how = f"better than {worse.spec.name} by {100 * found.accuracy:.1f} points"
         text = f"{better.spec.name} is {how if found.accuracy else f'as good as {worse.spec.name}'}"
         text += f" ({100 * low:.1f} to {100 * high:.1f}; McNemar p = {found.p_value:.2g})"
-        verdict = "a real difference" if found.is_real else "these pictures show no difference"
-        lines += wrapped(f"{text}: {verdict}.")
-    return lines
+        sentences.append(f"{text}: {'a real difference' if found.is_real else 'these pictures show no difference'}.")
+    return sentences
 
 
 def differences_of(evaluations: "Sequence[Evaluation]") -> list[tuple[Any, Any, Any]]:
