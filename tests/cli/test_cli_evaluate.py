@@ -169,6 +169,11 @@ def test_what_cannot_be_meant(run, color_model, data, tmp_path):
         (["--errors", "errors.txt"], "expected a file that ends in .csv"),
         (["--probabilities", tmp_path / "no" / "p.csv"], "there is no folder"),
         (["--mean", "0.5"], "leave out --mean"),
+        (["--precision", "0.9"], "name its file with -o"),
+        (["-o", "model.onnx"], "is for the model of one of --precision"),
+        (["--ensemble", "vote", "-o", "both.json"], "takes two models or more"),
+        (["--precision", "0.9", "--conformal", "0.9", "-o", "model.onnx"], "are not for one file"),
+        (["--precision", "0.9", "-o", color_model], "exists; --force replaces it"),
     ):
         ran = run("evaluate", color_model, data, *options)
         assert (ran.code, words in ran.err) == (2, True), ran.err
@@ -184,3 +189,53 @@ def test_imagenet_networks_on_photos_in_wordnet_folders(shared):
     assert model["pictures"] == 100
     assert model["accuracy"] >= 0.88
     assert model["top5"] >= 0.97
+
+
+@pytest.fixture
+def many(tmp_path):
+    """Forty pictures of two classes: the redder, the surer; every fifth is in the wrong folder."""
+    for number in range(40):
+        label = ("red", "green")[(number % 2 == 0) ^ (number % 5 == 0)]
+        color = (128 + 3 * number, 128 - 3 * number, 9) if number % 2 else (128 - 3 * number, 128 + 3 * number, 9)
+        save_picture(tmp_path / "many" / label / f"{number}.png", color)
+    return tmp_path / "many"
+
+
+def test_half_of_the_pictures_set_thresholds_and_sets_and_the_others_judge(run, color_model, many, tmp_path):
+    sure, sets = tmp_path / "sure.onnx", tmp_path / "sets.onnx"
+    ran = run("evaluate", color_model, many, "--precision", 0.95, "-o", sure)
+    assert ran.code == 0, ran.err
+    assert "Set by 20 pictures, judged by 20 others:" in ran.out
+    assert "(95.0% was asked for)" in ran.out
+    assert " ".join(ran.out.split()).endswith(f"{sure}: predict says unknown below them.")
+    rows = [json.loads(line) for line in run("predict", many, "-m", sure).out.splitlines()]
+    assert 0 < sum(row.get("unknown", False) for row in rows) < 40
+    decided = json.loads(run("evaluate", color_model, many, "--conformal", 0.8, "-o", sets, "--json").out)["decided"]
+    assert (decided["coverage"], decided["set_by"], decided["judged_by"]) == (0.8, 20, 20)
+    assert 0.5 <= decided["covered"] <= 1
+    (first, *_) = run("predict", many, "-m", sets, "--sets").out.splitlines()
+    assert {*json.loads(first)["set"]} <= {"red", "green", "blue"}
+
+
+def test_an_ensemble_is_judged_beside_its_members_on_what_it_was_not_fitted_on(run, color_model, many, tmp_path):
+    spec = replace(COLOR_SPEC, name="x", labels=("green", "red", "blue"))
+    inverse = save_model(color_graph(), tmp_path / "inverse.onnx", spec.to_metadata())
+    file = tmp_path / "both.json"
+    ran = run("evaluate", color_model, inverse, many, "--ensemble", "greedy", "-o", file, "--json")
+    assert ran.code == 0, ran.err
+    models = json.loads(ran.out)["models"]
+    assert [one["name"] for one in models] == ["colors", "x", "both"]
+    assert [one["pictures"] for one in models] == [20] * 3
+    assert models[2]["accuracy"] == models[0]["accuracy"] > models[1]["accuracy"]
+    assert run("predict", many, "-m", file).code == 0
+    assert json.loads(run("evaluate", many, "-m", file, "--json").out)["models"][0]["pictures"] == 40
+
+
+def test_the_page_is_one_file(run, color_model, data, tmp_path):
+    page = tmp_path / "page.html"
+    assert run("evaluate", color_model, data, "--report", page).code == 0
+    text = page.read_text()
+    assert "colors on data" in text
+    assert "green/2.png" in text
+    assert "http://" not in text.replace("http://www.w3.org", "")
+    assert "https://" not in text
