@@ -89,7 +89,7 @@ def stage(tmp_path, monkeypatch):
         pytest.param("README.md", 20, marks=pytest.mark.slow),
         ("docs/cli.md", 6),
         ("docs/models.md", 4),
-        pytest.param("docs/evaluate.md", 6, marks=pytest.mark.slow),
+        pytest.param("docs/evaluate.md", 13, marks=pytest.mark.slow),
         pytest.param("docs/training.md", 6, marks=pytest.mark.slow),
         pytest.param("docs/export.md", 7, marks=pytest.mark.slow),
     ],
