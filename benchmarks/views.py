@@ -30,7 +30,7 @@ from visiontool.evaluation.metrics import measure
 from visiontool.files import CACHE_VARIABLE
 from visiontool.images.augment import LEVELS, Augment, views
 from visiontool.inference.embeddings import embed_views
-from visiontool.inference.predictor import softmax
+from visiontool.inference.network import softmax
 from visiontool.training.head import Head, solve
 
 OPERATIONS = {

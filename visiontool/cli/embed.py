@@ -14,7 +14,7 @@ from visiontool.cli.output.rows import csv_line
 from visiontool.cli.output.target import check_output, choose_format, reporting_errors
 from visiontool.cli.predict import Inputs, load
 from visiontool.cli.text import csv_cell, json_text, printable, say
-from visiontool.errors import DataError, ModelError, UsageError
+from visiontool.errors import DataError, UsageError
 from visiontool.files import replacing
 from visiontool.text import plural
 
@@ -25,7 +25,6 @@ if TYPE_CHECKING:
     from visiontool.cli.output.target import Format
     from visiontool.data.loader import LoadOptions
     from visiontool.inference.classifier import Classifier
-    from visiontool.inference.predictor import Predictor
 
 _COLUMNS = ("path", "status", "error")
 _NEIGHBOR_COLUMNS = ("path", "status", "neighbor", "cosine", "error")
@@ -75,7 +74,7 @@ def embed(context: click.Context, /, **values: Any) -> int:
 
     inputs = Inputs(args)
     inputs.find(may_be_none=False)
-    classifier = _only_member(load(args, many=inputs.many))
+    classifier = load(args, many=inputs.many)
     paths = list(inputs.pictures)
     inputs.report(quiet=args.quiet, verbose=args.verbose)
     loading = LoadOptions(options.limits(values), args.workers, args.timeout, args.batch_size)
@@ -105,12 +104,6 @@ def _check(context: click.Context, args: SimpleNamespace) -> None:
     check_output(args.output, "json", force=args.force, resume=False)
     if args.plot is not None:
         options.check_png("--plot", args.plot)
-
-
-def _only_member(predictor: "Predictor") -> "Classifier":
-    if len(predictor.members) > 1:
-        raise ModelError(f"{predictor.path}: several models together have no embeddings; name one of them")
-    return predictor.members[0]
 
 
 def _embed(

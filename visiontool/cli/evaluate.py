@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from visiontool.data.loader import LoadOptions
     from visiontool.evaluation.decisions import Decided
     from visiontool.evaluation.evaluate import Evaluation
-    from visiontool.inference.predictor import Predictor
+    from visiontool.inference.classifier import Classifier
 
 _SPLITS = ("train", "val", "test", "all")
 _TIMED_RUNS = 7
@@ -118,7 +118,7 @@ def _check(args: SimpleNamespace, models: int) -> None:
 
 
 def _answer_together(
-    args: SimpleNamespace, models: "Sequence[Predictor]", evaluations: "Sequence[Evaluation]", latencies: list[float]
+    args: SimpleNamespace, models: "Sequence[Classifier]", evaluations: "Sequence[Evaluation]", latencies: list[float]
 ) -> "tuple[list[Evaluation], list[float]]":
     """Writes the ensemble; gives the evaluations of its members and its own, on what it was not fitted on."""
     from visiontool.evaluation.ensembling import ensemble_of
@@ -133,7 +133,7 @@ def _answer_together(
     return judged, [*latencies, own]
 
 
-def _decide(args: SimpleNamespace, model: "Predictor", evaluation: "Evaluation") -> "Decided":
+def _decide(args: SimpleNamespace, model: "Classifier", evaluation: "Evaluation") -> "Decided":
     from visiontool.evaluation.decisions import decide, write
 
     decided = decide(evaluation, precision=args.precision, coverage=args.conformal)
@@ -142,7 +142,7 @@ def _decide(args: SimpleNamespace, model: "Predictor", evaluation: "Evaluation")
 
 
 def _evaluate_all(
-    args: SimpleNamespace, classifiers: "Sequence[Predictor]", data: Path
+    args: SimpleNamespace, classifiers: "Sequence[Classifier]", data: Path
 ) -> "tuple[list[Evaluation], list[str]]":
     """The evaluation of each model, and what should be known of them."""
     from visiontool.cli.progress import Stages, only_ours_on_stderr
@@ -160,7 +160,7 @@ def _evaluate_all(
 
 def _write_page(
     args: SimpleNamespace,
-    models: "Sequence[Predictor]",
+    models: "Sequence[Classifier]",
     evaluations: "Sequence[Evaluation]",
     latencies: Sequence[float],
     notes: Sequence[str],
@@ -209,7 +209,7 @@ def _print(
         say(note)
 
 
-def _load(args: SimpleNamespace, names: Sequence[str | None]) -> "list[Predictor]":
+def _load(args: SimpleNamespace, names: Sequence[str | None]) -> "list[Classifier]":
     from visiontool.cli.pull import obtain
     from visiontool.inference import ensemble
     from visiontool.model.scan import scan
@@ -239,7 +239,7 @@ def _load(args: SimpleNamespace, names: Sequence[str | None]) -> "list[Predictor
 
 
 def _evaluate(
-    args: SimpleNamespace, classifier: "Predictor", data: Path, mapping: dict[str, str] | None, stages: Any
+    args: SimpleNamespace, classifier: "Classifier", data: Path, mapping: dict[str, str] | None, stages: Any
 ) -> "tuple[Evaluation, list[str]]":
     from visiontool.data.dataset import read
     from visiontool.evaluation.evaluate import evaluate, judges
@@ -268,7 +268,7 @@ def _load_options(args: SimpleNamespace) -> "LoadOptions":
     return LoadOptions(options.limits(vars(args)), args.workers, args.timeout, args.batch_size)
 
 
-def _latency_ms(model: "Predictor") -> float:
+def _latency_ms(model: "Classifier") -> float:
     """The median time of the network for one picture, on one thread; of several models together their sum."""
     import time
 

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from visiontool.cli.output.rows import Encoder
     from visiontool.cli.output.target import Format
     from visiontool.cli.progress import PictureCounter
-    from visiontool.inference.predictor import Predictor
+    from visiontool.inference.classifier import Classifier
 
 _MOST_EXAMPLES = 10
 _EMPTY = "no picture in it"  # beside the kinds that `find_images` passes over
@@ -175,7 +175,7 @@ class Inputs:
         return ", ".join(f"{count:,} {kind}" for kind, count in self._counts.items() if kind != _EMPTY)
 
 
-def load(args: SimpleNamespace, *, many: bool) -> "Predictor":
+def load(args: SimpleNamespace, *, many: bool) -> "Classifier":
     """The model that the options name, pulled first where it is not here; says on stderr what answers."""
     from visiontool.cli.pull import obtain, say_how
     from visiontool.inference import ensemble
@@ -202,7 +202,7 @@ def load(args: SimpleNamespace, *, many: bool) -> "Predictor":
 
 
 def _encoder(
-    args: SimpleNamespace, format_: "Format", classifier: "Predictor", *, single: bool, detailed: bool
+    args: SimpleNamespace, format_: "Format", classifier: "Classifier", *, single: bool, detailed: bool
 ) -> "Encoder":
     from visiontool.cli.output import rows
 
@@ -221,7 +221,7 @@ def _encoder(
 
 
 def _predict(
-    args: SimpleNamespace, classifier: "Predictor", inputs: Inputs, rows: Rows, sorting: Sorting
+    args: SimpleNamespace, classifier: "Classifier", inputs: Inputs, rows: Rows, sorting: Sorting
 ) -> "tuple[PictureCounter, str | None]":
     """Gives the counts, and a hint for the first path that failed and has one."""
     from visiontool.cli.progress import PictureCounter, Stop, only_ours_on_stderr
@@ -272,7 +272,7 @@ def _unfinished(paths: Iterable[str], rows: Rows, sorting: Sorting, counter: "Pi
             sorting.place(path, class_id, unknown=class_id < 0)
 
 
-def _say_model(classifier: "Predictor", model: str | None) -> None:
+def _say_model(classifier: "Classifier", model: str | None) -> None:
     from visiontool.files import CACHE_VARIABLE, IN_MEMORY
     from visiontool.hub.resolve import DEFAULT_MODEL, MODEL_VARIABLE
 

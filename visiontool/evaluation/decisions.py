@@ -10,8 +10,8 @@ from numpy.typing import NDArray
 
 from visiontool.evaluation.evaluate import Evaluation, halves
 from visiontool.graph import edit
+from visiontool.inference.classifier import Classifier
 from visiontool.inference.ensemble import Ensemble
-from visiontool.inference.predictor import Predictor
 from visiontool.model.spec import Decisions
 
 NEVER = 2.0  # a threshold that no probability reaches
@@ -115,7 +115,7 @@ def decide(evaluation: Evaluation, *, precision: float | None = None, coverage: 
     return Decided(decisions, *counts, covered=share, set_size=size)
 
 
-def write(predictor: Predictor, target: Path, decisions: Decisions) -> None:
+def write(predictor: Classifier, target: Path, decisions: Decisions) -> None:
     """Writes a copy of the predictor's file that decides so.
 
     Raises:

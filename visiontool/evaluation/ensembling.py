@@ -11,7 +11,6 @@ from visiontool.errors import DataError, ModelError, UsageError
 from visiontool.evaluation.evaluate import Evaluation, halves, part
 from visiontool.inference.classifier import Classifier
 from visiontool.inference.ensemble import LEAST, STACKED_LEAST, Combination, Ensemble, Kind, columns_of
-from visiontool.inference.predictor import Predictor
 
 Floats = NDArray[np.float64]
 
@@ -55,7 +54,7 @@ def fit(kind: Kind, probabilities: Sequence[NDArray[np.floating]], class_ids: ND
 
 
 def ensemble_of(
-    kind: Kind, models: Sequence[Predictor], evaluations: Sequence[Evaluation], name: str
+    kind: Kind, models: Sequence[Classifier], evaluations: Sequence[Evaluation], name: str
 ) -> tuple[Ensemble, list[Evaluation]]:
     """The ensemble, fitted on half of the pictures; and how its members and, at the end, it do on the other half.
 
@@ -63,24 +62,19 @@ def ensemble_of(
         ModelError: the models know different classes, or one is an ensemble itself.
         DataError, UsageError: as `fit` and `evaluate.halves`.
     """
-    members = [model for model in models if isinstance(model, Classifier)]
-    if len(members) < len(models):
+    if any(isinstance(model, Ensemble) for model in models):
         raise ModelError("an ensemble's members are single models; name them instead of the ensemble")
     shared = set.intersection(*({sample.path for sample in one.samples} for one in evaluations))
-    rows = [[row for row, sample in enumerate(one.samples) if sample.path in shared] for one in evaluations]
-    evaluations = [part(one, np.array(its, np.intp)) for one, its in zip(evaluations, rows, strict=True)]
+    evaluations = [part(one, np.flatnonzero([each.path in shared for each in one.samples])) for one in evaluations]
     first = evaluations[0]
     given = [one.probabilities[:, columns_of(first.spec, one.spec)] for one in evaluations]
     fitting, judging = halves(first)
     combination = fit(kind, [each[fitting] for each in given], first.class_ids[fitting])
-    ensemble = Ensemble(members, combination, name)
-    kept = [each[judging] for each, weight in zip(given, combination.weights, strict=True) if weight > 0]
-    probabilities = np.exp(ensemble.combination.logits(kept)).astype(np.float32)
-    judged = [part(one, judging) for one in evaluations]
-    size = sum(one.size_bytes for one, weight in zip(judged, combination.weights, strict=True) if weight > 0)
-    spec = replace(first.spec, name=name)
-    together = replace(judged[0], spec=spec, path=ensemble.path, probabilities=probabilities, size_bytes=size)
-    return ensemble, [*judged, part(together, np.arange(len(judging)))]
+    ensemble = Ensemble(models, combination, name)
+    probabilities = np.exp(combination.logits(given)).astype(np.float32)
+    size = sum(one.size_bytes for one, weight in zip(evaluations, combination.weights, strict=True) if weight > 0)
+    together = replace(first, spec=ensemble.spec, path=ensemble.path, probabilities=probabilities, size_bytes=size)
+    return ensemble, [part(one, judging) for one in (*evaluations, together)]
 
 
 def _greedy(stacked: Floats, class_ids: NDArray[np.int64]) -> Floats:
@@ -90,15 +84,13 @@ def _greedy(stacked: Floats, class_ids: NDArray[np.int64]) -> Floats:
         of_truth = np.maximum(mean[np.arange(len(class_ids)), class_ids], LEAST)
         return int((mean.argmax(axis=1) != class_ids).sum()), float(-np.log(of_truth).mean())
 
-    total, taken = np.zeros(stacked.shape[1:]), np.zeros(len(stacked))
-    rounds = []
+    total, taken, rounds = np.zeros(stacked.shape[1:]), np.zeros(len(stacked)), []
     for number in range(1, _ROUNDS + 1):
-        losses = [loss((total + one) / number) for one in stacked]
-        winner = losses.index(min(losses))
+        least, winner = min((loss((total + one) / number), index) for index, one in enumerate(stacked))
         total += stacked[winner]
         taken[winner] += 1
-        rounds.append((losses[winner], taken.copy()))
-    return min(rounds, key=lambda one: one[0])[1]
+        rounds.append((least, number, taken.copy()))
+    return min(rounds)[2]
 
 
 def _stacker(stacked: Floats, class_ids: NDArray[np.int64]) -> tuple[Floats, Floats]:

@@ -17,7 +17,7 @@ from visiontool.errors import DataError, UsageError, closest
 from visiontool.evaluation.metrics import Difference, Metrics, difference, losses_of, measure
 from visiontool.images.fingerprint import Fingerprint
 from visiontool.images.transforms import Tta
-from visiontool.inference.predictor import Predictor
+from visiontool.inference.classifier import Classifier
 from visiontool.model.spec import ModelSpec
 from visiontool.progress import Progress, silent
 from visiontool.text import listed, on_one_line, plural
@@ -124,7 +124,7 @@ def class_ids_of(labels: Sequence[str], spec: ModelSpec, mapping: Mapping[str, s
 
 
 def evaluate(
-    classifier: Predictor,
+    classifier: Classifier,
     pictures: Judges,
     *,
     mapping: Mapping[str, str] | None = None,

@@ -11,7 +11,7 @@ from onnx import TensorProto, compose, helper, numpy_helper
 
 from visiontool.errors import ConversionError
 from visiontool.graph import edit
-from visiontool.images.transforms import fill_color
+from visiontool.images.transforms import fit_options
 from visiontool.inference.ensemble import LEAST, STACKED_LEAST, TIE, Ensemble, columns_of
 from visiontool.model.spec import ModelSpec
 
@@ -28,9 +28,8 @@ def merged(ensemble: Ensemble) -> tuple[onnx.ModelProto, ModelSpec]:
     models = [edit.with_types(edit.load(member.path)[0], member.spec.name) for member in ensemble.members]
     takes = [_takes(spec, model) for spec, model in zip(specs, models, strict=True)]
     for spec, other in zip(specs, takes, strict=True):
-        if differing := [
-            f"{key} {value} and {other.get(key)}" for key, value in takes[0].items() if value != other[key]
-        ]:
+        both = [(key, value, other.get(key)) for key, value in takes[0].items()]
+        if differing := [f"{key} {one} and {another}" for key, one, another in both if one != another]:
             raise ConversionError(
                 f"{specs[0].name} and {spec.name} cannot become one file: {'; '.join(differing)}.\n"
                 "Use the ensemble as it is: predict and evaluate take its JSON file."
@@ -62,11 +61,12 @@ def merged(ensemble: Ensemble) -> tuple[onnx.ModelProto, ModelSpec]:
 
 def _takes(spec: ModelSpec, model: onnx.ModelProto) -> dict[str, Any]:
     """What decides the tensor that pictures become for a model, and what its graph is written in."""
-    values = {key: getattr(spec.input, key) for key in ("size", "layout", "dtype", "color", "mean", "std")}
-    if spec.input.dtype == "uint8":  # which they are inside the graph for
-        del values["mean"], values["std"]
-    values |= {key: getattr(spec, key) for key in ("crop_mode", "crop_pct", "interpolation", "resize")}
-    values["border"] = fill_color(spec) if spec.crop_mode == "border" else None
+    of_input = (
+        ("layout", "dtype", "color") if spec.input.dtype == "uint8" else ("layout", "dtype", "color", "mean", "std")
+    )
+    values = fit_options(spec) | {key: getattr(spec.input, key) for key in of_input} | {"resize": spec.resize}
+    if spec.crop_mode != "border":
+        del values["fill"]
     values["batch"] = model.graph.input[0].type.tensor_type.shape.dim[0].dim_value or "any"
     return values | {"opset": next(opset.version for opset in model.opset_import if opset.domain == "")}
 
@@ -74,37 +74,32 @@ def _takes(spec: ModelSpec, model: onnx.ModelProto) -> dict[str, Any]:
 def _combine(graph: onnx.GraphProto, ensemble: Ensemble, names: Sequence[str]) -> None:
     """Adds what makes "logits" of the members' logits, as `Combination.logits` does it."""
 
-    def add(operator: str, *inputs: str | NDArray[Any], output: str = "", **attributes: Any) -> str:
+    def add(operator: str, *inputs: str | float | NDArray[Any], output: str = "", **attributes: Any) -> str:
         taken = []
         for value in inputs:
             if not isinstance(value, str):
-                graph.initializer.append(numpy_helper.from_array(value, f"constant.{len(graph.initializer)}"))
+                constant = np.array(value, np.float32) if isinstance(value, float) else value
+                graph.initializer.append(numpy_helper.from_array(constant, f"constant.{len(graph.initializer)}"))
             taken.append(value if isinstance(value, str) else graph.initializer[-1].name)
         output = output or f"combined.{len(graph.node)}"
         graph.node.append(helper.make_node(operator, taken, [output], output, **attributes))
         return output
 
-    def number(value: float) -> NDArray[np.float32]:
-        return np.array(value, np.float32)
-
-    combination, logs = ensemble.combination, []
+    combination, given = ensemble.combination, []
     for member, name in zip(ensemble.members, names, strict=True):
         value = add("Flatten", add("Cast", name, to=TensorProto.FLOAT), axis=1)
         if member.spec.activation == "softmax":
-            value = add("Log", add("Max", value, number(LEAST)))
-        value = add("LogSoftmax", add("Div", value, number(member.spec.temperature)), axis=1)
-        value = add("Gather", value, columns_of(ensemble.spec, member.spec), axis=1)
-        logs.append(add("Max", value, number(np.log(LEAST))))
+            value = add("Log", add("Max", value, LEAST))
+        value = add("Softmax", add("Div", value, member.spec.temperature), axis=1)
+        given.append(add("Gather", value, columns_of(ensemble.spec, member.spec), axis=1))
     if combination.stacker is not None:
-        features = add("Concat", *(add("Max", log, number(np.log(STACKED_LEAST))) for log in logs), axis=1)
-        result = add("Gemm", features, *(values.astype(np.float32) for values in combination.stacker), transB=1)
+        features = add("Concat", *(add("Log", add("Max", each, STACKED_LEAST)) for each in given), axis=1)
+        scores = add("Gemm", features, *(values.astype(np.float32) for values in combination.stacker), transB=1)
+        together = add("Softmax", scores, axis=1)
     else:
-        weighted = [add("Add", log, number(np.log(w))) for log, w in zip(logs, combination.weights, strict=True)]
-        top = add("Max", *weighted)
-        result = add("Add", top, add("Log", add("Sum", *(add("Exp", add("Sub", one, top)) for one in weighted))))
+        together = add("Sum", *(add("Mul", *each) for each in zip(given, combination.weights, strict=True)))
     if combination.kind == "vote":
-        ends = np.array([len(ensemble.spec.labels)]), np.array([0, 1], np.float32)
-        votes = add("Sum", *(add("OneHot", add("ArgMax", log, axis=1, keepdims=0), *ends) for log in logs))
-        mixed = add("Add", add("Div", votes, number(len(logs))), add("Mul", add("Exp", result), number(TIE)))
-        result = add("Log", add("Max", mixed, number(LEAST)))
-    add("LogSoftmax", result, axis=1, output="logits")
+        ends = np.array([len(ensemble.spec.labels)]), np.array([0, 1 / len(given)], np.float32)
+        votes = [add("OneHot", add("ArgMax", each, axis=1, keepdims=0), *ends) for each in given]
+        together = add("Div", add("Sum", *votes, add("Mul", together, TIE)), 1 + TIE)
+    add("Log", add("Max", together, LEAST), output="logits")

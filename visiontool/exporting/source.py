@@ -25,7 +25,6 @@ from visiontool.hub import resolve
 from visiontool.images.decode import DEFAULT_LIMITS
 from visiontool.inference.classifier import Classifier
 from visiontool.inference.ensemble import SUFFIX, Ensemble
-from visiontool.inference.predictor import Predictor
 from visiontool.model import config_files
 from visiontool.model.foreign import Description
 from visiontool.model.scan import scan
@@ -54,7 +53,7 @@ class Source:
     run: Path | None = None  # the folder of the finetuned run that it is the model of
     _stack: ExitStack = field(default_factory=ExitStack, repr=False)
 
-    def open(self, device: str) -> Predictor:
+    def open(self, device: str) -> Classifier:
         """The source as users run it."""
         if self.path.suffix.lower() == SUFFIX:
             return Ensemble.load(self.path, device=device, crop_mode=self.spec.crop_mode)
@@ -180,12 +179,8 @@ def compare_with_torch(source: Source, pictures: Pictures, progress: Progress) -
 
     A finetuned run is left out: it was made without torch, of a graph that had been compared with torch.
     """
-    folder = source.path.parent
-    if (
-        source.run is not None
-        or source.path.suffix == SUFFIX
-        or not all((folder / name).is_file() for name in _TORCH_FILES)
-    ):
+    has_torch = all(source.path.with_name(name).is_file() for name in _TORCH_FILES)
+    if not has_torch or source.run is not None or source.path.suffix == SUFFIX:
         return []
     if find_spec("torch") is None or find_spec("timm") is None:
         return ["Torch is not installed here; the network was compared with it when it was converted."]
@@ -195,7 +190,7 @@ def compare_with_torch(source: Source, pictures: Pictures, progress: Progress) -
 
     pixels = fitted(pictures.paths, Recipe.of(source.spec, DEFAULT_LIMITS), _TORCH_PICTURES)
     try:
-        graph = OnnxWrapper(weights.from_folder(folder), source.spec.input)
+        graph = OnnxWrapper(weights.from_folder(source.path.parent), source.spec.input)
         expected = parity.answers(graph, source.spec.input, pixels)
         parity.check(source.path, source.spec.input, pixels, expected, (1, len(pixels)))
     except (ConversionError, ModelError) as error:

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from functools import partial
 from importlib import import_module
 from io import BytesIO
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, TypeGuard
 
 import numpy as np
 from numpy.typing import NDArray
@@ -68,6 +68,12 @@ _TURNS = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
+
+
+def is_picture(images: object) -> TypeGuard[ImageSource]:
+    """Whether it is one picture, and not several. An array of four axes is several."""
+    kinds = (str, os.PathLike, bytes, BytesIO, Image.Image)
+    return isinstance(images, kinds) or (isinstance(images, np.ndarray) and images.ndim < 4)
 
 
 def open_image(

@@ -7,19 +7,18 @@ from contextlib import ExitStack, closing
 from dataclasses import dataclass, replace
 from itertools import tee
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any, Literal, Self, get_args
 
 import numpy as np
 from numpy.typing import NDArray
 
-from visiontool.data.loader import DEFAULT_OPTIONS, LoadOptions, StageTimes
-from visiontool.errors import ConversionError, ModelError
+from visiontool.data.loader import DEFAULT_OPTIONS, LoadOptions
+from visiontool.errors import ConversionError, ModelError, PictureError
 from visiontool.files import MODEL_FILE, cache_root, model_sha256, write_file
 from visiontool.hub import resolve
 from visiontool.images.decode import ImageSource
-from visiontool.images.transforms import Tta
 from visiontool.inference.classifier import Classifier
-from visiontool.inference.predictor import Predictor
+from visiontool.inference.network import softmax
 from visiontool.inference.result import Answer
 from visiontool.model.class_names import read_text
 from visiontool.model.spec import UNDECIDED, Decisions, JsonFields, ModelSpec
@@ -46,19 +45,22 @@ class Combination:
 
     def logits(self, probabilities: Sequence[NDArray[np.floating[Any]]]) -> NDArray[np.float64]:
         """(..., C), the logarithms of the ensemble's probabilities, of the members' (..., C); all in one order."""
-        logs = np.log(np.maximum(np.stack(probabilities).astype(np.float64), LEAST))
+        given = np.stack(probabilities).astype(np.float64)
         if self.stacker is not None:
-            features = np.concatenate([*np.maximum(logs, np.log(STACKED_LEAST))], axis=-1)
-            return _normalized(features @ self.stacker[0].T + self.stacker[1])
-        mean = np.logaddexp.reduce([log + np.log(weight) for log, weight in zip(logs, self.weights, strict=True)])
+            features = np.concatenate([*np.log(np.maximum(given, STACKED_LEAST))], axis=-1)
+            together = softmax(features @ self.stacker[0].T + self.stacker[1], 1.0)
+        else:
+            together = np.tensordot(self.weights, given, 1)
         if self.kind == "vote":
-            votes = (np.arange(logs.shape[-1]) == logs.argmax(axis=-1)[..., None]).mean(axis=0)
-            mean = np.log(np.maximum(votes + TIE * np.exp(mean), LEAST))
-        return _normalized(mean)
+            votes = (np.arange(given.shape[-1]) == given.argmax(axis=-1)[..., None]).mean(axis=0)
+            together = (votes + TIE * together) / (1 + TIE)
+        return np.log(np.maximum(together, LEAST))
 
 
-class Ensemble(Predictor):
+class Ensemble(Classifier):
     """Several models that answer together. Each prepares pictures as its own manifest says.
+
+    Its device, provider and preprocessing are those of the first.
 
     Args:
         members: those whose weight is 0 are left out.
@@ -88,21 +90,20 @@ class Ensemble(Predictor):
         first = self._members[0]
         self._columns = [columns_of(first.spec, member.spec) for member in self._members]
         shared = ("labels", "label_ids", "input", "crop_mode", "crop_pct", "interpolation", "resize")
-        self.spec = ModelSpec(name=name, decisions=decisions, **{key: getattr(first.spec, key) for key in shared})
+        spec = ModelSpec(name=name, decisions=decisions, **{key: getattr(first.spec, key) for key in shared})
+        assumed = tuple(dict.fromkeys(text for member in self._members for text in member.assumed))
+        given = {"members": members, "combination": combination, "name": name, "path": path, "decisions": decisions}
+        self._use(first._opened, spec, assumed, first.threads, {**given, "among": among})
         self.path = path or Path(name)
-        self.device, self.provider = first.device, first.provider
-        self.passed_over, self.fixed_batch = first.passed_over, first.fixed_batch
-        self.assumed = tuple(dict.fromkeys(text for member in self._members for text in member.assumed))
-        self._compete_among(among)
 
     @classmethod
-    def load(cls, file: str | os.PathLike[str], *, among: Sequence[str] | None = None, **arguments: Any) -> "Ensemble":
-        """The ensemble of a JSON file; `arguments` are those of `Classifier`, for all members.
+    def load(cls, model: str | os.PathLike[str] | None = None, **arguments: Any) -> Self:
+        """The ensemble of a JSON file; `arguments` are those of `Classifier`, all but `among` for each member.
 
         Raises:
             ModelError: the file or a member is broken, missing, or not the one that the file was made for.
         """
-        path = Path(os.path.abspath(file))
+        among, path = arguments.pop("among", None), Path(os.path.abspath(model or ""))
         try:
             fields = JsonFields(json.loads(read_text(path, _MAX_BYTES)), str(path))
         except (ValueError, RecursionError) as error:
@@ -114,15 +115,14 @@ class Ensemble(Predictor):
         if not entries:
             raise ModelError(f"{path}: 'members' must be a list of at least one model")
         members = [Classifier(_member(path, entry), **arguments) for entry in entries]
-        count, classes = len(members), len(members[0].spec.labels)
+        count, classes, stacker = len(members), len(members[0].spec.labels), None
         given = fields.numbers("weights", 1e-6, 1, (count,)) if "weights" in fields else (1.0,) * count
-        combination = Combination(kind, tuple(weight / sum(given) for weight in given))
         if kind == "stacking":
             flat = fields.numbers("coefficients", -1e6, 1e6, (classes * count * classes,))
-            intercept = np.array(fields.numbers("intercept", -1e6, 1e6, (classes,)))
-            combination = replace(combination, stacker=(np.reshape(flat, (classes, -1)), intercept))
-        decisions = Decisions.read(fields.fields("decisions"), classes) if "decisions" in fields else UNDECIDED
-        return cls(members, combination, name, path=path, decisions=decisions, among=among)
+            intercept = fields.numbers("intercept", -1e6, 1e6, (classes,))
+            stacker = np.reshape(flat, (classes, -1)), np.array(intercept)
+        combination = Combination(kind, tuple(weight / sum(given) for weight in given), stacker)
+        return cls(members, combination, name, path=path, decisions=Decisions.read(fields, classes), among=among)
 
     def __repr__(self) -> str:
         return f"<Ensemble {self.spec.name}: {self.combination.kind} of {', '.join(m.spec.name for m in self.members)}>"
@@ -138,7 +138,7 @@ class Ensemble(Predictor):
             ModelError: the file of a member does not say all that its classifier was told.
             ConversionError: it cannot be written.
         """
-        combination, decided = self.combination, decisions or self.spec.decisions
+        combination = self.combination
         document: dict[str, Any] = {"schema": _SCHEMA, "kind": combination.kind, "name": self.spec.name}
         document["members"] = [_entry(member, target) for member in self.members]
         if combination.kind in ("weighted", "greedy"):
@@ -146,28 +146,19 @@ class Ensemble(Predictor):
         if combination.stacker is not None:
             document["coefficients"] = [float(f"{value:.7g}") for value in combination.stacker[0].ravel()]
             document["intercept"] = combination.stacker[1].tolist()
-        if decided != UNDECIDED:
-            document["decisions"] = decided.to_json()
+        if decided := (decisions or self.spec.decisions).to_json():
+            document["decisions"] = decided
         try:
             write_file(target, json.dumps(document, ensure_ascii=False) + "\n")
         except OSError as error:
             raise ConversionError(f"{target}: cannot be written: {error.strerror}") from None
 
     def answers(
-        self,
-        images: Iterable[ImageSource],
-        options: LoadOptions = DEFAULT_OPTIONS,
-        *,
-        tta: Tta | None = None,
-        fingerprints: bool = False,
-        times: StageTimes | None = None,
+        self, images: Iterable[ImageSource], options: LoadOptions = DEFAULT_OPTIONS, **arguments: Any
     ) -> Generator[Answer, None, None]:
         count = len(self.members)
         copies = [images] * count if isinstance(images, Sized) else tee(images, count)
-        streams = [
-            member.answers(copy, options, tta=tta, fingerprints=fingerprints and number == 0, times=times)
-            for number, (member, copy) in enumerate(zip(self.members, copies, strict=True))
-        ]
+        streams = [each.answers(copy, options, **arguments) for each, copy in zip(self.members, copies, strict=True)]
 
         def answers() -> Generator[Answer, None, None]:
             with ExitStack() as stack:
@@ -178,26 +169,28 @@ class Ensemble(Predictor):
                     if len(given) < count:
                         yield next(answer for answer in each if answer.error is not None)
                     else:
-                        yield each[0]._replace(probabilities=self._softmax(self._logits(given), 1.0))
+                        yield each[0]._replace(probabilities=self.probabilities(self._logits(given)))
 
         return answers()
+
+    def logits(self, images: Iterable[ImageSource]) -> NDArray[np.float32]:
+        rows = []
+        for answer in self.answers(images, LoadOptions(timeout=None, isolate=False)):
+            if answer.probabilities is None:
+                raise PictureError(f"{answer.path or 'picture'}: {answer.error}")
+            rows.append(np.log(np.maximum(answer.probabilities, LEAST)))
+        return np.array(rows, np.float32).reshape(-1, len(self.spec.labels))
 
     def outputs(self, pixels: NDArray[np.uint8], output: str, *, pad_to: int | None = None) -> NDArray[np.float32]:
         """The logits for pixels that are prepared alike for all members: the logarithms of its probabilities."""
         given = [each.probabilities(each.outputs(pixels, each.spec.logits, pad_to=pad_to)) for each in self.members]
         return self._logits(given).astype(np.float32)
 
-    def probabilities(self, logits: NDArray[np.float32]) -> NDArray[np.float64]:
-        return self._softmax(logits, 1.0)
-
-    def batch_size(self, asked: int | None) -> int:
-        return min(member.batch_size(asked) for member in self.members)
-
     def _logits(self, given: Sequence[NDArray[np.float64]]) -> NDArray[np.float64]:
         return self.combination.logits([each[..., order] for each, order in zip(given, self._columns, strict=True)])
 
 
-def load(model: str | os.PathLike[str] | None = None, **arguments: Any) -> Predictor:
+def load(model: str | os.PathLike[str] | None = None, **arguments: Any) -> Classifier:
     """A `Classifier`, or the `Ensemble` of a JSON file."""
     if model is not None and os.fspath(model).lower().endswith(SUFFIX) and os.path.isfile(model):
         return Ensemble.load(model, **arguments)
@@ -219,10 +212,6 @@ def columns_of(first: ModelSpec, other: ModelSpec) -> NDArray[np.intp]:
         f"{first.name} and {other.name} cannot answer together: only one of them knows {some(differing)}.\n"
         "The models of an ensemble must have the same classes."
     )
-
-
-def _normalized(scores: NDArray[np.float64]) -> NDArray[np.float64]:
-    return scores - np.logaddexp.reduce(scores, axis=-1, keepdims=True)
 
 
 def _member(file: Path, entry: JsonFields) -> str | Path:

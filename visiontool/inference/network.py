@@ -85,6 +85,16 @@ class Network:
         return values.astype(np.float32, copy=False)
 
 
+def softmax(logits: NDArray[np.floating[Any]], temperature: float) -> NDArray[np.float64]:
+    """The probabilities of (..., C) logits.
+
+    Source: Guo et al. 2017, "On Calibration of Modern Neural Networks", section 4.2 (temperature scaling).
+    """
+    values = logits.astype(np.float64) / temperature
+    powers = np.exp(values - values.max(axis=-1, keepdims=True))
+    return powers / powers.sum(axis=-1, keepdims=True)  # type: ignore[no-any-return]
+
+
 def with_activation(opened: runtime.OpenModel, spec: ModelSpec, description: "Description | None") -> ModelSpec:
     """`spec`, of a file without a manifest, with the activation by the user, or else by its operators or outputs.
 

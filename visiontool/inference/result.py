@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from visiontool.images.fingerprint import Fingerprint
+    from visiontool.model.spec import ModelSpec
 
 SCHEMA = 1
 
@@ -105,3 +106,23 @@ class Result:
         from visiontool.inference.html import html_of
 
         return html_of(self)
+
+
+def result_of(
+    answer: Answer, spec: "ModelSpec", competing: "NDArray[np.intp]", top_k: int, min_probability: float, sets: bool
+) -> Result:
+    """The result that `Classifier.predict_stream` gives for an answer."""
+    probabilities = answer.probabilities
+    if probabilities is None:
+        return Result(answer.path, spec.name, error=answer.error, notes=answer.notes)
+    order = competing[(-probabilities[competing]).argsort(kind="stable")]
+    ids = spec.label_ids
+    predictions = tuple(
+        Prediction(spec.labels[i], i, float(probabilities[i]), ids[i] if ids else None) for i in order[:top_k].tolist()
+    )
+    thresholds, label_set = spec.decisions.thresholds, None
+    if sets:
+        is_in = 1 - probabilities <= spec.decisions.quantiles
+        label_set = tuple(spec.labels[i] for i in order[is_in[order]].tolist())
+    unknown = predictions[0].probability < max(min_probability, thresholds[order[0]] if thresholds else 0)
+    return Result(answer.path, spec.name, predictions, unknown, notes=answer.notes, label_set=label_set)

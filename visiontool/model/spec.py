@@ -7,7 +7,7 @@ length against the graph (`check_graph`).
 import json
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field
 from typing import Any, Literal, NamedTuple, TypeVar, cast, get_args
 
 from visiontool.errors import ModelError
@@ -83,7 +83,10 @@ class Decisions:
 
     @classmethod
     def read(cls, fields: "JsonFields", classes: int) -> "Decisions":
-        """Reads them from a manifest or the file of an ensemble."""
+        """Those of a manifest or the file of an ensemble, if it has any."""
+        if "decisions" not in fields:
+            return UNDECIDED
+        fields = fields.fields("decisions")
         shares = {key: fields.number(key, 0, 1) for key in ("precision", "coverage") if key in fields}
         thresholds = fields.numbers("thresholds", 0, 2, (classes,)) if "thresholds" in fields else ()
         quantiles = fields.numbers("quantiles", 0, 1, (1, classes)) if "quantiles" in fields else ()
@@ -167,10 +170,11 @@ class ModelSpec:
         preprocessing, outputs = top.fields("preprocessing"), top.fields("outputs")
         preprocessing.choice("exif", ("upright",), "upright")
         preprocessing.choice("alpha", ("white",), "white")
+        labels = top.texts("labels")
         spec = cls(
             name=top.text("name"),
             architecture=top.text("architecture", ""),
-            labels=top.texts("labels"),
+            labels=labels,
             label_ids=top.texts("label_ids") if "label_ids" in top else None,
             input=_read_input(top.fields("input")),
             crop_mode=preprocessing.choice("crop_mode", get_args(CropMode)),
@@ -188,9 +192,8 @@ class ModelSpec:
             tools=top.facts("tools"),
             parity=top.facts("parity"),
             assumed=top.texts("assumed") if "assumed" in top else (),
+            decisions=Decisions.read(top, len(labels)),
         )
-        if "decisions" in top:
-            spec = replace(spec, decisions=Decisions.read(top.fields("decisions"), len(spec.labels)))
         if len(set(spec.labels)) != len(spec.labels):
             twice = next(label for label, count in Counter(spec.labels).items() if count > 1)
             raise ModelError(f"manifest: 'labels' holds {short_repr(twice)} more than once; labels must be unique")

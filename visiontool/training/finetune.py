@@ -35,7 +35,7 @@ from visiontool.images import augment
 from visiontool.images.decode import Limits
 from visiontool.inference.classifier import Classifier
 from visiontool.inference.embeddings import embed_views
-from visiontool.inference.predictor import softmax
+from visiontool.inference.network import softmax
 from visiontool.model.spec import UNDECIDED, ModelSpec
 from visiontool.progress import Progress, silent
 from visiontool.training import head, report

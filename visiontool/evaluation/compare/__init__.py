@@ -20,8 +20,7 @@ from visiontool.evaluation.compare.gates import gate_for, label_differences, man
 from visiontool.evaluation.compare.layers import first_difference
 from visiontool.files import MODEL_FILE
 from visiontool.images.decode import DEFAULT_LIMITS
-from visiontool.inference.classifier import DEFAULT_BATCH_SIZE
-from visiontool.inference.predictor import Predictor
+from visiontool.inference.classifier import DEFAULT_BATCH_SIZE, Classifier
 from visiontool.model.difference import BATCHES, batches_for, padded, relative_l2
 from visiontool.progress import Progress, silent
 
@@ -43,8 +42,8 @@ class PicturePair(NamedTuple):
 
 
 def compare(
-    a: Predictor,
-    b: Predictor,
+    a: Classifier,
+    b: Classifier,
     pictures: Pictures,
     *,
     batches: Sequence[int] = BATCHES,
@@ -109,7 +108,7 @@ def compare(
     )
 
 
-def check(a: Predictor, b: Predictor, comparison: Comparison) -> None:
+def check(a: Classifier, b: Classifier, comparison: Comparison) -> None:
     """Raises GateError for a comparison with faults: the first, the worst picture, and the first layer that differs."""
     faults = comparison.faults
     if not faults:
@@ -123,12 +122,12 @@ def check(a: Predictor, b: Predictor, comparison: Comparison) -> None:
     )
 
 
-def _name(model: Predictor) -> str:
+def _name(model: Classifier) -> str:
     return model.spec.name if model.path.name == MODEL_FILE else model.path.name
 
 
 def _compare_pictures(
-    a: Predictor, b: Predictor, pictures: Pictures, totals: Accumulator, max_first: int, progress: Progress
+    a: Classifier, b: Classifier, pictures: Pictures, totals: Accumulator, max_first: int, progress: Progress
 ) -> list[PicturePair]:
     """Adds what both give for all pictures to `totals`; returns the first few pictures."""
     count = len(pictures.paths)
@@ -154,7 +153,7 @@ def _compare_pictures(
 
 
 def _pairs(
-    a: Predictor, b: Predictor, paths: Sequence[str], batch_size: int, totals: Accumulator
+    a: Classifier, b: Classifier, paths: Sequence[str], batch_size: int, totals: Accumulator
 ) -> Generator[PicturePair, None, None]:
     """Each picture prepared for each model, opened once where that is the same; `totals` counts the unreadable."""
     recipes = [Recipe.of(model.spec, DEFAULT_LIMITS) for model in (a, b)]
@@ -174,7 +173,7 @@ def _pairs(
             stream.close()
 
 
-def _outputs(a: Predictor, b: Predictor, pairs: Sequence[PicturePair], names: tuple[str, str]) -> list[Floats]:
+def _outputs(a: Classifier, b: Classifier, pairs: Sequence[PicturePair], names: tuple[str, str]) -> list[Floats]:
     result = []
     for model, name, pixels in ((a, names[0], [pair.a for pair in pairs]), (b, names[1], [pair.b for pair in pairs])):
         if len({picture.shape for picture in pixels}) == 1:  # a graph that resizes takes pictures of any size
@@ -184,7 +183,7 @@ def _outputs(a: Predictor, b: Predictor, pairs: Sequence[PicturePair], names: tu
     return result
 
 
-def _batch_difference(model: Predictor, pixels: Sequence[Pixels], batches: Sequence[int]) -> float:
+def _batch_difference(model: Classifier, pixels: Sequence[Pixels], batches: Sequence[int]) -> float:
     """The largest relative L2 difference between the logits of pictures in a batch of each size and one by one."""
     sizes = batches_for(pixels[0].shape[:2], batches)
     inputs = _of_one_size(pixels, max(sizes))
@@ -197,7 +196,7 @@ def _of_one_size(pixels: Sequence[Pixels], count: int) -> Pixels:
     return padded([picture for picture in pixels if picture.shape == pixels[0].shape], count)
 
 
-def _images_per_s(models: Sequence[Predictor], pixels: Sequence[Sequence[Pixels]]) -> list[float]:
+def _images_per_s(models: Sequence[Classifier], pixels: Sequence[Sequence[Pixels]]) -> list[float]:
     """Pictures a second through each network alone: the median of a few batches, the models in turn, for fairness."""
     batches = [
         _of_one_size(inputs, model.fixed_batch or min(len(inputs), DEFAULT_BATCH_SIZE))

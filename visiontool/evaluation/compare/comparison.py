@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from visiontool.evaluation.compare.gates import FEW_CHANGED, MANY, Gate
-from visiontool.inference.predictor import Predictor
+from visiontool.inference.classifier import Classifier
 
 Floats = NDArray[np.float32]
 
@@ -138,7 +138,7 @@ class Accumulator:
     that of `Gate`.
     """
 
-    def __init__(self, a: Predictor, b: Predictor, sure: float) -> None:
+    def __init__(self, a: Classifier, b: Classifier, sure: float) -> None:
         self.pictures = self.unreadable = self.no_numbers = self.changed = self.sure_changed = 0
         self.first_unreadable = ""
         self.embedding_cosine: float | None = None
@@ -223,7 +223,7 @@ class Accumulator:
             self.worst = path, _top_prediction(self._models[0], a), _top_prediction(self._models[1], b)
 
 
-def _top_prediction(model: Predictor, logits: Floats) -> TopPrediction:
+def _top_prediction(model: Classifier, logits: Floats) -> TopPrediction:
     if not np.isfinite(logits).all():
         return TopPrediction(None, None)
     probabilities = model.probabilities(logits)

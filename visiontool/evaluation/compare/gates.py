@@ -9,7 +9,7 @@ from dataclasses import dataclass, fields
 from itertools import zip_longest
 from typing import Any
 
-from visiontool.inference.predictor import Predictor
+from visiontool.inference.classifier import Classifier
 from visiontool.model.spec import ModelSpec
 from visiontool.text import short_repr
 
@@ -57,7 +57,7 @@ GATES = {
 }
 
 
-def gate_for(a: Predictor, b: Predictor) -> Gate:
+def gate_for(a: Classifier, b: Classifier) -> Gate:
     """The gate for B, to be judged by A: the loosest of all that apply."""
     precisions = {a.spec.precision, b.spec.precision}
     kind: str = next(name for name in ("int8", "fp16", "fp32") if name in precisions)

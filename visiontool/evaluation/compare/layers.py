@@ -20,7 +20,7 @@ from visiontool.evaluation.compare.gates import gate_for, preprocessing_differen
 from visiontool.graph import edit
 from visiontool.images import transforms
 from visiontool.images.decode import DEFAULT_LIMITS
-from visiontool.inference.predictor import Predictor
+from visiontool.inference.classifier import Classifier
 from visiontool.model.difference import relative_l2
 
 _AT_ONCE = 64  # layers whose outputs are fetched together; they take memory
@@ -43,7 +43,7 @@ class _LayerDifference(NamedTuple):
         return f"{layer}: its output by {self.output:.2%} of its size, its inputs by {self.inputs:.2%}"
 
 
-def first_difference(a: Predictor, b: Predictor, picture: str) -> str | None:
+def first_difference(a: Classifier, b: Classifier, picture: str) -> str | None:
     """The first layer, in A's order, that makes something else of a picture in B than in A, in words.
 
     Where the picture reaches the two in different ways, the words are about that. Both are run on the CPU. None where
@@ -73,7 +73,7 @@ def first_difference(a: Predictor, b: Predictor, picture: str) -> str | None:
 class _InspectedGraph:
     """A model file whose values between the layers can be fetched for one picture."""
 
-    def __init__(self, model: Predictor, picture: str, folder: Path) -> None:
+    def __init__(self, model: Classifier, picture: str, folder: Path) -> None:
         self._path = model.path
         self._model, _ = edit.load(model.path)
         pixels = fitted([picture], Recipe.of(model.spec, DEFAULT_LIMITS), 1)
