@@ -152,6 +152,16 @@ def maps(
             yield None if item.pixels is None else explainer.explain(item.pixels, class_id)
 
 
+def heat_maps(
+    classifier: Classifier, paths: Sequence[str], class_ids: Sequence[int], options: LoadOptions = DEFAULT_OPTIONS
+) -> list[NDArray[np.float32] | None]:
+    """The exact maps of pictures alone; None for one that cannot be read, or for all where there are none."""
+    try:
+        return [None if found is None else found.map for found in maps(classifier, paths, class_ids, options)]
+    except UsageError:
+        return [None] * len(paths)
+
+
 def pixels_of(classifier: Classifier, picture: ImageSource) -> NDArray[np.uint8]:
     """A picture as the network sees it, (H, W, 3); raises PictureError where it cannot be read."""
     (item,) = load([picture], _recipe(classifier, DEFAULT_OPTIONS.limits))
