@@ -52,6 +52,7 @@ _KINDS = ("average", "vote", "weighted", "stacking", "greedy")
 @options.MAX_PIXELS
 @options.MAX_BYTES
 @options.TIMEOUT
+@options.WEIGHTS
 @options.OFFLINE
 @options.QUIET
 @options.foreign_model
@@ -224,7 +225,10 @@ def _load(args: SimpleNamespace, names: Sequence[str | None]) -> "list[Predictor
     from visiontool.model.spec import MANIFEST_KEY
 
     description = options.description(vars(args))
-    paths = [obtain(name, offline=args.offline, quiet=args.quiet) for name in names]
+    if args.weights is not None and len(names) > 1:
+        raise UsageError("--weights FILE holds the weights of one network; name it alone, or pull it first")
+    how = {"weights": args.weights, "offline": args.offline, "quiet": args.quiet}
+    paths = [obtain(name, **how) for name in names]
     foreign = [path.suffix != ensemble.SUFFIX and MANIFEST_KEY not in scan(path).metadata for path in paths]
     if description is not None and not any(foreign):
         raise UsageError(f"the files say this of themselves; leave out {', '.join(description.options())}")
