@@ -14,6 +14,7 @@ from io import BytesIO
 from math import isclose
 from pathlib import Path
 
+import numpy as np
 import onnx
 import pytest
 from conftest import ROOT
@@ -131,6 +132,20 @@ def test_the_first_screen_of_the_readme_prints_what_it_shows(checkout, shared):
     Path("ants_and_bees").rename("mydata")
     readme = (ROOT / "README.md").read_text(encoding="utf-8")
     check_tutorial(readme[readme.index("Three commands") : readme.index("## Predict")], 3)
+
+
+@pytest.mark.slow
+def test_the_page_of_explanations_prints_what_it_shows_and_shows_what_it_draws(checkout, capsys):
+    page = (ROOT / "docs" / "explain.md").read_text(encoding="utf-8")
+    before, code = page.split("```python\n")
+    check_tutorial(before, 9)
+    pictures = re.findall(r"\]\((explain-\w+\.png)\)", page)
+    assert sorted(pictures) == sorted(path.name for path in Path().glob("explain-*.png"))
+    for name in pictures:
+        drawn, shown = (np.asarray(Image.open(path).convert("RGB"), float) for path in (name, ROOT / "docs" / name))
+        assert np.abs(drawn - shown).mean() < 4, name  # those of the page have fewer colors
+    exec(compile(code.split("```")[0], "explain.md", "exec"), {})
+    assert capsys.readouterr().out.splitlines()[1].startswith("daisy ")
 
 
 @pytest.fixture

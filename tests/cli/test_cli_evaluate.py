@@ -239,3 +239,17 @@ def test_the_page_is_one_file(run, color_model, data, tmp_path):
     assert "green/2.png" in text
     assert "http://" not in text.replace("http://www.w3.org", "")
     assert "https://" not in text
+
+
+@pytest.mark.real
+def test_an_average_is_no_worse_than_the_worse_of_two_networks(shared, tmp_path):
+    """On pictures that fitted nothing, without torch; the file that it leaves answers without torch, too."""
+    photos, file = str(shared / "data" / "photos"), str(tmp_path / "both.json")
+    models = ("efficientnet_lite0", "efficientnet_lite1")
+    ran = run_blocked(TORCH, "evaluate", *models, photos, "--ensemble", "average", "-o", file, "--json")
+    assert ran.returncode == 0, ran.stderr
+    one, other, both = (model["accuracy"] for model in json.loads(ran.stdout)["models"])
+    assert both >= min(one, other) > 0.7
+    ran = run_blocked(TORCH, "predict", photos, "-m", file)
+    assert ran.returncode == 0, ran.stderr
+    assert len(ran.stdout.splitlines()) == 100

@@ -24,7 +24,11 @@ INTERRUPTED = 130  # 128 + SIGINT, as shells count
 _CODES = ((UsageError, 2), (DataError, 3), (ModelError, 4), (ConversionError, 5), (GateError, REFUSED))
 
 # Each is the function of that name in the module of that name, imported when it is needed.
-COMMANDS = ("predict", "finetune", "evaluate", "embed", "export", "verify", "benchmark", "models", "cache", "doctor")
+# fmt: off
+COMMANDS = (
+    "predict", "finetune", "evaluate", "explain", "embed", "export", "verify", "benchmark", "models", "cache", "doctor",
+)
+# fmt: on
 # What people type who come from another tool; the names stay out of --help.
 _ALIASES = {"topk": "top-k", "conf": "min-probability", "imgsz": "img-size", "neighbors": "neighbours"}
 _SETTINGS = {

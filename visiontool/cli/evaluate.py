@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
@@ -51,6 +52,7 @@ _KINDS = ("average", "vote", "weighted", "stacking", "greedy")
 @options.MAX_PIXELS
 @options.MAX_BYTES
 @options.TIMEOUT
+@options.WEIGHTS
 @options.OFFLINE
 @options.QUIET
 @options.foreign_model
@@ -168,10 +170,16 @@ def _write_page(
     from visiontool.cli.output.evaluation import differences_of, sentences_on
     from visiontool.evaluation import report
     from visiontool.evaluation.benchmark.machine import machine
+    from visiontool.inference.classifier import Classifier
+    from visiontool.inference.explain import heat_maps
 
     settings = {name: getattr(args, name) for name in ("split", "group", "tta", "crop_mode", "map_", "labels")}
     given = {name.strip("_").replace("_", " "): str(value) for name, value in settings.items() if value is not None}
     facts = {"model": ", ".join(str(model.path) for model in models), **given, **machine()}
+    loading = _load_options(args)
+    maps: list[report.Maps | None] = [
+        partial(heat_maps, model, options=loading) if isinstance(model, Classifier) else None for model in models
+    ]
     sizes = [f"{evaluation.size_bytes / 1e6:.1f}" for evaluation in evaluations]
     with reporting_errors(str(args.report)):
         report.write(
@@ -181,7 +189,8 @@ def _write_page(
             facts={name: str(value) for name, value in facts.items() if value is not None},
             notes=[*sentences_on(differences_of(evaluations)), *notes],
             columns={"ms": [f"{latency:.1f}" for latency in latencies], "MB": sizes} if latencies else {},
-            options=_load_options(args),
+            maps=[*maps, *[None] * (len(evaluations) - len(maps))],
+            options=loading,
         )
 
 
@@ -216,7 +225,10 @@ def _load(args: SimpleNamespace, names: Sequence[str | None]) -> "list[Classifie
     from visiontool.model.spec import MANIFEST_KEY
 
     description = options.description(vars(args))
-    paths = [obtain(name, offline=args.offline, quiet=args.quiet) for name in names]
+    if args.weights is not None and len(names) > 1:
+        raise UsageError("--weights FILE holds the weights of one network; name it alone, or pull it first")
+    how = {"weights": args.weights, "offline": args.offline, "quiet": args.quiet}
+    paths = [obtain(name, **how) for name in names]
     foreign = [path.suffix != ensemble.SUFFIX and MANIFEST_KEY not in scan(path).metadata for path in paths]
     if description is not None and not any(foreign):
         raise UsageError(f"the files say this of themselves; leave out {', '.join(description.options())}")

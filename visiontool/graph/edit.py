@@ -108,6 +108,15 @@ def prune(graph: onnx.GraphProto, outputs: Collection[str]) -> None:
         getattr(graph, field).extend(entries)
 
 
+def giving(path: Path, name: str) -> bytes:
+    """The content of the model file at `path`, reduced to what gives the value `name`, its only output."""
+    model, _ = load(path)
+    del model.graph.output[:]
+    model.graph.output.add().name = name  # onnxruntime works out the type
+    prune(model.graph, [name])
+    return bytes(model.SerializeToString())
+
+
 def fix_batch(model: onnx.ModelProto, spec: ModelSpec, batch: int) -> None:
     """Fixes, in place, how many pictures the graph of `model` takes: `batch` of them, no other number.
 

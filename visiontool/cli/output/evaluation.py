@@ -24,6 +24,7 @@ def lines_of(evaluation: "Evaluation") -> list[str]:
     absent = [one.label for one in metrics.per_class if not one.pictures]
     facts = [
         ("Model", f"{evaluation.spec.name}: {plural(len(labels), 'class')}"),
+        *([("Weights", source)] if (source := evaluation.spec.weights.get("source")) else []),
         ("Judged by", f"{plural(metrics.pictures, 'picture')}: {evaluation.origin}"),
         ("Top-1", f"{metrics.accuracy:.1%}{_range(evaluation, 'accuracy', '.1%')} with 95 % confidence"),
     ]

@@ -8,16 +8,18 @@ from collections.abc import Iterable
 from dataclasses import replace
 from math import prod
 from pathlib import Path
+from typing import NamedTuple
 
+import numpy as np
 import onnx
-from onnx import TensorProto
+from numpy.typing import NDArray
+from onnx import TensorProto, numpy_helper
 
-from visiontool.errors import ModelError
-from visiontool.graph import edit
+from visiontool.errors import UsageError, closest
 from visiontool.graph.cost import Cost, Layer
 from visiontool.graph.cost.receptive_field import ReceptiveFields
 from visiontool.graph.cost.shaped_graph import STANDARD, Shape, ShapedGraph, integer, integers
-from visiontool.model.spec import MANIFEST_KEY
+from visiontool.model.spec import ModelSpec
 
 _POOLS = {"MaxPool": "max pool", "AveragePool": "average pool", "LpPool": "pool"}
 _GLOBAL_POOLS = {"GlobalAveragePool": "global average pool", "GlobalMaxPool": "global max pool"}
@@ -39,6 +41,45 @@ _NOT_TRAINED = {
     "Upsample": (1,),
 }
 _MOST_STEPS = 8  # from a layer's weight to the tensor that it is made from
+
+
+class MapLayer(NamedTuple):
+    """A layer whose output has places."""
+
+    layer: Layer
+    value: str  # its output in the graph, before its activation function
+    axes: tuple[int, int]  # where height and width are in its shape
+    box: tuple[int, int, int, int] | None  # what its center unit sees: top, left, bottom, right in pixels, inclusive
+    filters: NDArray[np.float32] | None  # (C, k, k, 1 or 3), of the first convolution
+
+
+def find_map(path: Path, spec: ModelSpec, name: str) -> MapLayer:
+    """The layer called `name`, in line `name` of the table from 1 on, or for "first" the first convolution.
+
+    Raises UsageError where there is no such layer, or it gives no map.
+    """
+    graph = ShapedGraph.read(path, spec.input.size)
+    fields = ReceptiveFields(graph)
+    found: dict[str, MapLayer] = {}
+    for number, (layer, node) in enumerate(_layers(graph, fields), 1):
+        value, is_conv = node.output[0], node.op_type == "Conv"
+        shape, field = graph.shape(value) or (), fields.field(value)
+        axes = field.axes if field else (2, 3) if is_conv else (1, 2)
+        if len(shape) != 4 or min(shape[axis] for axis in axes) < 2:
+            continue
+        box = field and field.box(shape[axes[0]] // 2, shape[axes[1]] // 2)
+        filters = None
+        if is_conv and "first" not in found and (weight := graph.constants.get(node.input[1])) is not None:
+            filters = numpy_helper.to_array(weight).astype(np.float32).transpose(0, 2, 3, 1)
+        for key in (*["first"] * is_conv, layer.name, str(number)):
+            found.setdefault(key, MapLayer(layer, value, axes, box, filters))
+    if name not in found:
+        near = closest(name, [place.layer.name for place in found.values()])
+        raise UsageError(
+            f"{spec.name} has no layer {name!r} that gives a map.{near}\n"
+            f"The first column of this table names the layers: visiontool models show {spec.name} --layers"
+        )
+    return found[name]
 
 
 def measure(path: Path, *, size: tuple[int, int] | None = None) -> Cost:
@@ -63,13 +104,9 @@ def measure(path: Path, *, size: tuple[int, int] | None = None) -> Cost:
         MACs and activations: fvcore's flop and activation counts, which timm's tables give as GMACs and MActs. The
         receptive field: Araujo, Norris, Sim 2019, "Computing Receptive Fields of Convolutional Neural Networks".
     """
-    model, scanned = edit.load(path)
-    try:
-        graph = ShapedGraph(model, scanned.metadata.get(MANIFEST_KEY), size)
-    except ModelError as error:
-        raise ModelError(f"{path}: {error}") from None
+    graph = ShapedGraph.read(path, size)
     fields = ReceptiveFields(graph)
-    layers, peak = _layers(graph, fields), graph.peak_bytes()
+    layers, peak = [layer for layer, _ in _layers(graph, fields)], graph.peak_bytes()
     return Cost(
         params=sum(layer.params for layer in layers),
         macs=_sum(layer.macs for layer in layers),
@@ -77,7 +114,7 @@ def measure(path: Path, *, size: tuple[int, int] | None = None) -> Cost:
         peak_activation_bytes=None if peak is None else peak // graph.batch,
         size_bytes=path.stat().st_size,
         receptive_field=fields.of_last_map(),
-        layers=layers,
+        layers=tuple(layers),
     )
 
 
@@ -87,10 +124,11 @@ def _sum(numbers: Iterable[int | None]) -> int | None:
     return None if None in known else sum(filter(None, known))
 
 
-def _layers(graph: ShapedGraph, fields: ReceptiveFields) -> tuple[Layer, ...]:
-    """The layers on the way from the picture to the logits."""
+def _layers(graph: ShapedGraph, fields: ReceptiveFields) -> list[tuple[Layer, onnx.NodeProto]]:
+    """The layers on the way from the picture to the logits, each with the node that it is named after."""
     parameters = _Parameters(graph)
     layers: list[Layer] = []
+    nodes: list[onnx.NodeProto] = []
     pools = 0
     behind: dict[str, int] = {}  # value -> the number of the layer that it comes from
     unnamed: dict[str, int] = {}  # the same for values straight from a layer whose weight does not tell its module
@@ -100,9 +138,10 @@ def _layers(graph: ShapedGraph, fields: ReceptiveFields) -> tuple[Layer, ...]:
             continue
         module = parameters.module_of(node)
         number = next((behind[name] for name in inputs if name in behind), None)
-        kind = _kind(graph, node)
+        kind = kind_of(graph, node)
         if kind is not None:
             number = len(layers)
+            nodes.append(node)
             if node.op_type in _POOLS and not kind.startswith("global"):
                 pools += 1
                 module = module or f"pool{pools}"  # as papers number them
@@ -129,7 +168,7 @@ def _layers(graph: ShapedGraph, fields: ReceptiveFields) -> tuple[Layer, ...]:
         if number is not None:  # constants ahead of the first layer only normalize the picture
             layers[number] = replace(layers[number], params=layers[number].params + parameters.count(node))
             behind.update(dict.fromkeys(node.output, number))
-    return tuple(layers)
+    return list(zip(layers, nodes, strict=True))
 
 
 class _Parameters:
@@ -178,7 +217,7 @@ class _Parameters:
         return [name for position, name in enumerate(node.input) if name and position not in skipped]
 
 
-def _kind(graph: ShapedGraph, node: onnx.NodeProto) -> str | None:
+def kind_of(graph: ShapedGraph, node: onnx.NodeProto) -> str | None:
     """What the table calls a node; None for one that has no line of its own."""
     operator = node.op_type
     if node.domain not in STANDARD or operator in _UNCOUNTED:

@@ -46,6 +46,11 @@ class Field(NamedTuple):
         """The longer side of what one position sees."""
         return max(span.end - span.start + 1 for span in self[1:])
 
+    def box(self, row: int, column: int) -> tuple[int, int, int, int]:
+        """What one position sees: top, left, bottom, right in pixels, inclusive; they may lie in the padding."""
+        (top, bottom, down), (left, right, along) = self.rows, self.columns
+        return top + row * down, left + column * along, bottom + row * down, right + column * along
+
 
 class ReceptiveFields:
     """The receptive fields of a graph's values; None where a value has no positions, or each sees the whole."""
@@ -60,6 +65,10 @@ class ReceptiveFields:
     def of(self, name: str) -> int | None:
         """What one position of a value sees, in pixels along the longer side."""
         return self._fields[name].pixels if name in self._fields else None
+
+    def field(self, name: str) -> Field | None:
+        """What the positions of a value see."""
+        return self._fields.get(name)
 
     def of_last_map(self) -> int | None:
         """The same for the last value that has more than one position: a map, or the tokens of a transformer."""

@@ -8,7 +8,8 @@ from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from itertools import accumulate
-from typing import Any
+from pathlib import Path
+from typing import Any, Self
 
 import numpy as np
 import onnx
@@ -18,14 +19,14 @@ from onnx.reference import ReferenceEvaluator
 
 from visiontool.errors import ModelError
 from visiontool.graph import edit
-from visiontool.model.spec import ModelSpec
+from visiontool.model.spec import MANIFEST_KEY, ModelSpec
 from visiontool.text import short_repr
 
 Shape = tuple[int, ...]
 
 MAX_NODES = 50_000  # a few seconds; large classifiers have some 5,000
 _MAX_RANK = 16
-_MAX_NUMBERS = 1024  # in a tensor that may be a shape
+_MAX_NUMBERS = 4096  # in a tensor that may be a shape, or the indices of a pooled vector
 _CHANNELS = (1, 3)
 STANDARD = ("", "ai.onnx")  # domains
 _INPUTS_THAT_COUNT = {"Shape": 0, "Size": 0, "CastLike": 1}  # of the others only shape and type do
@@ -92,6 +93,15 @@ class ShapedGraph:
             self._add_node(node)
         if self.logits not in self.varying:
             raise ModelError(f"the graph is broken: {short_repr(self.logits)} does not depend on the picture")
+
+    @classmethod
+    def read(cls, path: Path, size: tuple[int, int] | None = None) -> Self:
+        """That of the .onnx file at `path`."""
+        model, scanned = edit.load(path)
+        try:
+            return cls(model, scanned.metadata.get(MANIFEST_KEY), size)
+        except ModelError as error:
+            raise ModelError(f"{path}: {error}") from None
 
     def varying_inputs(self, node: onnx.NodeProto) -> list[str]:
         """What a node takes that depends on the pixels."""
