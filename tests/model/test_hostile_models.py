@@ -57,7 +57,7 @@ def huge_split(model: onnx.ModelProto) -> None:
 GOOD = COLOR_SPEC.to_json()
 HOSTILE: dict[str, tuple[Build, str]] = {
     "no manifest": (lambda folder: save_model(color_graph(), folder / "model.onnx"), "comes from another tool"),
-    "manifest nested deep": (file_with("[" * 50_000), "the manifest is not valid JSON"),
+    "manifest nested deep": (file_with("[" * 50_000), "manifest: not valid JSON"),
     "external data": (file_with(GOOD, external), "is kept in another file (external data)"),
     "strange names": (file_with(GOOD, strange_names), r"is not in the graph: ['a\n\x1b[2Jbb"),
     "split of a bomb": (file_with(GOOD, huge_split), "a Split into 2,147,483,647 values"),

@@ -30,14 +30,13 @@ def thresholds(probabilities: Probabilities, class_ids: ClassIds, precision: flo
     """
     result = np.full(probabilities.shape[1], NEVER)
     answers, best = probabilities.argmax(axis=1), probabilities.max(axis=1).astype(np.float64)
+    order = np.argsort(-best, kind="stable")
     for class_id in np.unique(answers).tolist():
-        rows = np.flatnonzero(answers == class_id)
-        rows = rows[np.argsort(-best[rows], kind="stable")]
-        right, lower = class_ids[rows] == class_id, np.append(best[rows][1:], -1.0)
-        reaches = right.cumsum() / np.arange(1, len(rows) + 1) >= precision - _ROUNDING
-        if len(ends := np.flatnonzero(reaches & (lower < best[rows]))):  # equal probabilities stay together
-            end = int(ends[-1])
-            result[class_id] = (best[rows[end]] + lower[end]) / 2 if end + 1 < len(rows) else 0.0
+        rows = order[answers[order] == class_id]
+        higher, lower = best[rows], np.append(best[rows[1:]], -best[rows[-1]])  # so that after the last is 0
+        reaches = (class_ids[rows] == class_id).cumsum() / np.arange(1, len(rows) + 1) >= precision - _ROUNDING
+        for end in np.flatnonzero(reaches & (lower < higher))[-1:]:  # equal probabilities stay together
+            result[class_id] = (higher[end] + lower[end]) / 2
     return result
 
 
@@ -126,4 +125,5 @@ def write(predictor: Classifier, target: Path, decisions: Decisions) -> None:
         predictor.save(target, decisions)
     else:
         spec = replace(predictor.spec, assumed=predictor.assumed, decisions=decisions)
-        edit.write_with_manifest(predictor.path, target, spec)
+        model, scanned = edit.load(predictor.path)
+        edit.write(model, target, {**scanned.metadata, **spec.to_metadata()})

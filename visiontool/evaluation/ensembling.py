@@ -7,7 +7,7 @@ from dataclasses import replace
 import numpy as np
 from numpy.typing import NDArray
 
-from visiontool.errors import DataError, ModelError, UsageError
+from visiontool.errors import DataError, ModelError
 from visiontool.evaluation.evaluate import Evaluation, halves, part
 from visiontool.inference.classifier import Classifier
 from visiontool.inference.ensemble import LEAST, STACKED_LEAST, Combination, Ensemble, Kind, columns_of
@@ -29,18 +29,12 @@ def fit(kind: Kind, probabilities: Sequence[NDArray[np.floating]], class_ids: ND
         class_ids: (N,), the true ones.
 
     Raises:
-        UsageError: fewer than two models.
-        DataError: no picture, or for stacking fewer than 50 of a class.
+        DataError: for stacking fewer than 50 pictures of a class.
 
     Source: "greedy": Caruana et al. 2004, "Ensemble Selection from Libraries of Models", with replacement.
     """
-    count = len(probabilities)
-    if count < 2:
-        raise UsageError(f"--ensemble {kind} takes two models or more; name another")
-    if len(class_ids) == 0:
-        raise DataError(f"--ensemble {kind}: there is no picture to fit it on")
     stacked = np.stack(probabilities).astype(np.float64)
-    weights: Floats = np.full(count, 1 / count)
+    weights: Floats = np.full(len(stacked), 1 / len(stacked))
     if kind == "stacking":
         return Combination(kind, tuple(weights.tolist()), _stacker(stacked, class_ids))
     if kind == "weighted":
@@ -60,7 +54,7 @@ def ensemble_of(
 
     Raises:
         ModelError: the models know different classes, or one is an ensemble itself.
-        DataError, UsageError: as `fit` and `evaluate.halves`.
+        DataError: as `fit` and `evaluate.halves`.
     """
     if any(isinstance(model, Ensemble) for model in models):
         raise ModelError("an ensemble's members are single models; name them instead of the ensemble")

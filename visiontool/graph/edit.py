@@ -27,10 +27,9 @@ def load(path: Path, *, external: bool = False) -> tuple[onnx.ModelProto, Scan]:
         raise ModelError(f"{path}: not an ONNX file, or a damaged one ({error})") from None
 
 
-def write_with_manifest(source: Path, target: Path, spec: ModelSpec) -> None:
-    """Writes a copy of a model file that has another manifest; raises ConversionError where it cannot be written."""
-    model, scanned = load(source)
-    onnx.helper.set_model_props(model, {**scanned.metadata, **spec.to_metadata()})
+def write(model: onnx.ModelProto, target: Path, metadata: dict[str, str]) -> None:
+    """Writes a model file with this metadata alone; raises ConversionError where it cannot be written."""
+    onnx.helper.set_model_props(model, metadata)
     try:
         with replacing(target) as unfinished:
             unfinished.write_bytes(model.SerializeToString(deterministic=True))

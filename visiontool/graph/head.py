@@ -55,12 +55,9 @@ def with_head(
         activation="none",
         resize=before.resize,
     )
-    helper.set_model_props(model, spec.to_metadata())
     try:
         onnx.checker.check_model(model, full_check=True)
-        target.write_bytes(model.SerializeToString(deterministic=True))
     except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as error:
         raise ConversionError(f"{target}: with its new head the file is not a valid model: {error}") from error
-    except OSError as error:
-        raise ConversionError(f"{target}: cannot be written: {error.strerror}") from None
+    edit.write(model, target, spec.to_metadata())
     return spec

@@ -6,7 +6,7 @@ becomes a `PictureError`. What it may cost beyond that is limited by the process
 
 import contextlib
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from functools import partial
 from importlib import import_module
 from io import BytesIO
@@ -74,6 +74,13 @@ def is_picture(images: object) -> TypeGuard[ImageSource]:
     """Whether it is one picture, and not several. An array of four axes is several."""
     kinds = (str, os.PathLike, bytes, BytesIO, Image.Image)
     return isinstance(images, kinds) or (isinstance(images, np.ndarray) and images.ndim < 4)
+
+
+def listed(images: Iterable[ImageSource]) -> Iterable[ImageSource]:
+    """`images`, unless it is one picture, which would be taken apart."""
+    if is_picture(images):
+        raise UsageError("expected a list of pictures; put the one picture into a list: [picture]")
+    return images
 
 
 def open_image(

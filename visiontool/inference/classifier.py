@@ -6,7 +6,7 @@ from contextlib import closing
 from dataclasses import replace
 from functools import partial
 from itertools import chain
-from typing import TYPE_CHECKING, Any, Self, TypeVar, cast, overload
+from typing import TYPE_CHECKING, Any, Self, cast, overload
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,7 +18,7 @@ from visiontool.errors import ModelError, PictureError, UsageError
 from visiontool.files import IN_MEMORY
 from visiontool.hub import resolve
 from visiontool.images import transforms
-from visiontool.images.decode import DEFAULT_LIMITS, ImageSource, Limits, is_picture
+from visiontool.images.decode import DEFAULT_LIMITS, ImageSource, Limits, is_picture, listed
 from visiontool.images.transforms import VIEWS, Tta
 from visiontool.inference.network import Network, softmax, with_activation
 from visiontool.inference.result import Answer, Result, result_of
@@ -28,8 +28,6 @@ from visiontool.text import on_one_line, plural
 
 if TYPE_CHECKING:
     from visiontool.model.foreign import Description
-
-T = TypeVar("T")
 
 DEFAULT_BATCH_SIZE = 8
 _MOST_AT_ONCE = 64  # pictures in all runs together, unless asked for: each takes memory for its activations
@@ -58,7 +56,7 @@ class Classifier:
         runs_at_once: the batches at the same time that fill the machine.
         fixed_batch: the batch size of the graph; None for any.
         assumed: for a file from another tool, or one exported from it, what neither the file nor the caller gives.
-        competing: the class ids that a result may have, in order; those of `among`, or all.
+        competing: the class ids that a result may have, in order.
 
     Raises:
         ModelError: no such model, or a file that is broken, unsafe or lacks what is needed.
@@ -109,7 +107,7 @@ class Classifier:
         spec = replace(spec, crop_mode=crop_mode) if crop_mode else spec
         again = model if content else os.path.abspath(path)
         others = {"crop_mode": crop_mode, "description": description, "limits": limits, "among": among}
-        self._use(opened, spec, assumed, threads, {"model": again, **on, **others})
+        self._use(opened, spec, assumed, {"model": again, **on, **others})
 
     @classmethod
     def load(cls, model: str | os.PathLike[str] | None = None, **arguments: Any) -> Self:
@@ -120,26 +118,21 @@ class Classifier:
     def of(cls, opened: runtime.OpenModel, spec: ModelSpec, *, threads: int = 0) -> Self:
         """A classifier of a model that was opened before, used as `spec` says, whatever its file says."""
         classifier = cls.__new__(cls)
-        classifier._use(opened, spec, (), threads, {})
+        classifier._use(opened, spec, (), {"threads": threads})
         return classifier
 
     def _use(
-        self,
-        opened: runtime.OpenModel,
-        spec: ModelSpec,
-        assumed: tuple[str, ...],
-        threads: int,
-        arguments: dict[str, Any],
+        self, opened: runtime.OpenModel, spec: ModelSpec, assumed: tuple[str, ...], arguments: dict[str, Any]
     ) -> None:
         self.path = opened.path
         self.spec = spec
         self.device = opened.device
         self.provider = opened.provider
         self.passed_over = opened.passed_over
-        self.threads = threads
+        self.threads: int = arguments.get("threads", 0)
         self.assumed = assumed
         self._opened = opened
-        self._network = Network(opened, spec, threads)
+        self._network = Network(opened, spec, self.threads)
         self.runs_at_once = self._network.runs_at_once
         self.fixed_batch = self._network.fixed_batch
         self._recipe = Recipe.of(spec, arguments.get("limits", DEFAULT_LIMITS))
@@ -156,7 +149,7 @@ class Classifier:
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Pickled as the path of the model file and the arguments, with which it is opened again."""
-        if not self._arguments:
+        if self._arguments.keys() == {"threads"}:
             raise TypeError("a Classifier that Classifier.of made cannot be pickled or copied")
         return partial(type(self), **self._arguments), ()
 
@@ -169,12 +162,6 @@ class Classifier:
     def members(self) -> "Sequence[Classifier]":
         """The models that answer together; of a classifier itself alone."""
         return (self,)
-
-    @property
-    def describes_itself(self) -> bool:
-        """Whether its file alone says all that the arguments did."""
-        manifest = self._opened.scan.metadata.get(MANIFEST_KEY)
-        return manifest is not None and ModelSpec.from_json(manifest) == self.spec
 
     @overload
     def predict(  # type: ignore[overload-overlap]
@@ -300,7 +287,7 @@ class Classifier:
         views = VIEWS[tta] if tta else 1
         batch_size = max(1, batch_size // views)
         recipe = self._recipe._replace(tta=tta, fingerprint=fingerprints)
-        items = load(_listed(images), recipe, options, ahead=batch_size * (1 + self.runs_at_once))
+        items = load(listed(images), recipe, options, ahead=batch_size * (1 + self.runs_at_once))
         return self._answers(items, batch_size, views, times or StageTimes())
 
     def _answers(
@@ -375,7 +362,7 @@ class Classifier:
 
     def embedding_width(self) -> int:
         """D, the length of an embedding."""
-        return self._width_of(self.embedding_output()) or self.embed([np.zeros((8, 8, 3), np.uint8)]).size
+        return self.embed([np.zeros((8, 8, 3), np.uint8)]).size
 
     def outputs(self, pixels: NDArray[np.uint8], output: str, *, pad_to: int | None = None) -> NDArray[np.float32]:
         """One output of the graph for pixels (N, H, W, 3) uint8; H and W are the graph's, or any where it resizes.
@@ -397,22 +384,13 @@ class Classifier:
         chunks: list[NDArray[np.float32]] = []
         size = self.batch_size(None)
         options = LoadOptions(timeout=None, isolate=False)
-        with closing(load(_listed(images), self._recipe, options, ahead=size)) as items:
+        with closing(load(listed(images), self._recipe, options, ahead=size)) as items:
             for batch in batches(items, size):
                 for item in batch:
                     if item.error is not None:
                         raise PictureError(f"{item.path or 'picture'}: {item.error}")
                 chunks.append(self._network.outputs_of(batch, output, pad_to=size if chunks else None))
-        return np.concatenate(chunks) if chunks else np.zeros((0, self._width_of(output)), np.float32)
-
-    def _width_of(self, output: str) -> int:
-        """The length of the second axis of an output, 0 where the file does not say."""
+        if chunks:
+            return np.concatenate(chunks)
         shape = next(port.shape for port in self._opened.outputs if port.name == output)
-        return shape[1] if len(shape) > 1 and isinstance(shape[1], int) else 0
-
-
-def _listed(images: Iterable[T]) -> Iterable[T]:
-    """`images`, unless it is one picture, which would be taken apart."""
-    if is_picture(images):
-        raise UsageError("expected a list of pictures; put the one picture into a list: [picture]")
-    return images
+        return np.zeros((0, shape[1] if isinstance(shape[1], int) else 0), np.float32)

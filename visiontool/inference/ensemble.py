@@ -21,7 +21,7 @@ from visiontool.inference.classifier import Classifier
 from visiontool.inference.network import softmax
 from visiontool.inference.result import Answer
 from visiontool.model.class_names import read_text
-from visiontool.model.spec import UNDECIDED, Decisions, JsonFields, ModelSpec
+from visiontool.model.spec import MANIFEST_KEY, SCHEMA, UNDECIDED, Decisions, JsonFields, ModelSpec
 from visiontool.text import some
 
 Kind = Literal["average", "vote", "weighted", "stacking", "greedy"]
@@ -30,7 +30,6 @@ SUFFIX = ".json"
 LEAST = 1e-30  # a member's probability is taken for this at least, since logarithms follow
 STACKED_LEAST = 1e-12  # for stacking, where a larger logarithm would outweigh all others
 TIE = 1e-3  # weight of the mean probability beside the votes, which orders equal ones; float32 must still hold it
-_SCHEMA = 1
 _MAX_BYTES = 256 * 2**20
 
 
@@ -64,11 +63,7 @@ class Ensemble(Classifier):
 
     Args:
         members: those whose weight is 0 are left out.
-        path: the file that it was read from.
-        among: labels or label ids of the classes that compete; None for all.
-
-    Attributes:
-        combination: of the members' answers.
+        among: as of `Classifier`.
 
     Raises:
         ModelError: the members know different classes.
@@ -84,16 +79,16 @@ class Ensemble(Classifier):
         decisions: Decisions = UNDECIDED,
         among: Sequence[str] | None = None,
     ) -> None:
-        kept = [(member, weight) for member, weight in zip(members, combination.weights, strict=True) if weight > 0]
-        self._members = tuple(member for member, _ in kept)
-        self.combination = replace(combination, weights=tuple(weight for _, weight in kept))
+        kept = [pair for pair in zip(members, combination.weights, strict=True) if pair[1] > 0]
+        self._members, weights = zip(*kept, strict=True)
+        self.combination = replace(combination, weights=weights)
         first = self._members[0]
         self._columns = [columns_of(first.spec, member.spec) for member in self._members]
         shared = ("labels", "label_ids", "input", "crop_mode", "crop_pct", "interpolation", "resize")
         spec = ModelSpec(name=name, decisions=decisions, **{key: getattr(first.spec, key) for key in shared})
         assumed = tuple(dict.fromkeys(text for member in self._members for text in member.assumed))
         given = {"members": members, "combination": combination, "name": name, "path": path, "decisions": decisions}
-        self._use(first._opened, spec, assumed, first.threads, {**given, "among": among})
+        self._use(first._opened, spec, assumed, {**given, "among": among})
         self.path = path or Path(name)
 
     @classmethod
@@ -104,12 +99,7 @@ class Ensemble(Classifier):
             ModelError: the file or a member is broken, missing, or not the one that the file was made for.
         """
         among, path = arguments.pop("among", None), Path(os.path.abspath(model or ""))
-        try:
-            fields = JsonFields(json.loads(read_text(path, _MAX_BYTES)), str(path))
-        except (ValueError, RecursionError) as error:
-            raise ModelError(f"{path}: not valid JSON: {error}") from None
-        if (schema := fields.integer("schema", 1, 2**31)) > _SCHEMA:
-            raise ModelError(f"{path}: has schema {schema}; this version reads up to {_SCHEMA}: update visiontool")
+        fields = JsonFields.parse(read_text(path, _MAX_BYTES), str(path))
         kind, name = fields.choice("kind", KINDS), fields.text("name")
         entries = [JsonFields(entry, str(path), "members.") for entry in fields.list_of_facts("members")]
         if not entries:
@@ -139,10 +129,8 @@ class Ensemble(Classifier):
             ConversionError: it cannot be written.
         """
         combination = self.combination
-        document: dict[str, Any] = {"schema": _SCHEMA, "kind": combination.kind, "name": self.spec.name}
-        document["members"] = [_entry(member, target) for member in self.members]
-        if combination.kind in ("weighted", "greedy"):
-            document["weights"] = combination.weights
+        document: dict[str, Any] = {"schema": SCHEMA, "kind": combination.kind, "name": self.spec.name}
+        document |= {"members": [_entry(each, target) for each in self.members], "weights": combination.weights}
         if combination.stacker is not None:
             document["coefficients"] = [float(f"{value:.7g}") for value in combination.stacker[0].ravel()]
             document["intercept"] = combination.stacker[1].tolist()
@@ -166,10 +154,8 @@ class Ensemble(Classifier):
                     stack.enter_context(closing(stream))
                 for each in zip(*streams, strict=True):
                     given = [answer.probabilities for answer in each if answer.probabilities is not None]
-                    if len(given) < count:
-                        yield next(answer for answer in each if answer.error is not None)
-                    else:
-                        yield each[0]._replace(probabilities=self.probabilities(self._logits(given)))
+                    of_all = self.probabilities(self._logits(given)) if len(given) == count else None
+                    yield next((one for one in each if one.error), each[0])._replace(probabilities=of_all)
 
         return answers()
 
@@ -230,7 +216,8 @@ def _member(file: Path, entry: JsonFields) -> str | Path:
 
 def _entry(member: Classifier, target: Path) -> dict[str, str]:
     """What the file says of a member: a name that stands for it everywhere, or its path from the file, and hash."""
-    if not member.describes_itself:
+    manifest = member._opened.scan.metadata.get(MANIFEST_KEY)
+    if manifest is None or ModelSpec.from_json(manifest) != member.spec:
         raise ModelError(
             f"{member.path}: the ensemble would open it without the options that you gave for it.\n"
             f"Write a file that has them inside: visiontool export {member.path}"

@@ -19,7 +19,7 @@ from visiontool.graph.cost.shaped_graph import ShapedGraph
 from visiontool.hub.resolve import weights_in
 from visiontool.images.decode import ImageSource, Limits
 from visiontool.inference.classifier import Classifier
-from visiontool.inference.predictor import softmax
+from visiontool.inference.network import softmax
 
 Method = Literal["auto", "cam", "occlusion", "gradcam"]
 _CELLS = 14  # of occlusion's map, along each side

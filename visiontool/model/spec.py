@@ -158,14 +158,7 @@ class ModelSpec:
         """Reads a manifest; raises ModelError, which names the field."""
         if len(text) > MAX_MANIFEST_CHARS:
             raise ModelError(f"the manifest has {len(text):,} characters; at most {MAX_MANIFEST_CHARS:,} are read")
-        try:
-            value = json.loads(text)
-        except (ValueError, RecursionError) as error:
-            raise ModelError(f"the manifest is not valid JSON: {error}") from None
-        top = JsonFields(value)
-        schema = top.integer("schema", 1, 2**31)
-        if schema > SCHEMA:
-            raise ModelError(f"the manifest has schema {schema}; this version reads up to {SCHEMA}: update visiontool")
+        top = JsonFields.parse(text)
         top.choice("task", ("classify",))
         preprocessing, outputs = top.fields("preprocessing"), top.fields("outputs")
         preprocessing.choice("exif", ("upright",), "upright")
@@ -247,6 +240,17 @@ class JsonFields:
         self._values = value
         self._document = document
         self._prefix = prefix  # of the names of fields, in messages
+
+    @classmethod
+    def parse(cls, text: str, document: str = "manifest") -> "JsonFields":
+        """Those of a text in a schema that this version reads."""
+        try:
+            fields = cls(json.loads(text), document)
+        except (ValueError, RecursionError) as error:
+            raise ModelError(f"{document}: not valid JSON: {error}") from None
+        if (schema := fields.integer("schema", 1, 2**31)) > SCHEMA:
+            raise ModelError(f"{document}: has schema {schema}; this version reads up to {SCHEMA}: update visiontool")
+        return fields
 
     def __contains__(self, key: str) -> bool:
         return key in self._values

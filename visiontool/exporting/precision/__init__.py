@@ -4,8 +4,6 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-import onnx
-
 from visiontool.data.loader import fitted
 from visiontool.data.prepare import Recipe
 from visiontool.errors import ConversionError
@@ -34,9 +32,5 @@ def reduced_file(path: Path, spec: ModelSpec, precision: Precision, pictures: Se
         pixels = fitted(pictures, Recipe.of(spec, DEFAULT_LIMITS), _MAX_CALIBRATION_PICTURES)
         model = to_int8(model, spec, [pixels]).model
     spec = replace(spec, precision=precision, accuracy=())
-    onnx.helper.set_model_props(model, spec.to_metadata())
-    try:
-        target.write_bytes(model.SerializeToString())
-    except OSError as error:
-        raise ConversionError(f"{target}: cannot be written: {error.strerror}") from None
+    edit.write(model, target, spec.to_metadata())
     return spec
