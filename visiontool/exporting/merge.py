@@ -15,8 +15,6 @@ from visiontool.images.transforms import fit_options
 from visiontool.inference.ensemble import LEAST, STACKED_LEAST, TIE, Ensemble, columns_of
 from visiontool.model.spec import ModelSpec
 
-_PRECISIONS = ("int8", "fp16", "fp32")  # the roughest first
-
 
 def merged(ensemble: Ensemble) -> tuple[onnx.ModelProto, ModelSpec]:
     """The graph of an ensemble, whose logits are the logarithms of its probabilities, and its spec.
@@ -34,8 +32,7 @@ def merged(ensemble: Ensemble) -> tuple[onnx.ModelProto, ModelSpec]:
                 f"{specs[0].name} and {spec.name} cannot become one file: {'; '.join(differing)}.\n"
                 "Use the ensemble as it is: predict and evaluate take its JSON file."
             )
-    first, graph = models[0], onnx.GraphProto(name="ensemble")
-    graph.input.append(first.graph.input[0])
+    graph = onnx.GraphProto(name="ensemble", input=models[0].graph.input[:1])
     graph.input[0].name = "image"
     for number, (spec, model) in enumerate(zip(specs, models, strict=True)):
         edit.prune(model.graph, [spec.logits])
@@ -54,9 +51,9 @@ def merged(ensemble: Ensemble) -> tuple[onnx.ModelProto, ModelSpec]:
         "source": f"{ensemble.combination.kind} of {', '.join(spec.name for spec in specs)}",
         "license": "; ".join(sorted({str(spec.weights.get("license", "not known")) for spec in specs})),
     }
-    precision: Any = next(name for name in _PRECISIONS if name in {spec.precision for spec in specs})
+    roughest = min((spec.precision for spec in specs), key=("int8", "fp16", "fp32").index)
     takes_image = replace(ensemble.spec.input, name="image")
-    return result, replace(ensemble.spec, input=takes_image, precision=precision, weights=weights)
+    return result, replace(ensemble.spec, input=takes_image, precision=roughest, weights=weights)
 
 
 def _takes(spec: ModelSpec, model: onnx.ModelProto) -> dict[str, Any]:

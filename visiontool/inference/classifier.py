@@ -64,6 +64,8 @@ class Classifier:
         UsageError: arguments that contradict each other or the file.
     """
 
+    _members: "tuple[Classifier, ...]" = ()  # of an ensemble
+
     def __init__(
         self,
         model: str | os.PathLike[str] | None = None,
@@ -156,12 +158,13 @@ class Classifier:
     def __repr__(self) -> str:
         height, width = self.spec.input.size
         classes = plural(len(self.spec.labels), "class")
-        return f"<Classifier {on_one_line(self.spec.name)}: {classes}, {width}x{height} pixels, on {self.device}>"
+        name = f"{type(self).__name__} {on_one_line(self.spec.name)}"
+        return f"<{name}: {classes}, {width}x{height} pixels, on {self.device}>"
 
     @property
     def members(self) -> "Sequence[Classifier]":
         """The models that answer together; of a classifier itself alone."""
-        return (self,)
+        return self._members or (self,)
 
     @overload
     def predict(  # type: ignore[overload-overlap]

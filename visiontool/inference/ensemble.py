@@ -114,13 +114,6 @@ class Ensemble(Classifier):
         combination = Combination(kind, tuple(weight / sum(given) for weight in given), stacker)
         return cls(members, combination, name, path=path, decisions=Decisions.read(fields, classes), among=among)
 
-    def __repr__(self) -> str:
-        return f"<Ensemble {self.spec.name}: {self.combination.kind} of {', '.join(m.spec.name for m in self.members)}>"
-
-    @property
-    def members(self) -> Sequence[Classifier]:
-        return self._members
-
     def save(self, target: Path, decisions: Decisions | None = None) -> None:
         """Writes the JSON file; `decisions` instead of its own.
 

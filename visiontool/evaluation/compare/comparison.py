@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -134,7 +134,7 @@ class Comparison:
 class Accumulator:
     """Sums, extremes and counts over all pictures so far, so that no logits are kept.
 
-    The public attributes are those of `Comparison`. Answers are compared by their labels, as a user does it. `sure` is
+    The attributes have the names of `Comparison`. Answers are compared by their labels, as a user does it. `sure` is
     that of `Gate`.
     """
 
@@ -165,6 +165,11 @@ class Accumulator:
     def accuracies(self) -> tuple[float, float]:
         total = max(1, self.pictures)
         return self._correct[0] / total, self._correct[1] / total
+
+    def figures(self) -> dict[str, Any]:
+        """What `Comparison` takes of these, by its names."""
+        names = [field.name for field in fields(Comparison) if hasattr(self, field.name)]
+        return {name: getattr(self, name) for name in names if name != "worst"}
 
     def add_unreadable(self, path: str, error: str) -> None:
         self.unreadable += 1
