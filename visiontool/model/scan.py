@@ -79,7 +79,7 @@ def scan_bytes(data: mmap.mmap | bytes, path: Path, *, external: bool = False) -
         raise ModelError(f"{path}: only a pointer of Git LFS to the model file; fetch it with: git lfs pull")
     if data[:100].lstrip()[:1] == b"<":
         raise ModelError(f"{path}: a web page, not a model file; download the file itself")
-    if path.suffix.lower() == ".json":
+    if data[:100].lstrip()[:1] == b"{":
         raise ModelError(f"{path}: no model file. predict, evaluate and export take an ensemble's, nothing else does")
     if data[4:8] == b"ORTM" or path.suffix.lower() == ".ort":
         raise ModelError(f"{path}: onnxruntime's own format; give the .onnx file that it was made from")
