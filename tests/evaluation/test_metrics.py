@@ -4,7 +4,7 @@ import json
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn import metrics as oracle
 
@@ -43,6 +43,7 @@ def test_counts_and_shares_by_hand() -> None:
     assert json.loads(json.dumps(got.to_json()))["confusion"] == got.confusion.tolist()
 
 
+@settings(deadline=None)
 @given(st.integers(2, 8), st.integers(1, 60), st.integers(0, 2**32 - 1))
 def test_agrees_with_scikit_learn(classes: int, pictures: int, seed: int) -> None:
     random = np.random.default_rng(seed)
