@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from visiontool.cli import SOME_FAILED, options
-from visiontool.cli.output.answers import cell, check_file
+from visiontool.cli.output.answers import cell
 from visiontool.cli.output.rows import csv_line
 from visiontool.cli.output.target import check_output, choose_format, reporting_errors
 from visiontool.cli.predict import Inputs, load
@@ -70,7 +70,6 @@ def embed(context: click.Context, /, **values: Any) -> int:
     _check(context, args)
 
     from visiontool.cli.progress import only_ours_on_stderr
-    from visiontool.data.loader import LoadOptions
     from visiontool.evaluation.embedding_map import draw
 
     inputs = Inputs(args)
@@ -78,7 +77,7 @@ def embed(context: click.Context, /, **values: Any) -> int:
     classifier = _only_member(load(args, many=inputs.many))
     paths = list(inputs.pictures)
     inputs.report(quiet=args.quiet, verbose=args.verbose)
-    loading = LoadOptions(options.limits(values), args.workers, args.timeout, args.batch_size)
+    loading = options.loading(values)
     with only_ours_on_stderr():
         errors, vectors = _embed(classifier, paths, loading, quiet=args.quiet)
         if args.output is not None:
@@ -101,10 +100,9 @@ def _check(context: click.Context, args: SimpleNamespace) -> None:
         raise UsageError("--format and --json are about the rows of --neighbours; leave them out")
     args.format_ = choose_format(args.format_, args.as_json, None, single=False)
     options.check_loudness(args.quiet, args.verbose)
-    check_file("-o", args.output, (".npy", ".csv", ".parquet"))
+    options.check_file("-o", args.output, ".npy", ".csv", ".parquet")
     check_output(args.output, "json", force=args.force, resume=False)
-    if args.plot is not None:
-        options.check_png("--plot", args.plot)
+    options.check_file("--plot", args.plot, ".png")
 
 
 def _only_member(predictor: "Predictor") -> "Classifier":
