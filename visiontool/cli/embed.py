@@ -40,15 +40,11 @@ _NEIGHBOR_COLUMNS = ("path", "status", "neighbor", "cosine", "error")
 @click.option("--format", "format_", type=click.Choice(("table", "json", "jsonl", "csv")), help="Of the neighbors.")
 @click.option("--json", "as_json", is_flag=True, help="The same as --format json.")
 @click.option("--plot", metavar="FILE.png", type=options.FILE, help="Draw a map with similar pictures together.")
-@options.BATCH_SIZE
-@options.WORKERS
 @options.DEVICE
 @options.PROVIDER
 @options.CROP_MODE
 @click.option("--no-recursive", is_flag=True, help="Leave out the folders inside a folder.")
-@options.MAX_PIXELS
-@options.MAX_BYTES
-@options.TIMEOUT
+@options.opening
 @options.WEIGHTS
 @options.OFFLINE
 @options.QUIET

@@ -46,11 +46,7 @@ _KINDS = ("average", "vote", "weighted", "stacking", "greedy")
 @options.DEVICE
 @options.PROVIDER
 @options.CROP_MODE
-@options.BATCH_SIZE
-@options.WORKERS
-@options.MAX_PIXELS
-@options.MAX_BYTES
-@options.TIMEOUT
+@options.opening
 @options.WEIGHTS
 @options.OFFLINE
 @options.QUIET

@@ -60,11 +60,7 @@ _PREVIEW_PICTURES, _PREVIEW_VIEWS = 6, 8
 @click.option("--seed", type=click.IntRange(0, 2**32 - 1), metavar="N", help="The random seed.  [default: 0]")
 @click.option("--device", metavar="auto|cpu|cuda[:N]", help="Where the backbone runs.  [default: auto]")
 @options.PROVIDER
-@options.WORKERS
-@options.BATCH_SIZE
-@options.MAX_PIXELS
-@options.MAX_BYTES
-@options.TIMEOUT
+@options.opening
 @click.option("--from", "from_run", type=options.FOLDER, metavar="RUN", help="Use the settings of that run.")
 @click.option("--dry-run", is_flag=True, help="Print what would be done, and stop.")
 @options.WEIGHTS

@@ -4,6 +4,7 @@ import os
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import fields
+from functools import reduce
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
@@ -127,11 +128,17 @@ _FOREIGN = (
 )
 
 
+_OPENING = (BATCH_SIZE, WORKERS, MAX_PIXELS, MAX_BYTES, TIMEOUT)
+
+
 def foreign_model(command: Callable[..., Any]) -> Callable[..., Any]:
     """Adds the options that describe a model file of another tool; `description` reads them."""
-    for option in reversed(_FOREIGN):
-        command = option(command)
-    return command
+    return reduce(lambda done, option: option(done), reversed(_FOREIGN), command)
+
+
+def opening(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Adds the options of how many pictures are opened; `loading` reads them."""
+    return reduce(lambda done, option: option(done), reversed(_OPENING), command)
 
 
 def description(values: Mapping[str, Any]) -> "Description | None":

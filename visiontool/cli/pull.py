@@ -41,14 +41,14 @@ def load_all(
     from visiontool.model.spec import MANIFEST_KEY
 
     description = options.description(vars(args))
-    weights = vars(args).get("weights")  # verify has none
-    paths = [obtain(name, weights=weights, offline=args.offline, quiet=args.quiet) for name in names]
+    how = {"weights": vars(args).get("weights"), "offline": args.offline, "quiet": args.quiet}  # verify has no weights
+    paths = [obtain(name, **how) for name in names]
     foreign = [path.suffix != ensemble.SUFFIX and MANIFEST_KEY not in scan(path).metadata for path in paths]
     if description is not None and not any(foreign):
         raise UsageError(f"the files say this of themselves; leave out {', '.join(description.options())}")
     models = []
-    for path, is_foreign, how in zip(paths, foreign, hows, strict=True):
-        models.append(model := load(path, description=description if is_foreign else None, **how))
+    for path, is_foreign, its in zip(paths, foreign, hows, strict=True):
+        models.append(model := load(path, description=description if is_foreign else None, **its))
         if model.assumed and not args.quiet:
             say(f"{path}: neither it nor you said, so assumed: {', '.join(model.assumed)}.")
     return models

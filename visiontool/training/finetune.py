@@ -20,14 +20,7 @@ from visiontool.data.dataset import VAL_IS_DRAWN, read
 from visiontool.data.folders import is_inside
 from visiontool.data.loader import DEFAULT_OPTIONS, LoadOptions
 from visiontool.data.samples import Dataset, check
-from visiontool.data.splits import (
-    folds,
-    read_splits,
-    split,
-    unfolded,
-    unjudged,
-    write_splits,
-)
+from visiontool.data.splits import folds, read_splits, split, unfolded, unjudged, write_splits
 from visiontool.errors import DataError, ModelError, UsageError
 from visiontool.evaluation import metrics
 from visiontool.hub import resolve

@@ -77,15 +77,13 @@ def curves_of(solution: Solution) -> dict[str, Curve]:
     """How the strength of the penalty was chosen: log loss and accuracy of pictures held out; none of nearest means."""
     if not solution.path:
         return {}
-    chosen, x = solution.path[solution.chosen], "strength of the L2 penalty"
-    losses = [(point.strength, point.nll, point.nll_error) for point in solution.path]
-    shares = [(point.strength, point.accuracy, 0.0) for point in solution.path]
+    path, chosen, x = solution.path, solution.path[solution.chosen], "strength of the L2 penalty"
+    losses = Curve((x, "log loss"), [(one.strength, one.nll, one.nll_error) for one in path], chosen.strength)
+    shares = Curve((x, "accuracy"), [(one.strength, one.accuracy, 0.0) for one in path], chosen.strength)
     return {
         "Training pictures held out, by the strength of the penalty: log loss with its standard error. The dashed line "
-        f"is what was chosen, {chosen.strength:.3g}.": Curve((x, "log loss"), losses, chosen.strength),
-        f"The same of their accuracy, which is {chosen.accuracy:.3f} as chosen.": Curve(
-            (x, "accuracy"), shares, chosen.strength
-        ),
+        f"is what was chosen, {chosen.strength:.3g}.": losses,
+        f"The same of their accuracy, which is {chosen.accuracy:.3f} as chosen.": shares,
     }
 
 

@@ -29,7 +29,7 @@ class Plot(NamedTuple):
 
     names: tuple[str, str]  # of the axes, x and y
     ticks: tuple[list[tuple[float, str]], list[tuple[float, str]]]
-    points: list[tuple[float, float, float, float]]  # x, y, and where its interval begins and ends
+    points: Sequence[Sequence[float]]  # x, y, and where its interval begins and ends
     guide: tuple[float, float, float, float]  # a dashed line: x, y, x, y
     is_joined: bool = False
 
@@ -73,16 +73,13 @@ def section_of(evaluation: Evaluation, classes: int) -> dict[str, Any]:
         "measures": metrics.measures(classes),
         "labels": labels,
         "classes": _classes(metrics, occurring, confusions),
-        "confusions": [
-            {"true": true, "answer": answer, "count": count, "total": int(totals[true])}
-            for true, answer, count in confusions[:_PAIRS_LISTED]
-        ],
+        "confusions": [(*each, int(totals[each[0]])) for each in confusions[:_PAIRS_LISTED]],
         "matrix": _matrix(metrics.confusion, occurring, labels),
         "bins": bins,
         "plot": Plot(
             ("probability of the answer", "share of right answers"),
             (percents, percents),
-            [(point["probability"], point["share"], point["low"], point["high"]) for point in bins],
+            [point for _, *point in bins],
             (0, 0, 1, 1),
         ),
     }
@@ -128,14 +125,12 @@ def _matrix(confusion: NDArray[np.int64], occurring: NDArray[np.intp], labels: S
     return {**matrix, "cells": np.stack((rows, columns, part[rows, columns]), axis=1).tolist()}
 
 
-def _bins(evaluation: Evaluation) -> list[dict[str, Any]]:
-    """The points of the reliability diagram: answers by their probability, in bins of equal size."""
+def _bins(evaluation: Evaluation) -> list[tuple[int, float, float, float, float]]:
+    """Of answers by their probability, in bins of equal size: how many, probability, share of right ones, interval."""
     sure = evaluation.probabilities.max(axis=1)
     right = evaluation.probabilities.argmax(axis=1) == evaluation.class_ids
-    order = np.argsort(sure, kind="stable")
-    bins = []
-    for rows in np.array_split(order, max(1, min(_BINS, len(order) // _LEAST_IN_BIN))):
-        low, high = wilson(int(right[rows].sum()), len(rows))
-        point = {"count": len(rows), "probability": float(sure[rows].mean()), "share": float(right[rows].mean())}
-        bins.append({**point, "low": low, "high": high})
-    return bins
+    places = np.array_split(np.argsort(sure, kind="stable"), max(1, min(_BINS, len(sure) // _LEAST_IN_BIN)))
+    return [
+        (len(rows), float(sure[rows].mean()), float(right[rows].mean()), *wilson(int(right[rows].sum()), len(rows)))
+        for rows in places
+    ]
