@@ -139,7 +139,7 @@ def test_ctrl_c_prints_what_is_done(run, color_model, measured):
         (["lenet5", "--device", "cuda:99"], 1, "cuda:99"),
         (["lenet5", "LeNet-5"], 2, "two of the models are the same file"),
         (["lenet5", "--on", "empty"], 3, "no picture was found in empty"),
-        (["lenet5", "--plot", "plot.pdf"], 2, "expected the name of a PNG file"),
+        (["lenet5", "--plot", "plot.pdf"], 2, "expected a file that ends in .png"),
         (["lenet5", "--plot", "gone/plot.png"], 2, "there is no folder"),
         (["colors.onnx", "--plot", "plot.png"], 2, "nobody has said how accurate colors (fp32) is"),
     ],

@@ -30,17 +30,19 @@ def test_the_table_of_one_model(run, color_model, data):
     ran = run("evaluate", color_model, data)
     assert (ran.code, ran.err) == (0, "")
     assert all(len(line) <= 80 for line in ran.out.splitlines())
-    rows = {line[:12].strip(): line[12:] for line in ran.out.splitlines() if line[:12].strip()}
+    rows = {line[:18].strip(): line[18:] for line in ran.out.splitlines()}
     assert rows["Judged by"] == "5 pictures: data"
-    assert rows["Top-1"].startswith("80.0%, ")
-    assert rows["Balanced"].startswith("88.9%, ")  # (1 + 2/3 + 1) / 3
+    assert rows["Accuracy"].startswith("80.0%, ")
+    assert rows["Balanced accuracy"].startswith("88.9%, ")  # (1 + 2/3 + 1) / 3
     assert rows["Confused"] == "green taken for red: 1 picture"
-    assert ran.out.splitlines()[-3:] == [  # labels of the model, in its order
+    assert ran.out.splitlines()[-5:] == [  # labels of the model, in its order
         f"{label:<36} {pictures:>9} {precision:>10} {recall:>8} {f1:>8}"
         for label, pictures, precision, recall, f1 in (
             ("red", 1, "0.500", "1.000", "0.667"),
             ("green", 3, "1.000", "0.667", "0.800"),
             ("blue", 1, "1.000", "1.000", "1.000"),
+            ("Macro average", 5, "0.833", "0.889", "0.822"),
+            ("Weighted average", 5, "0.900", "0.800", "0.813"),
         )
     ]
 

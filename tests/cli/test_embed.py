@@ -120,7 +120,7 @@ def test_positions_are_the_same_each_time_and_apart(count):
         (["photos"], 2, "say what you want: -o FILE.npy, --neighbours K or --plot FILE.png"),
         (["--plot", "map.png"], 2, "name pictures, folders or globs"),
         (["photos", "--plot", "map.png", "--json"], 2, "--format and --json are about the rows of --neighbours"),
-        (["photos", "--plot", "map.jpg"], 2, "--plot map.jpg: expected the name of a PNG file"),
+        (["photos", "--plot", "map.jpg"], 2, "--plot map.jpg: expected a file that ends in .png"),
         (["photos", "-o", "x.txt"], 2, "-o x.txt: expected a file that ends in .npy or .csv or .parquet"),
         (["photos", "-o", "gone/x.npy"], 2, "there is no folder"),
         (["photos", "--plot", "map.png", "--force"], 2, "--force is about the file of -o; there is none"),

@@ -73,8 +73,8 @@ def test_it_says_what_was_measured(tmp_path):
         return [np.eye(3), None]
 
     one = three_classes(tmp_path / "data")
-    png = {"A curve": b"\x89PNG"}
-    page = page_of(tmp_path, one, maps=[maps], figures=png, data={"Split": "val 4"}, notes=["A note."])
+    curve = {"A curve": report.Curve(("strength", "loss"), [(0.1, 0.2, 0.1), (10, 0.5, 0)], 1.0)}
+    page = page_of(tmp_path, one, maps=[maps], curves=curve, data={"Split": "val 4"}, notes=["A note."])
     text = text_of(page)
     for said in (
         "On <x>",
@@ -87,7 +87,7 @@ def test_it_says_what_was_measured(tmp_path):
         "red 70.0% green 20.0% blue true 10.0% loss 2.30 · a<b>/0.png",
         "green 50.0% blue true 40.0% loss 0.92 · a<b>/1.png",
         "A note.",
-        "A curve",
+        "0.1 1 10 0.100 0.200 0.300 0.400 0.500 strength loss A curve",
         "3 of the model's 3 have pictures here",
         "1 to 2, median 1",
         "Unreadable 1 picture: y.png",
@@ -98,7 +98,11 @@ def test_it_says_what_was_measured(tmp_path):
     assert "Top 5" not in text  # of three classes
     assert asked == [(str(tmp_path / "data" / "0.png"), 0), (str(tmp_path / "data" / "1.png"), 1)]
     sources = re.findall(r'src="data:image/(\w+);', page)
-    assert sources == ["jpeg", "png", "jpeg", "png"]  # one heat map, then the curve
+    assert sources == ["jpeg", "png", "jpeg"]  # one heat map
+    # From left to right by the logarithm, 300 wide and high; the chosen one is in the middle.
+    assert '<path class="guide" d="M150.0 300L150.0 0"/>' in page
+    assert '<polyline points="0.0,225.0 300.0,0.0 "/>' in page
+    assert '<path class="whisker" d="M0.0 300.0V150.0"/>' in page
     assert not re.findall(r"https?:|//\w", re.sub(r"base64,[\w+/=]+", "", page))
 
 

@@ -22,7 +22,7 @@ from visiontool.images.augment import Augment
 from visiontool.model.spec import UNDECIDED, Decisions
 from visiontool.training.finetune import Settings, finetune
 
-RUN_FILES = {"model.onnx", "settings.json", "splits.csv", "metrics.json", "report.html", "curves.png", "confusion.png"}
+RUN_FILES = {"model.onnx", "settings.json", "splits.csv", "metrics.json", "report.html", "fingerprints.npz"}
 
 
 def fill(folder: Path, label: str, count: int, seed: int = 0) -> None:
@@ -52,19 +52,11 @@ def data(tmp_path, moods):
 
 
 @pytest.fixture
-def with_figures(tmp_path, monkeypatch):
+def at_home(tmp_path, monkeypatch):
     """The working folder and the cache are new ones."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("VISIONTOOL_CACHE", str(tmp_path / "cache"))
     return tmp_path
-
-
-@pytest.fixture
-def at_home(with_figures, monkeypatch):
-    """The same, where runs have no figures: these take most of the time."""
-    for name in ("draw_curves", "draw_confusion", "draw_confused"):
-        monkeypatch.setattr(f"visiontool.training.report.{name}", lambda *_: None)
-    return with_figures
 
 
 @pytest.fixture(scope="session")
@@ -99,8 +91,8 @@ def initializers(file):
     return {tensor.name: numpy_helper.to_array(tensor) for tensor in onnx.load(file).graph.initializer}
 
 
-def test_a_folder_becomes_a_model(run, data, with_figures, color_model):
-    at_home, before = with_figures, tree(data)
+def test_a_folder_becomes_a_model(run, data, at_home, color_model):
+    before = tree(data)
     write(Classifier.load(color_model), color_model, Decisions(coverage=0.9, quantiles=(0.5,)))  # of its own classes
     ran = run("finetune", data, "-m", color_model)
     assert ran.code == 0, ran.err
@@ -209,7 +201,7 @@ def test_a_class_without_a_picture_in_val_is_named_and_not_refused(run, data, at
         assert err.count("1 class has no picture in val, with too few pictures or groups to draw from") == 1
     measured = json.loads(ran.out)["val"]
     assert (measured["classes"], measured["per_class"][0]["recall"]) == (2, None)
-    assert "Macro-F1    1.000 over the 2 of 3 classes that have pictures here" in ran.err
+    assert "No picture        of 1 class: cold" in ran.err
     shutil.rmtree(data / "fresh")
     for number in range(1, 12):
         (data / "warm" / f"{number}.png").unlink()
@@ -336,11 +328,11 @@ def test_a_run_is_replaced_once_the_new_one_is_complete_and_a_link_to_it_stays(r
     (data / "warm" / "bad.jpg").write_bytes(b"no picture")
     assert run(*typed, "--force").code == 3
     assert tree(at_home / "mine") == before
-    (at_home / "mine" / "confused.png").write_bytes(b"of the last run")
+    (at_home / "mine" / "older.png").write_bytes(b"of the last run")
     assert run(*typed, "--force", "--seed", 3, "--on-bad", "skip").code == 0
     assert (at_home / "latest").is_symlink()
     assert json.loads((at_home / "mine" / "settings.json").read_text())["seed"] == 3
-    assert not (at_home / "mine" / "confused.png").exists()
+    assert not (at_home / "mine" / "older.png").exists()
     assert {path.name for path in at_home.iterdir()} == {"moods", "colors.onnx", "cache", "mine", "latest"}
 
 
@@ -380,8 +372,7 @@ def test_a_crop_that_cuts_much_is_told(run, at_home, color_model):
 
 
 @pytest.mark.real
-def test_ants_and_bees_with_a_real_imagenet_network(run, with_figures, shared):
-    at_home = with_figures
+def test_ants_and_bees_with_a_real_imagenet_network(run, at_home, shared):
     shutil.unpack_archive(shared / "data" / "ants_and_bees.tar", at_home)
     weights = shared / "weights" / "squeezenet1_1" / "model.safetensors"
     ran = run("finetune", "ants_and_bees", "-m", "squeezenet1_1", "--weights", weights, "--json")

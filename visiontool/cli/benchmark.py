@@ -121,8 +121,7 @@ def _measure(args: SimpleNamespace, pictures: Sequence[str]) -> "tuple[list[Meas
 
     models = args.models + args.more or (None,)
     files = benchmark.model_files([obtain(model, quiet=args.quiet) for model in models])
-    if args.plot is not None:  # before minutes of measuring
-        options.check_png("--plot", args.plot)
+    options.check_file("--plot", args.plot, ".png")  # before minutes of measuring
     rows: list[Measurement] = []
     with (
         tempfile.TemporaryDirectory(prefix="visiontool-") as folder,

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from visiontool.cli import SOME_FAILED, options
-from visiontool.cli.output.answers import cell, check_file
+from visiontool.cli.output.answers import cell
 from visiontool.cli.output.rows import csv_line
 from visiontool.cli.output.target import check_output, choose_format, reporting_errors
 from visiontool.cli.predict import Inputs, load
@@ -39,15 +39,11 @@ _NEIGHBOR_COLUMNS = ("path", "status", "neighbor", "cosine", "error")
 @click.option("--format", "format_", type=click.Choice(("table", "json", "jsonl", "csv")), help="Of the neighbors.")
 @click.option("--json", "as_json", is_flag=True, help="The same as --format json.")
 @click.option("--plot", metavar="FILE.png", type=options.FILE, help="Draw a map with similar pictures together.")
-@options.BATCH_SIZE
-@options.WORKERS
 @options.DEVICE
 @options.PROVIDER
 @options.CROP_MODE
 @click.option("--no-recursive", is_flag=True, help="Leave out the folders inside a folder.")
-@options.MAX_PIXELS
-@options.MAX_BYTES
-@options.TIMEOUT
+@options.opening
 @options.WEIGHTS
 @options.OFFLINE
 @options.QUIET
@@ -69,7 +65,6 @@ def embed(context: click.Context, /, **values: Any) -> int:
     _check(context, args)
 
     from visiontool.cli.progress import only_ours_on_stderr
-    from visiontool.data.loader import LoadOptions
     from visiontool.evaluation.embedding_map import draw
 
     inputs = Inputs(args)
@@ -77,7 +72,7 @@ def embed(context: click.Context, /, **values: Any) -> int:
     classifier = load(args, many=inputs.many)
     paths = list(inputs.pictures)
     inputs.report(quiet=args.quiet, verbose=args.verbose)
-    loading = LoadOptions(options.limits(values), args.workers, args.timeout, args.batch_size)
+    loading = options.loading(values)
     with only_ours_on_stderr():
         errors, vectors = _embed(classifier, paths, loading, quiet=args.quiet)
         if args.output is not None:
@@ -100,10 +95,9 @@ def _check(context: click.Context, args: SimpleNamespace) -> None:
         raise UsageError("--format and --json are about the rows of --neighbours; leave them out")
     args.format_ = choose_format(args.format_, args.as_json, None, single=False)
     options.check_loudness(args.quiet, args.verbose)
-    check_file("-o", args.output, (".npy", ".csv", ".parquet"))
+    options.check_file("-o", args.output, ".npy", ".csv", ".parquet")
     check_output(args.output, "json", force=args.force, resume=False)
-    if args.plot is not None:
-        options.check_png("--plot", args.plot)
+    options.check_file("--plot", args.plot, ".png")
 
 
 def _embed(

@@ -10,20 +10,19 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from visiontool.cli import SOME_FAILED, options
-from visiontool.cli.output.answers import check_file, write_errors, write_probabilities
+from visiontool.cli.output.answers import write_errors, write_probabilities
 from visiontool.cli.output.target import reporting_errors
 from visiontool.cli.text import json_text, say
 from visiontool.errors import UsageError
 from visiontool.text import plural
 
 if TYPE_CHECKING:
-    from visiontool.data.loader import LoadOptions
     from visiontool.evaluation.decisions import Decided
     from visiontool.evaluation.evaluate import Evaluation
     from visiontool.inference.classifier import Classifier
 
 _SPLITS = ("train", "val", "test", "all")
-_TIMED_RUNS = 7
+_TIMED_S = 0.2
 _KINDS = ("average", "vote", "weighted", "stacking", "greedy")
 
 
@@ -47,11 +46,7 @@ _KINDS = ("average", "vote", "weighted", "stacking", "greedy")
 @options.DEVICE
 @options.PROVIDER
 @options.CROP_MODE
-@options.BATCH_SIZE
-@options.WORKERS
-@options.MAX_PIXELS
-@options.MAX_BYTES
-@options.TIMEOUT
+@options.opening
 @options.WEIGHTS
 @options.OFFLINE
 @options.QUIET
@@ -97,9 +92,9 @@ def evaluate(context: click.Context, /, **values: Any) -> int:
 
 
 def _check(args: SimpleNamespace, models: int) -> None:
-    check_file("--errors", args.errors, (".csv",))
-    check_file("--probabilities", args.probabilities, (".csv", ".parquet"))
-    check_file("--report", args.report, (".html",))
+    options.check_file("--errors", args.errors, ".csv")
+    options.check_file("--probabilities", args.probabilities, ".csv", ".parquet")
+    options.check_file("--report", args.report, ".html")
     options_ = ("precision", "conformal", "ensemble")
     given = [f"--{name}" for name in options_ if getattr(args, name) is not None]
     if len(given) > 1:
@@ -114,7 +109,7 @@ def _check(args: SimpleNamespace, models: int) -> None:
         raise UsageError("--ensemble takes two models or more; name them before DATA")
     if args.ensemble is None and models > 1:
         raise UsageError(f"{given[0]} is about one model, not {models}")
-    check_file("-o", args.output, (".json",) if args.ensemble is not None else (".onnx", ".json"))
+    options.check_file("-o", args.output, ".json", *([".onnx"] if args.ensemble is None else []))
     if os.path.lexists(args.output) and not args.force:
         raise UsageError(f"-o {args.output} exists; --force replaces it")
 
@@ -148,16 +143,30 @@ def _evaluate_all(
 ) -> "tuple[list[Evaluation], list[str]]":
     """The evaluation of each model, and what should be known of them."""
     from visiontool.cli.progress import Stages, only_ours_on_stderr
-    from visiontool.evaluation.evaluate import read_map
+    from visiontool.data.dataset import read
+    from visiontool.evaluation.evaluate import evaluate, judges, read_map
+    from visiontool.training.pictures import run_of
+    from visiontool.training.seen import notes_on, with_splits_of
 
     mapping = None if args.map_ is None else read_map(args.map_)
-    evaluations, notes = [], dict[str, None]()
+    as_given = read(data, labels_file=args.labels, group=args.group)
+    evaluations, notes = [], list[str]()
     with only_ours_on_stderr(), Stages({"evaluate": "Evaluating"}, enabled=not args.quiet) as stages:
         for classifier in classifiers:
-            evaluation, its_notes = _evaluate(args, classifier, data, mapping, stages)
+            run = run_of(classifier.path)
+            dataset = as_given if run is None else with_splits_of(run, as_given)
+            evaluation = evaluate(
+                classifier,
+                judges(dataset, args.split),
+                mapping=mapping,
+                options=options.loading(vars(args)),
+                tta=args.tta,
+                fingerprints=run is not None,
+                progress=stages.update,
+            )
             evaluations.append(evaluation)
-            notes |= dict.fromkeys(its_notes)
-    return evaluations, [*notes]
+            notes += [] if run is None else notes_on(run, evaluation, drawn=dataset is not as_given)
+    return evaluations, [*dict.fromkeys(notes)]
 
 
 def _write_page(
@@ -170,15 +179,14 @@ def _write_page(
     from visiontool.cli.output.evaluation import differences_of, sentences_on
     from visiontool.evaluation import report
     from visiontool.evaluation.benchmark.machine import machine
-    from visiontool.inference.classifier import Classifier
     from visiontool.inference.explain import heat_maps
 
     settings = {name: getattr(args, name) for name in ("split", "group", "tta", "crop_mode", "map_", "labels")}
     given = {name.strip("_").replace("_", " "): str(value) for name, value in settings.items() if value is not None}
     facts = {"model": ", ".join(str(model.path) for model in models), **given, **machine()}
-    loading = _load_options(args)
+    loading = options.loading(vars(args))
     maps: list[report.Maps | None] = [
-        partial(heat_maps, model, options=loading) if isinstance(model, Classifier) else None for model in models
+        partial(heat_maps, model, options=loading) if len(model.members) == 1 else None for model in models
     ]
     sizes = [f"{evaluation.size_bytes / 1e6:.1f}" for evaluation in evaluations]
     with reporting_errors(str(args.report)):
@@ -208,7 +216,11 @@ def _print(
         click.echo(json_text(output.json_of(evaluations, latencies, differences, decided, notes), indent=1))
         return
     if len(evaluations) == 1:
-        lines = output.lines_of(evaluations[0])
+        (one,) = evaluations
+        model = f"{one.spec.name}: {plural(len(one.spec.labels), 'class')}"
+        judges = f"{plural(one.metrics.pictures, 'picture')}: {one.origin}"
+        weights = [("Weights", source)] if (source := one.spec.weights.get("source")) else []
+        lines = output.lines_of(one.metrics, ("Model", model), *weights, ("Judged by", judges))
     else:
         lines = output.table_of(evaluations, latencies, differences)
     if decided is not None:
@@ -219,83 +231,26 @@ def _print(
 
 
 def _load(args: SimpleNamespace, names: Sequence[str | None]) -> "list[Classifier]":
-    from visiontool.cli.pull import obtain
+    from visiontool.cli.pull import load_all
     from visiontool.inference import ensemble
-    from visiontool.model.scan import scan
-    from visiontool.model.spec import MANIFEST_KEY
 
-    description = options.description(vars(args))
     if args.weights is not None and len(names) > 1:
         raise UsageError("--weights FILE holds the weights of one network; name it alone, or pull it first")
-    how = {"weights": args.weights, "offline": args.offline, "quiet": args.quiet}
-    paths = [obtain(name, **how) for name in names]
-    foreign = [path.suffix != ensemble.SUFFIX and MANIFEST_KEY not in scan(path).metadata for path in paths]
-    if description is not None and not any(foreign):
-        raise UsageError(f"the files say this of themselves; leave out {', '.join(description.options())}")
-    classifiers = [
-        ensemble.load(
-            path,
-            device=args.device,
-            provider=args.provider,
-            threads=1,
-            crop_mode=args.crop_mode,
-            description=description if is_foreign else None,
-            limits=options.limits(vars(args)),
-        )
-        for path, is_foreign in zip(paths, foreign, strict=True)
-    ]
-    for classifier in classifiers:
-        if classifier.assumed and not args.quiet:
-            say(f"{classifier.path}: neither it nor you said, so assumed: {', '.join(classifier.assumed)}.")
-    return classifiers
-
-
-def _evaluate(
-    args: SimpleNamespace, classifier: "Classifier", data: Path, mapping: dict[str, str] | None, stages: Any
-) -> "tuple[Evaluation, list[str]]":
-    from visiontool.data.dataset import read
-    from visiontool.evaluation.evaluate import evaluate, judges
-    from visiontool.training.pictures import run_of
-    from visiontool.training.seen import notes_on, with_splits_of
-
-    run = run_of(classifier.path)
-    dataset = as_given = read(data, labels_file=args.labels, group=args.group)
-    if run is not None:
-        dataset = with_splits_of(run, as_given)
-    evaluation = evaluate(
-        classifier,
-        judges(dataset, args.split),
-        mapping=mapping,
-        options=_load_options(args),
-        tta=args.tta,
-        fingerprints=run is not None,
-        progress=stages.update,
-    )
-    return evaluation, [] if run is None else notes_on(run, evaluation, drawn=dataset is not as_given)
-
-
-def _load_options(args: SimpleNamespace) -> "LoadOptions":
-    from visiontool.data.loader import LoadOptions
-
-    return LoadOptions(options.limits(vars(args)), args.workers, args.timeout, args.batch_size)
+    how = {"device": args.device, "provider": args.provider, "crop_mode": args.crop_mode, "threads": 1}
+    return load_all(ensemble.load, names, args, [{**how, "limits": options.limits(vars(args))}] * len(names))
 
 
 def _latency_ms(model: "Classifier") -> float:
     """The median time of the network for one picture, on one thread; of several models together their sum."""
-    import time
+    from statistics import median
 
     import numpy as np
 
-    total = 0.0
-    for member in model.members:
-        pixels = np.zeros((1, *member.spec.input.size, 3), np.uint8)
-        times = []
-        for _ in range(_TIMED_RUNS):
-            start = time.perf_counter()
-            member.outputs(pixels, member.spec.logits)
-            times.append(time.perf_counter() - start)
-        total += 1000 * sorted(times)[len(times) // 2]
-    return total
+    from visiontool.evaluation.benchmark.process import latencies
+
+    sizes = [(1, *member.spec.input.size, 3) for member in model.members]
+    timed = [latencies(one, np.zeros(size, np.uint8), _TIMED_S) for one, size in zip(model.members, sizes, strict=True)]
+    return sum(map(median, timed))
 
 
 def _report_unreadable(evaluations: "Sequence[Evaluation]") -> int:

@@ -69,7 +69,7 @@ def _files(args: SimpleNamespace) -> dict[str, Path]:
         raise DataError(f"no picture was found in {', '.join(args.pictures)}\n{remedy}")
     taken = set(map(os.path.abspath, paths))
     if args.output is not None and args.output.suffix.lower() == ".png":
-        options.check_png("-o", args.output)
+        options.check_file("-o", args.output, ".png")
         if len(paths) > 1 or os.path.abspath(args.output) in taken:
             raise UsageError(f"-o {args.output}: each of {plural(len(paths), 'picture')} needs a file of its own")
         return {paths[0]: args.output}

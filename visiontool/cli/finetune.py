@@ -28,7 +28,6 @@ _STAGES = {
 }
 _BALANCES = ("auto", "none", "weights", "logit-adjust")
 _LEVELS = ("none", "light", "medium", "heavy")
-_WORST_CLASSES = 3
 _LONGEST_LABEL = 30  # characters
 _PREVIEW_PICTURES, _PREVIEW_VIEWS = 6, 8
 
@@ -61,11 +60,7 @@ _PREVIEW_PICTURES, _PREVIEW_VIEWS = 6, 8
 @click.option("--seed", type=click.IntRange(0, 2**32 - 1), metavar="N", help="The random seed.  [default: 0]")
 @click.option("--device", metavar="auto|cpu|cuda[:N]", help="Where the backbone runs.  [default: auto]")
 @options.PROVIDER
-@options.WORKERS
-@options.BATCH_SIZE
-@options.MAX_PIXELS
-@options.MAX_BYTES
-@options.TIMEOUT
+@options.opening
 @click.option("--from", "from_run", type=options.FOLDER, metavar="RUN", help="Use the settings of that run.")
 @click.option("--dry-run", is_flag=True, help="Print what would be done, and stop.")
 @options.WEIGHTS
@@ -118,11 +113,10 @@ def _settings(args: SimpleNamespace) -> "Settings":
 def _execution(args: SimpleNamespace, model: Path) -> dict[str, Any]:
     """What does not change the run: where the model is, limits, processes."""
     from visiontool.cli.pull import say_how
-    from visiontool.data.loader import LoadOptions
 
     return {
         "model": model,
-        "options": LoadOptions(options.limits(vars(args)), args.workers, args.timeout, args.batch_size),
+        "options": options.loading(vars(args)),
         "opened": lambda classifier: say_how(classifier, args.batch_size) if args.verbose else None,
     }
 
@@ -192,38 +186,18 @@ def _plan_text(planned: "Plan", settings: "Settings") -> str:
 
 
 def _report(run: "Run") -> None:
-    import numpy as np
+    from visiontool.cli.output.evaluation import lines_of
 
-    metrics = run.metrics
-    low, high = metrics.interval
-    labels = [shortened(one.label, _LONGEST_LABEL) for one in metrics.per_class]
-    hits, pictures = metrics.confusion.diagonal(), np.array([one.pictures for one in metrics.per_class])
-    (present,) = pictures.nonzero()
-    over = f" over the {len(present):,} of {len(labels):,} classes that have pictures here"
     by = " of val" if run.folds is None else f", in {run.folds} folds"
-    lines = [
-        ("Accuracy", f"{metrics.accuracy:.1%}, {low:.1%} to {high:.1%} with 95 % confidence"),
-        ("Judged by", f"{plural(metrics.pictures, 'picture')}{by}; {run.splits.get('train', 0):,} for training"),
-        ("Macro-F1", f"{metrics.macro_f1:.3f}{over if len(present) < len(labels) else ''}"),
-        ("Calibration", f"error {metrics.ece:.3f}"),
-    ]
-    worst = sorted(present, key=lambda index: hits[index] / pictures[index])[:_WORST_CLASSES]
-    for place, index in enumerate(worst):
-        text = f"{labels[index]}: {hits[index]:,} of {pictures[index]:,} recognized"
-        lines.append(("Worst" if place == 0 else "", text))
-    wrong = metrics.confusion - np.diag(hits)
-    if wrong.any():
-        truth, answer = divmod(int(wrong.argmax()), len(labels))
-        count = plural(int(wrong.max()), "picture")
-        lines.append(("Confused", f"{labels[truth]} taken for {labels[answer]}: {count}"))
-    say("\n".join(f"{name:<12}{printable(text)}" for name, text in lines))
+    judges = f"{plural(run.metrics.pictures, 'picture')}{by}; {run.splits.get('train', 0):,} for training"
+    say("\n".join(lines_of(run.metrics, ("Judged by", judges))))
     folder = min(str(run.folder), os.path.relpath(run.folder), key=len)
     say(f"Next: visiontool predict -m {shlex.quote(folder)} PICTURE")
 
 
 def _write_preview(args: SimpleNamespace, settings: "Settings", model: Path) -> None:
     file: Path = args.preview_augment
-    options.check_png("--preview-augment", file)
+    options.check_file("--preview-augment", file, ".png")
     from visiontool.cli.progress import only_ours_on_stderr
     from visiontool.data.loader import load
     from visiontool.data.prepare import Recipe

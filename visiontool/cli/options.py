@@ -4,15 +4,18 @@ import os
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import fields
+from functools import reduce
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
 
 import click
 
-from visiontool.errors import UsageError
+from visiontool.errors import UsageError, missing_extra
 from visiontool.model.spec import Activation, CropMode, Interpolation
 
 if TYPE_CHECKING:
+    from visiontool.data.loader import LoadOptions
     from visiontool.images.decode import Limits
     from visiontool.model.foreign import Description
 
@@ -125,11 +128,17 @@ _FOREIGN = (
 )
 
 
+_OPENING = (BATCH_SIZE, WORKERS, MAX_PIXELS, MAX_BYTES, TIMEOUT)
+
+
 def foreign_model(command: Callable[..., Any]) -> Callable[..., Any]:
     """Adds the options that describe a model file of another tool; `description` reads them."""
-    for option in reversed(_FOREIGN):
-        command = option(command)
-    return command
+    return reduce(lambda done, option: option(done), reversed(_FOREIGN), command)
+
+
+def opening(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Adds the options of how many pictures are opened; `loading` reads them."""
+    return reduce(lambda done, option: option(done), reversed(_OPENING), command)
 
 
 def description(values: Mapping[str, Any]) -> "Description | None":
@@ -157,15 +166,26 @@ def limits(values: Mapping[str, Any]) -> "Limits":
     return DEFAULT_LIMITS._replace(**{name: value for name, value in given.items() if value is not None})
 
 
+def loading(values: Mapping[str, Any]) -> "LoadOptions":
+    """How many pictures are opened at once, and with which limits."""
+    from visiontool.data.loader import LoadOptions
+
+    return LoadOptions(limits(values), values["workers"], values["timeout"], values["batch_size"])
+
+
 def check_loudness(quiet: bool, verbose: bool) -> None:
     """Raises UsageError where both -q and -v were given."""
     if quiet and verbose:
         raise UsageError("--quiet and --verbose contradict each other; leave one of them out")
 
 
-def check_png(option: str, file: Path) -> None:
-    """Raises UsageError where the option's file is not named as a PNG file, or its folder is not there."""
-    if file.suffix.lower() != ".png":
-        raise UsageError(f"{option} {file}: expected the name of a PNG file")
+def check_file(option: str, file: Path | None, *endings: str) -> None:
+    """Raises UsageError where the option's file has another ending, or cannot be written there."""
+    if file is None:
+        return
+    if file.suffix.lower() not in endings:
+        raise UsageError(f"{option} {file}: expected a file that ends in {' or '.join(endings)}")
     if not file.absolute().parent.is_dir():
         raise UsageError(f"{option} {file}: there is no folder {file.absolute().parent}")
+    if file.suffix.lower() == ".parquet" and find_spec("pyarrow") is None:
+        raise UsageError(missing_extra("parquet", "Writing Parquet"))

@@ -46,8 +46,6 @@ _EMPTY = "no picture in it"  # beside the kinds that `find_images` passes over
 @click.option("--mode", type=click.Choice(("copy", "link", "move")), help="How to sort.  [default: copy]")
 @click.option("--yes", is_flag=True, help="Confirm --mode move: pictures leave their folders.")
 @click.option("--undo", is_flag=True, help="Undo all sorting into DIR.")
-@options.BATCH_SIZE
-@options.WORKERS
 @options.DEVICE
 @options.PROVIDER
 @click.option("--min-probability", type=options.SHARE, default=0, metavar="P", help='Below P, the row says "unknown".')
@@ -55,12 +53,10 @@ _EMPTY = "no picture in it"  # beside the kinds that `find_images` passes over
 @click.option("--sets", is_flag=True, help="Add the set of classes that it may be (evaluate --conformal).")
 @options.CROP_MODE
 @click.option("--no-recursive", is_flag=True, help="Leave out the folders inside a folder.")
-@options.MAX_PIXELS
-@options.MAX_BYTES
+@options.opening
 @click.option(
     "--on-truncated", type=click.Choice(("fail", "fill")), help="A cut-off JPEG: fail, or fill it.  [default: fail]"
 )
-@options.TIMEOUT
 @options.WEIGHTS
 @options.OFFLINE
 @options.QUIET

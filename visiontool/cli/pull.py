@@ -1,16 +1,22 @@
 """The model of a command: pulled first where it is not on this machine; and with -v what it runs on."""
 
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from visiontool._version import __version__
+from visiontool.cli import options
 from visiontool.cli.progress import Stages
 from visiontool.cli.text import say
+from visiontool.errors import UsageError
 from visiontool.text import plural
 
 if TYPE_CHECKING:
     from visiontool.hub.cache import Cached
     from visiontool.inference.classifier import Classifier
+
+AnyModel = TypeVar("AnyModel", bound="Classifier")
 
 _TITLES = {"download": "Downloading", "convert": "Making the model file"}
 
@@ -20,6 +26,31 @@ def obtain(model: str | None, *, weights: Path | None = None, **how: Any) -> Pat
     from visiontool.hub import resolve
 
     return resolve.obtain(model, weights, lambda name: pull(name, weights=weights, **how).path)
+
+
+def load_all(
+    load: Callable[..., AnyModel],
+    names: Sequence[str | None],
+    args: SimpleNamespace,
+    hows: Sequence[dict[str, Any]],
+) -> list[AnyModel]:
+    """Loads models, each with arguments of its own. The options of `foreign_model` describe what has no manifest."""
+    from visiontool.inference import ensemble
+    from visiontool.model.scan import scan
+    from visiontool.model.spec import MANIFEST_KEY
+
+    description = options.description(vars(args))
+    how = {"weights": vars(args).get("weights"), "offline": args.offline, "quiet": args.quiet}  # verify has no weights
+    paths = [obtain(name, **how) for name in names]
+    foreign = [path.suffix != ensemble.SUFFIX and MANIFEST_KEY not in scan(path).metadata for path in paths]
+    if description is not None and not any(foreign):
+        raise UsageError(f"the files say this of themselves; leave out {', '.join(description.options())}")
+    models = []
+    for path, is_foreign, its in zip(paths, foreign, hows, strict=True):
+        models.append(model := load(path, description=description if is_foreign else None, **its))
+        if model.assumed and not args.quiet:
+            say(f"{path}: neither it nor you said, so assumed: {', '.join(model.assumed)}.")
+    return models
 
 
 def pull(name: str, *, quiet: bool = False, labels_matter: bool = True, **how: Any) -> "Cached":

@@ -1,21 +1,18 @@
 """`visiontool verify`: whether a model answers as another does."""
 
 import os
-from collections.abc import Sequence
-from pathlib import Path
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from visiontool.cli import options
-from visiontool.cli.text import json_text, printable, say, shortened, wrapped
+from visiontool.cli.text import json_text, printable, shortened, wrapped
 from visiontool.errors import UsageError
 from visiontool.text import plural
 
 if TYPE_CHECKING:
     from visiontool.evaluation.compare import Comparison
-    from visiontool.inference.classifier import Classifier
 
 _KEY, _COLUMN = 12, 33  # characters, with a space between columns
 
@@ -50,45 +47,23 @@ def verify(**values: Any) -> int:
         raise UsageError("--device is for both; leave it out, or --device-a and --device-b")
 
     from visiontool.cli.progress import Stages, only_ours_on_stderr
-    from visiontool.cli.pull import obtain
+    from visiontool.cli.pull import load_all
     from visiontool.evaluation.compare import check, compare
+    from visiontool.inference.classifier import Classifier
     from visiontool.training.pictures import pictures_for, run_of
 
-    paths = [Path(obtain(name, offline=args.offline, quiet=args.quiet) or "") for name in (args.a, args.b)]
-    models = _load_two(paths, args)
-    run = next((folder for path in paths if (folder := run_of(path)) is not None), None)
-    pictures = pictures_for(models[0].spec, run=run, on=args.on)
+    where = ((args.device_a, args.provider_a), (args.device_b, args.provider_b))
+    hows = [{"device": device or args.device or "auto", "provider": provider} for device, provider in where]
+    a, b = load_all(Classifier.load, (args.a, args.b), args, hows)
+    pictures = pictures_for(a.spec, run=run_of(a.path) or run_of(b.path), on=args.on)
     with only_ours_on_stderr(), Stages({"compare": "Comparing"}, enabled=not args.quiet) as stages:
-        comparison = compare(*models, pictures, progress=stages.update)
+        comparison = compare(a, b, pictures, progress=stages.update)
     if args.as_json:
         click.echo(json_text(comparison.to_json(), indent=1))
     else:
         click.echo("\n".join(comparison_lines(comparison)))
-    check(*models, comparison)
+    check(a, b, comparison)
     return 0
-
-
-def _load_two(paths: Sequence[Path], args: SimpleNamespace) -> "tuple[Classifier, Classifier]":
-    """The two models; the options describe those that have no manifest."""
-    from visiontool.inference.classifier import Classifier
-    from visiontool.model.scan import scan
-    from visiontool.model.spec import MANIFEST_KEY
-
-    description = options.description(vars(args))
-    is_foreign = [MANIFEST_KEY not in scan(path).metadata for path in paths]
-    if description is not None and not any(is_foreign):
-        raise UsageError(f"both files say this of themselves; leave out {', '.join(description.options())}")
-    devices = (args.device_a or args.device or "auto", args.device_b or args.device or "auto")
-    models = [
-        Classifier.load(path, device=device, provider=provider, description=description if foreign else None)
-        for path, foreign, device, provider in zip(
-            paths, is_foreign, devices, (args.provider_a, args.provider_b), strict=True
-        )
-    ]
-    for path, model in zip(paths, models, strict=True):
-        if model.assumed and not args.quiet:
-            say(f"{path}: neither it nor you said, so assumed: {', '.join(model.assumed)}.")
-    return models[0], models[1]
 
 
 def comparison_lines(comparison: "Comparison") -> list[str]:

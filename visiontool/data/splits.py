@@ -172,21 +172,25 @@ def write_splits(file: Path, dataset: Dataset, splits: Sequence[str]) -> None:
             writer.writerow([*row, sample.group or ""] if with_groups else row)
 
 
+def read_rows(file: Path, *columns: str) -> list[dict[str, str]]:
+    """The lines of a run's splits.csv by column: path, split and those named."""
+    header, lines = read_csv(file, _HELP)
+    if lacking := {"split", *columns} - {*header}:
+        raise DataError(f"{file} has no column {min(lacking)}\n{_HELP}")
+    return [dict(zip(header, fields, strict=False)) for _, fields in lines]
+
+
 def read_splits(file: Path, dataset: Dataset) -> tuple[str, ...]:
     """The split that `file` gives each sample: "train", "val", "test", or "" for what is left out."""
-    header, lines = read_csv(file, _HELP)
-    if "split" not in header:
-        raise DataError(f"{file} has no column split\n{_HELP}")
-    path, column = header.index("path"), header.index("split")
     split_of: dict[str, str] = {}
     repeated, unknown = [], []
-    for _, fields in lines:
-        text = fields[column].strip()
+    for row in read_rows(file):
+        text = row["split"].strip()
         split = text and split_called(text)
         if split is None:
             unknown.append(text)
-        elif split_of.setdefault(fields[path], split) != split:
-            repeated.append(fields[path])
+        elif split_of.setdefault(row["path"], split) != split:
+            repeated.append(row["path"])
     names = dict.fromkeys(sample.name for sample in dataset.samples)
     lacking = [] if unknown else [name for name in names if name not in split_of]
     surplus = [name for name in split_of if name not in names]

@@ -52,15 +52,12 @@ class Evaluation:
 
 
 class Mistake(NamedTuple):
-    """A picture whose best answer is wrong; probabilities are the model's."""
+    """A picture whose best answer is wrong."""
 
-    path: str
-    label: str
-    probability: float  # of the true class
-    answer: str
-    answer_probability: float
-    runner_up: str
-    runner_up_probability: float
+    picture: int  # its place among the samples
+    true: int  # class id, as the next two
+    answer: int
+    runner_up: int
     loss: float  # -log of the true class's probability
 
 
@@ -187,14 +184,9 @@ def evaluate(
 
 def groups_of(samples: Sequence[Sample]) -> NDArray[np.intp]:
     """The number of each sample's group (N,); one without a group is one of its own."""
-    numbers: dict[object, int] = {}
-    return np.array(
-        [
-            numbers.setdefault(index if sample.group is None else sample.group, len(numbers))
-            for index, sample in enumerate(samples)
-        ],
-        np.intp,
-    )
+    groups = [index if sample.group is None else sample.group for index, sample in enumerate(samples)]
+    numbers = {group: number for number, group in enumerate(dict.fromkeys(groups))}
+    return np.array([numbers[group] for group in groups], np.intp)
 
 
 def part(evaluation: Evaluation, rows: NDArray[np.intp]) -> Evaluation:
@@ -224,19 +216,13 @@ def halves(evaluation: Evaluation) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
 
 def mistakes(evaluation: Evaluation) -> list[Mistake]:
     """The misclassified pictures, the largest loss first."""
-    probabilities, class_ids, labels = evaluation.probabilities, evaluation.class_ids, evaluation.spec.labels
+    probabilities, class_ids = evaluation.probabilities, evaluation.class_ids
     losses = losses_of(probabilities, class_ids)["nll"]
     (wrong,) = (probabilities.argmax(axis=1) != class_ids).nonzero()
-    found = []
-    for index in wrong[np.argsort(-losses[wrong], kind="stable")].tolist():
-        row = probabilities[index]
-        best, second = np.argsort(-row, kind="stable")[:2].tolist()
-        true = int(class_ids[index])
-        answers = (labels[best], float(row[best]), labels[second], float(row[second]))
-        found.append(
-            Mistake(evaluation.samples[index].path, labels[true], float(row[true]), *answers, float(losses[index]))
-        )
-    return found
+    wrong = wrong[np.argsort(-losses[wrong], kind="stable")]
+    best = np.argsort(-probabilities[wrong], axis=1, kind="stable")[:, :2]
+    columns = (wrong, class_ids[wrong], *best.T, losses[wrong])
+    return [Mistake(*row) for row in zip(*(column.tolist() for column in columns), strict=True)]
 
 
 def compare(a: Evaluation, b: Evaluation) -> Difference:

@@ -21,6 +21,40 @@ class Interval(NamedTuple):
     high: float
 
 
+class Measure(NamedTuple):
+    """A figure of `Metrics`, as people read it."""
+
+    name: str
+    meaning: str
+    value: float
+    interval: Interval | None
+    is_share: bool  # of 1, and the more the better
+
+    @property
+    def text(self) -> str:
+        return self._format(self.value)
+
+    @property
+    def range(self) -> str:
+        """ "15.0 to 85.0%", or "" where no interval is known."""
+        low, high = map(self._format, self.interval or (0, 0))
+        return f"{low.rstrip('%')} to {high}" if self.interval else ""
+
+    def _format(self, value: float) -> str:
+        return f"{value:.1%}" if self.is_share else f"{value:.3f}"
+
+
+_MEASURES = {
+    "accuracy": ("Accuracy", "share of the pictures that are answered right", True),
+    "balanced_accuracy": ("Balanced accuracy", "mean recall of the classes", True),
+    "macro_f1": ("Macro F1", "mean F1 of the classes", True),
+    "top5": ("Top 5", "the true class is among the best five", True),
+    "nll": ("Log loss", "mean −log of the true class's probability", False),
+    "brier": ("Brier score", "mean squared distance of the probabilities from the truth", False),
+    "ece": ("Calibration error", "how far probabilities are from shares", False),
+}
+
+
 @dataclass(frozen=True)
 class ClassMetrics:
     label: str
@@ -52,6 +86,23 @@ class Metrics:
     per_class: tuple[ClassMetrics, ...]  # in the order of the labels
     confusion: NDArray[np.int64]  # (C, C): pictures of the row's class that were taken for the column's
     intervals: Mapping[str, Interval] = field(default_factory=dict)  # by resampling, of the fields of these names
+
+    def measures(self, classes: int) -> list[Measure]:
+        """The figures for people; top 5 where there are more than five `classes`, the model's or the largest's."""
+        intervals = {"accuracy": self.interval, **self.intervals}
+        return [
+            Measure(name, meaning, getattr(self, field), intervals.get(field), is_share)
+            for field, (name, meaning, is_share) in _MEASURES.items()
+            if field != "top5" or classes > 5
+        ]
+
+    def confusions(self) -> list[tuple[int, int, int]]:
+        """A class, another that was the answer, and how many pictures: most first, then the largest share of theirs."""
+        wrong = self.confusion - np.diag(self.confusion.diagonal())
+        true, answer = wrong.nonzero()
+        counts = wrong[true, answer]
+        order = np.lexsort((-counts / self.confusion.sum(axis=1)[true], -counts))
+        return list(zip(*(column[order].tolist() for column in (true, answer, counts)), strict=True))
 
     def to_json(self) -> dict[str, Any]:
         intervals = {name: list(interval) for name, interval in self.intervals.items()}
@@ -139,13 +190,8 @@ def _intervals(
     count = int(group.max()) + 1
     pictures = np.bincount(group)
     sums = {name: np.bincount(group, values) for name, values in losses.items()}
-    is_right = predicted == class_ids
-
-    def by_class(of: NDArray[np.integer], rows: NDArray[np.bool_] | slice = slice(None)) -> Any:
-        shape, ones = (count, classes), np.ones(len(of[rows]))
-        return csr_array((ones, (group[rows], of[rows])), shape=shape)
-
-    hits, true, answers = by_class(class_ids, is_right), by_class(class_ids), by_class(predicted)
+    counted = ((losses["accuracy"], class_ids), (np.ones(len(group)), class_ids), (np.ones(len(group)), predicted))
+    hits, true, answers = (csr_array((each, (group, of)), shape=(count, classes)) for each, of in counted)
     drawn: dict[str, list[NDArray[np.float64]]] = {}
     for weights in _resamples(count):
         total = weights @ pictures

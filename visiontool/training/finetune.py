@@ -20,14 +20,7 @@ from visiontool.data.dataset import VAL_IS_DRAWN, read
 from visiontool.data.folders import is_inside
 from visiontool.data.loader import DEFAULT_OPTIONS, LoadOptions
 from visiontool.data.samples import Dataset, check
-from visiontool.data.splits import (
-    folds,
-    read_splits,
-    split,
-    unfolded,
-    unjudged,
-    write_splits,
-)
+from visiontool.data.splits import folds, read_splits, split, unfolded, unjudged, write_splits
 from visiontool.errors import DataError, ModelError, UsageError
 from visiontool.evaluation import metrics
 from visiontool.hub import resolve
@@ -44,14 +37,14 @@ from visiontool.training.head import Head, Solution
 from visiontool.training.model_files import write_model, write_timm_files
 from visiontool.training.run import RUNS, SPLITS_FILE, Run, new_folder
 from visiontool.training.seen import FINGERPRINTS_FILE, write_fingerprints
-from visiontool.training.settings import SETTINGS_FILE, Settings
+from visiontool.training.settings import SETTINGS_FILE, Settings, judge_of
 
 _log = logging.getLogger(__name__)
 
 __all__ = ["Plan", "Run", "Settings", "finetune", "plan"]
 
 _TIMED = 32  # pictures
-_BESIDES_S = 3.0  # for the start, the head and the plots of a small dataset
+_BESIDES_S = 3.0  # for the start, the head and the page of a small dataset
 
 
 def finetune(
@@ -116,9 +109,8 @@ def finetune(
         truth, groups = embedded.class_ids[judged], embedded.groups[judged]
         result = metrics.measure(probabilities, truth, embedded.data.labels, groups)
 
-        judge = "val" if settings.folds is None else f"{settings.folds} folds"
         top1 = {"pictures": result.pictures, "top1": round(result.accuracy, 4)}
-        spec = replace(spec, accuracy=({"dataset": f"{data.root.name}, {judge}", **top1},))
+        spec = replace(spec, accuracy=({"dataset": f"{data.root.name}, {judge_of(settings.folds)}", **top1},))
         spec = write_model(folder, classifier, spec, embedded, judged, solution.head, options.limits)
         if not write_timm_files(classifier.path, folder, spec, solution.head):
             _log.info("The run has no files for torch: there are none of this backbone that a new head would fit.")

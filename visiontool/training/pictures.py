@@ -6,8 +6,8 @@ from pathlib import Path
 
 from visiontool.data import dataset
 from visiontool.data.discover import find_images
-from visiontool.data.label_table import read_csv
 from visiontool.data.samples import split_called
+from visiontool.data.splits import read_rows
 from visiontool.errors import DataError, first_line
 from visiontool.evaluation.compare import Pictures
 from visiontool.files import MODEL_FILE
@@ -16,8 +16,6 @@ from visiontool.model.spec import ModelSpec
 from visiontool.text import short_repr
 from visiontool.training.run import SPLITS_FILE
 from visiontool.training.settings import SETTINGS_FILE, Settings
-
-_SPLITS_HELP = "Expected the splits.csv of a run: path,label,split with a line for each picture of the data."
 
 
 def pictures_for(spec: ModelSpec, *, run: Path | None = None, on: Path | None = None) -> Pictures:
@@ -55,21 +53,18 @@ def of_run(spec: ModelSpec, run: Path, split: str) -> Pictures:
     Raises:
         DataError: it is no run, it has no such pictures, or none of them is there any more.
     """
-    settings, file = Settings.of_run(run), run / SPLITS_FILE
-    header, lines = read_csv(file, _SPLITS_HELP)
-    if not {"label", "split"} <= set(header):
-        raise DataError(f"{file} has no column label or split\n{_SPLITS_HELP}")
-    path, label, column = (header.index(name) for name in ("path", "label", "split"))
+    settings = Settings.of_run(run)
     if split == "val" and settings.folds is not None:
         split = "train"
-    rows = [fields for _, fields in lines if split_called(fields[column].strip()) == split]
+    rows = read_rows(run / SPLITS_FILE, "label")
+    rows = [row for row in rows if split_called(row["split"].strip()) == split]
     if not rows:
         raise DataError(f"{run} has no pictures of {split}")
-    paths = tuple(os.path.join(settings.data, fields[path]) for fields in rows)
+    paths = tuple(os.path.join(settings.data, row["path"]) for row in rows)
     if not any(map(os.path.isfile, paths)):
         raise DataError(f"the pictures of {run} are not in {settings.data} any more")
     class_ids = {name: class_id for class_id, name in enumerate(spec.labels)}
-    targets = tuple(class_ids.get(fields[label], -1) for fields in rows)
+    targets = tuple(class_ids.get(row["label"], -1) for row in rows)
     return Pictures(paths, None if -1 in targets else targets, f"{split} of {run}")
 
 

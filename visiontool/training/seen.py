@@ -8,18 +8,18 @@ from typing import NamedTuple
 
 import numpy as np
 
-from visiontool.data.label_table import read_csv
 from visiontool.data.samples import Dataset, split_called
+from visiontool.data.splits import read_rows
 from visiontool.errors import DataError
 from visiontool.evaluation.evaluate import Evaluation
 from visiontool.images.fingerprint import Fingerprint, same
 from visiontool.text import on_one_line, plural
 from visiontool.training.embed_dataset import EmbeddedDataset
 from visiontool.training.run import SPLITS_FILE
-from visiontool.training.settings import Settings
+from visiontool.training.settings import Settings, judge_of
 
 FINGERPRINTS_FILE = "fingerprints.npz"
-_HELP = "Expected the splits.csv of a run: path,label,split with a line for each picture of the data."
+_PRINT = [("width", "i4"), ("height", "i4"), ("pixels", "U32"), ("thumbnail", "V256"), ("color", "V3")]
 
 
 class Copy(NamedTuple):
@@ -37,16 +37,8 @@ def write_fingerprints(file: Path, embedded: EmbeddedDataset) -> None:
         for one, sample, split in zip(embedded.fingerprints, embedded.data.samples, embedded.splits, strict=True)
         if one is not None and split
     ]
-    prints = [one for one, _, _ in rows]
-    np.savez_compressed(
-        file,
-        size=np.array([(one.width, one.height) for one in prints], np.int32),
-        pixels=np.array([[*bytes.fromhex(one.pixels)] for one in prints], np.uint8),
-        thumbnail=np.array([[*one.thumbnail] for one in prints], np.uint8),
-        color=np.array([[*one.color] for one in prints], np.uint8),
-        name=np.array([name for _, name, _ in rows]),
-        split=np.array([split for _, _, split in rows]),
-    )
+    prints, names, splits = zip(*rows, strict=True)
+    np.savez_compressed(file, print=np.array([*prints], _PRINT), name=names, split=splits)
 
 
 def copies(run: Path, fingerprints: Sequence[Fingerprint]) -> list[Copy]:
@@ -60,20 +52,16 @@ def copies(run: Path, fingerprints: Sequence[Fingerprint]) -> list[Copy]:
         return []
     try:
         with np.load(file, allow_pickle=False) as arrays:
-            columns = [arrays[key] for key in ("size", "pixels", "thumbnail", "color", "name", "split")]
-        kept = [
-            Fingerprint(int(size[0]), int(size[1]), pixels.tobytes().hex(), thumbnail.tobytes(), color.tobytes())
-            for size, pixels, thumbnail, color in zip(*columns[:4], strict=True)
-        ]
-        names, splits = columns[4].tolist(), columns[5].tolist()
-        leaders = same([*kept, *fingerprints])
-    except (OSError, ValueError, KeyError, IndexError, EOFError) as error:
+            columns = [arrays[key].tolist() for key in ("print", "name", "split")]
+        seen = [(Fingerprint(*one), name, split) for one, name, split in zip(*columns, strict=True)]
+        leaders = same([*(one for one, *_ in seen), *fingerprints])
+    except (OSError, TypeError, ValueError, KeyError, IndexError, EOFError) as error:
         raise DataError(f"{file}: is broken ({error}).\nMake the run again: visiontool finetune --from {run}") from None
-    seen: dict[int, int] = {}
-    for index in sorted(range(len(kept)), key=lambda index: splits[index] != "train"):  # train says more
-        seen.setdefault(leaders[index], index)
-    found = [(index, seen.get(leader)) for index, leader in enumerate(leaders[len(kept) :])]
-    return [Copy(index, names[of], splits[of]) for index, of in found if of is not None]
+    first: dict[int, tuple[str, str]] = {}
+    for leader, (_, name, split) in sorted(zip(leaders, seen, strict=False), key=lambda one: one[1][2] != "train"):
+        first.setdefault(leader, (name, split))  # train says more
+    found = enumerate(leaders[len(seen) :])
+    return [Copy(index, *first[leader]) for index, leader in found if leader in first]
 
 
 def with_splits_of(run: Path, data: Dataset) -> Dataset:
@@ -85,11 +73,7 @@ def with_splits_of(run: Path, data: Dataset) -> Dataset:
     is_own = os.path.realpath(settings.data) == os.path.realpath(data.root)
     if not is_own or all(sample.split is not None for sample in data.samples):
         return data
-    header, lines = read_csv(run / SPLITS_FILE, _HELP)
-    if "split" not in header:
-        raise DataError(f"{run / SPLITS_FILE} has no column split\n{_HELP}")
-    path, column = header.index("path"), header.index("split")
-    split_of = {fields[path]: split_called(fields[column].strip()) or "" for _, fields in lines}
+    split_of = {row["path"]: split_called(row["split"].strip()) or "" for row in read_rows(run / SPLITS_FILE)}
     samples = (
         sample._replace(split=split_of.get(sample.name, "test")) if sample.split is None else sample
         for sample in data.samples
@@ -103,8 +87,7 @@ def notes_on(run: Path, evaluation: Evaluation, *, drawn: bool) -> list[str]:
     `drawn` says that their split is the run's own, which was drawn.
     """
     settings = Settings.of_run(run)
-    judge = "val" if settings.folds is None else f"{settings.folds} folds"
-    lines = [f"{run.name} was trained on train of {settings.data.name}; {judge} judged it then."]
+    lines = [f"{run.name} was trained on train of {settings.data.name}; {judge_of(settings.folds)} judged it then."]
     found = copies(run, evaluation.fingerprints)
     trained = [copy for copy in found if copy.split == "train"]
     if trained:

@@ -39,6 +39,11 @@ _CHANGES = tuple(field.name for field in fields(Augment))
 AnyPath = str | os.PathLike[str]
 
 
+def judge_of(folds: int | None) -> str:
+    """What judges a run: "val" or "5 folds"."""
+    return "val" if folds is None else f"{folds} folds"
+
+
 class Options(TypedDict, total=False):
     """The options of `visiontool finetune` that decide the result; None is as good as left out."""
 

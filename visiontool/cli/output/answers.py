@@ -7,33 +7,18 @@ from typing import TYPE_CHECKING
 
 from visiontool.cli.output.target import reporting_errors
 from visiontool.cli.text import csv_cell, printable
-from visiontool.errors import UsageError, missing_extra
 from visiontool.files import replacing
 
 if TYPE_CHECKING:
     from visiontool.evaluation.evaluate import Evaluation
 
 _DIGITS = 6
-
-
-def check_file(option: str, file: Path | None, endings: Sequence[str]) -> None:
-    """Raises UsageError where the option's file has another ending, or cannot be written there."""
-    if file is None:
-        return
-    if file.suffix.lower() not in endings:
-        raise UsageError(f"{option} {file}: expected a file that ends in {' or '.join(endings)}")
-    if not file.absolute().parent.is_dir():
-        raise UsageError(f"{option} {file}: there is no folder {file.absolute().parent}")
-    if file.suffix.lower() == ".parquet":
-        from importlib.util import find_spec
-
-        if find_spec("pyarrow") is None:
-            raise UsageError(missing_extra("parquet", "Writing Parquet"))
+_ERROR = ("model", "path", "label", "probability", "answer", "answer_probability", "runner_up", "runner_up_probability")
 
 
 def write_errors(file: Path, evaluations: "Sequence[Evaluation]") -> None:
     """A line for each misclassified picture of each model, the largest loss first."""
-    from visiontool.evaluation.evaluate import Mistake, mistakes
+    from visiontool.evaluation.evaluate import mistakes
 
     with (
         reporting_errors(str(file)),
@@ -41,10 +26,13 @@ def write_errors(file: Path, evaluations: "Sequence[Evaluation]") -> None:
         open(partial, "w", encoding="utf-8", newline="") as stream,
     ):
         writer = csv.writer(stream)
-        writer.writerow(["model", *Mistake._fields])
+        writer.writerow([*_ERROR, "loss"])
         for evaluation in evaluations:
-            for mistake in mistakes(evaluation):
-                writer.writerow([csv_cell(evaluation.spec.name), *map(cell, mistake)])
+            for picture, *class_ids, loss in mistakes(evaluation):
+                row: list[object] = [evaluation.spec.name, evaluation.samples[picture].path]
+                for one in class_ids:
+                    row += [evaluation.spec.labels[one], float(evaluation.probabilities[picture, one])]
+                writer.writerow(map(cell, [*row, loss]))
 
 
 def write_probabilities(file: Path, evaluations: "Sequence[Evaluation]") -> None:

@@ -1,10 +1,8 @@
-"""What `visiontool evaluate` prints: the figures of one model, several beside each other, JSON."""
+"""What `evaluate` and `finetune` print: the figures of one model; of several beside each other; JSON."""
 
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-
-import numpy as np
 
 from visiontool.cli.text import printable, shortened, wrapped
 from visiontool.text import plural, some
@@ -12,70 +10,42 @@ from visiontool.text import plural, some
 if TYPE_CHECKING:
     from visiontool.evaluation.decisions import Decided
     from visiontool.evaluation.evaluate import Evaluation
+    from visiontool.evaluation.metrics import Metrics
 
 _MOST_CLASSES = 20  # that have a line each
 _WORST_CLASSES = 10  # of more
-_LABEL, _MODEL = 36, 28  # characters
+_NAME, _LABEL, _MODEL = 18, 36, 28  # characters
 
 
-def lines_of(evaluation: "Evaluation") -> list[str]:
-    """The figures of one model, in lines of at most 80 characters, then those of its classes."""
-    metrics, labels = evaluation.metrics, evaluation.spec.labels
-    absent = [one.label for one in metrics.per_class if not one.pictures]
-    facts = [
-        ("Model", f"{evaluation.spec.name}: {plural(len(labels), 'class')}"),
-        *([("Weights", source)] if (source := evaluation.spec.weights.get("source")) else []),
-        ("Judged by", f"{plural(metrics.pictures, 'picture')}: {evaluation.origin}"),
-        ("Top-1", f"{metrics.accuracy:.1%}{_range(evaluation, 'accuracy', '.1%')} with 95 % confidence"),
-    ]
-    if len(labels) > 5:
-        facts.append(("Top-5", f"{metrics.top5:.1%}{_range(evaluation, 'top5', '.1%')}"))
-    means = [
-        (
-            name.title(),
-            f"precision {getattr(metrics, f'{name}_precision'):.3f}, recall {getattr(metrics, f'{name}_recall'):.3f}, "
-            f"F1 {getattr(metrics, f'{name}_f1'):.3f}",
-        )
-        for name in ("macro", "weighted")
-    ]
-    balanced = f"{metrics.balanced_accuracy:.1%}{_range(evaluation, 'balanced_accuracy', '.1%')}"
-    facts += [
-        ("Balanced", f"{balanced}, the mean recall of the classes"),
-        *means,
-        ("Log loss", f"{metrics.nll:.3f}{_range(evaluation, 'nll', '.3f')}; Brier {metrics.brier:.3f}"),
-        ("Calibration", f"error {metrics.ece:.3f}"),
-    ]
-    if absent:
-        facts.append(("No picture", f"of {plural(len(absent), 'class')}: {some(absent)}"))
-    confused = metrics.confusion.copy()
-    confused[range(len(labels)), range(len(labels))] = 0
-    if confused.any():
-        truth, answer = divmod(int(confused.argmax()), len(labels))
-        facts.append(
-            ("Confused", f"{labels[truth]} taken for {labels[answer]}: {plural(int(confused.max()), 'picture')}")
-        )
-    lines = [line for name, text in facts for line in wrapped(text, f"{name:<12}", " " * 12)]
-    return [*lines, "", *_class_lines(evaluation)]
+def lines_of(metrics: "Metrics", *facts: tuple[str, str]) -> list[str]:
+    """Names and texts, the figures of one model, and those of its classes, in lines of at most 80 characters."""
+    labels, shown = [one.label for one in metrics.per_class], [*facts]
+    for measure in metrics.measures(len(labels)):
+        sure = " with 95 % confidence" if measure.name == "Accuracy" else ""
+        shown.append((measure.name, f"{measure.text}{measure.range and ', '}{measure.range}{sure}"))
+    if absent := [one.label for one in metrics.per_class if not one.pictures]:
+        shown.append(("No picture", f"of {plural(len(absent), 'class')}: {some(absent)}"))
+    for truth, answer, count in metrics.confusions()[:1]:
+        shown.append(("Confused", f"{labels[truth]} taken for {labels[answer]}: {plural(count, 'picture')}"))
+    lines = [line for name, text in shown for line in wrapped(text, f"{name:<{_NAME}}", " " * _NAME)]
+    return [*lines, "", *_class_lines(metrics)]
 
 
-def _range(evaluation: "Evaluation", name: str, form: str) -> str:
-    low, high = evaluation.metrics.intervals[name]
-    return f", {low:{form}} to {high:{form}}"
-
-
-def _class_lines(evaluation: "Evaluation") -> list[str]:
-    present = [one for one in evaluation.metrics.per_class if one.pictures]
+def _class_lines(metrics: "Metrics") -> list[str]:
+    present = [one for one in metrics.per_class if one.pictures]
     is_many = len(present) > _MOST_CLASSES
     if is_many:
         present = sorted(present, key=lambda one: one.f1 or 0.0)[:_WORST_CLASSES]
+    rows = [(one.label, one.pictures, one.precision, one.recall, one.f1) for one in present]
+    pictures, m = metrics.pictures, metrics
+    rows.append(("Macro average", pictures, m.macro_precision, m.macro_recall, m.macro_f1))
+    rows.append(("Weighted average", pictures, m.weighted_precision, m.weighted_recall, m.weighted_f1))
     title = "Worst classes" if is_many else "Class"
     lines = [f"{title:<{_LABEL}} {'pictures':>9} {'precision':>10} {'recall':>8} {'F1':>8}"]
-    for one in present:
-        shares = (one.precision, one.recall, one.f1)
-        cells = ("-" if share is None else f"{share:.3f}" for share in shares)
-        precision, recall, f1 = cells
-        label = shortened(printable(one.label), _LABEL)
-        lines.append(f"{label:<{_LABEL}} {one.pictures:>9,} {precision:>10} {recall:>8} {f1:>8}")
+    for label, count, *shares in rows:
+        precision, recall, f1 = ("-" if share is None else f"{share:.3f}" for share in shares)
+        name = shortened(printable(label), _LABEL)
+        lines.append(f"{name:<{_LABEL}} {count:>9,} {precision:>10} {recall:>8} {f1:>8}")
     return lines
 
 
@@ -120,19 +90,17 @@ def differences_of(evaluations: "Sequence[Evaluation]") -> list[tuple[Any, Any, 
 
 def decided_lines(decided: "Decided", file: Path) -> list[str]:
     """What half of the pictures set, and what the other half says of it."""
-    lines = [f"Set by {plural(decided.set_by, 'picture')}, judged by {decided.judged_by:,} others:"]
     if decided.right is not None:
-        asked = f"{decided.decisions.precision:.1%} was asked for"
-        lines.append(f"  precision of the answers {decided.right:.1%} ({asked}); {decided.answered:.1%} are answered")
+        found, asked = f"precision of the answers {decided.right:.1%}", decided.decisions.precision
+        rest, how = f"{decided.answered:.1%} are answered", "predict says unknown below them"
     else:
-        asked = f"{decided.decisions.coverage:.1%} was asked for"
-        lines.append(
-            f"  sets hold the class of {decided.covered:.1%} ({asked}); {decided.set_size:.2f} classes in a set"
-        )
+        found, asked = f"sets hold the class of {decided.covered:.1%}", decided.decisions.coverage
+        rest, how = f"{decided.set_size:.2f} classes in a set", "predict --sets gives them"
+    lines = [f"Set by {plural(decided.set_by, 'picture')}, judged by {decided.judged_by:,} others:"]
+    lines.append(f"  {found} ({asked:.1%} was asked for); {rest}")
     if decided.never:
         lines += wrapped(f"Always unknown, since it never gets so precise: {some(decided.never)}", "  ", "  ")
-    how = "predict says unknown below them" if decided.right is not None else "predict --sets gives them"
-    return [*lines, *wrapped(f"{file}: {how}.")]
+    return [*lines, *wrapped(f"{file}: {how}.", break_words=False)]
 
 
 def json_of(
@@ -146,9 +114,6 @@ def json_of(
     models = []
     for index, evaluation in enumerate(evaluations):
         labels, metrics = evaluation.spec.labels, evaluation.metrics
-        confused = metrics.confusion.copy()
-        np.fill_diagonal(confused, 0)
-        pairs = sorted(np.argwhere(confused).tolist(), key=lambda pair: -int(confused[*pair]))
         models.append(
             {"name": evaluation.spec.name, "path": str(evaluation.path), "judged_by": evaluation.origin}
             | ({"latency_ms": round(latencies[index], 3)} if latencies else {})
@@ -156,8 +121,8 @@ def json_of(
             | {
                 "per_class": [vars(one) for one in metrics.per_class if one.pictures or one.precision is not None],
                 "confusion": [
-                    {"label": labels[true], "answer": labels[answer], "pictures": int(confused[true, answer])}
-                    for true, answer in pairs
+                    {"label": labels[true], "answer": labels[answer], "pictures": count}
+                    for true, answer, count in metrics.confusions()
                 ],
                 "absent": [one.label for one in metrics.per_class if not one.pictures],
                 "unreadable": [{"path": path, "error": why} for path, why in evaluation.unreadable.items()],

@@ -90,17 +90,17 @@ def measure(job: Job) -> Round:
     pixels = fitted(pictures, recipe, job.batch_size)
     pixels = pixels[np.arange(job.batch_size) % len(pixels)]
     # As predict does it: on the CPU one batch on all cores is soonest for a few pictures, a batch a core for many.
-    latencies = _latencies(for_few, pixels, share) if for_few.provider == "cpu" else []
+    latencies_ms = latencies(for_few, pixels, share) if for_few.provider == "cpu" else []
     del for_few
     for_many = _load(job, threads=1)
-    latencies = latencies or _latencies(for_many, pixels, share)
+    latencies_ms = latencies_ms or latencies(for_many, pixels, share)
     network = _network_rate(for_many, pixels, share)
     opening = _opening_rate(job.pictures, recipe, share)
     end_to_end, times, unreadable = _end_to_end(for_many, job, 2 * share)
     return Round(
         device=for_many.device,
         provider=for_many.provider,
-        latencies_ms=tuple(latencies),
+        latencies_ms=tuple(latencies_ms),
         network_images_per_s=network,
         opening_images_per_s=opening,
         end_to_end_images_per_s=end_to_end,
@@ -120,15 +120,16 @@ def _load(job: Job, threads: int) -> Classifier:
     )
 
 
-def _latencies(classifier: Classifier, pixels: NDArray[np.uint8], seconds: float) -> list[float]:
+def latencies(classifier: Classifier, pixels: NDArray[np.uint8], seconds: float) -> list[float]:
+    """The milliseconds of runs of the network on the pixels (N, H, W, 3), one after another for so long."""
     for _ in _repeat_for(_WARM_UP * seconds):
         classifier.outputs(pixels, classifier.spec.logits)
-    latencies = []
+    times = []
     for _ in _repeat_for(seconds):
         start = time.perf_counter()
         classifier.outputs(pixels, classifier.spec.logits)
-        latencies.append(1000 * (time.perf_counter() - start))
-    return latencies
+        times.append(1000 * (time.perf_counter() - start))
+    return times
 
 
 def _network_rate(classifier: Classifier, pixels: NDArray[np.uint8], seconds: float) -> float:

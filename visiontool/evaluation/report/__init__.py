@@ -12,10 +12,11 @@ from visiontool._version import __version__
 from visiontool.data.loader import DEFAULT_OPTIONS, LoadOptions
 from visiontool.evaluation.evaluate import Evaluation
 from visiontool.evaluation.report import content
+from visiontool.evaluation.report.content import Curve
 from visiontool.evaluation.report.gallery import Maps, worst_errors
 from visiontool.files import replacing
 
-__all__ = ["Maps", "write"]
+__all__ = ["Curve", "Maps", "write"]
 
 _HERE = Path(__file__).parent
 
@@ -29,7 +30,7 @@ def write(
     data: Mapping[str, str] | None = None,
     notes: Sequence[str] = (),
     columns: Mapping[str, Sequence[str]] | None = None,
-    figures: Mapping[str, bytes] | None = None,
+    curves: Mapping[str, Curve] | None = None,
     maps: Sequence[Maps | None] | None = None,
     options: LoadOptions = DEFAULT_OPTIONS,
 ) -> None:
@@ -40,7 +41,7 @@ def write(
         data: what is to be said of the data beside what the evaluations know: its splits, what could not be read.
         notes: sentences below the summary, such as what the comparison of two models says.
         columns: of the summary of several models, a text for each: {"MB": ["12.3", "45.6"]}.
-        figures: PNG files by their captions.
+        curves: of the training, by their captions.
         maps: for each evaluation, what gives heat maps for its errors; None for no maps.
         options: how the pictures of the errors are opened. One that cannot be opened any more is shown without it.
 
@@ -50,10 +51,11 @@ def write(
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
     css, script = ((_HERE / name).read_text(encoding="utf-8") for name in ("page.css", "page.js"))
-    sections = []
-    for evaluation, of_model in zip(evaluations, maps or [None] * len(evaluations), strict=True):
-        section = content.section_of(evaluation, measures=content.measures_for(evaluations))
-        sections.append({**section, "errors": worst_errors(evaluation, of_model, options)})
+    classes = max(len(evaluation.spec.labels) for evaluation in evaluations)
+    sections = [
+        {**content.section_of(evaluation, classes), "errors": worst_errors(evaluation, of_model, options)}
+        for evaluation, of_model in zip(evaluations, maps or [None] * len(evaluations), strict=True)
+    ]
     environment = Environment(
         loader=FileSystemLoader(_HERE), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
@@ -65,7 +67,7 @@ def write(
         data={**content.data_facts(evaluations[0]), **(data or {})},
         notes=notes,
         columns=columns or {},
-        figures={caption: base64.b64encode(png).decode("ascii") for caption, png in (figures or {}).items()},
+        curves={caption: content.plot_of(curve) for caption, curve in (curves or {}).items()},
         css=css,
         script=script,
         hashes=[base64.b64encode(hashlib.sha256(text.encode()).digest()).decode("ascii") for text in (css, script)],

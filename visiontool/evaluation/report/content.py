@@ -1,5 +1,6 @@
 """What the page says of an evaluation, as values that its template only has to lay out."""
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -7,53 +8,30 @@ import numpy as np
 from numpy.typing import NDArray
 
 from visiontool.evaluation.evaluate import Evaluation
-from visiontool.evaluation.metrics import Interval, Metrics, wilson
+from visiontool.evaluation.metrics import Metrics, wilson
 from visiontool.text import listed, plural
 
 _BINS, _LEAST_IN_BIN = 15, 10
 _MOST_IN_TABLE = 30  # classes whose confusion matrix is a table of counts; of more it is a picture
 _PAIRS_LISTED = 15
-_PLOT = 300  # side of the reliability diagram
 
 
-class Kind(NamedTuple):
-    """A kind of measure, by the name of its attribute of `Metrics`."""
+class Curve(NamedTuple):
+    """How a quantity depends on another one, which has a logarithmic scale."""
 
-    attribute: str
-    name: str
-    meaning: str
-    is_share: bool = True  # of 1, the more the better
-
-
-KINDS = (
-    Kind("accuracy", "Accuracy", "share of the pictures that are answered right"),
-    Kind("balanced_accuracy", "Balanced accuracy", "mean recall of the classes"),
-    Kind("macro_f1", "Macro F1", "mean F1 of the classes"),
-    Kind("top5", "Top 5", "the true class is among the best five"),
-    Kind("nll", "Log loss", "mean −log of the true class's probability", False),
-    Kind("brier", "Brier score", "mean squared distance of the probabilities from the truth", False),
-    Kind("ece", "Calibration error", "how far probabilities are from shares", False),
-)
-_MOST_TRIVIAL = 5  # classes, of which each is among the best five
+    names: tuple[str, str]  # of x and y
+    points: Sequence[tuple[float, float, float]]  # x, y and the standard error of y
+    chosen: float  # x
 
 
-class Measure(NamedTuple):
-    kind: Kind
-    value: float
-    interval: Interval | None
+class Plot(NamedTuple):
+    """Points to draw; all places are from 0 to 1."""
 
-    @property
-    def text(self) -> str:
-        return self._format(self.value)
-
-    @property
-    def range(self) -> str:
-        if self.interval is None:
-            return ""
-        return f"{self._format(self.interval.low).rstrip('%')} to {self._format(self.interval.high)}"
-
-    def _format(self, value: float) -> str:
-        return percent(value) if self.kind.is_share else f"{value:.3f}"
+    names: tuple[str, str]  # of the axes, x and y
+    ticks: tuple[list[tuple[float, str]], list[tuple[float, str]]]
+    points: Sequence[Sequence[float]]  # x, y, and where its interval begins and ends
+    guide: tuple[float, float, float, float]  # a dashed line: x, y, x, y
+    is_joined: bool = False
 
 
 def percent(share: float | None) -> str:
@@ -61,32 +39,49 @@ def percent(share: float | None) -> str:
     return "–" if share is None else f"{share:.1%}"
 
 
-def measures_for(evaluations: Sequence[Evaluation]) -> tuple[Kind, ...]:
-    """The kinds of measures that say something of these evaluations."""
-    is_trivial = all(len(evaluation.spec.labels) <= _MOST_TRIVIAL for evaluation in evaluations)
-    return tuple(kind for kind in KINDS if not (is_trivial and kind.attribute == "top5"))
+def plot_of(curve: Curve) -> Plot:
+    """The curve as a plot, with a dashed line at what was chosen."""
+    x, y, error = np.array(curve.points, np.float64).T
+    x, chosen, left, low = np.log10(x), np.log10(curve.chosen), np.log10(x.min()), (y - error).min()
+    width, height = x.max() - left or 1.0, (y + error).max() - low or 1.0
+    powers = range(math.ceil(left), math.floor(left + width) + 1)
+    points = np.stack([(x - left) / width, *((each - low) / height for each in (y, y - error, y + error))], axis=1)
+    return Plot(
+        curve.names,
+        (
+            [((power - left) / width, f"{10.0**power:g}") for power in powers],
+            [(each, f"{low + height * each:.3f}") for each in np.linspace(0, 1, 5)],
+        ),
+        points.tolist(),
+        (at := float((chosen - left) / width), 0, at, 1),
+        is_joined=True,
+    )
 
 
-def section_of(evaluation: Evaluation, measures: Sequence[Kind]) -> dict[str, Any]:
-    """Everything about one model but its pictures."""
+def section_of(evaluation: Evaluation, classes: int) -> dict[str, Any]:
+    """Everything about one model but its pictures; `classes` are how many the largest model of the page has."""
     metrics, labels = evaluation.metrics, evaluation.spec.labels
-    confusion = np.asarray(metrics.confusion)
-    wrong = confusion - np.diag(confusion.diagonal())
-    occurring = np.flatnonzero(confusion.sum(axis=0) + confusion.sum(axis=1))
-    intervals = {"accuracy": metrics.interval, **metrics.intervals}
-    values = [Measure(kind, getattr(metrics, kind.attribute), intervals.get(kind.attribute)) for kind in measures]
+    totals, confusions = metrics.confusion.sum(axis=1), metrics.confusions()
+    occurring = np.flatnonzero(metrics.confusion.sum(axis=0) + totals)
+    bins = _bins(evaluation)
+    percents = [(share / 100, f"{share}%") for share in (0, 25, 50, 75, 100)]
     return {
         "name": evaluation.spec.name,
         "origin": evaluation.origin,
         "pictures": metrics.pictures,
-        "wrong": int(wrong.sum()),
-        "measures": values,
+        "wrong": sum(count for *_, count in confusions),
+        "measures": metrics.measures(classes),
         "labels": labels,
-        "classes": _classes(metrics, occurring, wrong),
-        "confusions": _most_frequent(wrong, confusion.sum(axis=1)),
-        "matrix": _matrix(confusion, occurring, labels),
-        "bins": _bins(evaluation),
-        "plot": _PLOT,
+        "classes": _classes(metrics, occurring, confusions),
+        "confusions": [(*each, int(totals[each[0]])) for each in confusions[:_PAIRS_LISTED]],
+        "matrix": _matrix(metrics.confusion, occurring, labels),
+        "bins": bins,
+        "plot": Plot(
+            ("probability of the answer", "share of right answers"),
+            (percents, percents),
+            [point for _, *point in bins],
+            (0, 0, 1, 1),
+        ),
     }
 
 
@@ -105,30 +100,16 @@ def data_facts(evaluation: Evaluation) -> Mapping[str, str]:
     return facts | {"Unreadable": listed(unread, "picture", "pictures") if unread else "none"}
 
 
-def _classes(metrics: Metrics, occurring: NDArray[np.intp], wrong: NDArray[np.int64]) -> list[dict[str, Any]]:
+def _classes(
+    metrics: Metrics, occurring: NDArray[np.intp], confusions: Sequence[tuple[int, int, int]]
+) -> list[dict[str, Any]]:
     """A row for each class that has pictures or was an answer: the worst F1 first, those without pictures last."""
-    rows = []
-    for class_id in occurring.tolist():
-        answer = int(wrong[class_id].argmax())
-        rows.append(
-            {
-                "class_id": class_id,
-                "metrics": metrics.per_class[class_id],
-                "taken_for": answer if wrong[class_id, answer] else None,
-                "times": int(wrong[class_id, answer]),
-            }
-        )
+    most = {true: (answer, count) for true, answer, count in reversed(confusions)}
+    rows = [
+        {"class_id": class_id, "metrics": metrics.per_class[class_id], "taken_for": most.get(class_id)}
+        for class_id in occurring.tolist()
+    ]
     return sorted(rows, key=lambda row: (not row["metrics"].pictures, row["metrics"].f1))
-
-
-def _most_frequent(wrong: NDArray[np.int64], totals: NDArray[np.int64]) -> list[dict[str, int]]:
-    """The pairs of classes that are confused most often."""
-    true, answer = wrong.nonzero()
-    counts = wrong[true, answer]
-    order = np.lexsort((-counts / totals[true], -counts))[:_PAIRS_LISTED]
-    names = ("true", "answer", "count", "total")
-    columns = (true[order], answer[order], counts[order], totals[true[order]])
-    return [dict(zip(names, row, strict=True)) for row in zip(*(column.tolist() for column in columns), strict=True)]
 
 
 def _matrix(confusion: NDArray[np.int64], occurring: NDArray[np.intp], labels: Sequence[str]) -> dict[str, Any]:
@@ -144,14 +125,12 @@ def _matrix(confusion: NDArray[np.int64], occurring: NDArray[np.intp], labels: S
     return {**matrix, "cells": np.stack((rows, columns, part[rows, columns]), axis=1).tolist()}
 
 
-def _bins(evaluation: Evaluation) -> list[dict[str, Any]]:
-    """The points of the reliability diagram: answers by their probability, in bins of equal size."""
+def _bins(evaluation: Evaluation) -> list[tuple[int, float, float, float, float]]:
+    """Of answers by their probability, in bins of equal size: how many, probability, share of right ones, interval."""
     sure = evaluation.probabilities.max(axis=1)
     right = evaluation.probabilities.argmax(axis=1) == evaluation.class_ids
-    order = np.argsort(sure, kind="stable")
-    bins = []
-    for rows in np.array_split(order, max(1, min(_BINS, len(order) // _LEAST_IN_BIN))):
-        low, high = wilson(int(right[rows].sum()), len(rows))
-        point = {"count": len(rows), "probability": float(sure[rows].mean()), "share": float(right[rows].mean())}
-        bins.append({**point, "low": low, "high": high})
-    return bins
+    places = np.array_split(np.argsort(sure, kind="stable"), max(1, min(_BINS, len(sure) // _LEAST_IN_BIN)))
+    return [
+        (len(rows), float(sure[rows].mean()), float(right[rows].mean()), *wilson(int(right[rows].sum()), len(rows)))
+        for rows in places
+    ]

@@ -27,24 +27,19 @@ _MAP_SIDE = 56  # pixels; as large as it is shown would be a waste
 def worst_errors(evaluation: Evaluation, maps: Maps | None, options: LoadOptions) -> list[dict[str, Any]]:
     """The misclassified pictures of the highest loss, at most 48, with their pictures as data URIs."""
     worst = mistakes(evaluation)[:_MOST_SHOWN]
-    paths = [each.path for each in worst]
-    class_ids = {label: class_id for class_id, label in enumerate(evaluation.spec.labels)}
-    names = {sample.path: sample.name for sample in evaluation.samples}
-    heat = maps(paths, [class_ids[each.answer] for each in worst]) if maps and worst else [None] * len(worst)
+    samples, labels = [evaluation.samples[each.picture] for each in worst], evaluation.spec.labels
+    paths = [sample.path for sample in samples]
+    heat = maps(paths, [each.answer for each in worst]) if maps and worst else [None] * len(worst)
     errors = []
     with closing(load(paths, Recipe.of(evaluation.spec, options.limits), options)) as opened:
-        for mistake, picture, one in zip(worst, opened, heat, strict=True):
-            probabilities = {
-                mistake.answer: mistake.answer_probability,
-                mistake.runner_up: mistake.runner_up_probability,
-                mistake.label: mistake.probability,
-            }
+        for mistake, sample, picture, one in zip(worst, samples, opened, heat, strict=True):
+            row, shown = evaluation.probabilities[mistake.picture], (mistake.answer, mistake.runner_up, mistake.true)
             errors.append(
                 {
-                    "name": names[mistake.path],
-                    "true": class_ids[mistake.label],
-                    "answer": class_ids[mistake.answer],
-                    "probabilities": probabilities,
+                    "name": sample.name,
+                    "true": mistake.true,
+                    "answer": mistake.answer,
+                    "probabilities": {labels[class_id]: float(row[class_id]) for class_id in shown},
                     "loss": mistake.loss,
                     "picture": None if picture.pixels is None else _uri("jpeg", thumbnail(picture.pixels)),
                     "heat": None if one is None else _overlay(one),
