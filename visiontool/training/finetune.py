@@ -111,12 +111,12 @@ def finetune(
 
         top1 = {"pictures": result.pictures, "top1": round(result.accuracy, 4)}
         spec = replace(spec, accuracy=({"dataset": f"{data.root.name}, {judge_of(settings.folds)}", **top1},))
-        spec = write_model(folder, classifier, spec, embedded, judged, solution.head, options.limits)
-        if not write_timm_files(classifier.path, folder, spec, solution.head):
+        made = write_model(folder, classifier, spec, embedded, judged, solution.head, options.limits)
+        if not write_timm_files(classifier.path, folder, made.spec, solution.head):
             _log.info("The run has no files for torch: there are none of this backbone that a new head would fit.")
         counts = dict(Counter(split for split in embedded.splits if split != UNUSED))
-        run = Run(target, spec, result, solution, settings.folds, counts, embedded.passes)
-        report.write(folder, run, recorded, data, embedded, judged, probabilities, options)
+        run = Run(target, made.spec, result, solution, settings.folds, counts, embedded.passes)
+        report.write(folder, made, run, recorded, data, embedded, judged, probabilities, options)
     return run
 
 

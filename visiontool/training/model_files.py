@@ -60,10 +60,10 @@ def write_model(
     judged: NDArray[np.intp],
     head: Head,
     limits: Limits,
-) -> ModelSpec:
+) -> Classifier:
     """Writes the model of the run behind the backbone of `base`, and compares it on some of the `judged` pictures.
 
-    Temperature, tools and parity are added to `spec`, which is returned.
+    It is returned, opened; its `spec` has temperature, tools and parity too.
 
     Raises:
         ConversionError: the file gives other logits than the head on the embeddings it was solved with.
@@ -80,7 +80,7 @@ def write_model(
         },
     )
     file = folder / MODEL_FILE
-    spec = with_head(base.path, file, head.weight, head.bias, spec)
+    with_head(base.path, file, head.weight, head.bias, spec)
     model = Classifier.load(file, device=base.device, provider=base.provider, limits=limits)
     logits = model.logits([embedded.data.samples[index].path for index in some.tolist()])
     expected = embedded.embeddings[some, 0] @ head.weight.T + head.bias
@@ -90,7 +90,7 @@ def write_model(
             f"{file}: gives other logits than its head on the embeddings, by {difference:.1e} of the largest.\n"
             f"Allowed are {_MODEL_TOLERANCE:.0e}. Please report it, with the name of the model ({base.spec.name})."
         )
-    return spec
+    return model
 
 
 def write_timm_files(source: Path, folder: Path, spec: ModelSpec, head: Head) -> bool:

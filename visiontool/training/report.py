@@ -3,6 +3,7 @@
 import json
 import re
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,8 @@ from visiontool.evaluation.evaluate import Evaluation
 from visiontool.evaluation.report import Curve
 from visiontool.evaluation.report import write as write_page
 from visiontool.files import MODEL_FILE
+from visiontool.inference.classifier import Classifier
+from visiontool.inference.explain import heat_maps
 from visiontool.training.embed_dataset import EmbeddedDataset
 from visiontool.training.head import Solution
 from visiontool.training.run import Run
@@ -29,6 +32,7 @@ _NUMBERS = re.compile(r"\[\n([-+\deE.,\s]+)\]")  # a list of numbers over severa
 
 def write(
     folder: Path,
+    model: Classifier,
     run: Run,
     settings: Settings,
     data: Dataset,
@@ -40,6 +44,7 @@ def write(
     """Writes metrics.json and the page, from the probabilities (N, C) of the `judged` pictures.
 
     Args:
+        model: the run's, which the page's heat maps come from.
         data: as it was read, what `embedded` leaves out included.
     """
     text = json.dumps(to_json(run), indent=1, allow_nan=False)
@@ -69,6 +74,7 @@ def write(
         },
         notes=run.solution.notes,
         curves=curves_of(run.solution),
+        maps=[partial(heat_maps, model, options=options)],
         options=options,
     )
 
