@@ -99,6 +99,7 @@ def test_a_folder_becomes_a_model(run, data, at_home, color_model):
     folder = at_home / "runs" / "moods"
     assert ran.out == f"{folder}\n"
     assert {path.name for path in folder.iterdir()} >= RUN_FILES
+    assert "strength of the L2 penalty" in (folder / "report.html").read_text()
     assert not [path for path in folder.parent.iterdir() if path != folder]
     assert tree(data) == before
 
