@@ -130,6 +130,7 @@ def test_a_run_is_judged_by_what_it_has_not_seen(run, color_model, tmp_path, mon
             blocks = np.clip(np.array(color) + random.integers(-90, 90, (4, 4, 3)), 0, 255).astype(np.uint8)
             Image.fromarray(blocks.repeat(10, 0).repeat(10, 1)).save(tmp_path / "data" / label / f"{number}.png")
     assert run("finetune", "data", "-m", color_model, "-q").code == 0
+    assert "runs/data is a run, no data." in run("evaluate", "runs/data").err
     (model,) = json.loads((own := run("evaluate", "runs/data", "data", "--json")).out)["models"]
     assert (model["judged_by"], model["pictures"]) == ("val of data", 4)
     notes = json.loads(own.out)["notes"]

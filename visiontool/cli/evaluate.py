@@ -14,6 +14,7 @@ from visiontool.cli.output.answers import write_errors, write_probabilities
 from visiontool.cli.output.target import reporting_errors
 from visiontool.cli.text import json_text, say
 from visiontool.errors import UsageError
+from visiontool.files import MODEL_FILE
 from visiontool.text import plural
 
 if TYPE_CHECKING:
@@ -149,6 +150,8 @@ def _evaluate_all(
     from visiontool.training.seen import notes_on, with_splits_of
 
     mapping = None if args.map_ is None else read_map(args.map_)
+    if run_of(data / MODEL_FILE) is not None:
+        raise UsageError(f"{data} is a run, no data. Name its data behind it: visiontool evaluate {data} DATA")
     as_given = read(data, labels_file=args.labels, group=args.group)
     evaluations, notes = [], list[str]()
     with only_ours_on_stderr(), Stages({"evaluate": "Evaluating"}, enabled=not args.quiet) as stages:

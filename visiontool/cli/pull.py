@@ -10,6 +10,7 @@ from visiontool.cli import options
 from visiontool.cli.progress import Stages
 from visiontool.cli.text import say
 from visiontool.errors import UsageError
+from visiontool.files import IN_MEMORY
 from visiontool.text import plural
 
 if TYPE_CHECKING:
@@ -42,7 +43,10 @@ def load_all(
     description = options.description(vars(args))
     how = {"weights": vars(args).get("weights"), "offline": args.offline, "quiet": args.quiet}  # verify has no weights
     paths = [obtain(name, **how) for name in names]
-    foreign = [path.suffix != ensemble.SUFFIX and MANIFEST_KEY not in scan(path).metadata for path in paths]
+    ours = [path.suffix == ensemble.SUFFIX or path in IN_MEMORY for path in paths]
+    foreign = [
+        not is_ours and MANIFEST_KEY not in scan(path).metadata for path, is_ours in zip(paths, ours, strict=True)
+    ]
     if description is not None and not any(foreign):
         raise UsageError(f"the files say this of themselves; leave out {', '.join(description.options())}")
     models = []
