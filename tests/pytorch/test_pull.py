@@ -294,3 +294,27 @@ def test_weights_with_timms_config_beside_them_are_its_folder(root: Path, tmp_pa
     assert (spec.labels, spec.crop_pct) == (("wren", "owl", "emu"), 0.5)
     assert pulled == pull(f"local-dir:{folder}")
     assert sorted(os.listdir(pulled.folder)) == FILES
+
+
+def test_a_folder_of_a_classic_needs_no_torch(
+    tmp_path: Path, picture: Path, hub: HubServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    torch.manual_seed(0)
+    model = timm.create_model("mobilenetv3_small_100", num_classes=3).eval()
+    folder, names = tmp_path / "birds", {"label_names": ["wren", "owl", "emu"]}
+    config = {**names, "accuracy": [{"dataset": "birds", "top1": 0.9}], "pretrained_cfg": {"crop_pct": 0.5}}
+    timm.models.save_for_hf(model, str(folder), model_config=config, safe_serialization=True)
+    for file in ("config.json", "model.safetensors"):
+        hub.add_to_hub("me/birds", file, (folder / file).read_bytes())
+    monkeypatch.setitem(sys.modules, "visiontool.pytorch.convert", None)  # as where torch is not installed
+    for name in (f"local-dir:{folder}", "hf-hub:me/birds"):
+        pulled = pull(name)
+        assert (pulled.source, sorted(os.listdir(pulled.folder))) == (name, FILES)
+        classifier = Classifier(pulled.name)
+        spec = classifier.spec
+        assert (spec.labels, spec.crop_pct, spec.accuracy[0]["top1"]) == (("wren", "owl", "emu"), 0.5, 0.9)
+        np.testing.assert_allclose(classifier.logits([picture]), logits_of_torch(model, spec), atol=1e-4)
+    text = (folder / "config.json").read_text()
+    (folder / "config.json").write_text(text.replace('"in_chans": 3', '"in_chans": 1'))
+    with pytest.raises(ModelError, match=r"Pulling local-dir:.* needs packages that are not installed"):
+        pull(f"local-dir:{folder}")

@@ -9,7 +9,7 @@ import json
 import math
 import re
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from io import BytesIO
@@ -20,12 +20,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from visiontool._version import __version__
+from visiontool.errors import ModelError
 from visiontool.files import MODEL_FILE, cannot_write, sha256
 from visiontool.hub import catalog, state_dict
 from visiontool.hub.catalog import Entry
-from visiontool.hub.timm_config import imagenet, named, spec_of
+from visiontool.hub.timm_config import imagenet, named, named_classes, spec_of
 from visiontool.hub.weights import Tensor
-from visiontool.model.class_names import ClassNames
+from visiontool.model.class_names import ClassNames, are_imagenets
 from visiontool.model.spec import ModelSpec
 
 if TYPE_CHECKING:
@@ -37,6 +38,7 @@ CONFIG_KEY, SIZES_KEY = "visiontool.config", "visiontool.sizes"
 NORMALIZATION = ("mean", "std")  # parameters of the graph, since the tags of a network differ in them
 _CLASSES = 1000
 _OF_TAG = ("tag", "interpolation", "crop_mode", "crop_pct", *NORMALIZATION)  # what they differ in
+_NO_CHANGES = {"num_classes", "drop_rate", "drop_path_rate"}  # `model_args` that change nothing in the graph
 _STATISTICS = (".running_mean", ".running_var")  # are not counted as parameters
 
 
@@ -112,6 +114,44 @@ def exists(entry: Entry, img_size: int | None = None) -> bool:
     return own == _input_size(entry, img_size) or _metadata(load(entry.architecture))[SIZES_KEY] == "any"
 
 
+class Described(NamedTuple):
+    """What timm's config.json says of weights that a skeleton serves for; the arguments of `fill_from`."""
+
+    entry: Entry
+    source: str
+    license: str
+    class_names: ClassNames | None
+    accuracy: Sequence[Mapping[str, Any]]
+
+
+def described_by(config: Path) -> Described | None:
+    """What a config.json says; None where it is no such file, or of a network that no skeleton serves for."""
+    try:
+        given = json.loads(config.read_bytes())
+        cfg, names = given["pretrained_cfg"], given.get("label_names")
+        entry = catalog.find(given["architecture"])
+        own = json.loads(_metadata(load(entry.architecture))[CONFIG_KEY])
+        classes, tag = given.get("num_classes", cfg.get("num_classes")), cfg.get("tag") or ""
+        class_names = None if names is None else named_classes(names, given.get("label_descriptions"))
+        is_named = are_imagenets(classes, tag) if class_names is None else len(class_names[0]) == classes
+        same = entry.architecture == given["architecture"] and given.get("global_pool") in (None, own["global_pool"])
+        arguments = {key: value for key, value in (given.get("model_args") or {}).items() if key not in _NO_CHANGES}
+        if not (is_named and same and own["model_args"] | arguments == own["model_args"]):
+            return None
+        entry = entry._replace(
+            tag=tag,
+            classes=_CLASSES,
+            input_size=tuple(cfg["input_size"]),
+            crop_mode=cfg.get("crop_mode") or "center",
+            crop_pct=cfg["crop_pct"],
+            **{"interpolation": cfg["interpolation"], **{key: tuple(cfg[key]) for key in NORMALIZATION}},
+        )
+        facts = given.get("source") or "", cfg.get("license") or "", class_names, given.get("accuracy", ())
+        return Described(entry, *facts) if exists(entry) else None
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, ModelError):
+        return None
+
+
 class Filled(NamedTuple):
     """A skeleton with the numbers of a file of weights."""
 
@@ -158,6 +198,7 @@ def fill_from(
     license: str,
     img_size: int | None = None,
     class_names: ClassNames | None = None,
+    accuracy: Sequence[Mapping[str, Any]] = (),
 ) -> Filled:
     """The model of a file of weights.
 
@@ -168,6 +209,7 @@ def fill_from(
         license: theirs; "" where it is not known.
         img_size: the side of the input in pixels, of which `exists` is true; None for that of `entry`.
         class_names: of others than the published weights.
+        accuracy: for the manifest.
 
     Raises:
         ModelError: the weights cannot be read, or are not those of this network.
@@ -182,6 +224,7 @@ def fill_from(
     classes = skeleton.graph.output[0].type.tensor_type.shape.dim[1].dim_value
     facts = {"source": source, "sha256": sha256(weights), "license": license}
     config |= facts | (imagenet() if class_names is None else named(class_names, weights, classes))
+    config |= {"accuracy": accuracy} if accuracy else {}
     config["pretrained_cfg"] |= {key: getattr(entry, key) for key in _OF_TAG} | {"license": license}
     input_size = _input_size(entry, img_size)
     if input_size != tuple(config["pretrained_cfg"]["input_size"]):

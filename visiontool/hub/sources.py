@@ -89,9 +89,14 @@ def packaged_file(source: str) -> Path:
 def hub_files(repository: str, *, offline: bool = False, progress: Progress = silent) -> Iterator[tuple[Path, Path]]:
     """config.json and model.safetensors of a repository ORG/NAME of the hub, as `weights_file`."""
     yield (
-        _from_hub(repository, ["config.json"], _GIVE_FOLDER, offline, silent),
+        hub_config(repository, offline=offline),
         _from_hub(repository, WEIGHTS_FILES[:1], _GIVE_FOLDER, offline, progress),
     )
+
+
+def hub_config(repository: str, *, offline: bool = False) -> Path:
+    """config.json alone of `hub_files`."""
+    return _from_hub(repository, ["config.json"], _GIVE_FOLDER, offline, silent)
 
 
 def check_offline(source: str, *, is_folder: bool = False, offline: bool = False) -> None:

@@ -10,6 +10,7 @@ from contextlib import AbstractContextManager, nullcontext
 from functools import partial
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import numpy as np
 
@@ -181,17 +182,24 @@ def _converter(name: str) -> ModuleType:
 def _pull_folder(name: str, cache_name: str, offline: bool, progress: Progress) -> Cached:
     from visiontool.hub import sources
 
-    convert = _converter(name)
-
     files: AbstractContextManager[tuple[Path, Path]]
     if name.startswith(resolve.HUB):
-        files = sources.hub_files(name.removeprefix(resolve.HUB), offline=offline, progress=progress)
+        repository = name.removeprefix(resolve.HUB)
+        config = sources.hub_config(repository, offline=offline)
+        files = sources.hub_files(repository, offline=offline, progress=progress)
     else:
         original = Path(os.path.abspath(name.removeprefix(resolve.FOLDER)))
-        name = f"{resolve.FOLDER}{original}"
-        files = nullcontext((original / _CONFIG, weights_in(original)))
+        name, config = f"{resolve.FOLDER}{original}", original / _CONFIG
+        files = nullcontext((config, weights_in(original)))
+    described = skeleton.described_by(config)
+    convert: Any = None if described is not None else _converter(name)  # before the weights are downloaded
     with files as (config, weights), cache.unpublished(cache_name) as folder:
         progress("convert", 0, None)
+        if described is not None:
+            with pulled.errors_naming(name, weights.parent):
+                model = skeleton.fill_from(weights=weights, name=cache_name, **described._asdict())
+                model.write(folder)
+            return pulled.publish(cache_name, folder, model.spec, name)
         try:
             if weights.suffix == Path(_WEIGHTS).suffix:
                 weights = Path(shutil.copyfile(weights, folder / _WEIGHTS))
