@@ -36,7 +36,7 @@ def at_home(tmp_path, monkeypatch):
             Options,
             finetune_command,
             {"limits", "progress"},
-            SHOWN | {"max_pixels", "max_bytes", "preview_augment", "dry_run"},
+            SHOWN | {"max_pixels", "max_bytes", "preview_augment", "dry_run", "find_lr"},
         ),
         (
             visiontool.export,
@@ -77,7 +77,7 @@ def test_a_folder_becomes_a_run_and_the_run_a_file(at_home, color_model):
 @pytest.mark.parametrize(
     ("call", "error", "words"),
     [
-        (lambda: visiontool.finetune("mydata", epochs=5), UsageError, r"no option 'epochs'.*\nhelp\(visiontool.finet"),
+        (lambda: visiontool.finetune("mydata", epoch=5), UsageError, r"no option 'epoch'.*\nhelp\(visiontool.finet"),
         (lambda: visiontool.finetune("mydata", view=5), UsageError, "'view'. Closest: views"),
         (lambda: visiontool.finetune("mydata", augment="hard"), UsageError, "none, light, medium, heavy"),
         (lambda: visiontool.finetune("mydata", few=0), UsageError, "few is 0"),

@@ -10,7 +10,7 @@ from conftest import ROOT
 
 from visiontool.hub.resolve import DEFAULT_MODEL
 
-TORCH = ("torch", "torchvision", "timm", "onnxscript")
+TORCH = ("accelerate", "torch", "torchvision", "timm", "onnxscript")
 SLOW = ("numpy", "PIL", "onnxruntime", "rich", "onnx", *TORCH)
 
 BLOCKER = """

@@ -19,6 +19,7 @@ from visiontool.model.spec import CropMode, Precision
 from visiontool.progress import Progress, silent
 from visiontool.pytorch.pull import pull
 from visiontool.training import finetune as training
+from visiontool.training.run import settings_for
 from visiontool.training.settings import AnyPath, Options
 
 
@@ -46,10 +47,8 @@ def finetune(
         offline: uses no network.
         workers, batch_size, timeout, limits: as for `Classifier.predict_stream` and `Classifier`.
         progress: called with the stage and how much of it is done: "download" and "convert" where the model has
-            to be pulled first, "check", "plain", "views", "head" and "folds".
-        options: model, labels, splits, val_split, group, on_bad, augment, views, mirror, crop, rotate, shift, zoom,
-            brightness, contrast, color, balance, crop_mode, few, folds, seed, device, provider, from_run: as those of
-            the command, `from_run` for its --from.
+            to be pulled first, "check", "plain", "views", "head", "folds" and "train", with a note.
+        options: as those of the command, with "_" for "-", `from_run` for its --from; `Options` names them all.
 
     Returns:
         The run: its `folder`, which is a model for `Classifier`, `metrics` and more.
@@ -61,17 +60,19 @@ def finetune(
         UsageError: options that are unknown, out of range or contradict each other; `output` is taken.
     """
     _check("finetune", options, Options)
-    settings = training.Settings.of_options(data, options)
-    file = None if weights is None else Path(weights)
-    how: dict[str, Any] = {"weights": file, "offline": offline, "progress": progress}
-    model = resolve.obtain(settings.model, file, lambda name: pull(name, **how).path)
-    if file is not None:
-        settings = replace(settings, model=model.parent.name)  # with these weights, its name in the cache
+    settings, target, resume = settings_for(data, {**options, "batch_size": batch_size}, output, force=force)
+    file, model = None if weights is None else Path(weights), None
+    if settings.train is None or not settings.train.from_scratch:
+        how: dict[str, Any] = {"weights": file, "offline": offline, "progress": progress}
+        model = resolve.obtain(settings.model, file, lambda name: pull(name, **how).path)
+        if file is not None:
+            settings = replace(settings, model=model.parent.name)  # with these weights, its name in the cache
     return training.finetune(
         settings,
         model=model,
-        output=None if output is None else Path(output),
+        output=target,
         force=force,
+        resume=resume,
         options=LoadOptions(limits, workers, timeout, batch_size),
         progress=progress,
     )

@@ -13,6 +13,7 @@ import click
 from visiontool.cli import options
 from visiontool.cli.output.target import reporting_errors
 from visiontool.cli.text import json_text, printable, say, shortened
+from visiontool.cli.training_options import training_options
 from visiontool.errors import DataError, UsageError
 from visiontool.text import plural
 
@@ -25,6 +26,7 @@ _STAGES = {
     "views": "Views of the training pictures",
     "head": "Solving the head",
     "folds": "Judging by folds",
+    "train": "Training",
 }
 _BALANCES = ("auto", "none", "weights", "logit-adjust")
 _LEVELS = ("none", "light", "medium", "heavy")
@@ -61,6 +63,7 @@ _PREVIEW_PICTURES, _PREVIEW_VIEWS = 6, 8
 @click.option("--device", metavar="auto|cpu|cuda[:N]", help="Where the backbone runs.  [default: auto]")
 @options.PROVIDER
 @options.opening
+@training_options
 @click.option("--from", "from_run", type=options.FOLDER, metavar="RUN", help="Use the settings of that run.")
 @click.option("--dry-run", is_flag=True, help="Print what would be done, and stop.")
 @options.WEIGHTS
@@ -73,30 +76,31 @@ def finetune(context: click.Context, /, **values: Any) -> int:
     """Make a model for your own classes.
 
     DATA is a folder with a folder of pictures for each class, or with train/, val/ and test/ that hold those. The
-    backbone stays as it is, so this takes seconds to minutes and no torch. Prints the path of the run; its model is for
-    predict.
+    backbone stays as it is, so this takes seconds to minutes and no torch; with --unfreeze or --from-scratch torch
+    trains the network. Prints the path of the run; its model is for predict.
 
     \b
     visiontool finetune mydata/
     visiontool finetune mydata/ -m resnet50 -o runs/first
     visiontool finetune mydata/ --few 5 --folds 5
+    visiontool finetune mydata/ --unfreeze auto
+    visiontool finetune digits/ --from-scratch -m lenet5 --augment none -e 10
     visiontool predict -m runs/mydata img.jpg
     """
     args = SimpleNamespace(**values)
     if args.force and args.output is None:
         raise UsageError("--force is about the folder of -o; there is none")
-    if args.data is None and args.from_run is None:
+    if args.data is None and args.from_run is None and args.resume is None:
         raise click.UsageError("name the folder of the data", context)
     options.check_loudness(args.quiet, args.verbose)
-
-    from visiontool.cli.pull import obtain
-
     settings = _settings(args)
-    model = obtain(settings.model, weights=args.weights, offline=args.offline, quiet=args.quiet, labels_matter=False)
-    if args.weights is not None:
+    model = _model(args, settings)
+    if args.weights is not None and model is not None:
         settings = replace(settings, model=model.parent.name)  # with these weights, its name in the cache
     if args.preview_augment is not None:
         _write_preview(args, settings, model)
+    elif args.find_lr is not None:
+        _find_lr(args, settings, model)
     elif args.dry_run:
         _show_plan(args, settings, model)
     else:
@@ -105,12 +109,26 @@ def finetune(context: click.Context, /, **values: Any) -> int:
 
 
 def _settings(args: SimpleNamespace) -> "Settings":
-    from visiontool.training.settings import Options, Settings
+    from visiontool.training.run import settings_for
+    from visiontool.training.settings import Options
 
-    return Settings.of_options(args.data, {name: getattr(args, name) for name in Options.__annotations__})
+    given = {name: getattr(args, name) for name in (*Options.__annotations__, "batch_size")}
+    settings, args.output, args.resume = settings_for(args.data, given, args.output, force=args.force)
+    return settings
 
 
-def _execution(args: SimpleNamespace, model: Path) -> dict[str, Any]:
+def _model(args: SimpleNamespace, settings: "Settings") -> Path | None:
+    """The model file whose backbone is taken, or None where there is none."""
+    from visiontool.cli.pull import obtain
+
+    if settings.train is not None and settings.train.from_scratch:
+        if args.weights is not None:
+            raise UsageError("--weights are for a network that has been trained; --from-scratch begins without")
+        return None
+    return obtain(settings.model, weights=args.weights, offline=args.offline, quiet=args.quiet, labels_matter=False)
+
+
+def _execution(args: SimpleNamespace, model: Path | None) -> dict[str, Any]:
     """What does not change the run: where the model is, limits, processes."""
     from visiontool.cli.pull import say_how
 
@@ -121,25 +139,51 @@ def _execution(args: SimpleNamespace, model: Path) -> dict[str, Any]:
     }
 
 
-def _train(args: SimpleNamespace, settings: "Settings", model: Path) -> None:
+def _train(args: SimpleNamespace, settings: "Settings", model: Path | None) -> None:
     from visiontool.cli.progress import Stages, only_ours_on_stderr
     from visiontool.training.finetune import finetune
     from visiontool.training.report import to_json
+    from visiontool.training.train import follow, is_follower
 
+    if settings.train is not None and is_follower():
+        follow(settings)
+        return
     with only_ours_on_stderr(), Stages(_STAGES, enabled=not args.quiet) as stages:
         try:
             run = finetune(
-                settings, output=args.output, force=args.force, progress=stages.update, **_execution(args, model)
+                settings,
+                output=args.output,
+                force=args.force,
+                resume=args.resume,
+                progress=stages.update,
+                **_execution(args, model),
             )
         except KeyboardInterrupt:
-            stages.say("The same command goes on with what the cache holds.")
+            if settings.train is None:
+                stages.say("The same command goes on with what the cache holds.")
             raise
     if not args.quiet:
         _report(run)
     click.echo(json_text({"folder": str(run.folder), **to_json(run)}) if args.as_json else str(run.folder))
 
 
-def _show_plan(args: SimpleNamespace, settings: "Settings", model: Path) -> None:
+def _find_lr(args: SimpleNamespace, settings: "Settings", model: Path | None) -> None:
+    from visiontool.cli.progress import Stages, only_ours_on_stderr
+    from visiontool.training.finetune import find_lr
+    from visiontool.training.history import draw_rates
+
+    file: Path = args.find_lr
+    options.check_file("--find-lr", file, ".png")
+    if settings.train is None:
+        raise UsageError("--find-lr is for training the network: add --unfreeze or --from-scratch")
+    with only_ours_on_stderr(), Stages(_STAGES, enabled=not args.quiet) as stages:
+        tried, best = find_lr(settings, progress=stages.update, **_execution(args, model))
+        with reporting_errors(str(file)):
+            draw_rates(file, tried, best)
+    click.echo(f"{best:.2g}")
+
+
+def _show_plan(args: SimpleNamespace, settings: "Settings", model: Path | None) -> None:
     from visiontool.cli.progress import only_ours_on_stderr
     from visiontool.training.finetune import plan
 
@@ -195,7 +239,7 @@ def _report(run: "Run") -> None:
     say(f"Next: visiontool predict -m {shlex.quote(folder)} PICTURE")
 
 
-def _write_preview(args: SimpleNamespace, settings: "Settings", model: Path) -> None:
+def _write_preview(args: SimpleNamespace, settings: "Settings", model: Path | None) -> None:
     file: Path = args.preview_augment
     options.check_file("--preview-augment", file, ".png")
     from visiontool.cli.progress import only_ours_on_stderr
@@ -210,7 +254,7 @@ def _write_preview(args: SimpleNamespace, settings: "Settings", model: Path) -> 
     skip = "--on-bad skip leaves out pictures that cannot be read."
     with only_ours_on_stderr():
         classifier = open_model(settings, model, limits)
-        samples = [sample for sample in read_data(settings, classifier).samples if sample.split in (None, "train")]
+        samples = [sample for sample in read_data(settings, classifier.spec).samples if sample.split in (None, "train")]
         count = min(_PREVIEW_PICTURES, len(samples))
         samples = [samples[place * len(samples) // count] for place in range(count)]
         items = load([sample.path for sample in samples], Recipe.of(classifier.spec, limits, tuple(views)))

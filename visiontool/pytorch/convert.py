@@ -9,11 +9,11 @@ from typing import Any, cast
 import onnxscript
 import timm
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import save, save_file
 from torch import nn
 
 from visiontool.errors import ConversionError, ModelError
-from visiontool.files import replacing, sha256
+from visiontool.files import MODEL_FILE, replacing, sha256
 from visiontool.hub.timm_config import named, spec_of
 from visiontool.images.decode import ImageSource
 from visiontool.model import class_names as model_class_names
@@ -107,6 +107,14 @@ def convert(
             raise ConversionError("\n".join(faults))
     except OSError as error:
         raise ConversionError(f"{path}: cannot be written: {error.strerror}") from error
+
+
+def write_trained(model: nn.Module, spec: ModelSpec, folder: Path, pictures: Sequence[ImageSource]) -> ModelSpec:
+    """Writes model.safetensors and model.onnx of a trained network into `folder`; config.json is the caller's."""
+    tensors = {key: tensor.detach().clone().contiguous() for key, tensor in model.state_dict().items()}
+    with replacing(folder / "model.safetensors") as unfinished:
+        unfinished.write_bytes(save(tensors, {"format": "pt"}))  # save_file has no OSError for a full disk
+    return convert(model, spec, folder / MODEL_FILE, pictures)
 
 
 def convert_folder(

@@ -47,11 +47,15 @@ class OnnxWrapper(nn.Module):
         return ("logits", "embedding", *(["feature_map"] if self._has_map else []))
 
     def forward(self, image: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        return self.answers(self.normalized(image))
+
+    def normalized(self, image: torch.Tensor) -> torch.Tensor:
+        """What the network itself takes, (N, channels, H, W), of pixels (N, H, W, 3), uint8."""
         # Without contiguous() the tensor is channels-last, and the exporter writes the pool as a gather.
         x = image.permute(0, 3, 1, 2).contiguous().to(torch.float32) / 255  # (N, 3, H, W)
         if self.gray:
             x = (x * self.luma).sum(dim=1, keepdim=True)  # (N, 1, H, W)
-        return self.answers((x - self.mean) / self.std)
+        return (x - self.mean) / self.std
 
     def answers(self, x: torch.Tensor) -> tuple[torch.Tensor, ...]:
         """The outputs for what the network itself takes: (N, channels, H, W), normalized."""

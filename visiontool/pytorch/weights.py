@@ -25,7 +25,7 @@ _FILTERS = ("checkpoint_filter_fn", "checkpoint_filter_fn_classifier", "_filter_
 
 
 def create(
-    architecture: str, *, img_size: int | tuple[int, int] | None = None, num_classes: int | None = None
+    architecture: str, *, img_size: int | tuple[int, int] | None = None, num_classes: int | None = None, **others: Any
 ) -> nn.Module:
     """The network of that name with random weights, in evaluation mode, built so that it can be exported.
 
@@ -35,10 +35,11 @@ def create(
         img_size: N or (H, W) in pixels; None for the published size. It is built into networks that are made for one
             size (ViT, Swin, MaxViT); the others take any size that they can run at.
         num_classes: None for as many as the published weights have.
+        others: for the constructor of the network.
     """
     cfg = pretrained_cfg(architecture)
     size = (img_size, img_size) if isinstance(img_size, int) else img_size
-    arguments: dict[str, Any] = {"num_classes": num_classes}
+    arguments: dict[str, Any] = {"num_classes": num_classes, **others}
     if size is not None and cfg.fixed_input_size:
         arguments["img_size"] = size
     try:
@@ -70,11 +71,11 @@ def create_with(architecture: str, file: Path, *, img_size: int | tuple[int, int
     return model
 
 
-def from_folder(folder: Path, weights: Path | None = None) -> nn.Module:
+def from_folder(folder: Path, weights: Path | None = None, **others: Any) -> nn.Module:
     """The network of a folder in timm's hub format, built as `create` does, with its weights or those of a file."""
     try:
         # Not pretrained=True: where the folder's files contradict each other, timm leaves layers as they were made.
-        model = timm.create_model(f"local-dir:{folder}", exportable=True).eval()
+        model = timm.create_model(f"local-dir:{folder}", exportable=True, **others).eval()
     except Exception as error:  # whatever reads them raises, and what the network's own code raises
         raise ConversionError(
             f"{folder}: expected timm's config.json and model.safetensors: {type(error).__name__}: {first_line(error)}"

@@ -1,7 +1,7 @@
-"""A dataset embedded by the backbone: what cannot be read is left out, the rest is split."""
+"""A dataset opened, and embedded by the backbone: what cannot be read is left out, the rest is split."""
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -16,6 +16,7 @@ from visiontool.images.fingerprint import Fingerprint, same
 from visiontool.images.transforms import share_kept
 from visiontool.inference.classifier import Classifier
 from visiontool.inference.embeddings import embed_views
+from visiontool.model.spec import ModelSpec
 from visiontool.progress import Progress
 from visiontool.training.settings import Settings
 
@@ -27,16 +28,13 @@ _MOST_NAMED = 3
 UNUSED = ""  # the split of what is left out, as in `splits.split`
 
 
-@dataclass(frozen=True, slots=True)
-class EmbeddedDataset:
-    """The readable pictures of a dataset, and their embeddings."""
+@dataclass(frozen=True)
+class SplitDataset:
+    """The readable pictures of a dataset, and which are for what."""
 
     data: Dataset
     splits: tuple[str, ...]  # "train", "val" or "test" of each of its samples; "" for one that `few` leaves out
     groups: NDArray[np.int64]  # (N,); samples with the same number stay on one side of every split
-    # (N, V, D); zeros for test, and in all views but the first for what is not for training.
-    embeddings: NDArray[np.float32]
-    passes: int  # views that went through the backbone
     fingerprints: tuple[Fingerprint | None, ...]  # None for test, which is not opened
 
     def indices_of(self, split: str) -> NDArray[np.intp]:
@@ -49,9 +47,18 @@ class EmbeddedDataset:
         return np.array([sample.class_id for sample in self.data.samples], np.int64)
 
 
-def unreadable(data: Dataset, classifier: Classifier, options: LoadOptions, progress: Progress) -> dict[str, str]:
+@dataclass(frozen=True)
+class EmbeddedDataset(SplitDataset):
+    """A dataset with its embeddings."""
+
+    # (N, V, D); zeros for test, and in all views but the first for what is not for training.
+    embeddings: NDArray[np.float32]
+    passes: int  # views that went through the backbone
+
+
+def unreadable(data: Dataset, spec: ModelSpec, options: LoadOptions, progress: Progress) -> dict[str, str]:
     """The error of each picture that cannot be read, by its name; the backbone is not run."""
-    recipe = Recipe.of(classifier.spec, options.limits)
+    recipe = Recipe.of(spec, options.limits)
     errors = {}
     opened = load([sample.path for sample in data.samples], recipe, options._replace(isolate=True))
     for number, (sample, picture) in enumerate(zip(data.samples, opened, strict=True), 1):
@@ -80,26 +87,52 @@ def embed(
     others = [index for index, sample in enumerate(data.samples) if sample.split not in ("train", "test", UNUSED)]
     table.embed("plain", others, slice(1))
     table.drop_unreadable(settings)
-    opened = {index: one for index, one in enumerate(table.fingerprints) if one is not None}
-    _suggest_border(classifier, [*opened.values()])
-
-    indices = [*opened]
-    first_of = list(range(len(table.fingerprints)))  # the first of the same pictures, for each
-    for index, group in zip(indices, same([*opened.values()]), strict=True):
-        first_of[index] = indices[group]
-    splits = split(table.data, first_of, val_share=settings.val_share, seed=settings.seed)
-    notes = [] if settings.folds is not None else unjudged(table.data, splits)
-    for note in (*notes, *contradictions(table.data, first_of), *leaks(table.data, splits, first_of)):
-        _log.info(note)
-    splits = few_of(table.data, splits, settings.few, settings.seed)
-    groups = groups_of(table.data, first_of)
+    _suggest_border(classifier.spec, table.fingerprints)
+    splits, groups = _split(settings, table.data, table.fingerprints)
     late = [index for index, split in enumerate(splits) if split == "train" and not table.is_whole[index]]
     table.embed("views", late, slice(1, None))
     readable = table.drop_unreadable(settings)
     splits = tuple(splits[index] for index in readable)
     return EmbeddedDataset(
-        table.data, splits, groups[readable], table.embeddings, table.passes, tuple(table.fingerprints)
+        table.data, splits, groups[readable], tuple(table.fingerprints), table.embeddings, table.passes
     )
+
+
+def open_all(
+    settings: Settings, data: Dataset, spec: ModelSpec, options: LoadOptions, progress: Progress
+) -> SplitDataset:
+    """Opens the pictures of train and val once, as for the network of `spec`, and splits them as `embed` does."""
+    indices = [index for index, sample in enumerate(data.samples) if sample.split not in ("test", UNUSED)]
+    recipe = Recipe.of(spec, options.limits)._replace(fingerprint=True)
+    fingerprints: list[Fingerprint | None] = [None] * len(data.samples)
+    errors = {}
+    opened = load([data.samples[index].path for index in indices], recipe, options)
+    for done, (index, picture) in enumerate(zip(indices, opened, strict=True), 1):
+        fingerprints[index] = picture.fingerprint
+        if picture.error is not None:
+            errors[index] = picture.error
+        progress("check", done, len(indices))
+    data, readable = _drop(data, errors, settings)
+    fingerprints = [fingerprints[index] for index in readable]
+    _suggest_border(spec, fingerprints)
+    splits, groups = _split(settings, data, fingerprints)
+    return SplitDataset(data, splits, groups, tuple(fingerprints))
+
+
+def _split(
+    settings: Settings, data: Dataset, fingerprints: Sequence[Fingerprint | None]
+) -> tuple[tuple[str, ...], NDArray[np.int64]]:
+    """The split and the group of each picture, by the fingerprints of those that were opened; what is odd is logged."""
+    opened = {index: one for index, one in enumerate(fingerprints) if one is not None}
+    indices = [*opened]
+    first_of = list(range(len(fingerprints)))  # the first of the same pictures, for each
+    for index, group in zip(indices, same([*opened.values()]), strict=True):
+        first_of[index] = indices[group]
+    splits = split(data, first_of, val_share=settings.val_share, seed=settings.seed)
+    notes = [] if settings.folds is not None else unjudged(data, splits)
+    for note in (*notes, *contradictions(data, first_of), *leaks(data, splits, first_of)):
+        _log.info(note)
+    return few_of(data, splits, settings.few, settings.seed), groups_of(data, first_of)
 
 
 class _Table:
@@ -145,21 +178,28 @@ class _Table:
 
     def drop_unreadable(self, settings: Settings) -> list[int]:
         """Leaves out unreadable pictures; gives the indices of the others."""
-        readable = [index for index in range(len(self.fingerprints)) if index not in self._errors]
-        if not self._errors:
-            return readable
-        names = {self.data.samples[index].name: error for index, error in sorted(self._errors.items())}
-        if settings.on_bad == "fail":
-            check(self.data, names)
-        self.data = without(self.data, names)
-        check(self.data)
-        self.fingerprints = [self.fingerprints[index] for index in readable]
-        self.embeddings, self.is_whole = self.embeddings[readable], self.is_whole[readable]
-        self._errors = {}
-        some = "; ".join(f"{name}: {error}" for name, error in [*names.items()][:_MOST_NAMED])
-        more = f"; and {len(names) - _MOST_NAMED:,} more" if len(names) > _MOST_NAMED else ""
-        _log.info(f"Left out, since they cannot be read: {len(names):,}. {some}{more}")
+        self.data, readable = _drop(self.data, self._errors, settings)
+        if self._errors:
+            self.fingerprints = [self.fingerprints[index] for index in readable]
+            self.embeddings, self.is_whole = self.embeddings[readable], self.is_whole[readable]
+            self._errors = {}
         return readable
+
+
+def _drop(data: Dataset, errors: Mapping[int, str], settings: Settings) -> tuple[Dataset, list[int]]:
+    """The dataset without the pictures that cannot be read, by their indices, and the indices of the others."""
+    readable = [index for index in range(len(data.samples)) if index not in errors]
+    if not errors:
+        return data, readable
+    names = {data.samples[index].name: error for index, error in sorted(errors.items())}
+    if settings.on_bad == "fail":
+        check(data, names)
+    data = without(data, names)
+    check(data)
+    some = "; ".join(f"{name}: {error}" for name, error in [*names.items()][:_MOST_NAMED])
+    more = f"; and {len(names) - _MOST_NAMED:,} more" if len(names) > _MOST_NAMED else ""
+    _log.info(f"Left out, since they cannot be read: {len(names):,}. {some}{more}")
+    return data, readable
 
 
 def few_of(data: Dataset, splits: Sequence[str], few: int | None, seed: int) -> tuple[str, ...]:
@@ -175,13 +215,12 @@ def few_of(data: Dataset, splits: Sequence[str], few: int | None, seed: int) -> 
     return tuple(chosen)
 
 
-def _suggest_border(classifier: Classifier, fingerprints: Sequence[Fingerprint]) -> None:
+def _suggest_border(spec: ModelSpec, fingerprints: Sequence[Fingerprint | None]) -> None:
     """Logs a hint where the crop takes away much of most pictures."""
-    spec = classifier.spec
     if spec.crop_mode != "center":
         return
     ideal = share_kept(spec.input.size, spec)  # the crop cuts that much off a picture of its own proportions too
-    shares = [share_kept((one.height, one.width), spec) / ideal for one in fingerprints]
+    shares = [share_kept((one.height, one.width), spec) / ideal for one in fingerprints if one is not None]
     if shares and (cut := 1 - float(np.median(shares))) > _CUT_MUCH:
         _log.info(
             f"Half of the pictures are so wide or high that {cut:.0%} of their area or more is not seen.\n"

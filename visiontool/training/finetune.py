@@ -6,6 +6,7 @@ head is solved on them (`head`) and put behind the same graph (`model_files`). `
 
 import logging
 import os
+import tempfile
 import time
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -31,13 +32,14 @@ from visiontool.inference.embeddings import embed_views
 from visiontool.inference.network import softmax
 from visiontool.model.spec import UNDECIDED, ModelSpec
 from visiontool.progress import Progress, silent
-from visiontool.training import head, report
-from visiontool.training.embed_dataset import UNUSED, EmbeddedDataset, embed, few_of, unreadable
+from visiontool.training import head, report, train
+from visiontool.training.embed_dataset import UNUSED, EmbeddedDataset, embed, few_of, open_all, unreadable
 from visiontool.training.head import Head, Solution
 from visiontool.training.model_files import write_model, write_timm_files
-from visiontool.training.run import RUNS, SPLITS_FILE, Run, new_folder
+from visiontool.training.run import RUNS, SPLITS_FILE, Run, clean, new_folder
 from visiontool.training.seen import FINGERPRINTS_FILE, write_fingerprints
 from visiontool.training.settings import SETTINGS_FILE, Settings, judge_of
+from visiontool.training.train import Judged
 
 _log = logging.getLogger(__name__)
 
@@ -53,18 +55,20 @@ def finetune(
     model: Path | None = None,
     output: Path | None = None,
     force: bool = False,
+    resume: bool = False,
     options: LoadOptions = DEFAULT_OPTIONS,
     progress: Progress = silent,
     opened: Callable[[Classifier], None] = lambda classifier: None,
 ) -> Run:
-    """Finetunes a model on a dataset and writes the folder of the run.
+    """Finetunes a model on a dataset, or trains a network, and writes the folder of the run.
 
     Args:
         model: the model file, where the caller has resolved `settings.model` already.
         output: the folder of the run; None for runs/<name of the dataset>.
         force: replaces the run that is in `output`.
+        resume: goes on with the run in `output`, which trains a network (`run.resumed`).
         options: the result does not depend on them, but for what is refused.
-        progress: called with the stage ("check", "plain", "views", "head" or "folds") and how much of it is done.
+        progress: called with the stage ("check", "plain", "views", "head", "folds" or "train") and how much is done.
         opened: called with the model, before it is used.
 
     Raises:
@@ -74,50 +78,111 @@ def finetune(
         UsageError: settings that contradict each other; `output` is taken, or inside the data.
     """
     views = augment.views(settings.views, settings.augment, settings.seed)
-    classifier = open_model(settings, model, options.limits)
-    opened(classifier)
-    data = read_data(settings, classifier)
+    classifier = _open_backbone(settings, model, options.limits, opened)
+    base = train.spec_from_scratch(settings) if classifier is None else classifier.spec
+    data = read_data(settings, base)
     where = output or RUNS
     if settings.labels_file is None and is_inside(os.path.realpath(where), os.path.realpath(settings.data)):
         raise UsageError(
             f"{where} is inside the data, {settings.data}: its pictures would become a class. -o names another"
         )
-    with new_folder(settings.data, output, force=force) as (folder, target):
+    trains = settings.train is not None
+    with new_folder(settings.data, output, force=force, trains=trains, resume=resume) as (folder, target):
         _log_all(data.notes)
         if data.faults:
-            check(data, unreadable(data, classifier, options, progress))
+            check(data, unreadable(data, base, options, progress))
         if settings.folds is None:  # before the backbone runs, not only after it
             unjudged(data, split(data, val_share=settings.val_share, seed=settings.seed))
-        spec = _new_spec(classifier.spec, target.name, data)
+        spec = _new_spec(base, target.name, data, is_new=classifier is None)
         recorded = replace(settings, model=settings.model or resolve.default_model()).with_absolute_paths()
         (folder / SETTINGS_FILE).write_text(recorded.to_json(), encoding="utf-8")
 
-        embedded = embed(settings, data, classifier, views, options, progress)
-        split_of = dict(zip((sample.name for sample in embedded.data.samples), embedded.splits, strict=True))
+        solution, training, passes = None, None, 0
+        if classifier is None:
+            dataset = open_all(settings, data, spec, options, progress)
+            judged, training = train.from_scratch(settings, folder, spec, dataset, options, progress)
+        else:
+            dataset = embedded = embed(settings, data, classifier, views, options, progress)
+            passes = embedded.passes
+            solution, judged = _solve_head(settings, folder, spec, embedded, classifier, options, progress)
+            if settings.train is not None:
+                judged, training = train.unfreeze(settings, folder, judged, embedded, options, progress)
+        split_of = dict(zip((sample.name for sample in dataset.data.samples), dataset.splits, strict=True))
         splits = [split_of.get(sample.name, UNUSED) for sample in data.samples]  # of what cannot be read as well
         write_splits(folder / SPLITS_FILE, data, splits)
-        write_fingerprints(folder / FINGERPRINTS_FILE, embedded)
-
-        train = embedded.indices_of("train")
-        solution = _solve(settings, embedded, train, lambda done, total: progress("head", done, total))
-        if settings.folds is None:
-            judged = embedded.indices_of("val")
-            probabilities = _probabilities(solution.head, embedded, judged)
-        else:
-            judged, probabilities = _cross_validate(settings, settings.folds, embedded, train, progress)
-        _log_all(solution.notes)
-        truth, groups = embedded.class_ids[judged], embedded.groups[judged]
-        result = metrics.measure(probabilities, truth, embedded.data.labels, groups)
-
-        top1 = {"pictures": result.pictures, "top1": round(result.accuracy, 4)}
-        spec = replace(spec, accuracy=({"dataset": f"{data.root.name}, {judge_of(settings.folds)}", **top1},))
-        made = write_model(folder, classifier, spec, embedded, judged, solution.head, options.limits)
-        if not write_timm_files(classifier.path, folder, made.spec, solution.head):
-            _log.info("The run has no files for torch: there are none of this backbone that a new head would fit.")
-        counts = dict(Counter(split for split in embedded.splits if split != UNUSED))
-        run = Run(target, made.spec, result, solution, settings.folds, counts, embedded.passes)
-        report.write(folder, made, run, recorded, data, embedded, judged, probabilities, options)
+        write_fingerprints(folder / FINGERPRINTS_FILE, dataset)
+        counts = dict(Counter(split for split in dataset.splits if split != UNUSED))
+        run = Run(target, judged.spec, judged.metrics, solution, settings.folds, counts, passes, training)
+        report.write(folder, run, recorded, data, dataset, judged, options)
+        clean(folder)
     return run
+
+
+def _solve_head(
+    settings: Settings,
+    folder: Path,
+    spec: ModelSpec,
+    embedded: EmbeddedDataset,
+    classifier: Classifier,
+    options: LoadOptions,
+    progress: Progress,
+) -> tuple[Solution, Judged]:
+    """The head behind the frozen backbone, and its files in the folder of the run."""
+    indices = embedded.indices_of("train")
+    solution = _solve(settings, embedded, indices, lambda done, total: progress("head", done, total))
+    if settings.folds is None:
+        judged = embedded.indices_of("val")
+        probabilities = _probabilities(solution.head, embedded, judged)
+    else:
+        judged, probabilities = _cross_validate(settings, settings.folds, embedded, indices, progress)
+    _log_all(solution.notes)
+    truth, groups = embedded.class_ids[judged], embedded.groups[judged]
+    result = metrics.measure(probabilities, truth, embedded.data.labels, groups)
+
+    top1 = {"pictures": result.pictures, "top1": round(result.accuracy, 4)}
+    name = f"{embedded.data.root.name}, {judge_of(settings.folds)}"
+    spec = replace(spec, accuracy=({"dataset": name, **top1},))
+    made = write_model(folder, classifier, spec, embedded, judged, solution.head, options.limits)
+    if not write_timm_files(classifier.path, folder, made.spec, solution.head):
+        _log.info("The run has no files for torch: there are none of this backbone that a new head would fit.")
+    return solution, Judged(made, made.spec, judged, probabilities, result)
+
+
+def find_lr(
+    settings: Settings,
+    *,
+    model: Path | None = None,
+    options: LoadOptions = DEFAULT_OPTIONS,
+    progress: Progress = silent,
+    opened: Callable[[Classifier], None] = lambda classifier: None,
+) -> tuple[list[tuple[float, float]], float]:
+    """Learning rates that were tried, with their losses, and the one to train with. Writes nothing."""
+    classifier = _open_backbone(settings, model, options.limits, opened)
+    base = train.spec_from_scratch(settings) if classifier is None else classifier.spec
+    data = read_data(settings, base)
+    check(data)
+    spec = _new_spec(base, data.root.name, data, is_new=classifier is None)
+    if classifier is None:
+        dataset = open_all(settings, data, spec, options, progress)
+        return train.try_rates(
+            settings, spec, dataset, train.new_network(settings, len(spec.labels)), options, progress
+        )
+    views = augment.views(settings.views, settings.augment, settings.seed)
+    with tempfile.TemporaryDirectory() as name:
+        embedded = embed(settings, data, classifier, views, options, progress)
+        _solve_head(settings, Path(name), spec, embedded, classifier, options, progress)
+        network = train.network_of(settings, Path(name), spec.architecture)
+        return train.try_rates(settings, spec, embedded, network, options, progress)
+
+
+def _open_backbone(
+    settings: Settings, model: Path | None, limits: Limits, opened: Callable[[Classifier], None]
+) -> Classifier | None:
+    if settings.train is not None and settings.train.from_scratch:
+        return None
+    classifier = open_model(settings, model, limits)
+    opened(classifier)
+    return classifier
 
 
 class Plan(NamedTuple):
@@ -143,7 +208,7 @@ def plan(
     views = augment.views(settings.views, settings.augment, settings.seed)
     classifier = open_model(settings, model, options.limits)
     opened(classifier)
-    data = read_data(settings, classifier)
+    data = read_data(settings, classifier.spec)
     check(data)
     splits = split(data, val_share=settings.val_share, seed=settings.seed)
     if settings.folds is None:
@@ -180,13 +245,12 @@ def open_model(settings: Settings, model: Path | None, limits: Limits) -> Classi
     return classifier
 
 
-def read_data(settings: Settings, classifier: Classifier) -> Dataset:
+def read_data(settings: Settings, spec: ModelSpec) -> Dataset:
     """The dataset of the settings, with the splits of the user's file; with folds, all but test is for training.
 
     Folders named by class ids of the model get its labels. Where all pictures have a split and must be readable, `few`
     applies here already.
     """
-    spec = classifier.spec
     known = dict(zip(spec.label_ids, spec.labels, strict=True)) if spec.label_ids else None
     data = read(
         settings.data,
@@ -214,13 +278,15 @@ def _log_all(notes: Sequence[str]) -> None:
         _log.info(note)
 
 
-def _new_spec(base: ModelSpec, name: str, data: Dataset) -> ModelSpec:
+def _new_spec(base: ModelSpec, name: str, data: Dataset, *, is_new: bool) -> ModelSpec:
     """The manifest of the new model, but for what is not known yet: temperature and accuracy."""
     weights = {
         "source": f"{base.name}, with a new head for {data.root.name}",
         "backbone": base.weights.get("source", base.name),
         "license": base.weights.get("license", "not known"),
     }
+    if is_new:
+        weights = {"source": f"{base.name}, trained from scratch on {data.root.name}"}
     spec = replace(base, name=name, labels=data.labels, label_ids=data.label_ids, weights=weights)
     spec = replace(spec, accuracy=(), decisions=UNDECIDED)
     try:

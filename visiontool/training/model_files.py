@@ -4,7 +4,7 @@ Only the last layer differs from the files of the model that it began with, so t
 """
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -113,7 +113,7 @@ def write_timm_files(source: Path, folder: Path, spec: ModelSpec, head: Head) ->
         place = _find_place(source, config, tensors, head.weight.shape[1])
         if place is None:
             return False
-        config = _config(config, place, spec)
+        config = config_of(config, spec, place.new, place.model_args)
     except (OSError, SafetensorError, ValueError, KeyError, TypeError, AttributeError):  # not as timm writes them
         return False
     weight = head.weight.reshape(head.weight.shape + (1,) * (place.axes - 2))
@@ -159,13 +159,22 @@ def _find_place(
     return place if np.abs(expected - logits).max() <= _TIMM_TOLERANCE * np.abs(logits).max() else None
 
 
-def _config(before: Mapping[str, Any], place: _Place, spec: ModelSpec) -> dict[str, Any]:
+def config_of(
+    before: Mapping[str, Any], spec: ModelSpec, classifier: Sequence[str], model_args: Mapping[str, Any]
+) -> dict[str, Any]:
+    """config.json of a network with the classes and the preprocessing of `spec`.
+
+    Args:
+        before: that of the network with other classes, or its `architecture` and `pretrained_cfg`.
+        classifier: the names of its last layers.
+        model_args: for its constructor.
+    """
     cfg = before["pretrained_cfg"]
     config: dict[str, Any] = {
         "architecture": before["architecture"],
         "num_classes": len(spec.labels),
         **{key: before[key] for key in ("num_features", "global_pool") if key in before},
-        "model_args": {**place.model_args, "num_classes": len(spec.labels)},
+        "model_args": {**model_args, "num_classes": len(spec.labels)},
         "label_names": spec.labels,
         "source": spec.weights.get("source", ""),
         "accuracy": [dict(entry) for entry in spec.accuracy],
@@ -179,7 +188,7 @@ def _config(before: Mapping[str, Any], place: _Place, spec: ModelSpec) -> dict[s
             "mean": spec.input.mean,
             "std": spec.input.std,
             "num_classes": len(spec.labels),
-            "classifier": place.new[0] if len(place.new) == 1 else place.new,
+            "classifier": classifier[0] if len(classifier) == 1 else [*classifier],
             "license": spec.weights.get("license"),
         },
     }

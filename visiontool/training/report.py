@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from visiontool.data.loader import LoadOptions
 from visiontool.data.samples import Dataset
@@ -17,12 +16,11 @@ from visiontool.evaluation.evaluate import Evaluation
 from visiontool.evaluation.report import Curve
 from visiontool.evaluation.report import write as write_page
 from visiontool.files import MODEL_FILE
-from visiontool.inference.classifier import Classifier
 from visiontool.inference.explain import heat_maps
-from visiontool.training.embed_dataset import EmbeddedDataset
-from visiontool.training.head import Solution
+from visiontool.training.embed_dataset import SplitDataset
 from visiontool.training.run import Run
 from visiontool.training.settings import Settings, judge_of
+from visiontool.training.train import Judged
 
 METRICS_FILE, PAGE_FILE = "metrics.json", "report.html"
 SCHEMA = 1
@@ -32,37 +30,37 @@ _NUMBERS = re.compile(r"\[\n([-+\deE.,\s]+)\]")  # a list of numbers over severa
 
 def write(
     folder: Path,
-    model: Classifier,
     run: Run,
     settings: Settings,
     data: Dataset,
-    embedded: EmbeddedDataset,
-    judged: NDArray[np.intp],
-    probabilities: NDArray[np.float64],
+    dataset: SplitDataset,
+    judged: Judged,
     options: LoadOptions,
 ) -> None:
-    """Writes metrics.json and the page, from the probabilities (N, C) of the `judged` pictures.
+    """Writes metrics.json and the page.
 
     Args:
-        model: the run's, which the page's heat maps come from.
-        data: as it was read, what `embedded` leaves out included.
+        data: as it was read, what `dataset` leaves out included.
+        judged: the run's model, which the page's heat maps come from too.
     """
     text = json.dumps(to_json(run), indent=1, allow_nan=False)
     text = _NUMBERS.sub(lambda match: f"[{' '.join(match[1].split())}]", text)
     (folder / METRICS_FILE).write_text(text + "\n", encoding="utf-8")
-    readable = {sample.path for sample in embedded.data.samples}
+    readable = {sample.path for sample in dataset.data.samples}
     evaluation = Evaluation(
         run.spec,
         run.folder / MODEL_FILE,
         f"{judge_of(run.folds)} of {data.root.name}",
-        tuple(embedded.data.samples[index] for index in judged),
-        embedded.class_ids[judged],
-        probabilities.astype(np.float32),
+        tuple(dataset.data.samples[index] for index in judged.pictures),
+        dataset.class_ids[judged.pictures],
+        judged.probabilities.astype(np.float32),
         run.metrics,
         {sample.path: "it cannot be read" for sample in data.samples if sample.path not in readable},
     )
     augment = ", ".join(f"{name} {value:g}" for name, value in asdict(settings.augment).items() if value)
-    facts = {**json.loads(settings.to_json()), "augment": augment, "head": run.solution.kind, **machine()}
+    facts = {**json.loads(settings.to_json()), "augment": augment, **machine()}
+    if run.solution is not None:
+        facts["head"] = run.solution.kind
     counts = {"Splits": run.splits, "Ignored": data.ignored}
     write_page(
         folder / PAGE_FILE,
@@ -72,16 +70,27 @@ def write(
         data={
             name: ", ".join(f"{count:,} {kind}" for kind, count in of.items()) or "none" for name, of in counts.items()
         },
-        notes=run.solution.notes,
-        curves=curves_of(run.solution),
-        maps=[partial(heat_maps, model, options=options)],
+        notes=() if run.solution is None else run.solution.notes,
+        curves=curves_of(run),
+        maps=[partial(heat_maps, judged.model, options=options)],
         options=options,
     )
 
 
-def curves_of(solution: Solution) -> dict[str, Curve]:
-    """How the strength of the penalty was chosen: log loss and accuracy of pictures held out; none of nearest means."""
-    if not solution.path:
+def curves_of(run: Run) -> dict[str, Curve]:
+    """How the training of the network went, or how the strength of the head's penalty was chosen."""
+    if run.training is not None:
+        history = run.training.history
+        best = history[run.training.best]
+        names = {"val_loss": "log loss", "macro_f1": "macro F1", "loss": "loss in training", "lr": "learning rate"}
+        return {
+            f"{label[:1].upper()}{label[1:]} by epochs. The dashed line is epoch {best.epoch}, the best.": Curve(
+                ("epoch", label), [(one.epoch, getattr(one, name), 0.0) for one in history], best.epoch, is_log=False
+            )
+            for name, label in names.items()
+        }
+    solution = run.solution
+    if solution is None or not solution.path:
         return {}
     path, chosen, x = solution.path, solution.path[solution.chosen], "strength of the L2 penalty"
     losses = Curve((x, "log loss"), [(one.strength, one.nll, one.nll_error) for one in path], chosen.strength)
@@ -95,20 +104,31 @@ def curves_of(solution: Solution) -> dict[str, Curve]:
 
 def to_json(run: Run) -> dict[str, Any]:
     """What metrics.json holds."""
-    solution = run.solution
-    return {
+    solution, training = run.solution, run.training
+    facts: dict[str, Any] = {
         "schema": SCHEMA,
         "run": run.spec.name,
         "judged_by": judge_of(run.folds),
         "val": run.metrics.to_json(),
         "pictures": run.splits,
         "backbone_passes": run.passes,
-        "head": {
+    }
+    if solution is not None:
+        facts["head"] = {
             "kind": solution.kind,
             "balance": solution.balance,
             "all_views": solution.all_views,
             "strength": solution.path[solution.chosen].strength if solution.path else None,
             "temperature": solution.head.temperature,
-        },
-        "path": [point._asdict() for point in solution.path],
-    }
+        }
+        facts["path"] = [point._asdict() for point in solution.path]
+    if training is not None:
+        versus = training.versus_frozen
+        facts["training"] = {
+            "is_kept": training.is_kept,
+            "val": training.metrics.to_json(),
+            "versus_frozen": None if versus is None else {"accuracy": versus.accuracy, "interval": [*versus.interval]},
+            "best_epoch": training.history[training.best].epoch,
+            "history": [epoch._asdict() for epoch in training.history],
+        }
+    return facts

@@ -14,7 +14,7 @@ from visiontool.errors import DataError
 from visiontool.evaluation.evaluate import Evaluation
 from visiontool.images.fingerprint import Fingerprint, same
 from visiontool.text import on_one_line, plural
-from visiontool.training.embed_dataset import EmbeddedDataset
+from visiontool.training.embed_dataset import SplitDataset
 from visiontool.training.run import SPLITS_FILE
 from visiontool.training.settings import Settings, judge_of
 
@@ -30,7 +30,7 @@ class Copy(NamedTuple):
     split: str  # where the run has it: "train" or "val"
 
 
-def write_fingerprints(file: Path, embedded: EmbeddedDataset) -> None:
+def write_fingerprints(file: Path, embedded: SplitDataset) -> None:
     """Writes the fingerprints of the pictures of train and val, which were opened."""
     rows = [
         (one, sample.name, split)

@@ -1,11 +1,12 @@
 """The settings of a run, and the file of them that lets it be made again."""
 
 import json
+import logging
 import os
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
-from typing import Any, Literal, TypedDict, get_args
+from typing import Any, Literal, get_args
 
 from visiontool.errors import DataError, UsageError
 from visiontool.files import MODEL_FILE
@@ -13,7 +14,10 @@ from visiontool.hub.resolve import FOLDER
 from visiontool.images.augment import LEVELS, Augment
 from visiontool.images.transforms import CROP_MODES
 from visiontool.model.spec import CropMode
+from visiontool.pytorch.train.recipe import Recipe, TrainOptions
 from visiontool.training.head import Balance
+
+_log = logging.getLogger(__name__)
 
 SETTINGS_FILE = "settings.json"
 SCHEMA = 1
@@ -34,6 +38,7 @@ _CHOICES: dict[str, tuple[str, ...]] = {
 }
 _PATHS = ("data", "labels_file", "splits_file")
 _FIELDS = {"labels": "labels_file", "splits": "splits_file", "val_split": "val_share"}  # of options with other names
+_FIXED = ("unfreeze", "from_scratch", "batch_size", "accumulate", "optimizer", "layer_decay", "init", "ema")
 _CHANGES = tuple(field.name for field in fields(Augment))
 
 AnyPath = str | os.PathLike[str]
@@ -44,7 +49,7 @@ def judge_of(folds: int | None) -> str:
     return "val" if folds is None else f"{folds} folds"
 
 
-class Options(TypedDict, total=False):
+class Options(TrainOptions, total=False):
     """The options of `visiontool finetune` that decide the result; None is as good as left out."""
 
     model: AnyPath | None  # whose backbone
@@ -70,7 +75,10 @@ class Options(TypedDict, total=False):
     seed: int | None
     device: str | None
     provider: str | None
+    img_size: int | None  # of a network that is trained from scratch
+    model_args: Mapping[str, Any] | None  # for its constructor
     from_run: AnyPath | None  # a run whose settings are taken, but for the options that are given
+    resume: AnyPath | None  # a run that trains a network, to go on with where it is
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -96,6 +104,9 @@ class Settings:
     seed: int = 0
     device: str = "auto"
     provider: str | None = None  # of onnxruntime; None for what suits the device
+    img_size: int | None = None  # side in pixels, of a network that is trained from scratch; None for the published one
+    model_args: Mapping[str, Any] | None = None  # for the constructor of such a network, as timm takes them
+    train: Recipe | None = None  # None for a frozen backbone
 
     def __post_init__(self) -> None:
         for name, (low, high) in _RANGES.items():
@@ -114,6 +125,17 @@ class Settings:
             )
         if self.folds is not None and self.splits_file is not None:
             raise UsageError("folds take all pictures in turn, a file of splits says which; leave one out")
+        scratch = self.train is not None and self.train.from_scratch
+        if scratch and self.model is None:
+            raise UsageError(
+                "--from-scratch needs the network's name, such as -m lenet5 (visiontool models --classics)"
+            )
+        if scratch and self.provider is not None:
+            raise UsageError("--provider is onnxruntime's; --from-scratch trains in torch")
+        if not scratch and (self.img_size is not None or self.model_args is not None):
+            raise UsageError("--img-size and --model-args build a new network: they need --from-scratch")
+        if self.train is not None and self.folds is not None:
+            raise UsageError("--folds trains heads; a network is trained once, and val judges it")
         if self.folds is not None and self.few == 1:
             raise UsageError("few is 1 with folds: a class needs a picture to judge by and one to learn from")
 
@@ -126,6 +148,7 @@ class Settings:
     def of_options(cls, data: AnyPath | None, options: Mapping[str, Any]) -> "Settings":
         """The settings that `Options` make; raises DataError where `from_run` is no run."""
         given = {_FIELDS.get(name, name): value for name, value in options.items() if value is not None}
+        trained = {name: given.pop(name) for name in (*TrainOptions.__annotations__, "batch_size") if name in given}
         run, level = given.pop("from_run", None), given.pop("augment", None)
         if level is not None and level not in LEVELS:
             raise UsageError(f"augment is {level!r}; expected one of {', '.join(LEVELS)}")
@@ -134,14 +157,20 @@ class Settings:
             given["data"] = data
         elif before is None:
             raise UsageError("name the folder of the data")
+        recipe = Recipe.of_options(trained, None if before is None else before.train)
+        if recipe is not None:
+            given["train"] = recipe
+            if recipe.from_scratch and "views" in given:
+                raise UsageError("--views are for a frozen backbone: --from-scratch draws a picture anew in each epoch")
         given |= {name: Path(given[name]) for name in _PATHS if name in given}
         given |= {"model": os.fspath(given["model"])} if "model" in given else {}
         if before is not None and given.keys() & {"folds", "splits_file"}:  # one takes the place of the other
             before = replace(before, folds=None, splits_file=None)
         changes = {name: given.pop(name) for name in _CHANGES if name in given}
-        augment = LEVELS[level] if level else LEVELS["light"] if before is None else before.augment
+        usual = LEVELS["medium" if recipe is not None and recipe.from_scratch else "light"]
+        augment = LEVELS[level] if level else usual if before is None else before.augment
         augment = replace(augment, **changes)
-        if level or changes:
+        if level or changes or (before is None and augment != LEVELS["light"]):
             given.setdefault("views", usual_views(augment))
         return replace(before, **given, augment=augment) if before else cls(**given, augment=augment)
 
@@ -154,13 +183,32 @@ class Settings:
             if values.pop("schema") != SCHEMA:
                 raise ValueError("of another version of visiontool")
             paths = {name: Path(path) for name in _PATHS if (path := values[name]) is not None}
-            return cls(**{**values, **paths, "augment": Augment(**values["augment"])})
+            recipe = values.pop("train", None)
+            train = None if recipe is None else Recipe(**{**recipe, "decay_at": tuple(recipe["decay_at"])})
+            return cls(**{**values, **paths, "augment": Augment(**values["augment"]), "train": train})
         except OSError as error:
             raise DataError(
                 f"{file}: {error.strerror}\n--from takes the folder of a run that `visiontool finetune` made."
             ) from None
         except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
             raise DataError(f"{file}: these are not the settings of a run: {error}") from None
+
+    def resuming(self, before: "Settings") -> "Settings":
+        """These settings, to go on with a run that had others; what changes is logged.
+
+        Raises UsageError where they contradict what the run has already done.
+        """
+        if self.train is None or before.train is None:
+            raise UsageError("--resume goes on with training a network; this run has a frozen backbone")
+        ours, theirs = ({**asdict(each), **asdict(each.train)} for each in (self, before) if each.train is not None)
+        changed = [name for name in ours if name != "train" and ours[name] != theirs[name]]
+        for name in changed:
+            if name in _FIXED or name not in TrainOptions.__annotations__:
+                raise UsageError(
+                    f"--resume cannot change {name} from {theirs[name]} to {ours[name]} in the middle of a run"
+                )
+            _log.info(f"Changed: {name.replace('_', '-')} from {theirs[name]} to {ours[name]}.")
+        return self
 
     def with_absolute_paths(self) -> "Settings":
         """The same, with paths that mean the same from every folder."""

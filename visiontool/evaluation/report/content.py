@@ -14,14 +14,16 @@ from visiontool.text import listed, plural
 _BINS, _LEAST_IN_BIN = 15, 10
 _MOST_IN_TABLE = 30  # classes whose confusion matrix is a table of counts; of more it is a picture
 _PAIRS_LISTED = 15
+_MOST_TICKS = 10
 
 
 class Curve(NamedTuple):
-    """How a quantity depends on another one, which has a logarithmic scale."""
+    """How a quantity depends on another one."""
 
     names: tuple[str, str]  # of x and y
     points: Sequence[tuple[float, float, float]]  # x, y and the standard error of y
     chosen: float  # x
+    is_log: bool = True  # whether x has a logarithmic scale
 
 
 class Plot(NamedTuple):
@@ -42,15 +44,20 @@ def percent(share: float | None) -> str:
 def plot_of(curve: Curve) -> Plot:
     """The curve as a plot, with a dashed line at what was chosen."""
     x, y, error = np.array(curve.points, np.float64).T
-    x, chosen, left, low = np.log10(x), np.log10(curve.chosen), np.log10(x.min()), (y - error).min()
+    chosen = curve.chosen
+    if curve.is_log:
+        x, chosen = np.log10(x), np.log10(chosen)
+    left, low = x.min(), (y - error).min()
     width, height = x.max() - left or 1.0, (y + error).max() - low or 1.0
-    powers = range(math.ceil(left), math.floor(left + width) + 1)
+    ticks = range(math.ceil(left), math.floor(left + width) + 1)
+    if not curve.is_log:
+        ticks = ticks[:: math.ceil(len(ticks) / _MOST_TICKS)]
     points = np.stack([(x - left) / width, *((each - low) / height for each in (y, y - error, y + error))], axis=1)
     return Plot(
         curve.names,
         (
-            [((power - left) / width, f"{10.0**power:g}") for power in powers],
-            [(each, f"{low + height * each:.3f}") for each in np.linspace(0, 1, 5)],
+            [((tick - left) / width, f"{10.0**tick if curve.is_log else tick:g}") for tick in ticks],
+            [(each, f"{low + height * each:.3g}") for each in np.linspace(0, 1, 5)],
         ),
         points.tolist(),
         (at := float((chosen - left) / width), 0, at, 1),

@@ -151,26 +151,8 @@ class HeldOut:
         return Judgment(tuple(heads), losses, *self.mean(losses), accuracy)
 
     def temperature(self, logits: NDArray[np.floating], bounds: tuple[float, float] = _TEMPERATURES) -> float:
-        """The T that minimizes the cross-entropy of softmax(logits / T) on the judged pictures' logits (J, C).
-
-        1 / (n + 2) of each target is spread over all classes: where every picture is right, the cross-entropy alone
-        would be the smaller the lower T is, and n pictures do not show that fewer than about one in n is wrong.
-
-        Source: Guo et al. 2017, "On calibration of modern neural networks", arXiv:1706.04599, section 4.2; for the
-        targets, Platt 1999, "Probabilistic outputs for support vector machines".
-        """
-        from scipy.optimize import minimize_scalar
-        from scipy.special import log_softmax
-
-        share, spread = self.weights / self.weights.sum(), 1 / (len(logits) + 2)
-        rows, targets = np.arange(len(logits)), self.class_ids[self.judged]
-
-        def loss(log_temperature: float) -> float:
-            log_p = log_softmax(logits / np.exp(log_temperature), axis=1)
-            return -float(share @ ((1 - spread) * log_p[rows, targets] + spread * log_p.mean(axis=1)))
-
-        minimum = minimize_scalar(loss, bounds=np.log(bounds), method="bounded", options={"xatol": 1e-4})
-        return float(np.exp(minimum.x))
+        """`fit_temperature` on the judged pictures' logits (J, C)."""
+        return fit_temperature(logits, self.class_ids[self.judged], self.weights, bounds)
 
     def is_clearly_better(self, one: Judgment, other: Judgment) -> bool:
         """Whether the losses of `one` are smaller by more than chance."""
@@ -189,6 +171,34 @@ class HeldOut:
         total = self.weights.sum()
         mean = float(self.weights @ values / total)
         return mean, float(np.sqrt(np.sum((self.weights * (values - mean)) ** 2)) / total)
+
+
+def fit_temperature(
+    logits: NDArray[np.floating],
+    targets: NDArray[np.int64],
+    weights: NDArray[np.float64],
+    bounds: tuple[float, float] = _TEMPERATURES,
+) -> float:
+    """The T that minimizes the cross-entropy of softmax(logits / T), logits (N, C), with weights (N,).
+
+    1 / (N + 2) of each target is spread over all classes: where every picture is right, the cross-entropy alone would
+    be the smaller the lower T is, and N pictures do not show that fewer than about one in N is wrong.
+
+    Source: Guo et al. 2017, "On calibration of modern neural networks", arXiv:1706.04599, section 4.2; for the targets,
+    Platt 1999, "Probabilistic outputs for support vector machines".
+    """
+    from scipy.optimize import minimize_scalar
+    from scipy.special import log_softmax
+
+    share, spread = weights / weights.sum(), 1 / (len(logits) + 2)
+    rows = np.arange(len(logits))
+
+    def loss(log_temperature: float) -> float:
+        log_p = log_softmax(logits / np.exp(log_temperature), axis=1)
+        return -float(share @ ((1 - spread) * log_p[rows, targets] + spread * log_p.mean(axis=1)))
+
+    minimum = minimize_scalar(loss, bounds=np.log(bounds), method="bounded", options={"xatol": 1e-4})
+    return float(np.exp(minimum.x))
 
 
 class Choice(NamedTuple):

@@ -1,0 +1,1 @@
+"""Training a network in torch: unfrozen, or from nothing. `recipe` needs no torch."""

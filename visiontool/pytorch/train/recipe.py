@@ -1,0 +1,228 @@
+"""What decides how a network is trained, and what is known of it afterwards.
+
+Needs no torch, so that wrong options are found before it is imported.
+"""
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from typing import Any, Literal, NamedTuple, Self, TypedDict, get_args
+
+from visiontool.errors import UsageError
+
+Scheduler = Literal["cosine", "step", "multistep", "plateau", "linear", "one-cycle"]
+Loss = Literal["cross-entropy", "class-balanced", "focal", "bce"]
+AutoAugment = Literal["rand", "trivial", "augmix"]
+Init = Literal["xavier", "he"]
+Monitor = Literal["macro-f1", "accuracy", "loss"]
+Amp = Literal["auto", "on", "off"]
+
+_MOMENTA = ("momentum", "nesterov", "rmsprop")  # the optimizers that take --momentum
+_DECAYING = ("step", "multistep", "plateau")
+# Kolesnikov et al. 2020, "Big Transfer", arXiv:1912.11370, section 3.3: steps by the number of training pictures.
+_STEPS = ((20_000, 500), (500_000, 10_000), (math.inf, 20_000))
+_MOST_EPOCHS = 20  # of those steps
+_SCRATCH_EPOCHS = 30
+_SCRATCH: dict[str, Any] = {"lr": 1e-3, "layer_decay": 1.0, "batch_size": 64}  # the defaults that differ
+_RANGES = {
+    "epochs": (1, 10**6),
+    "steps": (1, 10**9),
+    "batch_size": (1, 10**6),
+    "accumulate": (1, 10**4),
+    "lr": (1e-9, 1e3),
+    "momentum": (0.0, 0.9999),
+    "weight_decay": (0.0, 10.0),
+    "l1": (0.0, 10.0),
+    "layer_decay": (0.01, 1.0),
+    "warmup": (0.0, 0.9),
+    "decay_every": (1, 10**6),
+    "decay_rate": (1e-6, 1.0),
+    "smoothing": (0.0, 0.99),
+    "gamma": (0.0, 20.0),
+    "dropout": (0.0, 0.99),
+    "drop_path": (0.0, 0.99),
+    "mixup": (0.0, 100.0),
+    "cutmix": (0.0, 100.0),
+    "erase": (0.0, 1.0),
+    "ema": (0.0, 0.999999),
+    "clip": (0.0, 1e6),
+    "patience": (1, 10**6),
+    "time_limit": (1.0, 10**8),
+}
+
+
+class TrainOptions(TypedDict, total=False):
+    """The options of `visiontool finetune` that train the network; None is as good as left out."""
+
+    unfreeze: str | int | None  # "auto", "all", or how many of the last groups of layers
+    from_scratch: bool | None
+    epochs: int | None
+    steps: int | None
+    accumulate: int | None
+    optimizer: str | None
+    lr: float | None
+    momentum: float | None
+    weight_decay: float | None
+    l1: float | None
+    layer_decay: float | None
+    scheduler: Scheduler | None
+    warmup: float | None
+    decay_every: int | None
+    decay_at: tuple[int, ...] | None
+    decay_rate: float | None
+    loss: Loss | None
+    smoothing: float | None
+    gamma: float | None
+    dropout: float | None
+    drop_path: float | None
+    mixup: float | None
+    cutmix: float | None
+    erase: float | None
+    auto_augment: AutoAugment | None
+    ema: float | None
+    clip: float | None
+    amp: Amp | None
+    monitor: Monitor | None
+    patience: int | None
+    time_limit: float | None
+    init: Init | None
+    log: Literal["tensorboard"] | None
+
+
+class _Rule(NamedTuple):
+    """What an option has an effect with."""
+
+    holds: Callable[["Recipe"], bool]
+    text: str
+
+
+_RULES = {
+    "momentum": _Rule(lambda recipe: recipe.optimizer in _MOMENTA, f"--optimizer {', '.join(_MOMENTA)}"),
+    "decay_every": _Rule(lambda recipe: recipe.scheduler == "step", "--scheduler step"),
+    "decay_at": _Rule(lambda recipe: recipe.scheduler == "multistep", "--scheduler multistep"),
+    "decay_rate": _Rule(lambda recipe: recipe.scheduler in _DECAYING, f"--scheduler {', '.join(_DECAYING)}"),
+    "warmup": _Rule(lambda recipe: recipe.scheduler != "plateau", "a --scheduler other than plateau"),
+    "smoothing": _Rule(lambda recipe: recipe.loss != "focal", "a --loss other than focal"),
+    "gamma": _Rule(lambda recipe: recipe.loss == "focal", "--loss focal"),
+    "init": _Rule(lambda recipe: recipe.from_scratch, "--from-scratch"),
+    "layer_decay": _Rule(lambda recipe: not recipe.from_scratch, "--unfreeze"),
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Recipe:
+    """How a network is trained; all that is drawn at random is drawn from the seed of the run.
+
+    Raises UsageError for a value out of its range, or two that contradict each other.
+    """
+
+    unfreeze: str | int | None = None  # "auto" and "all" train every layer, N the last N groups of layers
+    from_scratch: bool = False
+    epochs: int | None = None  # None for `steps`
+    steps: int | None = None  # of the optimizer; None for what suits the number of pictures
+    batch_size: int = 32  # pictures of a step, over all devices
+    accumulate: int = 1  # batches of a step
+    optimizer: str = "adamw"  # sgd, momentum, nesterov, amsgrad, or as timm calls it
+    lr: float = 3e-4  # of the head; layers ahead of it have less by `layer_decay`
+    momentum: float = 0.9
+    weight_decay: float = 0.05  # not of biases and norms; the L2 penalty of optimizers without decoupled decay
+    l1: float = 0.0
+    layer_decay: float = 0.8
+    scheduler: Scheduler = "cosine"
+    warmup: float = 0.05  # the share of the steps in which the learning rate rises
+    decay_every: int = 10  # epochs
+    decay_at: tuple[int, ...] = ()  # epochs; none for a half and three quarters of all
+    decay_rate: float = 0.1
+    loss: Loss = "cross-entropy"
+    smoothing: float = 0.0
+    gamma: float = 2.0  # of the focal loss
+    dropout: float | None = None  # None for the network's own
+    drop_path: float | None = None
+    mixup: float = 0.0  # alpha of the beta distribution; 0 is off
+    cutmix: float = 0.0
+    erase: float = 0.0  # the share of the pictures that lose a rectangle
+    auto_augment: AutoAugment | None = None
+    ema: float = 0.0  # decay of averaged weights, after a warm-up; 0 is off
+    clip: float = 1.0  # the largest norm of a gradient; 0 is off
+    amp: Amp = "auto"  # bfloat16: "auto" on a GPU
+    monitor: Monitor = "macro-f1"
+    patience: int | None = None  # epochs without a better one, after which it stops
+    time_limit: float | None = None  # seconds
+    init: Init | None = None  # None for what the paper of the network has
+    log: Literal["tensorboard"] | None = None
+
+    def __post_init__(self) -> None:
+        for name, (low, high) in _RANGES.items():
+            value = getattr(self, name)
+            if value is not None and not low <= value <= high:
+                raise UsageError(f"{name} is {value!r}; expected {low:g} to {high:g}")
+        for name, choices in (
+            ("scheduler", get_args(Scheduler)),
+            ("loss", get_args(Loss)),
+            ("auto_augment", (None, *get_args(AutoAugment))),
+            ("amp", get_args(Amp)),
+            ("monitor", get_args(Monitor)),
+            ("init", (None, *get_args(Init))),
+            ("log", (None, "tensorboard")),
+        ):
+            if getattr(self, name) not in choices:
+                names = ", ".join(choice for choice in choices if choice)
+                raise UsageError(f"{name} is {getattr(self, name)!r}; expected one of {names}")
+        if self.from_scratch == (self.unfreeze is not None):
+            raise UsageError("--unfreeze begins with trained weights and --from-scratch with none; give one of them")
+        if not (self.unfreeze in (None, "auto", "all") or (isinstance(self.unfreeze, int) and self.unfreeze > 0)):
+            raise UsageError(f"unfreeze is {self.unfreeze!r}; expected auto, all, or a number of groups of layers")
+        if self.epochs is not None and self.steps is not None:
+            raise UsageError("--epochs and --steps both say how long it trains; give one of them")
+        if (self.mixup or self.cutmix) and self.batch_size % 2:
+            raise UsageError(f"mixup and cutmix mix pairs of pictures: the batch size of {self.batch_size} is odd")
+
+    @classmethod
+    def of_options(cls, given: Mapping[str, Any], before: Self | None = None) -> Self | None:
+        """The recipe of the given options (`TrainOptions` and batch_size), or None where none of them trains.
+
+        `before` is that of an earlier run, which they change. Raises UsageError for one that would have no effect.
+        """
+        given = dict(given)
+        if given.get("from_scratch") is False:
+            del given["from_scratch"]
+        trains = given.get("unfreeze") is not None or given.get("from_scratch") or before is not None
+        if not trains:
+            for name in given.keys() - {"batch_size"}:
+                option = name.replace("_", "-")
+                raise UsageError(f"--{option} trains the network, which is frozen: add --unfreeze or --from-scratch")
+            return None
+        if before is not None and given.keys() & {"epochs", "steps"}:  # one takes the place of the other
+            before = replace(before, epochs=None, steps=None)
+        if before is not None and given.keys() & {"unfreeze", "from_scratch"}:
+            before = None
+        defaults = _SCRATCH if before is None and given.get("from_scratch") else {}
+        recipe = cls(**{**defaults, **given}) if before is None else replace(before, **given)
+        for name, rule in _RULES.items():
+            if name in given and not rule.holds(recipe):
+                raise UsageError(f"--{name.replace('_', '-')} has an effect only with {rule.text}")
+        return recipe
+
+    def steps_for(self, pictures: int, batch: int) -> int:
+        """How many steps of the optimizer are done on so many training pictures, `batch` of them a step."""
+        per_epoch = pictures // batch
+        if self.steps is not None:
+            return self.steps
+        if self.epochs is not None or self.from_scratch:
+            return (self.epochs or _SCRATCH_EPOCHS) * per_epoch
+        steps = next(steps for most, steps in _STEPS if pictures < most)
+        return min(steps, _MOST_EPOCHS * per_epoch)
+
+
+class Epoch(NamedTuple):
+    """What is known after an epoch."""
+
+    epoch: int  # from 1 on
+    step: int
+    lr: float  # of the head
+    loss: float  # in training, with what the recipe adds to it
+    val_loss: float  # cross-entropy
+    accuracy: float  # of val, as is the next
+    macro_f1: float
+    images_per_s: float
+    seconds: float  # since the beginning

@@ -1,0 +1,249 @@
+"""The network of a run is trained, in torch: unfrozen behind its solved head, or from scratch."""
+
+import json
+import logging
+import os
+from collections.abc import Callable
+from dataclasses import replace
+from functools import partial
+from importlib import import_module
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from visiontool.data.loader import LoadOptions
+from visiontool.errors import ModelError, missing_extra
+from visiontool.evaluation import metrics
+from visiontool.evaluation.metrics import Metrics
+from visiontool.files import MODEL_FILE, write_file
+from visiontool.hub.timm_config import imagenet, spec_of
+from visiontool.inference.classifier import Classifier
+from visiontool.inference.network import softmax
+from visiontool.model.spec import ModelSpec
+from visiontool.progress import Progress
+from visiontool.training import history
+from visiontool.training.embed_dataset import SplitDataset
+from visiontool.training.head.logistic import Balancing
+from visiontool.training.head.select import fit_temperature
+from visiontool.training.model_files import CONFIG, config_of
+from visiontool.training.run import CHECKPOINTS, Training
+from visiontool.training.settings import Settings
+
+if TYPE_CHECKING:
+    from visiontool.pytorch.train.task import Task, Trained
+
+_log = logging.getLogger(__name__)
+
+_COMPARED = 32  # pictures of val that torch and the file must answer alike
+_SMALL = 64  # pixels; pictures of which nothing is cut off
+
+
+class Judged(NamedTuple):
+    """A model, and how it does on the pictures that judge it."""
+
+    model: Classifier
+    spec: ModelSpec
+    pictures: NDArray[np.intp]  # their indices
+    probabilities: NDArray[np.float64]  # (N, C)
+    metrics: Metrics
+
+
+def check_installed() -> None:
+    """Raises ModelError where the extra [train] is missing."""
+    try:
+        for name in ("accelerate", "timm", "torch", "torchvision"):
+            import_module(name)
+    except ImportError as error:
+        raise ModelError(missing_extra("train", "Training a network")) from error
+
+
+def is_follower() -> bool:
+    """Whether torchrun started this process to help another one of the same run, which alone writes and prints."""
+    return os.environ.get("RANK", "0") != "0"
+
+
+def follow(settings: Settings) -> None:
+    """Helps the first process of the run, until it is done."""
+    check_installed()
+    from visiontool.pytorch.train import trainer
+
+    trainer.follow(settings.device)
+
+
+def spec_from_scratch(settings: Settings) -> ModelSpec:
+    """The manifest of the settings' network before it is trained, with ImageNet's classes in place of its own."""
+    check_installed()
+    from visiontool.pytorch.weights import pretrained_cfg
+
+    architecture = settings.model or ""
+    cfg = pretrained_cfg(architecture).to_dict()
+    channels, *size = cfg["input_size"]
+    if settings.img_size is not None:
+        size = [settings.img_size, settings.img_size]
+    small = {"crop_pct": 1.0} if max(size) <= _SMALL else {}
+    cfg |= {"input_size": (channels, *size), **small}
+    return spec_of(
+        architecture, {"architecture": architecture.partition(".")[0], "pretrained_cfg": cfg, **imagenet()}, {}
+    )
+
+
+def new_network(settings: Settings, classes: int) -> Callable[[], Any]:
+    """What makes the settings' network with random weights, always the same."""
+    from visiontool.pytorch.train.networks import untrained
+
+    assert settings.model is not None
+    assert settings.train is not None
+    arguments = dict(settings.model_args or {})
+    return partial(untrained, settings.model, classes, settings.img_size, arguments, settings.train, settings.seed)
+
+
+def network_of(settings: Settings, folder: Path, architecture: str) -> Callable[[], Any]:
+    """What makes the network of a run's folder, with its weights.
+
+    Raises ModelError where there are no torch weights of the backbone that its head would fit.
+    """
+    check_installed()
+    from visiontool.pytorch.train.networks import of_folder
+
+    if not (folder / CONFIG).is_file():
+        raise ModelError(
+            f"{architecture}: there are no torch weights of this backbone that a new head would fit.\n"
+            "Without --unfreeze it is finetuned as it is."
+        )
+    assert settings.train is not None
+    return partial(of_folder, folder, settings.train)
+
+
+def try_rates(
+    settings: Settings,
+    spec: ModelSpec,
+    dataset: SplitDataset,
+    network: Callable[[], Any],
+    options: LoadOptions,
+    progress: Progress,
+) -> tuple[list[tuple[float, float]], float]:
+    """Learning rates and their losses, and the one to take, as `pytorch.train.trainer` tries them."""
+    from visiontool.pytorch.train.task import accelerator_for
+    from visiontool.pytorch.train.trainer import Training as Loop
+
+    task = _task(settings, Path(), spec, dataset, network, options)
+    return Loop(task, accelerator_for(settings.device)).try_rates(progress)
+
+
+def from_scratch(
+    settings: Settings, folder: Path, spec: ModelSpec, dataset: SplitDataset, options: LoadOptions, progress: Progress
+) -> tuple[Judged, Training]:
+    """Trains a new network, and writes its files into the folder of the run."""
+    from visiontool.pytorch.weights import pretrained_cfg
+
+    trained = _run(settings, folder, spec, dataset, new_network(settings, len(spec.labels)), options, progress)
+    cfg = pretrained_cfg(settings.model or "").to_dict()
+    classifier = cfg["classifier"]
+    before = {"architecture": spec.architecture, "pretrained_cfg": {**cfg, "tag": ""}}
+    layers = [classifier] if isinstance(classifier, str) else classifier
+    judged = _write(folder, spec, dataset, trained, config_of(before, spec, layers, settings.model_args or {}), options)
+    return judged, Training(trained.history, trained.best, judged.metrics, None, True)
+
+
+def unfreeze(
+    settings: Settings, folder: Path, frozen: Judged, dataset: SplitDataset, options: LoadOptions, progress: Progress
+) -> tuple[Judged, Training]:
+    """Trains the network behind its solved head; it takes the place of the frozen one where val says it is better."""
+    network = network_of(settings, folder, frozen.spec.architecture)
+    trained = _run(settings, folder, frozen.spec, dataset, network, options, progress)
+    class_ids, groups = dataset.class_ids[frozen.pictures], dataset.groups[frozen.pictures]
+    right, before = (answers.argmax(axis=1) == class_ids for answers in (trained.logits, frozen.probabilities))
+    difference = metrics.difference(right, before, groups)
+    is_kept = difference.interval.low > 0
+    low, high = (f"{100 * each:+.1f}" for each in difference.interval)
+    change = f"accuracy on val {100 * difference.accuracy:+.1f} points ({low} to {high})"
+    if not is_kept:
+        _log.info(f"Unfrozen: {change}, which is not certainly better. The frozen backbone is kept.")
+        measured = _measure(dataset, frozen.pictures, trained.logits, frozen.spec)[1]
+        return frozen, Training(trained.history, trained.best, measured, difference, False)
+    _log.info(f"Unfrozen: {change}. It takes the place of the frozen backbone.")
+    config = json.loads((folder / CONFIG).read_bytes())
+    judged = _write(folder, frozen.spec, dataset, trained, config, options)
+    return judged, Training(trained.history, trained.best, judged.metrics, difference, True)
+
+
+def _task(
+    settings: Settings,
+    folder: Path,
+    spec: ModelSpec,
+    dataset: SplitDataset,
+    network: Callable[[], Any],
+    options: LoadOptions,
+) -> "Task":
+    from visiontool.pytorch.train.batches import Pictures
+    from visiontool.pytorch.train.task import Task
+
+    samples, train = dataset.data.samples, dataset.indices_of("train")
+    sizes = np.bincount(dataset.class_ids[train], minlength=len(spec.labels))
+    balancing = Balancing.of(settings.balance, sizes)
+    paths, names = [one.path for one in samples], [one.name for one in samples]
+    assert settings.train is not None
+    return Task(
+        pictures=Pictures(paths, names, dataset.class_ids, train, dataset.indices_of("val")),
+        spec=spec,
+        recipe=settings.train,
+        augment=settings.augment,
+        seed=settings.seed,
+        balance=balancing.name,
+        log_prior=balancing.log_prior,
+        checkpoints=folder / CHECKPOINTS,
+        limits=options.limits,
+        workers=options.workers,
+        network=network,
+    )
+
+
+def _run(
+    settings: Settings,
+    folder: Path,
+    spec: ModelSpec,
+    dataset: SplitDataset,
+    network: Callable[[], Any],
+    options: LoadOptions,
+    progress: Progress,
+) -> "Trained":
+    from visiontool.pytorch.train import trainer
+
+    task = _task(settings, folder, spec, dataset, network, options)
+    log = folder if task.recipe.log else None
+    return trainer.train(task, settings.device, progress, partial(history.write, folder), log)
+
+
+def _measure(
+    dataset: SplitDataset, val: NDArray[np.intp], logits: NDArray[np.float32], spec: ModelSpec
+) -> tuple[NDArray[np.float64], Metrics, float]:
+    """Probabilities, metrics and temperature of the logits (V, C) of val, which the temperature is fitted on too."""
+    class_ids = dataset.class_ids[val]
+    temperature = fit_temperature(logits, class_ids, np.ones(len(val)))
+    probabilities = softmax(logits, temperature)
+    return probabilities, metrics.measure(probabilities, class_ids, spec.labels, dataset.groups[val]), temperature
+
+
+def _write(
+    folder: Path,
+    spec: ModelSpec,
+    dataset: SplitDataset,
+    trained: "Trained",
+    config: dict[str, Any],
+    options: LoadOptions,
+) -> Judged:
+    """Writes the files of the trained network, its model once it has answered as torch does."""
+    from visiontool.pytorch.convert import write_trained
+
+    val = dataset.indices_of("val")
+    probabilities, measured, temperature = _measure(dataset, val, trained.logits, spec)
+    top1 = {"pictures": measured.pictures, "top1": round(measured.accuracy, 4)}
+    spec = replace(spec, temperature=temperature, accuracy=({"dataset": f"{dataset.data.root.name}, val", **top1},))
+    config["accuracy"] = [dict(entry) for entry in spec.accuracy]
+    pictures = [dataset.data.samples[index].path for index in val[:_COMPARED]]
+    spec = write_trained(trained.network, spec, folder, pictures)
+    write_file(folder / CONFIG, json.dumps(config, indent=1) + "\n")
+    model = Classifier.load(folder / MODEL_FILE, limits=options.limits)
+    return Judged(model, spec, val, probabilities, measured)
