@@ -27,7 +27,7 @@ def test_wilson_interval_of_worked_examples() -> None:
 
 def test_counts_and_shares_by_hand() -> None:
     truth = np.array([0, 0, 0, 1, 1, 2])
-    got = measure(_one_hot([0, 0, 1, 1, 1, 0], 3), truth, ["ant", "bee", "cat"])
+    got = measure(_one_hot([0, 0, 1, 1, 1, 0], 3), truth, ["ant", "bee", "cat"], np.arange(6))
     assert got.pictures == 6
     assert got.accuracy == pytest.approx(4 / 6)
     assert got.balanced_accuracy == pytest.approx((2 / 3 + 1 + 0) / 3)
@@ -49,7 +49,7 @@ def test_agrees_with_scikit_learn(classes: int, pictures: int, seed: int) -> Non
     random = np.random.default_rng(seed)
     probabilities = random.dirichlet(np.full(classes, 0.3), pictures)
     truth = random.integers(0, classes, pictures)
-    got = measure(probabilities, truth, [str(n) for n in range(classes)])
+    got = measure(probabilities, truth, [str(n) for n in range(classes)], np.arange(pictures))
     predicted, numbers, occurring = probabilities.argmax(axis=1), range(classes), np.unique(truth)
     assert got.accuracy == pytest.approx(oracle.accuracy_score(truth, predicted))
     assert got.confusion.tolist() == oracle.confusion_matrix(truth, predicted, labels=numbers).tolist()
@@ -71,7 +71,7 @@ def test_calibration_of_a_truth_drawn_from_the_probabilities() -> None:
     random = np.random.default_rng(1)
     probabilities = random.dirichlet(np.full(8, 0.3), 4000)
     truth = np.array([random.choice(8, p=p) for p in probabilities])
-    assert measure(probabilities, truth, [str(n) for n in range(8)]).ece < 0.03
+    assert measure(probabilities, truth, [str(n) for n in range(8)], np.arange(4000)).ece < 0.03
 
 
 def test_intervals_by_resampling() -> None:
@@ -103,7 +103,7 @@ def test_two_models_on_the_same_pictures() -> None:
 
 
 def test_a_class_without_pictures_is_left_out_of_the_means() -> None:
-    got = measure(_one_hot([0, 1, 2], 4), np.array([0, 1, 1]), ["a", "b", "nowhere", "nothing"])
+    got = measure(_one_hot([0, 1, 2], 4), np.array([0, 1, 1]), ["a", "b", "nowhere", "nothing"], np.arange(3))
     assert got.classes == 2
     assert got.balanced_accuracy == pytest.approx(0.75)
     assert got.macro_f1 == pytest.approx((1 + 2 / 3) / 2)

@@ -10,7 +10,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from visiontool.data.loader import DEFAULT_OPTIONS, LoadOptions, StageTimes
+from visiontool.data.loader import DEFAULT_OPTIONS, LoadOptions
 from visiontool.data.samples import Dataset, Sample
 from visiontool.data.splits import folds
 from visiontool.errors import DataError, UsageError, closest
@@ -128,7 +128,6 @@ def evaluate(
     options: LoadOptions = DEFAULT_OPTIONS,
     tta: Tta | None = None,
     fingerprints: bool = False,
-    times: StageTimes | None = None,
     progress: Progress = silent,
 ) -> Evaluation:
     """Has a model answer for pictures, and measures the answers.
@@ -152,7 +151,7 @@ def evaluate(
     prints: list[Fingerprint] = []
     unreadable: dict[str, str] = {}
     paths = [sample.path for sample in samples]
-    with closing(classifier.answers(paths, options, tta=tta, fingerprints=fingerprints, times=times)) as answers:
+    with closing(classifier.answers(paths, options, tta=tta, fingerprints=fingerprints)) as answers:
         for index, answer in enumerate(answers):
             if answer.probabilities is None:
                 unreadable[paths[index]] = answer.error or ""

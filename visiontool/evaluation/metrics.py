@@ -1,7 +1,7 @@
 """How good probabilities are on pictures whose classes are known."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -85,13 +85,12 @@ class Metrics:
     brier: float  # mean squared distance of the probabilities from the truth; of one class where there are two
     per_class: tuple[ClassMetrics, ...]  # in the order of the labels
     confusion: NDArray[np.int64]  # (C, C): pictures of the row's class that were taken for the column's
-    intervals: Mapping[str, Interval] = field(default_factory=dict)  # by resampling, of the fields of these names
+    intervals: Mapping[str, Interval]  # of the fields of these names; all but Wilson's by resampling
 
     def measures(self, classes: int) -> list[Measure]:
         """The figures for people; top 5 where there are more than five `classes`, the model's or the largest's."""
-        intervals = {"accuracy": self.interval, **self.intervals}
         return [
-            Measure(name, meaning, getattr(self, field), intervals.get(field), is_share)
+            Measure(name, meaning, getattr(self, field), self.intervals.get(field), is_share)
             for field, (name, meaning, is_share) in _MEASURES.items()
             if field != "top5" or classes > 5
         ]
@@ -114,12 +113,12 @@ def measure(
     probabilities: NDArray[np.floating],
     class_ids: NDArray[np.int64],
     labels: Sequence[str],
-    groups: NDArray[np.integer] | None = None,
+    groups: NDArray[np.integer],
 ) -> Metrics:
     """Compares probabilities (N, C) of N >= 1 pictures with their class_ids (N,).
 
-    With `groups` (N,), the number of each picture's group, there are `intervals`, by drawing whole groups: the pictures
-    of one are no independent evidence.
+    `groups` (N,) are the numbers of the pictures' groups. For the intervals whole groups are drawn: the pictures of one
+    are no independent evidence.
     """
     classes = len(labels)
     predicted = probabilities.argmax(axis=1)
@@ -134,17 +133,14 @@ def measure(
     scores = {name: [getattr(each, name) or 0.0 for each in occurring] for name in ("precision", "recall", "f1")}
     losses = losses_of(probabilities, class_ids)
     right = predicted == class_ids
-    interval, intervals = wilson(int(right.sum()), len(right)), {}
-    if groups is not None:
-        intervals = _intervals(losses, predicted, class_ids, classes, groups)
-        if len(np.unique(groups)) < len(groups):
-            interval = intervals["accuracy"]
-        intervals["accuracy"] = interval
+    intervals = _intervals(losses, predicted, class_ids, classes, groups)
+    if len(np.unique(groups)) == len(groups):
+        intervals["accuracy"] = wilson(int(right.sum()), len(right))
     return Metrics(
         pictures=len(class_ids),
         classes=len(occurring),
         accuracy=float(right.mean()),
-        interval=interval,
+        interval=intervals["accuracy"],
         top5=float(losses["top5"].mean()),
         balanced_accuracy=float(np.mean(scores["recall"])),
         **{f"macro_{name}": float(np.mean(values)) for name, values in scores.items()},
