@@ -85,8 +85,13 @@ def test_labels_that_are_no_classes_are_listed_and_mapped(run, color_model, data
     map_.write_text("rot,red\nviolet,\n")
     ran = run("evaluate", color_model, data, "--map", map_, "--json")
     assert json.loads(ran.out)["models"][0]["pictures"] == 5
-    map_.write_text("rot\n")
-    assert "line 1: expected a label of the data, a comma" in run("evaluate", color_model, data, "--map", map_).err
+    for text, words in (
+        ("rot\n", "line 1: expected a label of the data, a comma"),
+        ("rot,red\n\nrot,green\n", f"{map_}: line 3: a second class of 'rot'; leave one of the two out"),
+    ):
+        map_.write_text(text)
+        ran = run("evaluate", color_model, data, "--map", map_)
+        assert (ran.code, words in ran.err) == (3, True), ran.err
 
 
 def test_classes_by_id_and_splits(run, tmp_path, data):

@@ -20,7 +20,7 @@ from visiontool.images.transforms import Tta
 from visiontool.inference.classifier import Classifier
 from visiontool.model.spec import ModelSpec
 from visiontool.progress import Progress, silent
-from visiontool.text import listed, on_one_line, plural
+from visiontool.text import listed, on_one_line, plural, short_repr
 
 ALL = "all"
 _PREFERRED = ("test", "val")  # the split that judges where nobody says
@@ -82,17 +82,19 @@ def judges(data: Dataset, split: str | None) -> Judges:
 
 def read_map(file: Path) -> dict[str, str]:
     """The class of the model for each label of the data, "" for one to leave out: two columns without a header."""
+    result: dict[str, str] = {}
     try:
         with open(file, encoding="utf-8-sig", newline="") as stream:
-            rows = [[cell.strip() for cell in row] for row in csv.reader(stream) if any(row)]
+            for row in filter(any, lines := csv.reader(stream)):
+                place, (label, *names) = f"--map {file}: line {lines.line_num}", map(str.strip, row)
+                if not label or len(names) != 1:
+                    raise DataError(f"{place}: expected a label of the data, a comma, and a class of the model")
+                if label in result:
+                    raise DataError(f"{place}: a second class of {short_repr(label)}; leave one of the two out")
+                (result[label],) = names
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise DataError(f"--map {file}: {getattr(error, 'strerror', None) or error}") from None
-    for number, row in enumerate(rows, 1):
-        if len(row) != 2 or not row[0]:
-            raise DataError(
-                f"--map {file}: line {number}: expected a label of the data, a comma, and a class of the model"
-            )
-    return dict(rows)
+    return result
 
 
 def class_ids_of(labels: Sequence[str], spec: ModelSpec, mapping: Mapping[str, str] | None = None) -> dict[str, int]:
