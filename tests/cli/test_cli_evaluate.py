@@ -106,8 +106,14 @@ def test_classes_by_id_and_splits(run, tmp_path, data):
     ):
         (model_json,) = json.loads(run("evaluate", model, tmp_path / "split", "--json", *options).out)["models"]
         assert (model_json["judged_by"], model_json["accuracy"]) == (judged_by, pytest.approx(accuracy))
-    ran = run("evaluate", model, data, "--split", "test")
-    assert (ran.code, "has no pictures of test: it has no splits" in ran.err) == (3, True)
+    (tmp_path / "split").rename(tmp_path / "two")
+    shutil.rmtree(tmp_path / "two" / "test")
+    for folder, words in (
+        (data, "it has no splits; --split all takes all pictures"),
+        (tmp_path / "two", "its splits are train, val; --split NAME takes one of them"),
+    ):
+        ran = run("evaluate", model, folder, "--split", "test")
+        assert (ran.code, f"has no pictures of test: {words}" in ran.err) == (3, True), ran.err
 
 
 def test_models_side_by_side(run, color_model, data, tmp_path):
@@ -186,6 +192,8 @@ def test_what_cannot_be_meant(run, color_model, data, tmp_path):
         ran = run("evaluate", color_model, data, *options)
         assert (ran.code, words in ran.err) == (2, True), ran.err
     assert run("evaluate", color_model, tmp_path / "nowhere").code == 3
+    ran = run("evaluate", color_model, data, "--group", "png", "--conformal", "0.9", "-o", tmp_path / "sets.onnx")
+    assert (ran.code, "and another to judge.\nTake more pictures; those of one group" in ran.err) == (3, True), ran.err
 
 
 @pytest.mark.real

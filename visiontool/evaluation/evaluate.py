@@ -74,7 +74,8 @@ def judges(data: Dataset, split: str | None) -> Judges:
     chosen = split or next((name for name in _PREFERRED if name in named), ALL)
     samples = tuple(sample for sample in used if chosen in (ALL, sample.split))
     if not samples:
-        there = f"its splits are {', '.join(named)}" if named else "it has no splits; --split all takes all pictures"
+        there = f"its splits are {', '.join(named)}; --split NAME takes one of them"
+        there = there if named else "it has no splits; --split all takes all pictures"
         raise DataError(f"{data.root} has no pictures of {chosen}: {there}")
     origin = data.root.name or str(data.root)
     return Judges(samples, data.labels, origin if chosen == ALL else f"{chosen} of {origin}")
@@ -211,7 +212,10 @@ def halves(evaluation: Evaluation) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
     alone = np.unique(groups[half < 0])  # classes of one group
     half[half < 0] = np.searchsorted(alone, groups[half < 0]) % 2
     if len(np.unique(half)) < 2:
-        raise DataError(f"{evaluation.origin}: too few pictures or groups for one half to set and another to judge")
+        raise DataError(
+            f"{evaluation.origin}: too few pictures or groups for one half to set and another to judge.\n"
+            "Take more pictures; those of one group stay together, so of two groups at least."
+        )
     return np.flatnonzero(half == 0), np.flatnonzero(half == 1)
 
 
