@@ -39,16 +39,7 @@ _NEIGHBOR_COLUMNS = ("path", "status", "neighbor", "cosine", "error")
 @click.option("--format", "format_", type=click.Choice(("table", "json", "jsonl", "csv")), help="Of the neighbors.")
 @click.option("--json", "as_json", is_flag=True, help="The same as --format json.")
 @click.option("--plot", metavar="FILE.png", type=options.FILE, help="Draw a map with similar pictures together.")
-@options.DEVICE
-@options.PROVIDER
-@options.CROP_MODE
-@click.option("--no-recursive", is_flag=True, help="Leave out the folders inside a folder.")
-@options.opening
-@options.WEIGHTS
-@options.OFFLINE
-@options.QUIET
-@click.option("-v", "--verbose", is_flag=True, help="Print what runs the network, and what was left out.")
-@options.foreign_model
+@options.answering_paths
 @click.pass_context
 def embed(context: click.Context, /, **values: Any) -> int:
     """Show which pictures are similar.

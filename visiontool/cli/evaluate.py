@@ -44,13 +44,7 @@ _KINDS = ("average", "vote", "weighted", "stacking", "greedy")
 @click.option("--probabilities", type=options.FILE, metavar="FILE", help="Write all probabilities: .csv or .parquet.")
 @click.option("--report", type=options.FILE, metavar="FILE.html", help="Write a page to look at.")
 @click.option("--json", "as_json", is_flag=True, help="JSON instead of the table.")
-@options.DEVICE
-@options.PROVIDER
-@options.CROP_MODE
-@options.opening
-@options.WEIGHTS
-@options.OFFLINE
-@options.QUIET
+@options.answering
 @options.foreign_model
 @click.pass_context
 def evaluate(context: click.Context, /, **values: Any) -> int:

@@ -97,6 +97,11 @@ def model(help_: str) -> Callable[..., Any]:
     return click.option("-m", "--model", metavar="MODEL", shell_complete=complete_model, help=help_)
 
 
+def _adding(*options: Callable[..., Any]) -> Callable[..., Any]:
+    """A decorator that adds all of these, in the order of --help."""
+    return lambda command: reduce(lambda done, option: option(done), reversed(options), command)
+
+
 BATCH_SIZE = click.option(
     "-b", "--batch-size", type=COUNT, metavar="N", help="Pictures in a run. Default: 8; more on a GPU."
 )
@@ -114,7 +119,9 @@ TIMEOUT = click.option(
 )
 WEIGHTS = click.option("--weights", type=FILE, metavar="FILE", help="Weights of the network that -m names.")
 WORKERS = click.option("-j", "--workers", type=COUNT, metavar="N", help="Pictures opened at once. Default: one a core.")
-_FOREIGN = (
+
+# `description` reads them.
+foreign_model = _adding(
     click.option("--class-names", type=FILE, metavar="FILE", help="Names of classes that have none, one a line."),
     click.option("--mean", type=numbers, metavar="R,G,B", help="Other tool's file: mean, scale 0 to 1."),
     click.option("--std", type=numbers, metavar="R,G,B", help="Other tool's file: deviation, scale 0 to 1."),
@@ -126,19 +133,14 @@ _FOREIGN = (
     ),
     click.option("--spec", type=FILE, metavar="FILE", help="Other tool's file: a manifest that says it all."),
 )
-
-
-_OPENING = (BATCH_SIZE, WORKERS, MAX_PIXELS, MAX_BYTES, TIMEOUT)
-
-
-def foreign_model(command: Callable[..., Any]) -> Callable[..., Any]:
-    """Adds the options that describe a model file of another tool; `description` reads them."""
-    return reduce(lambda done, option: option(done), reversed(_FOREIGN), command)
-
-
-def opening(command: Callable[..., Any]) -> Callable[..., Any]:
-    """Adds the options of how many pictures are opened; `loading` reads them."""
-    return reduce(lambda done, option: option(done), reversed(_OPENING), command)
+opening = _adding(BATCH_SIZE, WORKERS, MAX_PIXELS, MAX_BYTES, TIMEOUT)  # `loading` reads them
+answering = _adding(DEVICE, PROVIDER, CROP_MODE, opening, WEIGHTS, OFFLINE, QUIET)
+answering_paths = _adding(
+    click.option("--no-recursive", is_flag=True, help="Leave out the folders inside a folder."),
+    answering,
+    click.option("-v", "--verbose", is_flag=True, help="Print what runs the network, and what was left out."),
+    foreign_model,
+)
 
 
 def description(values: Mapping[str, Any]) -> "Description | None":

@@ -46,22 +46,13 @@ _EMPTY = "no picture in it"  # beside the kinds that `find_images` passes over
 @click.option("--mode", type=click.Choice(("copy", "link", "move")), help="How to sort.  [default: copy]")
 @click.option("--yes", is_flag=True, help="Confirm --mode move: pictures leave their folders.")
 @click.option("--undo", is_flag=True, help="Undo all sorting into DIR.")
-@options.DEVICE
-@options.PROVIDER
 @click.option("--min-probability", type=options.SHARE, default=0, metavar="P", help='Below P, the row says "unknown".')
 @click.option("--among", type=options.names, metavar="FILE|A,B", help="Only these classes compete: labels or ids.")
 @click.option("--sets", is_flag=True, help="Add the set of classes that it may be (evaluate --conformal).")
-@options.CROP_MODE
-@click.option("--no-recursive", is_flag=True, help="Leave out the folders inside a folder.")
-@options.opening
 @click.option(
     "--on-truncated", type=click.Choice(("fail", "fill")), help="A cut-off JPEG: fail, or fill it.  [default: fail]"
 )
-@options.WEIGHTS
-@options.OFFLINE
-@options.QUIET
-@click.option("-v", "--verbose", is_flag=True, help="Print what runs the network, and what was left out.")
-@options.foreign_model
+@options.answering_paths
 @click.pass_context
 def predict(context: click.Context, /, **values: Any) -> int:
     """Classify pictures.
