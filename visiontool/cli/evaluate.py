@@ -2,7 +2,6 @@
 
 import os
 from collections.abc import Sequence
-from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
@@ -176,15 +175,10 @@ def _write_page(
     from visiontool.cli.output.evaluation import differences_of, sentences_on
     from visiontool.evaluation import report
     from visiontool.evaluation.benchmark.machine import machine
-    from visiontool.inference.explain import heat_maps
 
     settings = {name: getattr(args, name) for name in ("split", "group", "tta", "crop_mode", "map_", "labels")}
     given = {name.strip("_").replace("_", " "): str(value) for name, value in settings.items() if value is not None}
     facts = {"model": ", ".join(str(model.path) for model in models), **given, **machine()}
-    loading = options.loading(vars(args))
-    maps: list[report.Maps | None] = [
-        partial(heat_maps, model, options=loading) if len(model.members) == 1 else None for model in models
-    ]
     sizes = [f"{evaluation.size_bytes / 1e6:.1f}" for evaluation in evaluations]
     with reporting_errors(str(args.report)):
         report.write(
@@ -194,8 +188,8 @@ def _write_page(
             facts={name: str(value) for name, value in facts.items() if value is not None},
             notes=[*sentences_on(differences_of(evaluations)), *notes],
             columns={"ms": [f"{latency:.1f}" for latency in latencies], "MB": sizes} if latencies else {},
-            maps=[*maps, *[None] * (len(evaluations) - len(maps))],
-            options=loading,
+            models=[*models, *[None] * (len(evaluations) - len(models))],
+            options=options.loading(vars(args)),
         )
 
 

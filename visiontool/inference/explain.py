@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from visiontool import runtime
 from visiontool.data.loader import DEFAULT_OPTIONS, LoadOptions, batches, load
 from visiontool.data.prepare import Recipe
-from visiontool.errors import ConversionError, ModelError, PictureError, UsageError, missing_extra
+from visiontool.errors import ModelError, PictureError, UsageError, missing_extra
 from visiontool.files import on_disk
 from visiontool.graph import cam, edit
 from visiontool.graph.cost.layers import MapLayer, find_map
@@ -150,16 +150,6 @@ def maps(
     with closing(load(paths, _recipe(classifier, options.limits), options)) as items:
         for item, class_id in zip(items, class_ids, strict=True):
             yield None if item.pixels is None else explainer.explain(item.pixels, class_id)
-
-
-def heat_maps(
-    classifier: Classifier, paths: Sequence[str], class_ids: Sequence[int], options: LoadOptions = DEFAULT_OPTIONS
-) -> list[NDArray[np.float32] | None]:
-    """The exact maps of pictures alone; None for one that cannot be read, or for all where there are none."""
-    try:
-        return [None if found is None else found.map for found in maps(classifier, paths, class_ids, options)]
-    except (UsageError, ModelError, ConversionError):  # of a graph that cannot be read so far, too
-        return [None] * len(paths)
 
 
 def pixels_of(classifier: Classifier, picture: ImageSource) -> NDArray[np.uint8]:

@@ -3,7 +3,6 @@
 import json
 import re
 from dataclasses import asdict
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +15,6 @@ from visiontool.evaluation.evaluate import Evaluation
 from visiontool.evaluation.report import Curve
 from visiontool.evaluation.report import write as write_page
 from visiontool.files import MODEL_FILE
-from visiontool.inference.explain import heat_maps
 from visiontool.training.embed_dataset import SplitDataset
 from visiontool.training.run import Run
 from visiontool.training.settings import Settings, judge_of
@@ -72,7 +70,7 @@ def write(
         },
         notes=() if run.solution is None else run.solution.notes,
         curves=curves_of(run),
-        maps=[partial(heat_maps, judged.model, options=options)],
+        models=[judged.model],
         options=options,
     )
 

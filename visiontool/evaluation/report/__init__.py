@@ -13,10 +13,11 @@ from visiontool.data.loader import DEFAULT_OPTIONS, LoadOptions
 from visiontool.evaluation.evaluate import Evaluation
 from visiontool.evaluation.report import content
 from visiontool.evaluation.report.content import Curve
-from visiontool.evaluation.report.gallery import Maps, worst_errors
+from visiontool.evaluation.report.gallery import worst_errors
 from visiontool.files import replacing
+from visiontool.inference.classifier import Classifier
 
-__all__ = ["Curve", "Maps", "write"]
+__all__ = ["Curve", "write"]
 
 _HERE = Path(__file__).parent
 
@@ -31,7 +32,7 @@ def write(
     notes: Sequence[str] = (),
     columns: Mapping[str, Sequence[str]] | None = None,
     curves: Mapping[str, Curve] | None = None,
-    maps: Sequence[Maps | None] | None = None,
+    models: Sequence[Classifier | None],
     options: LoadOptions = DEFAULT_OPTIONS,
 ) -> None:
     """Writes the page of one evaluation, or of several models on the same data, to `file`.
@@ -42,7 +43,7 @@ def write(
         notes: sentences below the summary, such as what the comparison of two models says.
         columns: of the summary of several models, a text for each: {"MB": ["12.3", "45.6"]}.
         curves: of the training, by their captions.
-        maps: for each evaluation, what gives heat maps for its errors; None for no maps.
+        models: for each evaluation, what gives exact maps for its errors; None for no maps.
         options: how the pictures of the errors are opened. One that cannot be opened any more is shown without it.
 
     Raises:
@@ -53,8 +54,8 @@ def write(
     css, script = ((_HERE / name).read_text(encoding="utf-8") for name in ("page.css", "page.js"))
     classes = max(len(evaluation.spec.labels) for evaluation in evaluations)
     sections = [
-        {**content.section_of(evaluation, classes), "errors": worst_errors(evaluation, of_model, options)}
-        for evaluation, of_model in zip(evaluations, maps or [None] * len(evaluations), strict=True)
+        {**content.section_of(evaluation, classes), "errors": worst_errors(evaluation, model, options)}
+        for evaluation, model in zip(evaluations, models, strict=True)
     ]
     environment = Environment(
         loader=FileSystemLoader(_HERE), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
