@@ -93,13 +93,13 @@ def test_two_models_on_the_same_pictures() -> None:
     # 15 that A alone has right and 5 that B alone has: twice the binomial tail of 15 and more of 20 is 0.0414.
     a = np.array([True] * 15 + [False] * 5 + [True] * 80)
     b = np.array([False] * 15 + [True] * 5 + [True] * 80)
-    got = difference(a, b, np.arange(100))
+    got = difference("a", "b", a, b, np.arange(100))
     assert (got.only_a, got.only_b, got.accuracy) == (15, 5, pytest.approx(0.1))
     assert got.p_value == pytest.approx(0.0414, abs=1e-4)
     assert got.is_real
     assert got.interval == pytest.approx((0.01, 0.19), abs=0.015)  # 0.1 -+ 1.96 sqrt(0.2 - 0.01) / 10
-    assert not difference(a, b, np.arange(100) // 20).is_real  # of five groups only one speaks for A
-    assert difference(a, a, np.arange(100)).p_value == 1.0
+    assert not difference("a", "b", a, b, np.arange(100) // 20).is_real  # of five groups only one speaks for A
+    assert difference("a", "b", a, a, np.arange(100)).p_value == 1.0
 
 
 def test_a_class_without_pictures_is_left_out_of_the_means() -> None:

@@ -112,9 +112,13 @@ def test_a_picture_that_is_gone_and_no_errors_at_all(tmp_path):
 
 
 def test_several_models_have_a_row_and_a_part_each(tmp_path):
-    models = [three_classes(tmp_path / "data", name=name) for name in ("one", "two")]
-    page = page_of(tmp_path, *models, columns={"MB": ["1.5", "2.5"]})
-    assert "Calibration error MB one 50.0% 15.0 to 85.0%" in text_of(page)
+    models = [
+        replace(three_classes(tmp_path / "data", name=name), latency_ms=1.25, size_bytes=2_500_000)
+        for name in ("one", "two")
+    ]
+    page = page_of(tmp_path, *models)
+    assert "Calibration error ms MB one 50.0% 15.0 to 85.0%" in text_of(page)
+    assert " 1.2 2.5 two 50.0%" in text_of(page)
     assert re.findall(r"<h([1-6])", page) == [*"12", *"23333" * 2, *"22"]
     ids = re.findall(r' id="([^"]+)"', page)
     assert len(ids) == len(set(ids))

@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
@@ -69,10 +70,9 @@ def evaluate(context: click.Context, /, **values: Any) -> int:
     models = _load(args, names or [None])
     evaluations, notes = _evaluate_all(args, models, Path(data))
     code = _report_unreadable(evaluations)
-    latencies = [_latency_ms(each) for each in models] if len(models) > 1 else []
     decided = None
     if args.ensemble is not None:
-        evaluations, latencies = _answer_together(args, models, evaluations, latencies)
+        evaluations = _answer_together(args, models, evaluations)
     elif args.output is not None:
         decided = _decide(args, models[0], evaluations[0])
     if args.errors is not None:
@@ -80,8 +80,8 @@ def evaluate(context: click.Context, /, **values: Any) -> int:
     if args.probabilities is not None:
         write_probabilities(args.probabilities, evaluations)
     if args.report is not None:
-        _write_page(args, models, evaluations, latencies, notes)
-    _print(args, evaluations, latencies, decided, notes)
+        _write_page(args, models, evaluations, notes)
+    _print(args, evaluations, decided, notes)
     return code
 
 
@@ -109,19 +109,18 @@ def _check(args: SimpleNamespace, models: int) -> None:
 
 
 def _answer_together(
-    args: SimpleNamespace, models: "Sequence[Classifier]", evaluations: "Sequence[Evaluation]", latencies: list[float]
-) -> "tuple[list[Evaluation], list[float]]":
+    args: SimpleNamespace, models: "Sequence[Classifier]", evaluations: "Sequence[Evaluation]"
+) -> "list[Evaluation]":
     """Writes the ensemble; gives the evaluations of its members and its own, on what it was not fitted on."""
     from visiontool.evaluation.ensembling import ensemble_of
 
     ensemble, judged = ensemble_of(args.ensemble, models, evaluations, args.output.stem)
     ensemble.save(args.output)
-    own = sum(latencies[models.index(member)] for member in ensemble.members)
     if not args.quiet:
         shares = zip(ensemble.members, ensemble.combination.weights, strict=True)
         text = ", ".join(f"{weight:.2f} {member.spec.name}" for member, weight in shares)
         say(f"{args.output}: {args.ensemble} of {text}; fitted on half of the pictures, judged by the other half.")
-    return judged, [*latencies, own]
+    return judged
 
 
 def _decide(args: SimpleNamespace, model: "Classifier", evaluation: "Evaluation") -> "Decided":
@@ -160,51 +159,44 @@ def _evaluate_all(
                 fingerprints=run is not None,
                 progress=stages.update,
             )
-            evaluations.append(evaluation)
+            latency_ms = _latency_ms(classifier) if len(classifiers) > 1 else None
+            evaluations.append(replace(evaluation, latency_ms=latency_ms))
             notes += [] if run is None else notes_on(run, evaluation, drawn=dataset is not as_given)
     return evaluations, [*dict.fromkeys(notes)]
 
 
 def _write_page(
-    args: SimpleNamespace,
-    models: "Sequence[Classifier]",
-    evaluations: "Sequence[Evaluation]",
-    latencies: Sequence[float],
-    notes: Sequence[str],
+    args: SimpleNamespace, models: "Sequence[Classifier]", evaluations: "Sequence[Evaluation]", notes: Sequence[str]
 ) -> None:
-    from visiontool.cli.output.evaluation import differences_of, sentences_on
+    from visiontool.cli.output.evaluation import sentences_on
     from visiontool.evaluation import report
     from visiontool.evaluation.benchmark.machine import machine
+    from visiontool.evaluation.evaluate import differences
 
     settings = {name: getattr(args, name) for name in ("split", "group", "tta", "crop_mode", "map_", "labels")}
     given = {name.strip("_").replace("_", " "): str(value) for name, value in settings.items() if value is not None}
     facts = {"model": ", ".join(str(model.path) for model in models), **given, **machine()}
-    sizes = [f"{evaluation.size_bytes / 1e6:.1f}" for evaluation in evaluations]
     with reporting_errors(str(args.report)):
         report.write(
             args.report,
             evaluations,
             title=f"{', '.join(one.spec.name for one in evaluations)} on {evaluations[0].origin}",
             facts={name: str(value) for name, value in facts.items() if value is not None},
-            notes=[*sentences_on(differences_of(evaluations)), *notes],
-            columns={"ms": [f"{latency:.1f}" for latency in latencies], "MB": sizes} if latencies else {},
+            notes=[*sentences_on(differences(evaluations)), *notes],
             models=[*models, *[None] * (len(evaluations) - len(models))],
             options=options.loading(vars(args)),
         )
 
 
 def _print(
-    args: SimpleNamespace,
-    evaluations: "Sequence[Evaluation]",
-    latencies: Sequence[float],
-    decided: "Decided | None",
-    notes: Sequence[str],
+    args: SimpleNamespace, evaluations: "Sequence[Evaluation]", decided: "Decided | None", notes: Sequence[str]
 ) -> None:
     from visiontool.cli.output import evaluation as output
+    from visiontool.evaluation.evaluate import differences
 
-    differences = output.differences_of(evaluations)
+    found = differences(evaluations)
     if args.as_json:
-        click.echo(json_text(output.json_of(evaluations, latencies, differences, decided, notes), indent=1))
+        click.echo(json_text(output.json_of(evaluations, found, decided, notes), indent=1))
         return
     if len(evaluations) == 1:
         (one,) = evaluations
@@ -213,7 +205,7 @@ def _print(
         weights = [("Weights", source)] if (source := one.spec.weights.get("source")) else []
         lines = output.lines_of(one.metrics, ("Model", model), *weights, ("Judged by", judges))
     else:
-        lines = output.table_of(evaluations, latencies, differences)
+        lines = output.table_of(evaluations, found)
     if decided is not None:
         lines += ["", *output.decided_lines(decided, args.output)]
     click.echo("\n".join(lines))

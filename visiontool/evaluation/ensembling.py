@@ -3,6 +3,7 @@
 import warnings
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -66,8 +67,10 @@ def ensemble_of(
     combination = fit(kind, [each[fitting] for each in given], first.class_ids[fitting])
     ensemble = Ensemble(models, combination, name)
     probabilities = np.exp(combination.logits(given)).astype(np.float32)
-    size = sum(one.size_bytes for one, weight in zip(evaluations, combination.weights, strict=True) if weight > 0)
-    together = replace(first, spec=ensemble.spec, path=ensemble.path, probabilities=probabilities, size_bytes=size)
+    kept = [one for one, weight in zip(evaluations, combination.weights, strict=True) if weight > 0]
+    size_bytes, latency_ms = sum(one.size_bytes for one in kept), sum(one.latency_ms or 0.0 for one in kept)
+    costs: dict[str, Any] = {"size_bytes": size_bytes, "latency_ms": latency_ms}
+    together = replace(first, spec=ensemble.spec, path=ensemble.path, probabilities=probabilities, **costs)
     return ensemble, [part(one, judging) for one in (*evaluations, together)]
 
 

@@ -49,6 +49,7 @@ class Evaluation:
     unreadable: Mapping[str, str]  # why, by the path of each picture that is left out
     fingerprints: tuple[Fingerprint, ...] = ()  # of the samples, where they were asked for
     size_bytes: int = 0  # of the model's files
+    latency_ms: float | None = None  # of the network for one picture, on one thread
 
 
 class Mistake(NamedTuple):
@@ -230,16 +231,25 @@ def mistakes(evaluation: Evaluation) -> list[Mistake]:
     return [Mistake(*row) for row in zip(*(column.tolist() for column in columns), strict=True)]
 
 
-def compare(a: Evaluation, b: Evaluation) -> Difference:
-    """Whether one of two models is better on the pictures that both could read.
+def differences(evaluations: Sequence[Evaluation]) -> list[Difference]:
+    """Whether the best model is better than each of the others, on the pictures that both could read.
 
     Raises:
         UsageError: they have no picture in common.
     """
-    places = {sample.path: index for index, sample in enumerate(b.samples)}
-    pairs = [(index, places[sample.path]) for index, sample in enumerate(a.samples) if sample.path in places]
-    if not pairs:
-        raise UsageError(f"{a.spec.name} and {b.spec.name} were judged by different pictures")
-    of_a, of_b = np.array(pairs, np.intp).T
-    right = [one.probabilities.argmax(axis=1) == one.class_ids for one in (a, b)]
-    return difference(right[0][of_a], right[1][of_b], groups_of([a.samples[index] for index in of_a.tolist()]))
+    best = max(evaluations, key=lambda one: one.metrics.accuracy)
+    ours, found = _right(best), []
+    for other in (one for one in evaluations if one is not best):
+        theirs, names = _right(other), (best.spec.name, other.spec.name)
+        shared = [sample for sample in best.samples if sample.path in theirs]
+        if not shared:
+            raise UsageError(f"{' and '.join(names)} were judged by different pictures")
+        a, b = (np.array([right[sample.path] for sample in shared]) for right in (ours, theirs))
+        found.append(difference(*names, a, b, groups_of(shared)))
+    return found
+
+
+def _right(evaluation: Evaluation) -> dict[str, bool]:
+    """Whether the answer is right, by the path of each picture."""
+    right = (evaluation.probabilities.argmax(axis=1) == evaluation.class_ids).tolist()
+    return {sample.path: each for sample, each in zip(evaluation.samples, right, strict=True)}

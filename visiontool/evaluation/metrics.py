@@ -216,9 +216,11 @@ def _central(values: NDArray[np.float64]) -> Interval:
 
 @dataclass(frozen=True)
 class Difference:
-    """How two models differ on the same pictures, accuracies as A's minus B's."""
+    """How two models differ on the same pictures."""
 
-    accuracy: float
+    better: str  # A, by its name
+    worse: str  # B
+    accuracy: float  # of A, minus that of B
     interval: Interval  # of the difference, by resampling groups
     only_a: int  # pictures that A alone has right
     only_b: int
@@ -230,7 +232,9 @@ class Difference:
         return self.p_value < 0.05 and not self.interval.low <= 0 <= self.interval.high
 
 
-def difference(a: NDArray[np.bool_], b: NDArray[np.bool_], groups: NDArray[np.integer]) -> Difference:
+def difference(
+    better: str, worse: str, a: NDArray[np.bool_], b: NDArray[np.bool_], groups: NDArray[np.integer]
+) -> Difference:
     """Compares which pictures (N,) two models have right.
 
     Source: McNemar 1947, "Note on the sampling error of the difference between correlated proportions", Psychometrika
@@ -244,7 +248,8 @@ def difference(a: NDArray[np.bool_], b: NDArray[np.bool_], groups: NDArray[np.in
     sums = np.bincount(group, a.astype(np.float64) - b)
     drawn = [weights @ sums / (weights @ pictures) for weights in _resamples(len(pictures))]
     p_value = float(binomtest(only_a, only_a + only_b).pvalue) if only_a + only_b else 1.0
-    return Difference(float(a.mean() - b.mean()), _central(np.concatenate(drawn)), only_a, only_b, p_value)
+    interval = _central(np.concatenate(drawn))
+    return Difference(better, worse, float(a.mean() - b.mean()), interval, only_a, only_b, p_value)
 
 
 def wilson(right: int, count: int) -> Interval:

@@ -10,7 +10,7 @@ from visiontool.text import plural, some
 if TYPE_CHECKING:
     from visiontool.evaluation.decisions import Decided
     from visiontool.evaluation.evaluate import Evaluation
-    from visiontool.evaluation.metrics import Metrics
+    from visiontool.evaluation.metrics import Difference, Metrics
 
 _MOST_CLASSES = 20  # that have a line each
 _WORST_CLASSES = 10  # of more
@@ -49,15 +49,14 @@ def _class_lines(metrics: "Metrics") -> list[str]:
     return lines
 
 
-def table_of(evaluations: "Sequence[Evaluation]", latencies: Sequence[float], differences: Sequence[Any]) -> list[str]:
+def table_of(evaluations: "Sequence[Evaluation]", differences: "Sequence[Difference]") -> list[str]:
     """A line a model, then whether the best is really better than each other."""
     lines = [f"{'Model':<{_MODEL}} {'top-1':>7} {'top-5':>7} {'macro F1':>9} {'log loss':>9} {'ms':>7} {'MB':>6}"]
-    for evaluation, latency in zip(evaluations, latencies, strict=True):
-        metrics, name = evaluation.metrics, shortened(printable(evaluation.spec.name), _MODEL)
-        size = evaluation.size_bytes / 1e6
+    for one in evaluations:
+        metrics, name = one.metrics, shortened(printable(one.spec.name), _MODEL)
         lines.append(
             f"{name:<{_MODEL}} {metrics.accuracy:>7.1%} {metrics.top5:>7.1%} {metrics.macro_f1:>9.3f} "
-            f"{metrics.nll:>9.3f} {latency:>7.1f} {size:>6.1f}"
+            f"{metrics.nll:>9.3f} {one.latency_ms:>7.1f} {one.size_bytes / 1e6:>6.1f}"
         )
     first = evaluations[0].metrics
     lines += [
@@ -68,24 +67,16 @@ def table_of(evaluations: "Sequence[Evaluation]", latencies: Sequence[float], di
     return lines
 
 
-def sentences_on(differences: Sequence[Any]) -> list[str]:
+def sentences_on(differences: "Sequence[Difference]") -> list[str]:
     """Whether the best model is really better than each other."""
     sentences = []
-    for better, worse, found in differences:
-        low, high = found.interval
-        how = f"better than {worse.spec.name} by {100 * found.accuracy:.1f} points"
-        text = f"{better.spec.name} is {how if found.accuracy else f'as good as {worse.spec.name}'}"
-        text += f" ({100 * low:.1f} to {100 * high:.1f}; McNemar p = {found.p_value:.2g})"
-        sentences.append(f"{text}: {'a real difference' if found.is_real else 'these pictures show no difference'}.")
+    for one in differences:
+        low, high = one.interval
+        how = f"better than {one.worse} by {100 * one.accuracy:.1f} points"
+        text = f"{one.better} is {how if one.accuracy else f'as good as {one.worse}'}"
+        text += f" ({100 * low:.1f} to {100 * high:.1f}; McNemar p = {one.p_value:.2g})"
+        sentences.append(f"{text}: {'a real difference' if one.is_real else 'these pictures show no difference'}.")
     return sentences
-
-
-def differences_of(evaluations: "Sequence[Evaluation]") -> list[tuple[Any, Any, Any]]:
-    """The best model beside each of the others: both, and how they differ."""
-    from visiontool.evaluation.evaluate import compare
-
-    best = max(evaluations, key=lambda one: one.metrics.accuracy)
-    return [(best, other, compare(best, other)) for other in evaluations if other is not best]
 
 
 def decided_lines(decided: "Decided", file: Path) -> list[str]:
@@ -105,18 +96,17 @@ def decided_lines(decided: "Decided", file: Path) -> list[str]:
 
 def json_of(
     evaluations: "Sequence[Evaluation]",
-    latencies: Sequence[float],
-    differences: Sequence[Any],
+    differences: "Sequence[Difference]",
     decided: "Decided | None",
     notes: Sequence[str],
 ) -> dict[str, Any]:
     """The document of --json; the confusion matrix is a list of what is confused, the most frequent first."""
     models = []
-    for index, evaluation in enumerate(evaluations):
-        labels, metrics = evaluation.spec.labels, evaluation.metrics
+    for evaluation in evaluations:
+        labels, metrics, latency = evaluation.spec.labels, evaluation.metrics, evaluation.latency_ms
         models.append(
             {"name": evaluation.spec.name, "path": str(evaluation.path), "judged_by": evaluation.origin}
-            | ({"latency_ms": round(latencies[index], 3)} if latencies else {})
+            | ({} if latency is None else {"latency_ms": round(latency, 3)})
             | {"size_bytes": evaluation.size_bytes, **metrics.to_json()}
             | {
                 "per_class": [vars(one) for one in metrics.per_class if one.pictures or one.precision is not None],
@@ -128,11 +118,7 @@ def json_of(
                 "unreadable": [{"path": path, "error": why} for path, why in evaluation.unreadable.items()],
             }
         )
-    found = [
-        {"better": better.spec.name, "worse": worse.spec.name, **vars(one)}
-        | {"interval": list(one.interval), "is_real": one.is_real}
-        for better, worse, one in differences
-    ]
+    found = [vars(one) | {"interval": list(one.interval), "is_real": one.is_real} for one in differences]
     document = {"schema": 1, "models": models, "differences": found, "notes": list(notes)}
     if decided is not None:
         figures = {

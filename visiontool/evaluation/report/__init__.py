@@ -30,7 +30,6 @@ def write(
     facts: Mapping[str, str],
     data: Mapping[str, str] | None = None,
     notes: Sequence[str] = (),
-    columns: Mapping[str, Sequence[str]] | None = None,
     curves: Mapping[str, Curve] | None = None,
     models: Sequence[Classifier | None],
     options: LoadOptions = DEFAULT_OPTIONS,
@@ -41,7 +40,6 @@ def write(
         facts: settings and versions, a row each.
         data: what is to be said of the data beside what the evaluations know: its splits, what could not be read.
         notes: sentences below the summary, such as what the comparison of two models says.
-        columns: of the summary of several models, a text for each: {"MB": ["12.3", "45.6"]}.
         curves: of the training, by their captions.
         models: for each evaluation, what gives exact maps for its errors; None for no maps.
         options: how the pictures of the errors are opened. One that cannot be opened any more is shown without it.
@@ -67,7 +65,6 @@ def write(
         facts=facts,
         data={**content.data_facts(evaluations[0]), **(data or {})},
         notes=notes,
-        columns=columns or {},
         curves={caption: content.plot_of(curve) for caption, curve in (curves or {}).items()},
         css=css,
         script=script,

@@ -70,7 +70,7 @@ def section_of(evaluation: Evaluation, classes: int) -> dict[str, Any]:
     metrics, labels = evaluation.metrics, evaluation.spec.labels
     totals, confusions = metrics.confusion.sum(axis=1), metrics.confusions()
     occurring = np.flatnonzero(metrics.confusion.sum(axis=0) + totals)
-    bins = _bins(evaluation)
+    bins, latency = _bins(evaluation), evaluation.latency_ms
     percents = [(share / 100, f"{share}%") for share in (0, 25, 50, 75, 100)]
     return {
         "name": evaluation.spec.name,
@@ -78,6 +78,7 @@ def section_of(evaluation: Evaluation, classes: int) -> dict[str, Any]:
         "pictures": metrics.pictures,
         "wrong": sum(count for *_, count in confusions),
         "measures": metrics.measures(classes),
+        "costs": {"ms": f"{latency:.1f}", "MB": f"{evaluation.size_bytes / 1e6:.1f}"} if latency else {},
         "labels": labels,
         "classes": _classes(metrics, occurring, confusions),
         "confusions": [(*each, int(totals[each[0]])) for each in confusions[:_PAIRS_LISTED]],
