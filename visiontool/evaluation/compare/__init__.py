@@ -41,20 +41,12 @@ class PicturePair(NamedTuple):
     b: Pixels
 
 
-def compare(
-    a: Classifier,
-    b: Classifier,
-    pictures: Pictures,
-    *,
-    batches: Sequence[int] = BATCHES,
-    progress: Progress = silent,
-) -> Comparison:
+def compare(a: Classifier, b: Classifier, pictures: Pictures, *, progress: Progress = silent) -> Comparison:
     """Compares B with A on pictures, each prepared for each of the two by its own manifest.
 
     However many pictures there are, memory holds some tens of them. Pictures that cannot be read are left out.
 
     Args:
-        batches: the sizes that the logits of B must not depend on.
         progress: called with "compare" and how many pictures of all are done.
 
     Raises:
@@ -65,7 +57,7 @@ def compare(
         raise GateError(f"{_name(b)} cannot answer as {_name(a)} does, it knows other classes: {first}")
     gate = gate_for(a, b)
     totals = Accumulator(a, b, gate.sure)
-    first_pairs = _compare_pictures(a, b, pictures, totals, max(batches), progress)
+    first_pairs = _compare_pictures(a, b, pictures, totals, progress)
     if totals.worst is None:
         raise DataError(f"{pictures.origin}: none of the pictures can be read\n{totals.first_unreadable}")
     worst_path, *worst_answers = totals.worst
@@ -91,8 +83,8 @@ def compare(
         origin=pictures.origin,
         worst=worst_path,
         **totals.figures(),
-        batch_difference=_batch_difference(b, pixels_b, batches),
-        batches=tuple(batches),
+        batch_difference=_batch_difference(b, pixels_b),
+        batches=BATCHES,
         gate=gate,
         manifest_differences=tuple(manifest_differences(a.spec, b.spec)),
     )
@@ -117,7 +109,7 @@ def _name(model: Classifier) -> str:
 
 
 def _compare_pictures(
-    a: Classifier, b: Classifier, pictures: Pictures, totals: Accumulator, max_first: int, progress: Progress
+    a: Classifier, b: Classifier, pictures: Pictures, totals: Accumulator, progress: Progress
 ) -> list[PicturePair]:
     """Adds what both give for all pictures to `totals`; returns the first few pictures."""
     count = len(pictures.paths)
@@ -135,7 +127,7 @@ def _compare_pictures(
                 totals.add_embeddings(*_outputs(a, b, embedded, (a.spec.embedding, b.spec.embedding)))
             for pair in pairs:
                 size = pair.a.nbytes + pair.b.nbytes
-                if len(first_pairs) < max_first and (not first_pairs or first_bytes + size <= _MAX_FIRST_BYTES):
+                if len(first_pairs) < max(BATCHES) and (not first_pairs or first_bytes + size <= _MAX_FIRST_BYTES):
                     first_pairs.append(pair)
                     first_bytes += size
             progress("compare", totals.pictures + totals.no_numbers + totals.unreadable, count)
@@ -173,9 +165,9 @@ def _outputs(a: Classifier, b: Classifier, pairs: Sequence[PicturePair], names: 
     return result
 
 
-def _batch_difference(model: Classifier, pixels: Sequence[Pixels], batches: Sequence[int]) -> float:
+def _batch_difference(model: Classifier, pixels: Sequence[Pixels]) -> float:
     """The largest relative L2 difference between the logits of pictures in a batch of each size and one by one."""
-    sizes = batches_for(pixels[0].shape[:2], batches)
+    sizes = batches_for(pixels[0].shape[:2])
     inputs = _of_one_size(pixels, max(sizes))
     alone = np.concatenate([model.outputs(picture[None], model.spec.logits) for picture in inputs])
     return max(relative_l2(alone[:size], model.outputs(inputs[:size], model.spec.logits)) for size in sizes)
