@@ -137,11 +137,11 @@ def _evaluate_all(
     """The evaluation of each model, and what should be known of them."""
     from visiontool.cli.progress import Stages, only_ours_on_stderr
     from visiontool.data.dataset import read
-    from visiontool.evaluation.evaluate import evaluate, judges, read_map
+    from visiontool.evaluation.evaluate import evaluate, read_map
     from visiontool.training.pictures import run_of
     from visiontool.training.seen import notes_on, with_splits_of
 
-    mapping = None if args.map_ is None else read_map(args.map_)
+    mapping = {} if args.map_ is None else read_map(args.map_)
     if run_of(data / MODEL_FILE) is not None:
         raise UsageError(f"{data} is a run, no data. Name its data behind it: visiontool evaluate {data} DATA")
     as_given = read(data, labels_file=args.labels, group=args.group)
@@ -152,7 +152,8 @@ def _evaluate_all(
             dataset = as_given if run is None else with_splits_of(run, as_given)
             evaluation = evaluate(
                 classifier,
-                judges(dataset, args.split),
+                dataset,
+                args.split,
                 mapping=mapping,
                 options=options.loading(vars(args)),
                 tta=args.tta,

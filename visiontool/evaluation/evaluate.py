@@ -1,7 +1,7 @@
 """What models answer for pictures whose classes are known, and how good that is."""
 
 import csv
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -10,7 +10,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from visiontool.data.loader import DEFAULT_OPTIONS, LoadOptions
+from visiontool.data.loader import LoadOptions
 from visiontool.data.samples import Dataset, Sample
 from visiontool.data.splits import folds
 from visiontool.errors import DataError, UsageError, closest
@@ -19,20 +19,12 @@ from visiontool.images.fingerprint import Fingerprint
 from visiontool.images.transforms import Tta
 from visiontool.inference.classifier import Classifier
 from visiontool.model.spec import ModelSpec
-from visiontool.progress import Progress, silent
+from visiontool.progress import Progress
 from visiontool.text import listed, on_one_line, plural, short_repr
 
 ALL = "all"
 _PREFERRED = ("test", "val")  # the split that judges where nobody says
 _MOST_UNKNOWN = 5
-
-
-class Judges(NamedTuple):
-    """The pictures that judge."""
-
-    samples: tuple[Sample, ...]
-    labels: tuple[str, ...]  # of the dataset, that class ids of the samples count
-    origin: str  # for people: "test of mydata"
 
 
 @dataclass(frozen=True, slots=True, repr=False)
@@ -62,24 +54,20 @@ class Mistake(NamedTuple):
     loss: float  # -log of the true class's probability
 
 
-def judges(data: Dataset, split: str | None) -> Judges:
-    """The pictures of one split, or of "all"; None for test, else val, else all where there are no splits.
-
-    Raises:
-        DataError: the folder or the table has faults, or no picture in that split.
-    """
+def _judges(data: Dataset, split: str | None) -> tuple[list[Sample], str]:
+    """The pictures of a split, and what they are, for people: "test of mydata"."""
     if data.misread:
         raise DataError("\n".join([f"{data.root} cannot be read as classes:", *(f"  - {one}" for one in data.misread)]))
     used = [sample for sample in data.samples if sample.split != ""]
     named = sorted({sample.split for sample in used if sample.split})
     chosen = split or next((name for name in _PREFERRED if name in named), ALL)
-    samples = tuple(sample for sample in used if chosen in (ALL, sample.split))
+    samples = [sample for sample in used if chosen in (ALL, sample.split)]
     if not samples:
         there = f"its splits are {', '.join(named)}; --split NAME takes one of them"
         there = there if named else "it has no splits; --split all takes all pictures"
         raise DataError(f"{data.root} has no pictures of {chosen}: {there}")
     origin = data.root.name or str(data.root)
-    return Judges(samples, data.labels, origin if chosen == ALL else f"{chosen} of {origin}")
+    return samples, origin if chosen == ALL else f"{chosen} of {origin}"
 
 
 def read_map(file: Path) -> dict[str, str]:
@@ -99,15 +87,11 @@ def read_map(file: Path) -> dict[str, str]:
     return result
 
 
-def class_ids_of(labels: Sequence[str], spec: ModelSpec, mapping: Mapping[str, str] | None = None) -> dict[str, int]:
+def _class_ids_of(labels: Iterable[str], spec: ModelSpec, mapping: Mapping[str, str]) -> dict[str, int]:
     """The model's class id of each label, by id or name; without those that `mapping` leaves out.
 
     The mapping may be for another model: a label that is a class of this one needs none.
-
-    Raises:
-        DataError: labels that are no classes of the model, all in one.
     """
-    mapping = mapping or {}
     known = {label: index for index, label in enumerate(spec.labels)}
     known |= {label_id: index for index, label_id in enumerate(spec.label_ids or ())}
     wanted = {label: mapping.get(label, label) for label in labels}
@@ -126,30 +110,33 @@ def class_ids_of(labels: Sequence[str], spec: ModelSpec, mapping: Mapping[str, s
 
 def evaluate(
     classifier: Classifier,
-    pictures: Judges,
+    data: Dataset,
+    split: str | None,
     *,
-    mapping: Mapping[str, str] | None = None,
-    options: LoadOptions = DEFAULT_OPTIONS,
-    tta: Tta | None = None,
-    fingerprints: bool = False,
-    progress: Progress = silent,
+    mapping: Mapping[str, str],
+    options: LoadOptions,
+    tta: Tta | None,
+    fingerprints: bool,
+    progress: Progress,
 ) -> Evaluation:
     """Has a model answer for pictures, and measures the answers.
 
     Args:
+        split: its name, or "all"; None for test, else val, else all where there are no splits.
         mapping: the model's class for labels that have another name there; "" leaves the label's pictures out.
         tta: as `Classifier.answers`.
         fingerprints: whether they are wanted, to find copies.
         progress: called with "evaluate" and how many pictures of all are done.
 
     Raises:
-        DataError: a label is no class of the model, or no picture can be read.
+        DataError: the data have faults, the split has no pictures, a label is no class of the model, or no picture can
+            be read.
     """
-    present = dict.fromkeys(pictures.labels[sample.class_id] for sample in pictures.samples)
-    ids = class_ids_of([*present], classifier.spec, mapping)
-    samples = [sample for sample in pictures.samples if pictures.labels[sample.class_id] in ids]
+    samples, origin = _judges(data, split)
+    ids = _class_ids_of(dict.fromkeys(data.labels[sample.class_id] for sample in samples), classifier.spec, mapping)
+    samples = [sample for sample in samples if data.labels[sample.class_id] in ids]
     if not samples:
-        raise DataError(f"{pictures.origin}: --map leaves all pictures out")
+        raise DataError(f"{origin}: --map leaves all pictures out")
     probabilities = np.zeros((len(samples), len(classifier.spec.labels)), np.float32)
     judged: list[int] = []
     prints: list[Fingerprint] = []
@@ -166,15 +153,15 @@ def evaluate(
             progress("evaluate", index + 1, len(samples))
     if not judged:
         first = next(iter(unreadable.items()))
-        raise DataError(f"{pictures.origin}: none of {plural(len(samples), 'picture')} can be read\n{': '.join(first)}")
+        raise DataError(f"{origin}: none of {plural(len(samples), 'picture')} can be read\n{': '.join(first)}")
     samples = [samples[index] for index in judged]
-    class_ids = np.array([ids[pictures.labels[sample.class_id]] for sample in samples], np.int64)
+    class_ids = np.array([ids[data.labels[sample.class_id]] for sample in samples], np.int64)
     probabilities = probabilities if len(judged) == len(probabilities) else probabilities[judged]
     metrics = measure(probabilities, class_ids, classifier.spec.labels, groups_of(samples))
     return Evaluation(
         classifier.spec,
         classifier.path,
-        pictures.origin,
+        origin,
         tuple(samples),
         class_ids,
         probabilities,
