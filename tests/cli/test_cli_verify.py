@@ -89,7 +89,7 @@ def test_a_run_is_compared_on_its_own_val(run, color_model, tmp_path, monkeypatc
     [
         ("colors.onnx", ["--on", "gone"], 3, "there is no such file or folder"),
         ("gone.onnx", [], 4, "there is no such file"),
-        ("colors.onnx", ["--mean", "0.5"], 2, "the files say this of themselves; leave out --mean"),
+        ("colors.onnx", ["--mean", "0.5"], 2, "the file says this of itself; leave out --mean"),
         ("colors.onnx", ["--device-a", "cpu", "--device-b", "cuda:7"], 1, "cuda:7"),
     ],
 )

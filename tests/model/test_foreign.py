@@ -138,7 +138,7 @@ def test_a_file_of_the_model_zoo_answers_with_options(color_model, bench):
     answer, notes = bench.answer(bench.model(graph), "--class-names", bench.names, *IMAGENET)
     assert close(answer, RGB, softmax_of(COLOR, IMAGENET_MEAN, IMAGENET_STD))
     assumed = "RGB (else --spec), center (--crop-mode), crop_pct 0.875 (--crop-pct), bilinear (--interpolation)"
-    assert f"Neither it nor you said, so assumed: {assumed}.\n" in notes
+    assert f"neither it nor you said, so assumed: {assumed}.\n" in notes
     error = bench.refusal(color_model, "--mean", "0", "--class-names", bench.names, code=2)
     assert "the file says this of itself; leave out --class-names, --mean" in error
 
@@ -206,7 +206,7 @@ def test_a_description_from_python_is_checked_too(options, bench):
 
 def test_what_was_assumed_for_an_export_is_said_again(make_color_model, bench):
     model = make_color_model("exported.onnx", assumed=("RGB", "center"))
-    assert "Nobody said when it was exported, so assumed: RGB, center.\n" in bench.answer(model)[1]
+    assert "nobody said when it was exported, so assumed: RGB, center.\n" in bench.answer(model)[1]
     assert "so assumed: RGB.\n" in bench.answer(model, "--crop-mode", "squash")[1]
 
 

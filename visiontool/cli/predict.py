@@ -164,23 +164,12 @@ class Inputs:
 
 def load(args: SimpleNamespace, *, many: bool) -> "Classifier":
     """The model that the options name, pulled first where it is not here; says on stderr what answers."""
-    from visiontool.cli.pull import obtain, say_how
+    from visiontool.cli.pull import load_all, say_how
     from visiontool.inference import ensemble
 
-    foreign, class_names = vars(args), None
-    if args.weights is not None:  # the names are of the network that is made with them
-        foreign, class_names = foreign | {"class_names": None}, args.class_names
-    classifier = ensemble.load(
-        obtain(args.model, weights=args.weights, class_names=class_names, offline=args.offline, quiet=args.quiet),
-        device=args.device,
-        provider=args.provider,
-        threads=1 if many else 0,
-        crop_mode=args.crop_mode,
-        description=options.description(foreign),
-        limits=options.limits(vars(args)),
-        engine_batch=args.batch_size,
-        among=args.among,
-    )
+    how = {"threads": 1 if many else 0, "limits": options.limits(vars(args)), "engine_batch": args.batch_size}
+    how |= {name: getattr(args, name) for name in ("device", "provider", "crop_mode", "among")}
+    (classifier,) = load_all(ensemble.load, [args.model], args, [how])
     if not args.quiet:
         _say_model(classifier, args.model)
     for member in classifier.members if args.verbose else ():
@@ -286,6 +275,3 @@ def _say_model(classifier: "Classifier", model: str | None) -> None:
         )
     if classifier.passed_over is not None:
         say('The GPU cannot be used; "visiontool doctor" says why.')
-    if classifier.assumed:
-        who = "Nobody said when it was exported" if spec.assumed else "Neither it nor you said"
-        say(f"{who}, so assumed: {', '.join(classifier.assumed)}.")

@@ -9,7 +9,6 @@ from visiontool._version import __version__
 from visiontool.cli import options
 from visiontool.cli.progress import Stages
 from visiontool.cli.text import say
-from visiontool.errors import UsageError
 from visiontool.files import IN_MEMORY
 from visiontool.text import plural
 
@@ -36,24 +35,23 @@ def load_all(
     hows: Sequence[dict[str, Any]],
 ) -> list[AnyModel]:
     """Loads models, each with arguments of its own. The options of `foreign_model` describe what has no manifest."""
-    from visiontool.inference import ensemble
+    from visiontool.inference.ensemble import SUFFIX
     from visiontool.model.scan import scan
     from visiontool.model.spec import MANIFEST_KEY
 
-    description = options.description(vars(args))
-    how = {"weights": vars(args).get("weights"), "offline": args.offline, "quiet": args.quiet}  # verify has no weights
-    paths = [obtain(name, **how) for name in names]
-    ours = [path.suffix == ensemble.SUFFIX or path in IN_MEMORY for path in paths]
-    foreign = [
-        not is_ours and MANIFEST_KEY not in scan(path).metadata for path, is_ours in zip(paths, ours, strict=True)
-    ]
-    if description is not None and not any(foreign):
-        raise UsageError(f"the files say this of themselves; leave out {', '.join(description.options())}")
+    given, how = vars(args), {"offline": args.offline, "quiet": args.quiet}
+    if given.get("weights") is not None:  # the names are of the network that is made with them; verify has none
+        how |= {"weights": args.weights, "class_names": args.class_names}
+        given = given | {"class_names": None}
+    description, paths = options.description(given), [obtain(name, **how) for name in names]
+    foreign = [path for path in paths if description and path not in IN_MEMORY and path.suffix != SUFFIX]
+    foreign = [path for path in foreign if MANIFEST_KEY not in scan(path).metadata]
     models = []
-    for path, is_foreign, its in zip(paths, foreign, hows, strict=True):
-        models.append(model := load(path, description=description if is_foreign else None, **its))
+    for path, its in zip(paths, hows, strict=True):  # where none is foreign, the first refuses the description
+        models.append(model := load(path, description=description if path in foreign or not foreign else None, **its))
         if model.assumed and not args.quiet:
-            say(f"{path}: neither it nor you said, so assumed: {', '.join(model.assumed)}.")
+            who = "nobody said when it was exported" if model.spec.assumed else "neither it nor you said"
+            say(f"{path}: {who}, so assumed: {', '.join(model.assumed)}.")
     return models
 
 
