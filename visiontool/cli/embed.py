@@ -9,8 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from visiontool.cli import SOME_FAILED, options
-from visiontool.cli.output.answers import cell
-from visiontool.cli.output.rows import csv_line
+from visiontool.cli.output.rows import cell, csv_line
 from visiontool.cli.output.target import check_output, choose_format, reporting_errors
 from visiontool.cli.predict import Inputs, load
 from visiontool.cli.text import csv_cell, json_text, printable, say

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from visiontool.cli import SOME_FAILED, options
-from visiontool.cli.output.answers import write_errors, write_probabilities
+from visiontool.cli.output import evaluation as output
 from visiontool.cli.output.target import reporting_errors
 from visiontool.cli.text import json_text, say
 from visiontool.errors import UsageError
@@ -76,9 +76,9 @@ def evaluate(context: click.Context, /, **values: Any) -> int:
     elif args.output is not None:
         decided = _decide(args, models[0], evaluations[0])
     if args.errors is not None:
-        write_errors(args.errors, evaluations)
+        output.write_errors(args.errors, evaluations)
     if args.probabilities is not None:
-        write_probabilities(args.probabilities, evaluations)
+        output.write_probabilities(args.probabilities, evaluations)
     if args.report is not None:
         _write_page(args, models, evaluations, notes)
     _print(args, evaluations, decided, notes)
@@ -169,7 +169,6 @@ def _evaluate_all(
 def _write_page(
     args: SimpleNamespace, models: "Sequence[Classifier]", evaluations: "Sequence[Evaluation]", notes: Sequence[str]
 ) -> None:
-    from visiontool.cli.output.evaluation import sentences_on
     from visiontool.evaluation import report
     from visiontool.evaluation.benchmark.machine import machine
     from visiontool.evaluation.evaluate import differences
@@ -183,7 +182,7 @@ def _write_page(
             evaluations,
             title=f"{', '.join(one.spec.name for one in evaluations)} on {evaluations[0].origin}",
             facts={name: str(value) for name, value in facts.items() if value is not None},
-            notes=[*sentences_on(differences(evaluations)), *notes],
+            notes=[*output.sentences_on(differences(evaluations)), *notes],
             models=[*models, *[None] * (len(evaluations) - len(models))],
             options=options.loading(vars(args)),
         )
@@ -192,7 +191,6 @@ def _write_page(
 def _print(
     args: SimpleNamespace, evaluations: "Sequence[Evaluation]", decided: "Decided | None", notes: Sequence[str]
 ) -> None:
-    from visiontool.cli.output import evaluation as output
     from visiontool.evaluation.evaluate import differences
 
     found = differences(evaluations)

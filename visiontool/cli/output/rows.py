@@ -13,6 +13,7 @@ from typing import NamedTuple
 from visiontool.cli.text import csv_cell, json_text
 from visiontool.inference.result import Result
 
+DIGITS = 6  # of a number in a table
 _PARQUET_ROWS_AT_ONCE = 4096
 
 
@@ -68,7 +69,7 @@ class Csv(Encoder):
         path = result.path or ""
         cells = [path, result.status, result.model, "true" if result.unknown else ""]
         for item in result.predictions:
-            cells += [item.label, str(item.index), f"{item.probability:.6f}"]
+            cells += [item.label, str(item.index), f"{item.probability:.{DIGITS}f}"]
         cells += [""] * 3 * (self._top_k - len(result.predictions))
         cells += [result.error or "", "; ".join(result.notes)]
         # A cell may differ from the path, and two paths may not give the same row.
@@ -90,6 +91,11 @@ def csv_line(cells: Sequence[str]) -> bytes:
     line = io.StringIO()
     csv.writer(line, lineterminator="\n").writerow(cells)
     return line.getvalue().encode()
+
+
+def cell(value: object) -> object:
+    """A value of a CSV file: a number with six digits, or text that is safe to show."""
+    return round(value, DIGITS) if isinstance(value, float) else csv_cell(str(value))
 
 
 class Json(Encoder):

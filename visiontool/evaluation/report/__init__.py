@@ -1,6 +1,6 @@
 """The page of an evaluation: one HTML file with all that it needs inside, to look at, to print and to hand on.
 
-`content` says what is on it, `gallery` which pictures; page.html.jinja, page.css and page.js say how it looks.
+`content` says what is on it; page.html.jinja, page.css and page.js say how it looks.
 """
 
 import base64
@@ -13,7 +13,6 @@ from visiontool.data.loader import DEFAULT_OPTIONS, LoadOptions
 from visiontool.evaluation.evaluate import Evaluation
 from visiontool.evaluation.report import content
 from visiontool.evaluation.report.content import Curve
-from visiontool.evaluation.report.gallery import worst_errors
 from visiontool.files import replacing
 from visiontool.inference.classifier import Classifier
 
@@ -52,7 +51,7 @@ def write(
     css, script = ((_HERE / name).read_text(encoding="utf-8") for name in ("page.css", "page.js"))
     classes = max(len(evaluation.spec.labels) for evaluation in evaluations)
     sections = [
-        {**content.section_of(evaluation, classes), "errors": worst_errors(evaluation, model, options)}
+        {**content.section_of(evaluation, classes), "errors": content.worst_errors(evaluation, model, options)}
         for evaluation, model in zip(evaluations, models, strict=True)
     ]
     environment = Environment(
