@@ -74,7 +74,10 @@ def evaluate(context: click.Context, /, **values: Any) -> int:
     if args.ensemble is not None:
         evaluations = _answer_together(args, models, evaluations)
     elif args.output is not None:
-        decided = _decide(args, models[0], evaluations[0])
+        from visiontool.evaluation import decisions
+
+        decided = decisions.decide(evaluations[0], precision=args.precision, coverage=args.conformal)
+        decisions.write(models[0], args.output, decided.decisions)
     if args.errors is not None:
         output.write_errors(args.errors, evaluations)
     if args.probabilities is not None:
@@ -121,14 +124,6 @@ def _answer_together(
         text = ", ".join(f"{weight:.2f} {member.spec.name}" for member, weight in shares)
         say(f"{args.output}: {args.ensemble} of {text}; fitted on half of the pictures, judged by the other half.")
     return judged
-
-
-def _decide(args: SimpleNamespace, model: "Classifier", evaluation: "Evaluation") -> "Decided":
-    from visiontool.evaluation.decisions import decide, write
-
-    decided = decide(evaluation, precision=args.precision, coverage=args.conformal)
-    write(model, args.output, decided.decisions)
-    return decided
 
 
 def _evaluate_all(

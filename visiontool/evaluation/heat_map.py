@@ -82,10 +82,6 @@ def _filter(values: NDArray[np.float32]) -> NDArray[np.uint8]:
 def _grid(tiles: Sequence[NDArray[np.uint8]]) -> NDArray[np.uint8]:
     """Tiles of one size side by side, with a gray line between."""
     columns, line = math.ceil(math.sqrt(len(tiles))), max(1, len(tiles[0]) // 12)
-    blank = np.full_like(tiles[0], 255)
-    padded = [
-        np.pad(tile, ((0, line), (0, line), (0, 0)), constant_values=200)
-        for tile in [*tiles, *[blank] * (-len(tiles) % columns)]
-    ]
-    rows = [np.concatenate(padded[at : at + columns], axis=1) for at in range(0, len(padded), columns)]
-    return np.concatenate(rows)
+    blanks = [np.full_like(tiles[0], 255)] * (-len(tiles) % columns)
+    padded = np.pad([*tiles, *blanks], ((0, 0), (0, line), (0, line), (0, 0)), constant_values=200)
+    return np.concatenate([np.concatenate([*row], axis=1) for row in padded.reshape(-1, columns, *padded.shape[1:])])
