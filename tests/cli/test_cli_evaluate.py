@@ -187,7 +187,7 @@ def test_what_cannot_be_meant(run, color_model, data, tmp_path):
         (["-o", "model.onnx"], "is for the model of one of --precision"),
         (["--ensemble", "vote", "-o", "both.json"], "takes two models or more"),
         (["--precision", "0.9", "--conformal", "0.9", "-o", "model.onnx"], "are not for one file"),
-        (["--precision", "0.9", "-o", color_model], "exists; --force replaces it"),
+        (["--precision", "0.9", "-o", color_model], "or --force to replace it"),
     ):
         ran = run("evaluate", color_model, data, *options)
         assert (ran.code, words in ran.err) == (2, True), ran.err

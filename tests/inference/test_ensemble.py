@@ -42,6 +42,8 @@ def test_an_answer_is_the_weighted_mean_matched_by_label_ids(members, saved, tmp
     assert ensemble.predict(pictures[0]) == pickle.loads(pickle.dumps(ensemble)).predict(pictures)[0]
     views = [next(member.answers(pictures, tta="flip")).probabilities.max() for member in (*members, ensemble)]
     assert min(views) > 0
+    whole = [answer.probabilities for answer in ensemble.answers(pictures[:4])]
+    assert np.exp(ensemble.logits(pictures[:4])) == pytest.approx(np.array(whole), abs=1e-6)
 
 
 def test_only_some_classes_compete(members, saved, tmp_path):

@@ -1,6 +1,5 @@
 """`visiontool evaluate`: how good models are on pictures whose classes are known."""
 
-import os
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -11,7 +10,7 @@ import click
 
 from visiontool.cli import SOME_FAILED, options
 from visiontool.cli.output import evaluation as output
-from visiontool.cli.output.target import reporting_errors
+from visiontool.cli.output.target import check_output, reporting_errors
 from visiontool.cli.text import json_text, say
 from visiontool.errors import UsageError
 from visiontool.files import MODEL_FILE
@@ -107,8 +106,7 @@ def _check(args: SimpleNamespace, models: int) -> None:
     if args.ensemble is None and models > 1:
         raise UsageError(f"{given[0]} is about one model, not {models}")
     options.check_file("-o", args.output, ".json", *([".onnx"] if args.ensemble is None else []))
-    if os.path.lexists(args.output) and not args.force:
-        raise UsageError(f"-o {args.output} exists; --force replaces it")
+    check_output(args.output, "json", force=args.force, resume=False)
 
 
 def _answer_together(

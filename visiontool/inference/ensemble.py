@@ -13,10 +13,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from visiontool.data.loader import DEFAULT_OPTIONS, LoadOptions
-from visiontool.errors import ConversionError, ModelError, PictureError
+from visiontool.errors import ConversionError, ModelError
 from visiontool.files import MODEL_FILE, cache_root, model_sha256, write_file
 from visiontool.hub import resolve
-from visiontool.images.decode import ImageSource
+from visiontool.images.decode import ImageSource, listed
 from visiontool.inference.classifier import Classifier
 from visiontool.inference.network import softmax
 from visiontool.inference.result import Answer
@@ -153,12 +153,9 @@ class Ensemble(Classifier):
         return answers()
 
     def logits(self, images: Iterable[ImageSource]) -> NDArray[np.float32]:
-        rows = []
-        for answer in self.answers(images, LoadOptions(timeout=None, isolate=False)):
-            if answer.probabilities is None:
-                raise PictureError(f"{answer.path or 'picture'}: {answer.error}")
-            rows.append(np.log(np.maximum(answer.probabilities, LEAST)))
-        return np.array(rows, np.float32).reshape(-1, len(self.spec.labels))
+        pictures = [*listed(images)]
+        given = [each.probabilities(each.logits(pictures)) for each in self.members]
+        return self._logits(given).astype(np.float32)
 
     def outputs(self, pixels: NDArray[np.uint8], output: str, *, pad_to: int | None = None) -> NDArray[np.float32]:
         """The logits for pixels that are prepared alike for all members: the logarithms of its probabilities."""
