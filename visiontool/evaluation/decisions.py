@@ -93,11 +93,7 @@ class Decided(NamedTuple):
 
 
 def decide(evaluation: Evaluation, *, precision: float | None = None, coverage: float | None = None) -> Decided:
-    """Sets thresholds for a precision, or quantiles for a coverage, on half of the pictures; the others judge.
-
-    Raises:
-        DataError: too few pictures.
-    """
+    """Sets thresholds for a precision, or quantiles for a coverage, on half of the pictures; errors are of `halves`."""
     setting, judging = halves(evaluation)
     first, second = ((evaluation.probabilities[rows], evaluation.class_ids[rows]) for rows in (setting, judging))
     decisions, counts = evaluation.spec.decisions, (len(setting), len(judging))

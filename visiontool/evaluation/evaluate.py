@@ -190,11 +190,7 @@ def part(evaluation: Evaluation, rows: NDArray[np.intp]) -> Evaluation:
 
 
 def halves(evaluation: Evaluation) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
-    """The places of the pictures that set what is to be decided, and of those that judge it; groups stay together.
-
-    Raises:
-        DataError: there are too few pictures or groups for both.
-    """
+    """The places of the pictures that set what is to be decided, and of those that judge it; groups stay together."""
     groups = groups_of(evaluation.samples)
     half = folds(evaluation.class_ids, groups, 2, seed=0)
     alone = np.unique(groups[half < 0])  # classes of one group
@@ -219,11 +215,7 @@ def mistakes(evaluation: Evaluation) -> list[Mistake]:
 
 
 def differences(evaluations: Sequence[Evaluation]) -> list[Difference]:
-    """Whether the best model is better than each of the others, on the pictures that both could read.
-
-    Raises:
-        UsageError: they have no picture in common.
-    """
+    """Whether the best model is better than each of the others, on the pictures that both could read."""
     best = max(evaluations, key=lambda one: one.metrics.accuracy)
     ours, found = _right(best), []
     for other in (one for one in evaluations if one is not best):
