@@ -107,12 +107,13 @@ def prune(graph: onnx.GraphProto, outputs: Collection[str]) -> None:
         getattr(graph, field).extend(entries)
 
 
-def giving(path: Path, name: str) -> bytes:
-    """The content of the model file at `path`, reduced to what gives the value `name`, its only output."""
+def giving(path: Path, *names: str) -> bytes:
+    """The content of the model file at `path`, reduced to what gives the values `names`, its only outputs."""
     model, _ = load(path)
     del model.graph.output[:]
-    model.graph.output.add().name = name  # onnxruntime works out the type
-    prune(model.graph, [name])
+    for name in names:
+        model.graph.output.add().name = name  # onnxruntime works out the type
+    prune(model.graph, names)
     return bytes(model.SerializeToString())
 
 

@@ -5,9 +5,7 @@ quantization), so what has the same name must be the same but for rounding.
 """
 
 import math
-import tempfile
 from collections.abc import Iterator, Sequence
-from pathlib import Path
 from typing import Any, NamedTuple
 
 from numpy.typing import NDArray
@@ -17,6 +15,7 @@ from visiontool.data.loader import batches, fitted
 from visiontool.data.prepare import Recipe
 from visiontool.errors import ModelError, first_line
 from visiontool.evaluation.compare.gates import gate_for, preprocessing_differences
+from visiontool.files import on_disk
 from visiontool.graph import edit
 from visiontool.images import transforms
 from visiontool.images.decode import DEFAULT_LIMITS
@@ -55,16 +54,15 @@ def first_difference(a: Classifier, b: Classifier, picture: str) -> str | None:
         return f"the two are given different pixels: {'; '.join(differences)}"
     bound = gate_for(a, b).layer
     farthest: _LayerDifference | None = None
-    with tempfile.TemporaryDirectory(prefix="visiontool-") as folder:
-        graph_a, graph_b = (_InspectedGraph(model, picture, Path(folder)) for model in (a, b))
-        common = graph_a.values & graph_b.values
-        if len(common) < _MIN_MATCHED * len(graph_a.values):
-            return None
-        for difference in _differences(graph_a, graph_b, common):
-            if difference.output > bound and difference.output > _JUMP * difference.inputs:
-                return f"the first layer that differs is {difference}"
-            if farthest is None or difference.output - difference.inputs > farthest.output - farthest.inputs:
-                farthest = difference
+    graph_a, graph_b = (_InspectedGraph(model, picture) for model in (a, b))
+    common = graph_a.values & graph_b.values
+    if len(common) < _MIN_MATCHED * len(graph_a.values):
+        return None
+    for difference in _differences(graph_a, graph_b, common):
+        if difference.output > bound and difference.output > _JUMP * difference.inputs:
+            return f"the first layer that differs is {difference}"
+        if farthest is None or difference.output - difference.inputs > farthest.output - farthest.inputs:
+            farthest = difference
     if farthest is None or farthest.output <= bound:
         return f"on the CPU, no layer makes of it something that differs by more than {bound:.2%} of its size"
     return f"they part little by little, and the layer that adds most is {farthest}"
@@ -73,22 +71,15 @@ def first_difference(a: Classifier, b: Classifier, picture: str) -> str | None:
 class _InspectedGraph:
     """A model file whose values between the layers can be fetched for one picture."""
 
-    def __init__(self, model: Classifier, picture: str, folder: Path) -> None:
-        self._path = model.path
-        self._model, _ = edit.load(model.path)
+    def __init__(self, model: Classifier, picture: str) -> None:
+        self._path = on_disk(model.path)
         pixels = fitted([picture], Recipe.of(model.spec, DEFAULT_LIMITS), 1)
         self._tensor = transforms.to_tensor(pixels.repeat(model.fixed_batch or 1, axis=0), model.spec.input)
-        self._file = folder / "inspected.onnx"
-        self.layers = list(self._model.graph.node)
+        self.layers = list(edit.load(self._path)[0].graph.node)
         self.values = {name for layer in self.layers for name in layer.output if name}
 
     def fetch(self, names: Sequence[str]) -> dict[str, NDArray[Any]]:
-        graph = self._model.graph
-        del graph.output[:]
-        for name in names:
-            graph.output.add().name = name  # onnxruntime works out the type
-        self._file.write_bytes(self._model.SerializeToString())
-        opened = runtime.open_model(self._file, device="cpu")
+        opened = runtime.open_model(self._path, device="cpu", content=edit.giving(self._path, *names))
         try:
             values = opened.session.run(list(names), {opened.inputs[0].name: self._tensor})
         except Exception as error:  # onnxruntime's exceptions share no root but Exception
