@@ -51,7 +51,7 @@ def embed(context: click.Context, /, **values: Any) -> int:
     visiontool embed photos/ --neighbours 3
     visiontool embed photos/ --plot map.png
     """
-    args = SimpleNamespace(sort_into=None, shard=None, among=None, **values)  # which predict's functions read
+    args = SimpleNamespace(sort_into=None, shard=None, **values)  # which predict's functions read
     _check(context, args)
 
     from visiontool.cli.progress import only_ours_on_stderr

@@ -207,12 +207,10 @@ def _print(
 
 def _load(args: SimpleNamespace, names: Sequence[str | None]) -> "list[Classifier]":
     from visiontool.cli.pull import load_all
-    from visiontool.inference import ensemble
 
     if args.weights is not None and len(names) > 1:
         raise UsageError("--weights FILE holds the weights of one network; name it alone, or pull it first")
-    how = {"device": args.device, "provider": args.provider, "crop_mode": args.crop_mode, "threads": 1}
-    return load_all(ensemble.load, names, args, [{**how, "limits": options.limits(vars(args))}] * len(names))
+    return load_all(names, args, *[{"threads": 1}] * len(names))
 
 
 def _latency_ms(model: "Classifier") -> float:

@@ -46,13 +46,12 @@ def explain(**values: Any) -> int:
     visiontool explain samples/digits/ -m lenet5 -o maps/
     """
     from visiontool.cli.pull import load_all
-    from visiontool.inference.classifier import Classifier
 
     args = SimpleNamespace(**values)
     if args.features is not None and (option := "--label" if args.label else "--method" if args.method else None):
         raise UsageError(f"--features shows what a layer gives, whatever the class is; leave {option} out")
     files = _files(args)
-    (classifier,) = load_all(Classifier.load, [args.model], args, [{}])
+    (classifier,) = load_all([args.model], args, {}, are_single=True)
     rows = _write(args, classifier, files)
     if args.as_json:
         click.echo(json_text(rows[0] if len(args.pictures) == len(rows) == 1 else rows))

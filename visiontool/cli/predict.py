@@ -165,11 +165,8 @@ class Inputs:
 def load(args: SimpleNamespace, *, many: bool) -> "Classifier":
     """The model that the options name, pulled first where it is not here; says on stderr what answers."""
     from visiontool.cli.pull import load_all, say_how
-    from visiontool.inference import ensemble
 
-    how = {"threads": 1 if many else 0, "limits": options.limits(vars(args)), "engine_batch": args.batch_size}
-    how |= {name: getattr(args, name) for name in ("device", "provider", "crop_mode", "among")}
-    (classifier,) = load_all(ensemble.load, [args.model], args, [how])
+    (classifier,) = load_all([args.model], args, {"threads": 1 if many else 0, "engine_batch": args.batch_size})
     if not args.quiet:
         _say_model(classifier, args.model)
     for member in classifier.members if args.verbose else ():

@@ -1,9 +1,9 @@
 """The model of a command: pulled first where it is not on this machine; and with -v what it runs on."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from types import SimpleNamespace
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
 from visiontool._version import __version__
 from visiontool.cli import options
@@ -16,8 +16,6 @@ if TYPE_CHECKING:
     from visiontool.hub.cache import Cached
     from visiontool.inference.classifier import Classifier
 
-AnyModel = TypeVar("AnyModel", bound="Classifier")
-
 _TITLES = {"download": "Downloading", "convert": "Making the model file"}
 
 
@@ -29,13 +27,14 @@ def obtain(model: str | None, *, weights: Path | None = None, **how: Any) -> Pat
 
 
 def load_all(
-    load: Callable[..., AnyModel],
-    names: Sequence[str | None],
-    args: SimpleNamespace,
-    hows: Sequence[dict[str, Any]],
-) -> list[AnyModel]:
-    """Loads models, each with arguments of its own. The options of `foreign_model` describe what has no manifest."""
-    from visiontool.inference.ensemble import SUFFIX
+    names: Sequence[str | None], args: SimpleNamespace, *hows: dict[str, Any], are_single: bool = False
+) -> "list[Classifier]":
+    """Loads models as the options say, each with `hows` of its own; no ensembles where they must be single models.
+
+    The options of `foreign_model` describe what has no manifest.
+    """
+    from visiontool.inference.classifier import Classifier
+    from visiontool.inference.ensemble import SUFFIX, load
     from visiontool.model.scan import scan
     from visiontool.model.spec import MANIFEST_KEY
 
@@ -46,9 +45,13 @@ def load_all(
     description, paths = options.description(given), [obtain(name, **how) for name in names]
     foreign = [path for path in paths if description and path not in IN_MEMORY and path.suffix != SUFFIX]
     foreign = [path for path in foreign if MANIFEST_KEY not in scan(path).metadata]
+    shared: dict[str, Any] = {"limits": options.limits(given)}
+    shared |= {name: given[name] for name in ("device", "provider", "crop_mode", "among") if name in given}
     models = []
-    for path, its in zip(paths, hows, strict=True):  # where none is foreign, the first refuses the description
-        models.append(model := load(path, description=description if path in foreign or not foreign else None, **its))
+    for path, its in zip(paths, hows, strict=True):
+        # Where none is foreign, the first refuses the description.
+        its = {**shared, **its, "description": description if path in foreign or not foreign else None}
+        models.append(model := Classifier(path, **its) if are_single else load(path, **its))
         if model.assumed and not args.quiet:
             who = "nobody said when it was exported" if model.spec.assumed else "neither it nor you said"
             say(f"{path}: {who}, so assumed: {', '.join(model.assumed)}.")

@@ -49,12 +49,11 @@ def verify(**values: Any) -> int:
     from visiontool.cli.progress import Stages, only_ours_on_stderr
     from visiontool.cli.pull import load_all
     from visiontool.evaluation.compare import check, compare
-    from visiontool.inference.classifier import Classifier
     from visiontool.training.pictures import pictures_for, run_of
 
     where = ((args.device_a, args.provider_a), (args.device_b, args.provider_b))
     hows = [{"device": device or args.device or "auto", "provider": provider} for device, provider in where]
-    a, b = load_all(Classifier.load, (args.a, args.b), args, hows)
+    a, b = load_all((args.a, args.b), args, *hows, are_single=True)
     pictures = pictures_for(a.spec, run=run_of(a.path) or run_of(b.path), on=args.on)
     with only_ours_on_stderr(), Stages({"compare": "Comparing"}, enabled=not args.quiet) as stages:
         comparison = compare(a, b, pictures, progress=stages.update)
