@@ -11,6 +11,7 @@ import click
 from visiontool.cli import SOME_FAILED, options
 from visiontool.cli.output import evaluation as output
 from visiontool.cli.output.target import check_output, reporting_errors
+from visiontool.cli.pull import load_all
 from visiontool.cli.text import json_text, say
 from visiontool.errors import UsageError
 from visiontool.files import MODEL_FILE
@@ -66,7 +67,7 @@ def evaluate(context: click.Context, /, **values: Any) -> int:
         raise click.UsageError("name the folder of the data", context)
     names += [args.model] if args.model is not None else []
     _check(args, len(names))
-    models = _load(args, names or [None])
+    models = load_all(names or [None], args, *[{"threads": 1}] * max(1, len(names)))
     evaluations, notes = _evaluate_all(args, models, Path(data))
     code = _report_unreadable(evaluations)
     decided = None
@@ -91,6 +92,8 @@ def _check(args: SimpleNamespace, models: int) -> None:
     options.check_file("--errors", args.errors, ".csv")
     options.check_file("--probabilities", args.probabilities, ".csv", ".parquet")
     options.check_file("--report", args.report, ".html")
+    if args.weights is not None and models > 1:
+        raise UsageError("--weights FILE holds the weights of one network; name it alone, or pull it first")
     options_ = ("precision", "conformal", "ensemble")
     given = [f"--{name}" for name in options_ if getattr(args, name) is not None]
     if len(given) > 1:
@@ -203,14 +206,6 @@ def _print(
     click.echo("\n".join(lines))
     for note in () if args.quiet else notes:
         say(note)
-
-
-def _load(args: SimpleNamespace, names: Sequence[str | None]) -> "list[Classifier]":
-    from visiontool.cli.pull import load_all
-
-    if args.weights is not None and len(names) > 1:
-        raise UsageError("--weights FILE holds the weights of one network; name it alone, or pull it first")
-    return load_all(names, args, *[{"threads": 1}] * len(names))
 
 
 def _latency_ms(model: "Classifier") -> float:
