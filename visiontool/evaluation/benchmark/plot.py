@@ -13,11 +13,7 @@ _SMALLEST, _LARGEST = 25.0, 900.0  # areas of points, in square points
 
 
 def draw(path: Path, measurements: Sequence[Measurement]) -> None:
-    """Writes the plot as a PNG. Models whose accuracy is not known stand in a list below it.
-
-    Args:
-        measurements: at least one of them measured, and of a model with an accuracy.
-    """
+    """Writes the plot as a PNG, at least one model with an accuracy on it. Those without are in a list below."""
     from matplotlib.ticker import LogLocator, PercentFormatter
 
     best: dict[Path, tuple[ModelFile, float]] = {}  # pictures a second of the network alone, at its best batch size

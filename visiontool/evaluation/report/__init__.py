@@ -42,9 +42,6 @@ def write(
         curves: of the training, by their captions.
         models: for each evaluation, what gives exact maps for its errors; None for no maps.
         options: how the pictures of the errors are opened. One that cannot be opened any more is shown without it.
-
-    Raises:
-        OSError: the file cannot be written.
     """
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
