@@ -276,8 +276,11 @@ def test_weights_of_ones_own_have_the_names_that_are_given(root: Path, tmp_path:
     assert "in1k" not in (named.folder / "config.json").read_text()
     np.testing.assert_allclose(Classifier.load(named.name).logits([picture]), logits_of_torch(model, spec), atol=1e-4)
 
-    ran = run("predict", picture, "-m", "cifar_resnet20", "--weights", weights, "--class-names", names, "-q", "--json")
-    assert (ran.err, json.loads(ran.out)["model"]) == ("", named.name)
+    for command in (("predict",), ("explain", "-o", tmp_path / "map.png")):
+        ran = run(
+            *command, picture, "-m", "cifar_resnet20", "--weights", weights, "--class-names", names, "-q", "--json"
+        )
+        assert (ran.err, json.loads(ran.out)["model"]) == ("", named.name)
     names.write_text("cat\ndog\n")
     ran = run("models", "pull", "cifar_resnet20", "--weights", weights, "--class-names", names)
     assert (ran.code, ran.out) == (2, "")
