@@ -155,7 +155,7 @@ def unfreeze(
     trained = _run(settings, folder, frozen.spec, dataset, network, options, progress)
     class_ids, groups = dataset.class_ids[frozen.pictures], dataset.groups[frozen.pictures]
     right, before = (answers.argmax(axis=1) == class_ids for answers in (trained.logits, frozen.probabilities))
-    difference = metrics.difference(right, before, groups)
+    difference = metrics.difference("unfrozen", "frozen", right, before, groups)
     is_kept = difference.interval.low > 0
     low, high = (f"{100 * each:+.1f}" for each in difference.interval)
     change = f"accuracy on val {100 * difference.accuracy:+.1f} points ({low} to {high})"

@@ -25,6 +25,7 @@ _BINS, _LEAST_IN_BIN = 15, 10
 _MOST_IN_TABLE = 30  # classes whose confusion matrix is a table of counts; of more it is a picture
 _PAIRS_LISTED = 15
 _MOST_TICKS = 10
+_SMALL = 0.01  # of a range that three decimals are too few for
 _MOST_SHOWN = 48  # errors
 _HEAT = (255, 80, 0)
 _MOST_OPAQUE = 200  # of 255
@@ -71,7 +72,7 @@ def plot_of(curve: Curve) -> Plot:
         curve.names,
         (
             [((tick - left) / width, f"{10.0**tick if curve.is_log else tick:g}") for tick in ticks],
-            [(each, f"{low + height * each:.3g}") for each in np.linspace(0, 1, 5)],
+            [(each, format(low + height * each, ".3f" if height > _SMALL else ".2g")) for each in np.linspace(0, 1, 5)],
         ),
         points.tolist(),
         (at := float((chosen - left) / width), 0, at, 1),
