@@ -14,7 +14,7 @@ from visiontool.cli import options
 from visiontool.cli.output.target import reporting_errors
 from visiontool.cli.text import json_text, printable, say, shortened
 from visiontool.cli.training_options import training_options
-from visiontool.errors import DataError, UsageError
+from visiontool.errors import UsageError
 from visiontool.text import plural
 
 if TYPE_CHECKING:
@@ -205,8 +205,9 @@ def _show_plan(args: SimpleNamespace, settings: "Settings", model: Path | None) 
         "views": settings.views,
         "backbone_passes": planned.passes,
         "memory_bytes": planned.memory_bytes,
-        "seconds": round(planned.seconds, 1),
+        "seconds": None if planned.seconds is None else round(planned.seconds, 1),
     }
+    facts |= {"steps": planned.steps} if settings.train else {}
     click.echo(json_text(facts))
 
 
@@ -214,7 +215,7 @@ def _plan_text(planned: "Plan", settings: "Settings") -> str:
     data, spec = planned.data, planned.spec
     height, width = spec.input.size
     labels = ", ".join(shortened(label, _LONGEST_LABEL) for label in data.labels[:5])
-    passes, seconds = plural(planned.passes, "picture"), planned.seconds
+    passes, seconds = plural(planned.passes, "picture"), planned.seconds or 0.0
     time = f"{math.ceil(seconds)} s" if seconds < 90 else f"{math.ceil(seconds / 60):,} min"
     lines = [
         ("Data", f"{data.root}: {plural(len(data.samples), 'picture')}, {plural(len(data.labels), 'class')}"),
@@ -222,10 +223,17 @@ def _plan_text(planned: "Plan", settings: "Settings") -> str:
         ("Ignored", ", ".join(f"{count:,} {kind}" for kind, count in data.ignored.items()) or "nothing"),
         ("Split", ", ".join(f"{count:,} {split}" for split, count in planned.splits.items())),
         ("Model", f"{spec.name}, {width}x{height} pixels, crop mode {spec.crop_mode}, on {planned.device}"),
+    ]
+    frozen = [
         ("Views", f"{settings.views} of each training picture; {passes} through the backbone at most"),
         ("Memory", f"{planned.memory_bytes / 1e6:,.1f} MB for the embeddings"),
-        ("Time", f"about {time} with nothing cached"),
+        ("Time", f"about {time} with nothing cached" + (", then the training" if settings.train else "")),
     ]
+    lines += frozen if planned.seconds is not None else []
+    if settings.train is not None:
+        recipe = settings.train
+        batch = f"{recipe.batch_size * recipe.accumulate:,} pictures"
+        lines.append(("Training", f"{planned.steps:,} steps of {batch}, {recipe.optimizer}"))
     return "\n".join(f"{name:<9}{printable(text)}" for name, text in lines)
 
 
@@ -243,31 +251,11 @@ def _write_preview(args: SimpleNamespace, settings: "Settings", model: Path | No
     file: Path = args.preview_augment
     options.check_file("--preview-augment", file, ".png")
     from visiontool.cli.progress import only_ours_on_stderr
-    from visiontool.data.loader import load
-    from visiontool.data.prepare import Recipe
     from visiontool.images import augment
-    from visiontool.training.finetune import open_model, read_data
+    from visiontool.training.finetune import preview
 
-    limits = options.limits(vars(args))
-    views = augment.views(min(settings.views, _PREVIEW_VIEWS), settings.augment, settings.seed)
-    rows = []
-    skip = "--on-bad skip leaves out pictures that cannot be read."
     with only_ours_on_stderr():
-        classifier = open_model(settings, model, limits)
-        samples = [sample for sample in read_data(settings, classifier.spec).samples if sample.split in (None, "train")]
-        count = min(_PREVIEW_PICTURES, len(samples))
-        samples = [samples[place * len(samples) // count] for place in range(count)]
-        items = load([sample.path for sample in samples], Recipe.of(classifier.spec, limits, tuple(views)))
-        for sample, opened in zip(samples, list(items), strict=True):
-            if opened.pixels is not None:
-                rows.append((sample.name, [*opened.pixels]))
-            elif settings.on_bad != "skip":
-                raise DataError(f"{sample.path}: {opened.error}\n{skip}")
-    if not rows:
-        raise DataError(f"{settings.data}: there is no picture for training to draw, or none that can be read")
-    headings = [
-        "as it is" if view.is_plain else "mirror" if view.is_mirror else f"random {view.number}" for view in views
-    ]
+        rows, headings = preview(settings, model, options.limits(vars(args)), _PREVIEW_PICTURES, _PREVIEW_VIEWS)
     with reporting_errors(str(file)):
         augment.sheet(rows, headings).save(file)
     click.echo(file)

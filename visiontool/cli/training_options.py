@@ -55,15 +55,19 @@ _OPTIONS = (
     click.option("-e", "--epochs", type=click.IntRange(1), metavar="N", help="How often each picture is learned from."),
     click.option("--steps", type=click.IntRange(1), metavar="N", help="Instead of epochs: steps of the optimizer."),
     click.option("--accumulate", type=options.COUNT, metavar="N", help="Batches of a step.  [default: 1]"),
-    click.option("--optimizer", metavar="NAME", help="sgd, momentum, nesterov, adam ... or timm's.  [default: adamw]"),
-    click.option("--lr", type=_AMOUNT, metavar="R", help="Learning rate.  [default: 3e-4; from scratch 1e-3]"),
+    click.option("--optimizer", metavar="NAME", help="sgd, momentum, nesterov, adam ... or timm's."),
+    click.option("--lr", type=_AMOUNT, metavar="R", help="Learning rate.  [default: 3e-3; from scratch 1e-3]"),
     click.option("--momentum", type=_SHARE, metavar="P", help="Of momentum, nesterov, rmsprop.  [default: 0.9]"),
-    click.option("--weight-decay", type=_AMOUNT, metavar="R", help="The L2 penalty.  [default: 0.05]"),
+    click.option(
+        "--weight-decay", type=_AMOUNT, metavar="R", help="The L2 penalty.  [default: 1e-4; from scratch 0.05]"
+    ),
     click.option("--l1", type=_AMOUNT, metavar="R", help="The L1 penalty.  [default: 0]"),
     click.option("--layer-decay", type=_SHARE, metavar="P", help="Lower rates for earlier layers.  [default: 0.8]"),
     click.option("--scheduler", type=click.Choice(get_args(Scheduler)), help="Of the rate.  [default: cosine]"),
     click.option("--warmup", type=_SHARE, metavar="P", help="Share of the steps.  [default: 0.05]"),
-    click.option("--decay-every", type=click.IntRange(1), metavar="N", help="Scheduler step: epochs.  [default: 10]"),
+    click.option(
+        "--decay-every", type=click.IntRange(1), metavar="N", help="Scheduler step, plateau: epochs.  [default: 10]"
+    ),
     click.option("--decay-at", type=_epochs, metavar="N,N", help="Scheduler multistep: epochs."),
     click.option("--decay-rate", type=_SHARE, metavar="P", help="Of step, multistep, plateau.  [default: 0.1]"),
     click.option("--loss", type=click.Choice(get_args(Loss)), help="[default: cross-entropy]"),

@@ -19,7 +19,8 @@ from numpy.typing import NDArray
 
 from visiontool.data.dataset import VAL_IS_DRAWN, read
 from visiontool.data.folders import is_inside
-from visiontool.data.loader import DEFAULT_OPTIONS, LoadOptions
+from visiontool.data.loader import DEFAULT_OPTIONS, LoadOptions, load
+from visiontool.data.prepare import Recipe
 from visiontool.data.samples import Dataset, check
 from visiontool.data.splits import folds, read_splits, split, unfolded, unjudged, write_splits
 from visiontool.errors import DataError, ModelError, UsageError
@@ -148,6 +149,31 @@ def _solve_head(
     return solution, Judged(made, made.spec, judged, probabilities, result)
 
 
+def preview(
+    settings: Settings, model: Path | None, limits: Limits, pictures: int, views: int
+) -> tuple[list[tuple[str, list[NDArray[np.uint8]]]], list[str]]:
+    """Some pictures for training as they are learned from: each one's name and views, and what each view is."""
+    classifier = _open_backbone(settings, model, limits, lambda classifier: None)
+    spec = train.spec_from_scratch(settings) if classifier is None else classifier.spec
+    samples = [sample for sample in read_data(settings, spec).samples if sample.split in (None, "train")]
+    count = min(pictures, len(samples))
+    samples = [samples[place * len(samples) // count] for place in range(count)]
+    if settings.train is not None:
+        return train.drawn(settings, spec, samples, views, limits), [f"epoch {epoch + 1}" for epoch in range(views)]
+    kinds = augment.views(min(settings.views, views), settings.augment, settings.seed)
+    rows = []
+    opened = load([sample.path for sample in samples], Recipe.of(spec, limits, tuple(kinds)))
+    for sample, picture in zip(samples, list(opened), strict=True):
+        if picture.pixels is not None:
+            rows.append((sample.name, [*picture.pixels]))
+        elif settings.on_bad != "skip":
+            raise DataError(f"{sample.path}: {picture.error}\n--on-bad skip leaves out pictures that cannot be read.")
+    if not rows:
+        raise DataError(f"{settings.data}: there is no picture for training to draw, or none that can be read")
+    names = ["as it is" if view.is_plain else "mirror" if view.is_mirror else f"random {view.number}" for view in kinds]
+    return rows, names
+
+
 def find_lr(
     settings: Settings,
     *,
@@ -194,7 +220,8 @@ class Plan(NamedTuple):
     device: str
     passes: int  # pictures that would go through the backbone, all views counted, with nothing cached
     memory_bytes: int  # what the embeddings take
-    seconds: float  # an estimate from a few pictures
+    seconds: float | None  # an estimate from a few pictures; without the training of a network
+    steps: int  # of the optimizer that trains a network
 
 
 def plan(
@@ -206,15 +233,18 @@ def plan(
 ) -> Plan:
     """What `finetune` would do with the same arguments. Writes nothing, and raises what `finetune` raises."""
     views = augment.views(settings.views, settings.augment, settings.seed)
-    classifier = open_model(settings, model, options.limits)
-    opened(classifier)
-    data = read_data(settings, classifier.spec)
+    classifier = _open_backbone(settings, model, options.limits, opened)
+    spec = train.spec_from_scratch(settings) if classifier is None else classifier.spec
+    data = read_data(settings, spec)
     check(data)
     splits = split(data, val_share=settings.val_share, seed=settings.seed)
     if settings.folds is None:
         data = replace(data, notes=(*data.notes, *unjudged(data, splits)))
     splits = few_of(data, splits, settings.few, settings.seed)
-    counts = Counter(split for split in splits if split != UNUSED)
+    counts = dict(Counter(split for split in splits if split != UNUSED))
+    steps = 0 if settings.train is None else settings.train.steps_for(counts.get("train", 0))
+    if classifier is None:
+        return Plan(data, counts, spec, settings.device, 0, 0, None, steps)
     paths = [sample.path for sample in data.samples if sample.split not in ("test", UNUSED)]
     in_all_views = sum("train" in (sample.split, split) for sample, split in zip(data.samples, splits, strict=True))
     passes = len(paths) + in_all_views * (len(views) - 1)
@@ -223,7 +253,8 @@ def plan(
     embed_views(classifier, some, views[:1], options, use_cache=False)
     each = (time.perf_counter() - start) / len(some)
     memory = 4 * len(splits) * len(views) * classifier.embedding_width()
-    return Plan(data, dict(counts), classifier.spec, classifier.device, passes, memory, passes * each + _BESIDES_S)
+    seconds = passes * each + _BESIDES_S
+    return Plan(data, counts, spec, classifier.device, passes, memory, seconds, steps)
 
 
 def open_model(settings: Settings, model: Path | None, limits: Limits) -> Classifier:

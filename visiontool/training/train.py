@@ -3,7 +3,7 @@
 import json
 import logging
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
 from importlib import import_module
@@ -14,11 +14,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from visiontool.data.loader import LoadOptions
+from visiontool.data.samples import Sample
 from visiontool.errors import ModelError, missing_extra
 from visiontool.evaluation import metrics
 from visiontool.evaluation.metrics import Metrics
 from visiontool.files import MODEL_FILE, write_file
 from visiontool.hub.timm_config import imagenet, spec_of
+from visiontool.images.decode import Limits
 from visiontool.inference.classifier import Classifier
 from visiontool.inference.network import softmax
 from visiontool.model.spec import ModelSpec
@@ -84,9 +86,9 @@ def spec_from_scratch(settings: Settings) -> ModelSpec:
         size = [settings.img_size, settings.img_size]
     small = {"crop_pct": 1.0} if max(size) <= _SMALL else {}
     cfg |= {"input_size": (channels, *size), **small}
-    return spec_of(
-        architecture, {"architecture": architecture.partition(".")[0], "pretrained_cfg": cfg, **imagenet()}, {}
-    )
+    config = {"architecture": architecture.partition(".")[0], "pretrained_cfg": cfg, **imagenet()}
+    spec = spec_of(architecture, config, {})
+    return replace(spec, crop_mode=settings.crop_mode or spec.crop_mode)
 
 
 def new_network(settings: Settings, classes: int) -> Callable[[], Any]:
@@ -114,6 +116,20 @@ def network_of(settings: Settings, folder: Path, architecture: str) -> Callable[
         )
     assert settings.train is not None
     return partial(of_folder, folder, settings.train)
+
+
+def drawn(
+    settings: Settings, spec: ModelSpec, samples: Sequence[Sample], epochs: int, limits: Limits
+) -> list[tuple[str, list[NDArray[np.uint8]]]]:
+    """The pictures as training sees them in its first epochs: the name and the pixels (H, W, 3) of each."""
+    check_installed()
+    from visiontool.pytorch.train.batches import Opened, Pictures
+
+    assert settings.train is not None
+    names, none = [sample.name for sample in samples], np.zeros(len(samples), np.int64)
+    pictures = Pictures([sample.path for sample in samples], names, none, none, none)
+    opened = Opened(pictures, spec, settings.augment, settings.train, settings.seed, limits)
+    return [(name, [opened[epoch, index][0] for epoch in range(epochs)]) for index, name in enumerate(names)]
 
 
 def try_rates(

@@ -63,7 +63,7 @@ class Opened(Dataset[Any]):
         try:
             image = open_image(path, resize_to=self._resize_to, limits=self._limits).image
         except PictureError as error:
-            raise DataError(f"{path}: could be read when the run began: {error}") from None
+            raise DataError(f"{path}: {error}") from None
         if epoch == VAL:
             pixels = transforms.fit(image, **self._fit_options)
         else:
@@ -83,7 +83,7 @@ class Order(Sampler[list[Key]]):
     """
 
     def __init__(
-        self, pictures: Pictures, *, batch: int, first: int, steps: int, seed: int, rank: int = 0, world: int = 1
+        self, pictures: Pictures, *, batch: int, first: int, steps: int, seed: int, rank: int, world: int
     ) -> None:
         self._pictures, self._batch, self._first, self._steps, self._seed = pictures, batch, first, steps, seed
         self._rank, self._world = rank, world
@@ -100,8 +100,12 @@ class Order(Sampler[list[Key]]):
                 order = np.random.default_rng([self._seed, epoch]).permutation(self._pictures.train)
             share = order[place * self._batch : (place + 1) * self._batch][self._rank :: self._world]
             yield [(epoch, index) for index in share.tolist()]
-            if place == self.per_epoch - 1 or step == self._steps - 1:
+            if self.ends_epoch(step + 1):
                 yield from self.of_val()
+
+    def ends_epoch(self, step: int) -> bool:
+        """Whether val comes after so many steps."""
+        return step % self.per_epoch == 0 or step == self._steps
 
     def of_val(self) -> Iterator[list[Key]]:
         """The batches of this process's share of val."""

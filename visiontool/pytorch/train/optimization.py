@@ -1,6 +1,7 @@
 """What a training is made of: which layers learn, the optimizer, the learning rate, the loss. From timm and torch."""
 
 import math
+import warnings
 from collections.abc import Callable
 from typing import Any, Literal, cast
 
@@ -116,22 +117,24 @@ class Schedule:
                 group["lr"] = rate
             if recipe.scheduler == "plateau":  # timm's forgets its state when a run is resumed
                 mode: Literal["min", "max"] = "min" if recipe.monitor == "loss" else "max"
-                self._plateau = ReduceLROnPlateau(optimizer, mode, recipe.decay_rate, patience=recipe.decay_every)
+                self._plateau = ReduceLROnPlateau(
+                    optimizer, mode, recipe.decay_rate, patience=recipe.decay_every, eps=0
+                )
             else:
-                rise = max(recipe.warmup, 1 / steps)
-                self._one_cycle = OneCycleLR(optimizer, rates, steps, pct_start=rise)
+                steps = max(steps, 3)  # torch divides by the steps of the rise less one
+                self._one_cycle = OneCycleLR(optimizer, rates, steps, pct_start=max(recipe.warmup, 2 / steps))
             return
-        epochs = math.ceil(steps / per_epoch)
+        epochs, warmup = math.ceil(steps / per_epoch), round(recipe.warmup * steps)
         milestones = [place * per_epoch for place in recipe.decay_at or (epochs // 2, epochs * 3 // 4)]
         self._scheduler, _ = timm.scheduler.create_scheduler_v2(
             optimizer,
             "poly" if recipe.scheduler == "linear" else recipe.scheduler,
-            num_epochs=steps + 1,  # all in steps, and the last one is not at zero yet
+            num_epochs=steps,  # all in steps
             decay_epochs=recipe.decay_every * per_epoch,
             decay_milestones=milestones,
             decay_rate=1.0 if recipe.scheduler == "linear" else recipe.decay_rate,
-            warmup_lr=0.0,
-            warmup_epochs=round(recipe.warmup * steps),
+            warmup_lr=recipe.lr / (warmup + 1),
+            warmup_epochs=warmup,
             step_on_epochs=False,
             updates_per_epoch=1,
         )
@@ -140,9 +143,11 @@ class Schedule:
         """Sets the learning rates of a step; gives that of the head."""
         if self._one_cycle is not None:
             self._one_cycle.last_epoch = step - 1
-            self._one_cycle.step()
+            with warnings.catch_warnings():  # a resumed run sets the rate before its first step
+                warnings.simplefilter("ignore")
+                self._one_cycle.step()
         elif self._plateau is None:
-            self._scheduler.step_update(step + 1)
+            self._scheduler.step_update(step)
         return float(max(group["lr"] for group in self._optimizer.param_groups))
 
     def judge(self, score: float) -> None:

@@ -23,7 +23,8 @@ _DECAYING = ("step", "multistep", "plateau")
 _STEPS = ((20_000, 500), (500_000, 10_000), (math.inf, 20_000))
 _MOST_EPOCHS = 20  # of those steps
 _SCRATCH_EPOCHS = 30
-_SCRATCH: dict[str, Any] = {"lr": 1e-3, "layer_decay": 1.0, "batch_size": 64}  # the defaults that differ
+# The defaults that differ.
+_SCRATCH = {"optimizer": "adamw", "lr": 1e-3, "weight_decay": 0.05, "layer_decay": 1.0, "batch_size": 64}
 _RANGES = {
     "epochs": (1, 10**6),
     "steps": (1, 10**9),
@@ -98,7 +99,7 @@ class _Rule(NamedTuple):
 
 _RULES = {
     "momentum": _Rule(lambda recipe: recipe.optimizer in _MOMENTA, f"--optimizer {', '.join(_MOMENTA)}"),
-    "decay_every": _Rule(lambda recipe: recipe.scheduler == "step", "--scheduler step"),
+    "decay_every": _Rule(lambda recipe: recipe.scheduler in ("step", "plateau"), "--scheduler step or plateau"),
     "decay_at": _Rule(lambda recipe: recipe.scheduler == "multistep", "--scheduler multistep"),
     "decay_rate": _Rule(lambda recipe: recipe.scheduler in _DECAYING, f"--scheduler {', '.join(_DECAYING)}"),
     "warmup": _Rule(lambda recipe: recipe.scheduler != "plateau", "a --scheduler other than plateau"),
@@ -122,15 +123,15 @@ class Recipe:
     steps: int | None = None  # of the optimizer; None for what suits the number of pictures
     batch_size: int = 32  # pictures of a step, over all devices
     accumulate: int = 1  # batches of a step
-    optimizer: str = "adamw"  # sgd, momentum, nesterov, amsgrad, or as timm calls it
-    lr: float = 3e-4  # of the head; layers ahead of it have less by `layer_decay`
+    optimizer: str = "nesterov"  # sgd, momentum, nesterov, amsgrad, or as timm calls it
+    lr: float = 3e-3  # of the head; layers ahead of it have less by `layer_decay`
     momentum: float = 0.9
-    weight_decay: float = 0.05  # not of biases and norms; the L2 penalty of optimizers without decoupled decay
+    weight_decay: float = 1e-4  # not of biases and norms; the L2 penalty of optimizers without decoupled decay
     l1: float = 0.0
     layer_decay: float = 0.8
     scheduler: Scheduler = "cosine"
     warmup: float = 0.05  # the share of the steps in which the learning rate rises
-    decay_every: int = 10  # epochs
+    decay_every: int = 10  # epochs; of plateau, those without a better one
     decay_at: tuple[int, ...] = ()  # epochs; none for a half and three quarters of all
     decay_rate: float = 0.1
     loss: Loss = "cross-entropy"
@@ -203,9 +204,13 @@ class Recipe:
                 raise UsageError(f"--{name.replace('_', '-')} has an effect only with {rule.text}")
         return recipe
 
-    def steps_for(self, pictures: int, batch: int) -> int:
-        """How many steps of the optimizer are done on so many training pictures, `batch` of them a step."""
-        per_epoch = pictures // batch
+    def steps_for(self, pictures: int, batch: int | None = None) -> int:
+        """How many steps of the optimizer are done on so many training pictures.
+
+        Args:
+            batch: pictures of a step; None for those of the recipe, or all where there are fewer.
+        """
+        per_epoch = pictures // (batch or min(pictures, self.batch_size * self.accumulate))
         if self.steps is not None:
             return self.steps
         if self.epochs is not None or self.from_scratch:

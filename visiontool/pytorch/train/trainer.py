@@ -26,7 +26,7 @@ from visiontool.errors import DeviceError, UsageError
 from visiontool.progress import Progress, silent
 from visiontool.pytorch.exporters import OnnxWrapper
 from visiontool.pytorch.train import checkpoint
-from visiontool.pytorch.train.batches import Batch, Opened, Order, loader, seed_of
+from visiontool.pytorch.train.batches import VAL, Batch, Opened, Order, loader, seed_of
 from visiontool.pytorch.train.optimization import (
     Schedule,
     freeze,
@@ -156,8 +156,8 @@ class Training:
         """
         task = self._task
         opened = Opened(task.pictures, task.spec, task.augment, self._recipe, task.seed, task.limits)
-        order = Order(task.pictures, batch=self._batch, first=0, steps=10 * _TRIED, seed=task.seed)
-        batches = (batch for batch in loader(opened, order, task.workers) if len(batch[1]) == self._batch)
+        order = self._order(10 * _TRIED)
+        batches = iter(loader(opened, [keys for keys in order if keys[0][0] != VAL], task.workers))
         set_mode(self._model, self._recipe)
         tried: list[tuple[float, float]] = []
         smoothed = 0.0
@@ -175,41 +175,39 @@ class Training:
         slopes = np.gradient(losses, np.log(rates))
         return tried, float(rates[slopes.argmin()])
 
+    def _order(self, steps: int) -> Order:
+        task, rank, world = self._task, self._rank, self._world
+        return Order(
+            task.pictures, batch=self._batch, first=self._step, steps=steps, seed=task.seed, rank=rank, world=world
+        )
+
     def _loop(self, progress: Progress, epoch_done: Callable[[Sequence[Epoch]], None]) -> None:
         task, recipe = self._task, self._recipe
         opened = Opened(task.pictures, task.spec, task.augment, recipe, task.seed, task.limits)
-        order = Order(
-            task.pictures,
-            batch=self._batch,
-            first=self._step,
-            steps=self.steps,
-            seed=task.seed,
-            rank=self._rank,
-            world=self._world,
-        )
+        order = self._order(self.steps)
         batches = iter(loader(opened, order, task.workers))
         set_mode(self._model, recipe)
         last_saved = start = time.monotonic()
-        earlier, begun, ends = self._seconds, self._step, False
+        earlier, begun, ends = self._seconds, (self._step, start), False
         while self._step < self.steps and not ends:
             lr, batch = self._schedule.set(self._step), next(batches)
             self._is_consistent = False
             self._sum += self._update(batch)
             self._step, self._summed = self._step + 1, self._summed + 1
-            self._is_consistent = True
+            self._is_consistent = not order.ends_epoch(self._step)  # val must be judged first
             now = time.monotonic()
             self._seconds = earlier + now - start
-            rate = (self._step - begun) * self._batch / (now - start)
+            rate = (self._step - begun[0]) * self._batch / max(now - begun[1], 1e-9)  # without judging val
             progress("train", self._step, self.steps, f"{rate:,.0f} pictures/s{self._latest()}")
             is_late = recipe.time_limit is not None and self._seconds > recipe.time_limit
             is_late, is_stopped = self._agreed(is_late, self._signal is not None)
-            if is_stopped:
-                self._stop()
-            if self._step % self._per_epoch == 0 or self._step == self.steps:
+            if order.ends_epoch(self._step):
                 self._judge(batches, order, lr, rate)
             elif is_late:
                 self._judge(iter(loader(opened, [*order.of_val()], task.workers)), order, lr, rate)
             else:
+                if is_stopped:
+                    self._stop()
                 if now - last_saved > _CHECKPOINT_S:
                     self._save()
                     last_saved = time.monotonic()
@@ -217,8 +215,12 @@ class Training:
             ends, *_ = self._agreed(is_late or self._has_stalled())
             if self._rank == 0:
                 epoch_done(self._history)
+            self._is_consistent = True
             self._save()
+            if is_stopped:
+                self._stop()
             last_saved = time.monotonic()
+            begun = self._step, last_saved
 
     def _update(self, batch: Batch) -> torch.Tensor:
         """One step of the optimizer; gives its loss. In less memory than asked for, where there is too little."""
@@ -281,7 +283,8 @@ class Training:
             x = self._normalized(pixels.to(self._accelerator.device)).contiguous(memory_format=torch.channels_last)
             rows.append((indices.numpy(), network(x).float().cpu().numpy()))
         set_mode(self._model, self._recipe)
-        rows = gather_object(rows) if self._world > 1 else rows
+        if self._world > 1:
+            rows, self._sum = gather_object(rows), self._accelerator.reduce(self._sum, "mean")
         order_of = np.argsort(np.concatenate([one for one, _ in rows]))
         logits = np.concatenate([one for _, one in rows])[order_of]
         val = np.sort(self._task.pictures.val)
@@ -353,7 +356,8 @@ class Training:
     def _stop(self) -> None:
         self._save()
         if self._signal == signal.SIGTERM:
-            raise DeviceError(f"ended by a signal after {self._step:,} of {self.steps:,} steps")
+            others = ", or another process of the run has ended," if self._world > 1 else ""
+            raise DeviceError(f"it was told to stop{others} after {self._step:,} of {self.steps:,} steps")
         raise KeyboardInterrupt
 
     def _save(self) -> None:
