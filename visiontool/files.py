@@ -4,7 +4,6 @@ import errno
 import json
 import os
 import sys
-import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from functools import lru_cache
@@ -13,18 +12,12 @@ from typing import Any
 
 from visiontool.errors import ConversionError, ModelError
 
-if sys.platform == "win32":
-    import msvcrt
-else:
-    import fcntl
-
 CACHE_VARIABLE = "VISIONTOOL_CACHE"
 MODEL_FILE, RECORD_FILE = "model.onnx", "record.json"  # of a pulled model
 FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 IN_MEMORY: dict[Path, bytes] = {}  # models that could not be kept, by the paths that stand for them
 HIDDEN = "~"  # in no model's name, so that no name is the beginning of another's hidden files
 _SAME_TIME_NS = 2 * 10**9  # file systems and archives keep times in steps of up to two seconds
-_LOCK_RETRY_S = 0.1
 
 
 def cache_root() -> Path:
@@ -85,47 +78,21 @@ def locked(path: Path, waiting: Callable[[], None] | None = None) -> Iterator[No
 
     A process that dies releases it.
     """
-    while True:
-        with locked_if_free(path) as is_free:
-            if is_free:
-                yield
-                return
+    from filelock import FileLock, Timeout
+
+    lock = FileLock(path, mode=0o666)
+    try:
+        lock.acquire(blocking=False)
+    except Timeout:
         if waiting is not None:
             waiting()
-            waiting = None
-        time.sleep(_LOCK_RETRY_S)
-
-
-@contextmanager
-def locked_if_free(path: Path) -> Iterator[bool]:
-    """Holds the lock file `path` for the block and gives True, or gives False at once if another holds it."""
-    descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
-    is_free = _lock(path, descriptor)
+        lock.acquire()
     try:
-        yield is_free
+        yield
     finally:
-        if is_free:
-            with suppress(OSError):  # Windows deletes no open file: it stays, empty
-                os.unlink(path)
-        os.close(descriptor)
-
-
-def _lock(path: Path, descriptor: int) -> bool:
-    """Whether the open file is locked now for this process, and no other."""
-    try:
-        if sys.platform == "win32":
-            msvcrt.locking(descriptor, msvcrt.LK_NBLCK, 1)
-        else:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except (BlockingIOError, PermissionError):
-        return False
-    except OSError:  # a file system without locks
-        pass
-    try:
-        # The holder deletes the file: a lock on a file that is gone, or was made anew since, holds nothing.
-        return os.path.samestat(os.fstat(descriptor), os.stat(path))
-    except FileNotFoundError:
-        return False
+        with suppress(OSError):  # Windows deletes no open file: it stays, empty
+            path.unlink()
+        lock.release()
 
 
 def sha256(path: Path) -> str:

@@ -29,7 +29,6 @@ from visiontool.files import (
     hidden,
     is_unchanged,
     locked,
-    locked_if_free,
     sha256,
     write_file,
 )
@@ -232,13 +231,11 @@ def trim(max_bytes: int) -> list[Cached]:
     """
     for folder in models().glob(f".*{HIDDEN}*"):
         name = folder.name[1:].rpartition(HIDDEN)[0]
-        with suppress(OSError), locked_if_free(_lock_file(models(), name)) as is_free:
-            if is_free:
-                _clear_unfinished(name)
+        with suppress(OSError), locked(_lock_file(models(), name), _refuse):
+            _clear_unfinished(name)
     for download in _files_in(downloads()):
-        with suppress(OSError), locked_if_free(_lock_file(downloads(), download.name)) as is_free:
-            if is_free:
-                download.unlink()
+        with suppress(OSError), locked(_lock_file(downloads(), download.name), _refuse):
+            download.unlink()
     total = size_bytes()
     if total > max_bytes:
         for path in _files_in(features()):
@@ -305,6 +302,10 @@ def _existing(name: str) -> Path:
     if not is_name(name) or not os.path.isdir(folder):
         raise ModelError(f"no model in the cache is called {name!r}.\nWhat is there: visiontool models --cached")
     return folder
+
+
+def _refuse() -> None:
+    raise BlockingIOError("another process holds the lock")
 
 
 def _lock_file(folder: Path, name: str) -> Path:
