@@ -1,6 +1,6 @@
 """Weights in files of safetensors and torch.save, read without torch. Names, types and shapes first, numbers on demand.
 
-Sources: torch/serialization.py (both kinds of torch's files), the README of safetensors, APPNOTE.TXT of PKWARE (ZIP).
+Sources: torch/serialization.py (both kinds of torch's files), the README of safetensors.
 """
 
 import json
@@ -11,7 +11,8 @@ import struct
 from collections.abc import Mapping
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, cast
+from zipfile import ZIP_STORED, BadZipFile, ZipFile, ZipInfo
 
 from visiontool.errors import ModelError
 from visiontool.hub.resolve import WEIGHTS_SUFFIXES
@@ -25,7 +26,6 @@ _SAFETENSORS = b"\0\0\0\0{"  # from byte 4: the end of a length in 8 bytes, then
 _ZIP, _PICKLE = b"PK\x03\x04", b"\x80"
 _MAGIC = b"l\xfc\x9cF\xf9 j\xa8P\x19"  # the number in the first pickle of what torch.save wrote before 1.6
 _MAX_HEADER_BYTES = 2**22  # of safetensors; 10,000 tensors take 1 MB
-_MAX_ENTRIES, _MAX_ENTRY_NAME_BYTES = 100_000, 1000  # of a ZIP archive
 _MAX_DIMENSIONS = 32
 _MAX_HEIGHT = 50
 # Tensors share what is stored, and repeat it by strides of 0. All of them together may be so much larger than the file.
@@ -218,17 +218,15 @@ def _read_safetensors(data: mmap.mmap) -> dict[str, Tensor]:
     return {name: tensors[name] for name in header}
 
 
-class _Entry(NamedTuple):
-    """A file in a ZIP archive."""
-
-    is_plain: bool  # neither compressed nor encrypted
-    size: int
-    header: int  # where its own header is
-
-
 def _read_zip(data: mmap.mmap, file_name: str) -> Any:
     """What torch.save writes since 1.6: data.pkl, and each storage in a file of its own beside it."""
-    entries = _zip_entries(data)
+    try:
+        listed = ZipFile(cast(Any, data)).infolist()
+    except (BadZipFile, NotImplementedError, EOFError):
+        raise UnreadableError(DAMAGED) from None
+    entries = {entry.filename: entry for entry in listed}
+    if len(entries) < len(listed):
+        raise UnreadableError(DAMAGED)
     for ending, kind, weights in _PROGRAMS:
         if any(name.endswith(ending) for name in entries):
             remedy = f'Take the weights out: torch.save({weights.format(file_name)}, "weights.pth")'
@@ -251,55 +249,15 @@ def _read_zip(data: mmap.mmap, file_name: str) -> Any:
     return Pickles(data, *_zip_place(data, entries[pickles[0]]), storage, _Tensors(data).make).load()
 
 
-def _zip_entries(data: mmap.mmap) -> dict[str, _Entry]:
-    end = data.rfind(b"PK\5\6", max(0, len(data) - 65_557))
-    if end < 0:
-        raise UnreadableError(DAMAGED)
-    count, position, note_bytes = struct.unpack_from("<H4xLH", data, end + 10)
-    if end + 22 + note_bytes != len(data):
-        raise UnreadableError(DAMAGED)
-    if end >= 20 and data[end - 20 : end - 16] == b"PK\6\7":  # numbers of 64 bits are elsewhere
-        count, position = struct.unpack_from("<Q8xQ", data, struct.unpack_from("<Q", data, end - 12)[0] + 32)
-    if count > _MAX_ENTRIES:
-        raise UnreadableError(f"it is a ZIP archive of {count:,} files, unlike any weights.\nUnpack it.")
-    entries: dict[str, _Entry] = {}
-    for _ in range(count):
-        mark, flags, method, stored, size, name_bytes, extra_bytes, note_bytes, header = struct.unpack_from(
-            "<4s4xHH8xLLHHH8xL", data, position
-        )
-        if mark != b"PK\1\2" or name_bytes > _MAX_ENTRY_NAME_BYTES:
-            raise UnreadableError(DAMAGED)
-        name = data[position + 46 : position + 46 + name_bytes].decode(errors="replace")
-        position += 46 + name_bytes
-        stored, size, header = _zip_numbers(data[position : position + extra_bytes], stored, size, header)
-        position += extra_bytes + note_bytes
-        if name in entries:
-            raise UnreadableError(DAMAGED)
-        entries[name] = _Entry(method == 0 and not flags & 1 and stored == size, size, header)
-    return entries
-
-
-def _zip_numbers(extra: bytes, stored: int, size: int, header: int) -> tuple[int, int, int]:
-    """The sizes and the place of an entry, from its extra field those that need 64 bits."""
-    while len(extra) >= 4 and 0xFFFFFFFF in (stored, size, header):
-        kind, length = struct.unpack_from("<HH", extra)
-        if kind == 1:
-            wide = list(struct.unpack_from(f"<{length // 8}Q", extra, 4))
-            size, stored, header = (wide.pop(0) if value == 0xFFFFFFFF else value for value in (size, stored, header))
-            break
-        extra = extra[4 + length :]
-    return stored, size, header
-
-
-def _zip_place(data: mmap.mmap, entry: _Entry) -> tuple[int, int]:
-    """Where the content of an entry begins and ends."""
-    if not entry.is_plain:
+def _zip_place(data: mmap.mmap, entry: ZipInfo) -> tuple[int, int]:
+    """Where the content of an entry begins and ends, whose numbers nothing has to unpack."""
+    if entry.compress_type != ZIP_STORED or entry.flag_bits & 1 or entry.compress_size != entry.file_size:
         raise UnreadableError(f"it is compressed or encrypted, which torch.save does not do.\nSave the weights {SAVE}")
-    mark, name_bytes, extra_bytes = struct.unpack_from("<4s22xHH", data, entry.header)
-    start = entry.header + 30 + name_bytes + extra_bytes
-    if mark != _ZIP or start + entry.size > len(data):
+    mark, name_bytes, extra_bytes = struct.unpack_from("<4s22xHH", data, entry.header_offset)
+    start = entry.header_offset + 30 + name_bytes + extra_bytes
+    if mark != _ZIP or start + entry.file_size > len(data):
         raise UnreadableError(DAMAGED)
-    return start, start + entry.size
+    return start, start + entry.file_size
 
 
 def _read_stream(data: mmap.mmap) -> Any:
