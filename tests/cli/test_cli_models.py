@@ -17,7 +17,7 @@ def pulled(monkeypatch, tmp_path):
     monkeypatch.setenv("VISIONTOOL_CACHE", str(tmp_path / "cache"))
     with cache.lock(cache.models(), "vgg16.tv_in1k"), cache.unpublished("vgg16.tv_in1k") as folder:
         save_model(color_graph(), folder / "model.onnx", replace(COLOR_SPEC, name="vgg16.tv_in1k").to_metadata())
-        cache.publish(folder, "vgg16.tv_in1k", source="a test", license="", tools={})
+        cache.publish(folder, "vgg16.tv_in1k", source="a test")
     return tmp_path / "cache" / "models" / "vgg16.tv_in1k"
 
 
@@ -300,7 +300,7 @@ def test_other_weights_of_a_classic_are_listed_with_its_year_and_what_their_file
     spec = replace(COLOR_SPEC, name="x", architecture="vgg16", weights={"license": "mit", "params": 7})
     with cache.lock(cache.models(), "vgg16+0"), cache.unpublished("vgg16+0") as folder:
         save_model(color_graph(), folder / "model.onnx", spec.to_metadata())
-        cache.publish(folder, "vgg16+0", source="a test", license="", tools={})
+        cache.publish(folder, "vgg16+0", source="a test")
     (row,) = [row for row in json.loads(run("models", "--json").out) if row["name"] == "vgg16+0"]
     assert (row["year"], row["family"], row["license"], row["params"], row["classes"]) == (2014, "VGG", "mit", 7, 3)
     assert (row["input_size"], row["mean"]) == ([3, 8, 8], list(COLOR_SPEC.input.mean))

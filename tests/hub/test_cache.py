@@ -25,7 +25,7 @@ def put(name: str, size: int = 100, used: float | None = None, source: str = "hf
     with cache.lock(cache.models(), name), cache.unpublished(name) as folder:
         (folder / "model.onnx").write_bytes(b"o" * size)
         (folder / "config.json").write_bytes(b"{}")
-        model = cache.publish(folder, name, source=source, license="mit", tools={"torch": "2.15"})
+        model = cache.publish(folder, name, source)
     if used is not None:
         os.utime(model.folder, (used, used))
     return model
@@ -76,8 +76,7 @@ def test_a_published_model_is_there_with_its_record(root):
     assert model.path == root / "models" / "vgg16.tv_in1k@256" / "model.onnx"
     assert model.source == "hf-hub:timm/x"
     record = json.loads((model.folder / "record.json").read_bytes())
-    assert (record["name"], record["license"], record["tools"]) == (model.name, "mit", {"torch": "2.15"})
-    assert record["pulled"].startswith("20")
+    assert record["source"] == model.source
     assert record["files"]["model.onnx"]["size"] == 1000
     assert record["files"]["model.onnx"]["sha256"] == hashlib.sha256(b"o" * 1000).hexdigest()
     assert model.size_bytes == 1002 + (model.folder / "record.json").stat().st_size == cache.size_bytes()

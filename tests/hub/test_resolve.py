@@ -51,7 +51,7 @@ def two_built_in(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def put(name: str) -> Path:
     with cache.lock(cache.models(), name), cache.unpublished(name) as folder:
         (folder / "model.onnx").touch()
-        return cache.publish(folder, name, source="", license="", tools={}).path
+        return cache.publish(folder, name, "").path
 
 
 def error_of(model: str | None) -> str:

@@ -71,8 +71,8 @@ def test_a_repository_gives_both_files_or_what_torch_saved(hub):
     assert read(SOURCE) == OTHER
     hub.add_to_hub("me/birds", "config.json", b"{}")
     hub.add_to_hub("me/birds", "model.safetensors", CONTENT)
-    with sources.hub_files("me/birds") as (config, weights):
-        assert (config.read_bytes(), weights.read_bytes()) == (b"{}", CONTENT)
+    config, weights = (sources.hub_file("me/birds", name) for name in ("config.json", "model.safetensors"))
+    assert (config.read_bytes(), weights.read_bytes()) == (b"{}", CONTENT)
 
 
 def test_a_private_repository_needs_a_token(hub, monkeypatch):
@@ -124,7 +124,7 @@ def test_what_cannot_be_downloaded_names_a_way_out(hub, tmp_path, content, cut, 
     assert "expected an address that ends in the name of a file" in error_of(f"{hub.url}/")
     assert downloads() == []
     with pytest.raises(ModelError, match=r"hf-hub:me/a\.\.b cannot be downloaded: .*\n.*-m local-dir:FOLDER"):
-        sources.hub_files("me/a..b").__enter__()  # a name that no repository has
+        sources.hub_file("me/a..b", "config.json")  # a name that no repository has
 
 
 def test_a_hub_that_cannot_be_reached_is_not_asked_for_the_next_file(monkeypatch):

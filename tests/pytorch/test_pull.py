@@ -153,7 +153,7 @@ def test_a_pull_waits_for_another_and_takes_its_model(root: Path) -> None:
         assert waits.wait(10)
         with cache.unpublished(NAME) as folder:
             save_model(color_graph(), folder / "model.onnx", COLOR_SPEC.to_metadata())
-            cache.publish(folder, NAME, source="a test", license="", tools={})
+            cache.publish(folder, NAME, "a test")
     puller.join(10)
     assert not puller.is_alive()
     assert stages == ["wait"]

@@ -13,7 +13,7 @@ What writes raises a ConversionError where the cache cannot be written.
 import json
 import os
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -189,21 +189,12 @@ def unpublished(name: str) -> Iterator[Path]:
         _delete(folder)  # one that was published has another name by now
 
 
-def publish(folder: Path, name: str, *, source: str, license: str, tools: Mapping[str, Any]) -> Cached:
-    """Makes a folder of `unpublished` the model `name`, in place of a damaged one; `tools` are versions."""
-    from datetime import UTC, datetime
-
+def publish(folder: Path, name: str, source: str) -> Cached:
+    """Makes a folder of `unpublished` the model `name`, in place of a damaged one."""
     target = models() / name
     try:
-        record = {
-            "schema": _SCHEMA,
-            "name": name,
-            "source": source,
-            "pulled": datetime.now(UTC).isoformat(timespec="seconds"),
-            "license": license,
-            "tools": tools,
-            "files": {path.name: file_facts(path) for path in sorted(folder.iterdir())},
-        }
+        files = {path.name: file_facts(path) for path in sorted(folder.iterdir())}
+        record = {"schema": _SCHEMA, "source": source, "files": files}
         write_file(folder / RECORD_FILE, json.dumps(record, indent=1) + "\n")
         if target.exists():
             remove(name)

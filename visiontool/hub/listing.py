@@ -70,9 +70,7 @@ def table(rows: Sequence[dict[str, Any]], columns: int = 80, *, on_terminal: boo
     width = max(4, min(longest, columns - _NUMBERS_WIDTH - _MARKS_WIDTH - 2))
     yield f"{'name':<{width}} {_HEAD}"
     for row in rows:
-        numbers = _NUMBERS.format(
-            **{key: _cell(key, row[key]) for key in ("year", "params", "macs", "top1", "license")}
-        )
+        numbers = _NUMBERS.format(**{key: _cell(key, row[key]) for key in _FIGURES})
         marks = ", ".join(mark.replace("_", "-") for mark in _MARKS if row[mark])
         above = f"{row['name']}\n" if len(row["name"]) > width and on_terminal else ""
         yield above + f"{'' if above else row['name']:<{width}} {numbers} {marks}".rstrip()
@@ -146,15 +144,11 @@ def _rows(text: str, everything: bool) -> Iterator[dict[str, Any]]:
 
 def _is_installed(entry: Entry) -> bool:
     """Whether the weights are in a package on this machine, so that the model is made of them at its first use."""
-    if not entry.source.startswith(resolve.PACKAGE):
-        return False
     from visiontool.hub.sources import packaged_file
 
-    try:
-        packaged_file(entry.source)
-    except ModelError:
-        return False
-    return True
+    with suppress(ModelError):
+        return entry.source.startswith(resolve.PACKAGE) and packaged_file(entry.source).is_file()
+    return False
 
 
 def manifest_of(path: Path) -> ModelSpec | None:

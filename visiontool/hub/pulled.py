@@ -5,7 +5,6 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 
-from visiontool._version import __version__
 from visiontool.errors import ConversionError, ModelError
 from visiontool.files import IN_MEMORY, MODEL_FILE, sha256
 from visiontool.hub import cache, skeleton, sources
@@ -46,7 +45,7 @@ def put(
         progress("convert", 0, None)
         with errors_naming(source if weights is None else str(weights), checkpoint):
             spec = write(checkpoint, folder, source)
-        return publish(target.name, folder, spec, str(spec.weights.get("source", "")))
+        return cache.publish(folder, target.name, str(spec.weights.get("source", "")))
 
 
 @contextmanager
@@ -57,12 +56,6 @@ def errors_naming(source: str, path: Path) -> Iterator[None]:
     except (ConversionError, ModelError) as error:
         kind = ModelError if isinstance(error, ModelError) else ConversionError  # others take other arguments
         raise kind(str(error).replace(str(path), source)) from error
-
-
-def publish(name: str, folder: Path, spec: ModelSpec, source: str) -> Cached:
-    """`cache.publish` of a model with this manifest."""
-    license = str(spec.weights.get("license", ""))
-    return cache.publish(folder, name, source=source, license=license, tools={"visiontool": __version__, **spec.tools})
 
 
 def from_skeleton(target: Pullable, entry: Entry, license: str) -> Write:

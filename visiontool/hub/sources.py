@@ -85,24 +85,20 @@ def packaged_file(source: str) -> Path:
     return files[0]
 
 
-@contextmanager
-def hub_files(repository: str, *, offline: bool = False, progress: Progress = silent) -> Iterator[tuple[Path, Path]]:
-    """config.json and model.safetensors of a repository ORG/NAME of the hub, as `weights_file`."""
-    yield (
-        hub_config(repository, offline=offline),
-        _from_hub(repository, WEIGHTS_FILES[:1], _GIVE_FOLDER, offline, progress),
-    )
-
-
-def hub_config(repository: str, *, offline: bool = False) -> Path:
-    """config.json alone of `hub_files`."""
-    return _from_hub(repository, ["config.json"], _GIVE_FOLDER, offline, silent)
+def hub_file(repository: str, name: str, *, offline: bool = False, progress: Progress = silent) -> Path:
+    """A file of a repository ORG/NAME of the hub in timm's format, as `weights_file`."""
+    return _from_hub(repository, [name], _GIVE_FOLDER, offline, progress)
 
 
 def check_offline(source: str, *, is_folder: bool = False, offline: bool = False) -> None:
-    """Raises ModelError where `source`, with `is_folder` that of `hub_files`, is not on this disk and cannot be got."""
-    if _reason_offline(offline):
-        with hub_files(source.removeprefix(HUB), offline=True) if is_folder else weights_file(source, offline=True):
+    """Raises ModelError where `source`, with `is_folder` in timm's format, is not on this disk and cannot be got."""
+    if not _reason_offline(offline):
+        return
+    if is_folder:
+        for name in ("config.json", WEIGHTS_FILES[0]):
+            hub_file(source.removeprefix(HUB), name, offline=True)
+    else:
+        with weights_file(source, offline=True):
             pass
 
 

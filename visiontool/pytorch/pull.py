@@ -6,7 +6,6 @@ A skeleton makes it of them where there is one; else torch converts the network,
 import logging
 import os
 import shutil
-from contextlib import AbstractContextManager, nullcontext
 from functools import partial
 from pathlib import Path
 from types import ModuleType
@@ -182,24 +181,22 @@ def _converter(name: str) -> ModuleType:
 def _pull_folder(name: str, cache_name: str, offline: bool, progress: Progress) -> Cached:
     from visiontool.hub import sources
 
-    files: AbstractContextManager[tuple[Path, Path]]
     if name.startswith(resolve.HUB):
-        repository = name.removeprefix(resolve.HUB)
-        config = sources.hub_config(repository, offline=offline)
-        files = sources.hub_files(repository, offline=offline, progress=progress)
+        file = partial(sources.hub_file, name.removeprefix(resolve.HUB), offline=offline)
+        config, get_weights = file(_CONFIG), partial(file, _WEIGHTS, progress=progress)
     else:
         original = Path(os.path.abspath(name.removeprefix(resolve.FOLDER)))
-        name, config = f"{resolve.FOLDER}{original}", original / _CONFIG
-        files = nullcontext((config, weights_in(original)))
+        name, config, get_weights = f"{resolve.FOLDER}{original}", original / _CONFIG, partial(weights_in, original)
     described = skeleton.described_by(config)
     convert: Any = None if described is not None else _converter(name)  # before the weights are downloaded
-    with files as (config, weights), cache.unpublished(cache_name) as folder:
+    weights = get_weights()
+    with cache.unpublished(cache_name) as folder:
         progress("convert", 0, None)
         if described is not None:
             with pulled.errors_naming(name, weights.parent):
                 model = skeleton.fill_from(weights=weights, name=cache_name, **described._asdict())
                 model.write(folder)
-            return pulled.publish(cache_name, folder, model.spec, name)
+            return cache.publish(folder, cache_name, name)
         try:
             if weights.suffix == Path(_WEIGHTS).suffix:
                 weights = Path(shutil.copyfile(weights, folder / _WEIGHTS))
@@ -207,7 +204,6 @@ def _pull_folder(name: str, cache_name: str, offline: bool, progress: Progress) 
         except OSError as error:
             raise cannot_write(error) from None
         with pulled.errors_naming(name, folder):
-            spec = convert.convert_folder(
-                folder, folder / MODEL_FILE, resolve.sample_pictures(), name=cache_name, weights=weights
-            )
-        return pulled.publish(cache_name, folder, spec, name)
+            pictures = resolve.sample_pictures()
+            convert.convert_folder(folder, folder / MODEL_FILE, pictures, name=cache_name, weights=weights)
+        return cache.publish(folder, cache_name, name)

@@ -1,10 +1,10 @@
 """What an answer of a model file costs, and the costs of the classics, which are shown without torch or weights."""
 
 import json
-from dataclasses import asdict, dataclass, fields
+from dataclasses import dataclass, fields
 from pathlib import Path
 
-_FOLDER = Path(__file__).parent / "classics"
+STORED = Path(__file__).parent / "classics"  # scripts/check_conversions.py writes it
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -35,7 +35,7 @@ class Cost:
 
 def stored(architecture: str) -> Cost | None:
     """The cost of a classic at its usual input size; None for other architectures."""
-    path = _FOLDER / f"{architecture}.json"
+    path = STORED / f"{architecture}.json"
     if not path.is_file():
         return None
     cost = json.loads(path.read_bytes())
@@ -44,12 +44,3 @@ def stored(architecture: str) -> Cost | None:
     for layer in layers:
         layer["output_shape"] = layer["output_shape"] and tuple(layer["output_shape"])
     return Cost(**cost, layers=tuple(Layer(**layer) for layer in layers))
-
-
-def store(architecture: str, cost: Cost) -> None:
-    """Writes the cost of a classic, one line a layer, for `stored`: scripts/check_conversions.py measures them."""
-    facts = asdict(cost)
-    layers = ",\n".join(json.dumps(list(layer.values())) for layer in facts.pop("layers"))
-    head = json.dumps(facts).removesuffix("}")
-    _FOLDER.mkdir(exist_ok=True)
-    (_FOLDER / f"{architecture}.json").write_text(f'{head}, "layers": [\n{layers}\n]}}\n', encoding="utf-8")
