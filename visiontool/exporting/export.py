@@ -92,18 +92,9 @@ def export(
     device: str = "cpu",
     progress: Progress = silent,
 ) -> Export:
-    """Writes `source` as one ONNX file.
+    """Writes `source` as one ONNX file: `commands.export`, with the same errors, once the source is found.
 
-    Args:
-        force: replaces `target`, which may be the source itself.
-        device: where source and file are compared.
-        progress: called with the stage ("calibrate", "compare" or "torch") and how much of it is done.
-
-    Raises:
-        GateError: the file does not answer as its source does. Nothing is left behind.
-        ConversionError: the source cannot become what the options ask for, or the file cannot be written.
-        DataError: no picture to compare or to calibrate on.
-        UsageError: `target` exists, or the options do not go with the source.
+    `target` may be the source itself. `progress` gets the stages "calibrate", "compare" and "torch".
     """
     if os.path.lexists(target) and not force:
         raise UsageError(f"{target} exists; --force replaces it, -o names another file")

@@ -75,16 +75,9 @@ def find(
     offline: bool = False,
     progress: Progress = silent,
 ) -> Source:
-    """Loads what is to be exported. Only what has to be pulled first needs torch.
+    """Loads what is to be exported, named as for `commands.export`; `progress` is as for `pull.pull`.
 
-    Args:
-        model: a run, an .onnx file, an ensemble's JSON file, the name of a network, "local-dir:FOLDER",
-            "hf-hub:ORG/NAME", or a file of weights; None for the newest finished run, or else the default model.
-        architecture: the network that the file of weights is of.
-        description: what a file from another tool lacks, or the class names of a file of weights.
-        crop_mode: instead of the model's own.
-        offline: uses no network.
-        progress: as `pull.pull` takes it, where the model is not on this machine.
+    `model` may also be an ensemble's JSON file. Where it is None and there is no run, it is the default model.
 
     Raises:
         ModelError: no such model, or one that is broken, unsafe, or does not say what is needed.

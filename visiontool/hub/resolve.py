@@ -160,13 +160,7 @@ def obtain(model: str | os.PathLike[str] | None, weights: Path | None, pull: Cal
 def pullable(
     model: str, *, img_size: int | None = None, weights: Path | None = None, class_names: Path | None = None
 ) -> Pullable:
-    """What `model` is called in the cache.
-
-    Args:
-        model: a name of the catalog, with "@256" behind it for another input size; "hf-hub:ORG/NAME"; "local-dir:DIR".
-        img_size: side of the input in pixels.
-        weights: a file of weights instead of the published ones.
-        class_names: the names of their classes, where `weights` are others than the published ones.
+    """What a model is called in the cache, from the arguments of `pytorch.pull.pull`.
 
     Raises:
         ModelError: no such model, folder or file.

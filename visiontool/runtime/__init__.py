@@ -26,10 +26,7 @@ def open_model(
     """Scans the model file at `path` and opens a session for it.
 
     Args:
-        device: "cpu", "cuda" or "cuda:N" (that or an error), or "auto": a GPU where one works, else the CPU.
-        provider: one of `providers.built_in` (that or an error); None takes what suits the device.
-        threads: for one batch on the CPU; 0 leaves it to onnxruntime (all physical cores).
-        engine_batch: the largest batch that TensorRT builds its engine for; None for `gpu.usual_batch`.
+        device, provider, threads, engine_batch: as for `Classifier`.
         content: of the model, where no file has it; it runs on the CPU, and `path` is for messages.
 
     Raises:
