@@ -26,7 +26,7 @@ from click.core import ParameterSource
 from visiontool.cli import SOME_FAILED
 from visiontool.cli.text import UNSAFE, printable, say
 from visiontool.errors import DataError, PictureError, UsageError, VisiontoolError
-from visiontool.files import FULL, locked_if_free, replacing
+from visiontool.files import FULL, locked, replacing
 
 JOURNAL, LOCK, PARTIAL = ".visiontool-sort.jsonl", ".visiontool-sort.lock", ".visiontool-sort.partial"
 UNKNOWN, ERROR = "_unknown", "_error"
@@ -259,9 +259,10 @@ def _entries(lines: Iterable[bytes]) -> Iterator[dict[str, str]]:
 
 @contextlib.contextmanager
 def _one_run(folder: Path) -> Iterator[None]:
-    with locked_if_free(folder / LOCK) as is_free:
-        if not is_free:
-            raise UsageError(f"another run sorts into {folder}. Wait for its end, or name another folder.")
+    def refuse() -> None:
+        raise UsageError(f"another run sorts into {folder}. Wait for its end, or name another folder.")
+
+    with locked(folder / LOCK, refuse):
         yield
 
 
