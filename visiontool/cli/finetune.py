@@ -109,11 +109,13 @@ def finetune(context: click.Context, /, **values: Any) -> int:
 
 
 def _settings(args: SimpleNamespace) -> "Settings":
+    from visiontool.cli.progress import Stages
     from visiontool.training.run import settings_for
     from visiontool.training.settings import Options
 
     given = {name: getattr(args, name) for name in (*Options.__annotations__, "batch_size")}
-    settings, args.output, args.resume = settings_for(args.data, given, args.output, force=args.force)
+    with Stages({}, enabled=not args.quiet):  # says what a resumed run changes
+        settings, args.output, args.resume = settings_for(args.data, given, args.output, force=args.force)
     return settings
 
 

@@ -80,7 +80,13 @@ def curves_of(run: Run) -> dict[str, Curve]:
     if run.training is not None:
         history = run.training.history
         best = history[run.training.best]
-        names = {"val_loss": "log loss", "macro_f1": "macro F1", "loss": "loss in training", "lr": "learning rate"}
+        names = {
+            "val_loss": "log loss",
+            "accuracy": "accuracy",
+            "macro_f1": "macro F1",
+            "loss": "loss in training",
+            "lr": "learning rate",
+        }
         return {
             f"{label[:1].upper()}{label[1:]} by epochs. The dashed line is epoch {best.epoch}, the best.": Curve(
                 ("epoch", label), [(one.epoch, getattr(one, name), 0.0) for one in history], best.epoch, is_log=False

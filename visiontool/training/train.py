@@ -144,7 +144,7 @@ def try_rates(
     from visiontool.pytorch.train.task import accelerator_for
     from visiontool.pytorch.train.trainer import Training as Loop
 
-    task = _task(settings, Path(), spec, dataset, network, options)
+    task = task_of(settings, Path(), spec, dataset, network, options)
     return Loop(task, accelerator_for(settings.device)).try_rates(progress)
 
 
@@ -185,7 +185,7 @@ def unfreeze(
     return judged, Training(trained.history, trained.best, judged.metrics, difference, True)
 
 
-def _task(
+def task_of(
     settings: Settings,
     folder: Path,
     spec: ModelSpec,
@@ -193,6 +193,7 @@ def _task(
     network: Callable[[], Any],
     options: LoadOptions,
 ) -> "Task":
+    """What the training in torch is given."""
     from visiontool.pytorch.train.batches import Pictures
     from visiontool.pytorch.train.task import Task
 
@@ -227,7 +228,7 @@ def _run(
 ) -> "Trained":
     from visiontool.pytorch.train import trainer
 
-    task = _task(settings, folder, spec, dataset, network, options)
+    task = task_of(settings, folder, spec, dataset, network, options)
     log = folder if task.recipe.log else None
     return trainer.train(task, settings.device, progress, partial(history.write, folder), log)
 

@@ -21,7 +21,7 @@ _MOMENTA = ("momentum", "nesterov", "rmsprop")  # the optimizers that take --mom
 _DECAYING = ("step", "multistep", "plateau")
 # Kolesnikov et al. 2020, "Big Transfer", arXiv:1912.11370, section 3.3: steps by the number of training pictures.
 _STEPS = ((20_000, 500), (500_000, 10_000), (math.inf, 20_000))
-_MOST_EPOCHS = 20  # of those steps
+_MOST_EPOCHS = 10  # of those steps
 _SCRATCH_EPOCHS = 30
 # The defaults that differ.
 _SCRATCH = {"optimizer": "adamw", "lr": 1e-3, "weight_decay": 0.05, "layer_decay": 1.0, "batch_size": 64}

@@ -1,0 +1,267 @@
+"""Training in torch: how fast beside a bare torch loop, and how good beside a frozen backbone.
+
+    python benchmarks/train.py rate MNIST|TINY     # pictures a second, rounds taken in turns
+    python benchmarks/train.py curve TINY          # a half-width ResNet-18, epoch by epoch, beside the bare loop
+    python benchmarks/train.py lenet MNIST         # LeNet-5 from scratch, 10 epochs, judged by MNIST's test
+    python benchmarks/train.py transfer DATA --squeezenet WEIGHTS  # frozen, unfrozen, from scratch; accuracy and time
+
+MNIST, TINY (Tiny ImageNet, small) and DATA (ants and bees) are folders that `visiontool finetune` takes. Both sides of
+`rate` and `curve` have the same pictures in the same order, opened and augmented by the same processes, and the same
+network, optimizer and learning rates; the bare loop is what a tutorial has: no checkpoints, clipping or bar. Target:
+0.9 of the bare loop's pictures a second.
+"""
+
+import argparse
+import csv
+import json
+import platform
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from torch.nn import functional
+
+from visiontool.data.loader import DEFAULT_OPTIONS, cores
+from visiontool.progress import silent
+from visiontool.pytorch.exporters import OnnxWrapper
+from visiontool.pytorch.train.batches import VAL, Opened, Order, loader
+from visiontool.pytorch.train.task import Task, accelerator_for
+from visiontool.pytorch.train.trainer import Training
+from visiontool.training import train
+from visiontool.training.embed_dataset import open_all
+from visiontool.training.finetune import read_data
+from visiontool.training.settings import Settings
+
+TARGET = 0.9
+HALF_WIDTH = {"channels": [32, 64, 128, 256]}
+NETWORKS: dict[str, dict[str, Any]] = {
+    "MNIST": {"model": "lenet5", "augment": "none", "few": 1500, "optimizer": "adamw"},
+    "TINY": {
+        "model": "cifar_resnet20",
+        "img_size": 32,
+        "augment": "light",
+        "few": 15,
+        "optimizer": "nesterov",
+        "lr": 0.05,
+    },
+}
+
+
+class Side(NamedTuple):
+    """What one round of one side did."""
+
+    images_per_s: float
+    losses: list[float]  # of each epoch in training
+    accuracies: list[float]  # of val after each epoch
+
+
+def prepared(data: Path, epochs: int, **options: Any) -> Task:
+    """The task of a training from scratch on that data."""
+    settings = Settings.of_options(
+        data, {"from_scratch": True, "epochs": epochs, "warmup": 0.0, "clip": 0.0, **options}
+    )
+    spec = train.spec_from_scratch(settings)
+    dataset = read_data(settings, spec)
+    spec = replace(spec, labels=dataset.labels, label_ids=dataset.label_ids)
+    opened = open_all(settings, dataset, spec, DEFAULT_OPTIONS, silent)
+    network = train.new_network(settings, len(spec.labels))
+    return train.task_of(settings, Path(tempfile.mkdtemp()), spec, opened, network, DEFAULT_OPTIONS)
+
+
+def ours(task: Task) -> Side:
+    """One training by visiontool."""
+    accelerator = accelerator_for("cpu")
+    with tempfile.TemporaryDirectory() as folder:
+        done = Training(replace(task, checkpoints=Path(folder, "checkpoint")), accelerator).run(silent, lambda _: None)
+    history = done.history
+    rate = statistics.median(epoch.images_per_s for epoch in history)
+    return Side(rate, [epoch.loss for epoch in history], [epoch.accuracy for epoch in history])
+
+
+def bare(task: Task) -> Side:
+    """The same with a loop of torch alone."""
+    recipe, pictures = task.recipe, task.pictures
+    batch = recipe.batch_size
+    per_epoch = len(pictures.train) // batch
+    steps = recipe.steps_for(len(pictures.train))
+    model = task.network().to(memory_format=torch.channels_last)
+    normalized = OnnxWrapper(model, task.spec.input).normalized
+    if recipe.optimizer == "adamw":
+        optimizer: torch.optim.Optimizer = torch.optim.AdamW(model.parameters(), recipe.lr, weight_decay=0.05)
+    else:
+        optimizer = torch.optim.SGD(model.parameters(), recipe.lr, 0.9, weight_decay=recipe.weight_decay, nesterov=True)
+    scheduler = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
+    order = Order(pictures, batch=batch, first=0, steps=steps, seed=task.seed, rank=0, world=1)
+    opened = Opened(pictures, task.spec, task.augment, recipe, task.seed, task.limits)
+    keys = [*order]
+    batches = iter(loader(opened, keys, task.workers))
+    rates, losses, accuracies, total = [], [], [], 0.0
+    right, judged, step = 0, 0, 0
+    model.train()
+    start = time.monotonic()
+    for place, key in enumerate(keys):
+        pixels, targets, _ = next(batches)
+        x = normalized(pixels).contiguous(memory_format=torch.channels_last)
+        if key[0][0] == VAL:
+            with torch.no_grad():
+                right += int((model.eval()(x).argmax(dim=1) == targets).sum())
+                judged += len(targets)
+        else:
+            optimizer.zero_grad(set_to_none=True)
+            loss = functional.cross_entropy(model(x), targets)
+            loss.backward()
+            optimizer.step()
+            scheduler.step()
+            total, step = total + loss.item(), step + 1
+            if step % per_epoch == 0:
+                rates.append(per_epoch * batch / (time.monotonic() - start))
+                losses.append(total / per_epoch)
+        if judged and (place == len(keys) - 1 or keys[place + 1][0][0] != VAL):
+            accuracies.append(right / judged)
+            total, right, judged, start = 0.0, 0, 0, time.monotonic()
+            model.train()
+    return Side(statistics.median(rates), losses, accuracies)
+
+
+def rate(name: str, data: Path, rounds: int) -> bool:
+    """Prints the ratio of pictures a second; whether the target is met."""
+    task = prepared(data, 2, **NETWORKS[name])
+    ratios, sides = [], {"visiontool": list[float](), "bare loop": list[float]()}
+    for number in range(rounds):
+        both = {"visiontool": partial(ours, task), "bare loop": partial(bare, task)}
+        done = {side: both[side]().images_per_s for side in sorted(both, reverse=number % 2 == 0)}
+        for side, value in done.items():
+            sides[side].append(value)
+        ratios.append(done["visiontool"] / done["bare loop"])
+    pictures = f"{len(task.pictures.train):,} pictures"
+    print(f"{NETWORKS[name]['model']}, {pictures}, {rounds} rounds of 2 epochs, pictures/s:")
+    for side, values in sides.items():
+        print(f"  {side:<11} {statistics.median(values):8,.0f}")
+    print(f"  median ratio {statistics.median(ratios):.3f} ({min(ratios):.3f} to {max(ratios):.3f}), target {TARGET}\n")
+    return statistics.median(ratios) >= TARGET
+
+
+def curve(data: Path, epochs: int, few: int) -> None:
+    """Prints both sides' losses and accuracies, epoch by epoch."""
+    options = {"model": "resnet18", "img_size": 64, "model_args": HALF_WIDTH, "augment": "light", "few": few}
+    task = prepared(data, epochs, **options, optimizer="nesterov", lr=0.05)
+    sides = {"visiontool": ours(task), "bare loop": bare(task)}
+    print(
+        f"ResNet-18 of half width at 64 pixels, {len(task.pictures.train):,} pictures of {len(task.spec.labels)} classes"
+    )
+    for side, done in sides.items():
+        print(f"  {side:<11} {done.images_per_s:6,.0f} pictures/s")
+    print("| epoch | loss | of the bare loop | accuracy on val | of the bare loop |\n|---|---|---|---|---|")
+    columns = [done for side in sides.values() for done in (side.losses, side.accuracies)]
+    for epoch, (our_loss, our_share, loss, share) in enumerate(zip(*columns, strict=True), 1):
+        print(f"| {epoch} | {our_loss:.3f} | {loss:.3f} | {our_share:.3f} | {share:.3f} |")
+
+
+def finetune(data: Path, folder: Path, *arguments: str) -> tuple[dict[str, Any], float]:
+    """metrics.json of a whole process of visiontool, and its seconds."""
+    command = [sys.executable, "-m", "visiontool", "finetune", str(data), "-q", "-o", str(folder), *arguments]
+    start = time.perf_counter()
+    subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
+    return json.loads((folder / "metrics.json").read_text()), time.perf_counter() - start
+
+
+def lenet(data: Path, epochs: int) -> bool:
+    """Trains LeNet-5 and judges it by the test; whether it has 99.0 %."""
+    with tempfile.TemporaryDirectory() as name:
+        options = (
+            "--augment",
+            "light",
+            "--no-mirror",
+            "--crop",
+            "0.8",
+            "--rotate",
+            "10",
+            "-e",
+            str(epochs),
+            "--lr",
+            "2e-3",
+        )
+        found, seconds = finetune(data, Path(name, "run"), "--from-scratch", "-m", "lenet5", "-b", "128", *options)
+        command = [
+            sys.executable,
+            "-m",
+            "visiontool",
+            "evaluate",
+            f"{name}/run",
+            str(data),
+            "--split",
+            "test",
+            "--json",
+        ]
+        ran = subprocess.run([*command, "-q"], check=True, stdout=subprocess.PIPE, text=True)
+        accuracy = json.loads(ran.stdout)["models"][0]["accuracy"]
+        with open(Path(name, "run", "history.csv"), newline="") as file:
+            curve = [f"{float(row['accuracy']):.4f}" for row in csv.DictReader(file)]
+    print(f"LeNet-5, {epochs} epochs, {seconds:.0f} s: val {found['val']['accuracy']:.4f}, test {accuracy:.4f}")
+    print(f"  val by epochs: {' '.join(curve)}\n")
+    return accuracy >= 0.99
+
+
+def transfer(data: Path, squeezenet: Path, seeds: int) -> None:
+    """Prints the table of frozen, unfrozen and from scratch."""
+    models = {
+        "EfficientNet-Lite0": ("-m", "efficientnet_lite0"),
+        "SqueezeNet 1.1": ("-m", "squeezenet1_1", "--weights", str(squeezenet)),
+    }
+    ways = {
+        "frozen": (),
+        "unfrozen (`--unfreeze all`)": ("--unfreeze", "all"),
+        "from scratch, 10 epochs": ("--from-scratch", "-e", "10"),
+    }
+    print("| network | training | accuracy on val, mean (range) | kept | s |\n|---|---|---|---|---|")
+    with tempfile.TemporaryDirectory() as name:
+        for model, named in models.items():
+            for way, options in ways.items():
+                accuracies, seconds, kept = [], [], 0
+                for seed in range(seeds):
+                    chosen = named[:2] if way.startswith("from scratch") else named
+                    folder = Path(name, f"{model}-{way[:7]}-{seed}")
+                    found, took = finetune(data, folder, *chosen, *options, "--seed", str(seed))
+                    trained = found.get("training")
+                    accuracies.append((trained or found)["val"]["accuracy"])
+                    kept += bool(trained and trained["is_kept"])
+                    seconds.append(took)
+                spread = f"{np.mean(accuracies):.3f} ({min(accuracies):.3f} to {max(accuracies):.3f})"
+                of = f"{kept} of {seeds}" if options else ""
+                print(f"| {model} | {way} | {spread} | {of} | {statistics.median(seconds):.0f} |", flush=True)
+
+
+def main() -> int:
+    """Returns 0 where the targets are met."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("part", choices=("rate", "curve", "lenet", "transfer"))
+    parser.add_argument("data", type=Path)
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--epochs", type=int, default=10, help="of curve and lenet")
+    parser.add_argument("--few", type=int, default=50, help="pictures of a class, of curve")
+    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--squeezenet", type=Path, help="a file of its ImageNet weights")
+    arguments = parser.parse_args()
+    print(f"{platform.platform()}, {cores()} cores, Python {platform.python_version()}, torch {torch.__version__}\n")
+    if arguments.part == "rate":
+        name = "MNIST" if (arguments.data / "train" / "0").is_dir() else "TINY"
+        return 0 if rate(name, arguments.data, arguments.rounds) else 1
+    if arguments.part == "lenet":
+        return 0 if lenet(arguments.data, arguments.epochs) else 1
+    if arguments.part == "curve":
+        curve(arguments.data, arguments.epochs, arguments.few)
+    else:
+        transfer(arguments.data, arguments.squeezenet, arguments.seeds)
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
