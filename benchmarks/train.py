@@ -154,9 +154,7 @@ def curve(data: Path, epochs: int, few: int) -> None:
     options = {"model": "resnet18", "img_size": 64, "model_args": HALF_WIDTH, "augment": "light", "few": few}
     task = prepared(data, epochs, **options, optimizer="nesterov", lr=0.05)
     sides = {"visiontool": ours(task), "bare loop": bare(task)}
-    print(
-        f"ResNet-18 of half width at 64 pixels, {len(task.pictures.train):,} pictures of {len(task.spec.labels)} classes"
-    )
+    print(f"ResNet-18 of half width at 64 pixels, {len(task.pictures.train):,} pictures")
     for side, done in sides.items():
         print(f"  {side:<11} {done.images_per_s:6,.0f} pictures/s")
     print("| epoch | loss | of the bare loop | accuracy on val | of the bare loop |\n|---|---|---|---|---|")

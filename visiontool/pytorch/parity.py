@@ -1,6 +1,7 @@
 """The gate: a model file has to answer as torch does, on real pictures, at several batch sizes."""
 
 from collections.abc import Mapping, Sequence
+from copy import deepcopy
 from pathlib import Path
 
 import numpy as np
@@ -33,6 +34,7 @@ def check(
     pixels: NDArray[np.uint8],
     expected: Mapping[str, NDArray[np.float32]],
     batches: Sequence[int],
+    max_relative: float = MAX_RELATIVE_L2,
 ) -> dict[int, float]:
     """Compares the file, opened by the code that users run, with the `answers` of the network in torch for pixels.
 
@@ -56,7 +58,7 @@ def check(
             values = all_values[:batch]
             # Logits are of the order of 10 in every network, the values inside of some are in the thousands.
             scale = 1.0 if name == "logits" else max(1.0, float(np.abs(values).max()))
-            relative = _compare(f"{name}, batch {batch}", got, values, MAX_ABSOLUTE * scale)
+            relative = _compare(f"{name}, batch {batch}", got, values, max_relative, MAX_ABSOLUTE * scale)
             largest[batch] = max(largest[batch], relative)
             if name == "logits":
                 ordered = np.sort(values, axis=1)
@@ -64,6 +66,15 @@ def check(
                 if (got.argmax(1) != values.argmax(1))[is_clear].any():
                     raise ConversionError(f"batch {batch}: the file and torch name different classes")
     return largest
+
+
+def rounding(wrapper: OnnxWrapper, spec: InputSpec, pixels: NDArray[np.uint8]) -> float:
+    """The largest relative L2 difference of an output of torch in float32 and in float64, for pixels (N, H, W, 3)."""
+    exact = deepcopy(wrapper).double()
+    x = normalized(pixels, spec)
+    with torch.inference_mode():
+        pairs = zip(exact.answers(x.double()), wrapper.answers(x), strict=True)
+    return max(relative_l2(expected.numpy(), got.numpy()) for expected, got in pairs)
 
 
 def answers(wrapper: OnnxWrapper, spec: InputSpec, pixels: NDArray[np.uint8]) -> dict[str, NDArray[np.float32]]:
@@ -87,14 +98,20 @@ def normalized(pixels: NDArray[np.uint8], spec: InputSpec) -> torch.Tensor:
     return torch.from_numpy(np.ascontiguousarray(values.transpose(0, 3, 1, 2), dtype=np.float32))
 
 
-def _compare(output: str, got: NDArray[np.float32], expected: NDArray[np.float32], max_absolute: float) -> float:
+def _compare(
+    output: str,
+    got: NDArray[np.float32],
+    expected: NDArray[np.float32],
+    max_relative: float,
+    max_absolute: float,
+) -> float:
     if got.shape != expected.shape:
         raise ConversionError(f"{output}: shape {got.shape} in the file, {expected.shape} in torch")
     relative, absolute = relative_l2(expected, got), float(np.abs(got - expected).max())
-    if not (relative <= MAX_RELATIVE_L2 and absolute <= max_absolute):
+    if not (relative <= max_relative and absolute <= max_absolute):
         raise ConversionError(
             f"{output}: the file does not answer as torch does "
-            f"(relative difference {relative:.1e}, at most {MAX_RELATIVE_L2:.0e}; "
+            f"(relative difference {relative:.1e}, at most {max_relative:.0e}; "
             f"largest {absolute:.1e}, at most {max_absolute:.0e})"
         )
     return relative
