@@ -66,6 +66,8 @@ def stage(tmp_path, monkeypatch):
     for label, number in itertools.product(("cat", "dog"), range(10)):
         color = (200 - 9 * number, 30, 40) if label == "cat" else (20, 30 + 7 * number, 200 - 9 * number)
         save_picture(tmp_path / "mydata" / label / f"{number}.jpg", color, (64, 48))
+    for label, number in itertools.product("17", range(10)):
+        save_picture(tmp_path / "mnist" / label / f"{number}.png", (25 * number,) * 3, (28, 28 - 8 * (label == "1")))
     graph = helper.make_graph(
         [helper.make_node("ReduceMean", ["data", "axes"], ["out"], keepdims=0)],
         "resnet50",
@@ -90,7 +92,7 @@ def stage(tmp_path, monkeypatch):
         ("docs/cli.md", 6),
         ("docs/models.md", 4),
         pytest.param("docs/evaluate.md", 13, marks=pytest.mark.slow),
-        pytest.param("docs/training.md", 6, marks=pytest.mark.slow),
+        pytest.param("docs/training.md", 11, marks=pytest.mark.slow),
         pytest.param("docs/export.md", 7, marks=pytest.mark.slow),
     ],
 )

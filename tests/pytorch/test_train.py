@@ -10,7 +10,7 @@ import pytest
 import torch
 from PIL import Image
 
-from visiontool.errors import ConversionError, UsageError
+from visiontool.errors import ConversionError, UsageError, VisiontoolError
 from visiontool.images.augment import LEVELS
 from visiontool.images.decode import DEFAULT_LIMITS
 from visiontool.model.spec import InputSpec, ModelSpec
@@ -20,6 +20,7 @@ from visiontool.pytorch.train.batches import Pictures
 from visiontool.pytorch.train.networks import untrained
 from visiontool.pytorch.train.optimization import Schedule, freeze, optimizer_of
 from visiontool.pytorch.train.recipe import Recipe
+from visiontool.pytorch.train.step import Stepper
 from visiontool.pytorch.train.task import Task, accelerator_for
 from visiontool.pytorch.train.trainer import Training
 
@@ -284,14 +285,14 @@ def test_a_disk_without_room_is_found_before_the_start(tmp_path):
 def test_less_memory_takes_fewer_pictures_at_once_and_gives_the_same(pictures, tmp_path, monkeypatch, caplog):
     options = {"from_scratch": None, "unfreeze": "all", "batch_size": 12, "augment": LEVELS["none"]}
     whole = trained(pictures, tmp_path / "whole", **options)
-    backward = Training._backward
+    backward = Stepper._backward
 
     def with_little_memory(self, pixels, targets):
-        if self._micro > 6:
+        if self.micro > 6:
             raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
         return backward(self, pixels, targets)
 
-    monkeypatch.setattr(Training, "_backward", with_little_memory)
+    monkeypatch.setattr(Stepper, "_backward", with_little_memory)
     caplog.set_level("INFO", "visiontool")
     small = trained(pictures, tmp_path / "small", **options)
     assert "6 pictures at once" in caplog.text
@@ -304,6 +305,11 @@ def test_it_stops_where_nothing_gets_better_or_the_time_is_up(pictures, tmp_path
     cut = trained(pictures, tmp_path / "b", steps=10**6, time_limit=1.0)
     assert cut.history[-1].step < 10**6
     assert cut.history[-1].seconds < 10
+
+
+def test_a_loss_that_is_no_number_ends_the_training(pictures, tmp_path):
+    with pytest.raises(VisiontoolError, match="lower learning rate than 1000"):
+        trained(pictures, tmp_path, lr=1000.0, optimizer="sgd", clip=0.0, steps=60)
 
 
 @pytest.mark.parametrize(

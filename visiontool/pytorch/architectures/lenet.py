@@ -14,9 +14,13 @@ from visiontool.pytorch.architectures.common import HeadMixin, register, untrain
 
 
 class LeNet5(HeadMixin, nn.Module):
-    """LeNet-5 for gray pictures of 32x32 pixels, with timm's interface."""
+    """LeNet-5 for gray pictures of 32x32 pixels, with timm's interface.
 
-    def __init__(self, num_classes: int = 10, in_chans: int = 1) -> None:
+    Args:
+        batch_norm: normalizes behind each convolution, which the paper's has not, to see what that does.
+    """
+
+    def __init__(self, num_classes: int = 10, in_chans: int = 1, batch_norm: bool = False) -> None:
         super().__init__()
         self.num_classes = num_classes
         self.num_features = 120
@@ -27,6 +31,9 @@ class LeNet5(HeadMixin, nn.Module):
         self.f6 = nn.Linear(120, 84)
         self.fc = nn.Linear(84, num_classes)
         self.pool = nn.AvgPool2d(2)
+        self.norm1, self.norm3, self.norm5 = (
+            nn.BatchNorm2d(channels) if batch_norm else nn.Identity() for channels in (6, 16, 120)
+        )
 
     def get_classifier(self) -> nn.Module:
         return self.fc
@@ -36,9 +43,9 @@ class LeNet5(HeadMixin, nn.Module):
         self.fc = nn.Linear(self.head_hidden_size, num_classes)
 
     def forward_features(self, x: torch.Tensor) -> torch.Tensor:
-        x = self.pool(torch.tanh(self.c1(x)))  # (N, 1, 32, 32) -> (N, 6, 28, 28) -> S2 (N, 6, 14, 14)
-        x = self.pool(torch.tanh(self.c3(x)))  # (N, 16, 10, 10) -> S4 (N, 16, 5, 5)
-        return torch.tanh(self.c5(x))  # (N, 120, 1, 1)
+        x = self.pool(torch.tanh(self.norm1(self.c1(x))))  # (N, 1, 32, 32) -> (N, 6, 28, 28) -> S2 (N, 6, 14, 14)
+        x = self.pool(torch.tanh(self.norm3(self.c3(x))))  # (N, 16, 10, 10) -> S4 (N, 16, 5, 5)
+        return torch.tanh(self.norm5(self.c5(x)))  # (N, 120, 1, 1)
 
     def forward_head(self, x: torch.Tensor, pre_logits: bool = False) -> torch.Tensor:
         x = torch.tanh(self.f6(x.flatten(1)))  # (N, 84)

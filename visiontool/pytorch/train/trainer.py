@@ -16,27 +16,22 @@ import numpy as np
 import torch
 from accelerate import Accelerator
 from accelerate.utils import broadcast, broadcast_object_list, gather_object
-from accelerate.utils.memory import should_reduce_batch_size
 from numpy.typing import NDArray
 from sklearn.metrics import f1_score
 from timm.utils import ModelEmaV3
 from torch.nn import functional
 
-from visiontool.errors import DeviceError, UsageError
+from visiontool.errors import DeviceError, UsageError, VisiontoolError
 from visiontool.progress import Progress, silent
-from visiontool.pytorch.exporters import OnnxWrapper
 from visiontool.pytorch.train import checkpoint
 from visiontool.pytorch.train.batches import VAL, Batch, Opened, Order, loader, seed_of
 from visiontool.pytorch.train.optimization import (
     Schedule,
-    freeze,
     is_better,
-    loss_of,
-    mixup_of,
-    optimizer_of,
     set_mode,
 )
 from visiontool.pytorch.train.recipe import Epoch
+from visiontool.pytorch.train.step import Stepper
 from visiontool.pytorch.train.task import Task, Trained, accelerator_for
 
 _log = logging.getLogger(__name__)
@@ -93,21 +88,12 @@ class Training:
                 " -b takes a multiple of their number"
             )
         self._batch = batch
-        self._micro = -(-batch // (recipe.accumulate * self._world))  # pictures that are in memory at once
         self.steps = recipe.steps_for(len(pictures.train), batch)
         self._per_epoch = len(pictures.train) // batch
-        model = task.network().to(accelerator.device).to(memory_format=torch.channels_last)
-        self._normalized = OnnxWrapper(model, task.spec.input).to(accelerator.device).normalized
-        freeze(model, recipe)
-        self._model = model
-        self._wrapped = accelerator.prepare_model(model)
-        self._ema = ModelEmaV3(model, recipe.ema, use_warmup=True) if recipe.ema else None
-        self._optimizer = optimizer_of(model, recipe)
+        self._stepper = Stepper(task, accelerator, batch)
+        self._model, self._optimizer = self._stepper.model, self._stepper.optimizer
+        self._ema = ModelEmaV3(self._model, recipe.ema, use_warmup=True) if recipe.ema else None
         self._schedule = Schedule(self._optimizer, recipe, self.steps, self._per_epoch)
-        sizes = np.bincount(pictures.class_ids[pictures.train], minlength=len(task.spec.labels))
-        self._loss = loss_of(recipe, sizes, task.balance, task.log_prior)
-        self._mixup = mixup_of(recipe, len(task.spec.labels))
-        self._amp = recipe.amp == "on" or (recipe.amp == "auto" and accelerator.device.type == "cuda")
         self._step, self._seconds = 0, 0.0
         self._sum, self._summed = torch.zeros((), dtype=torch.float64, device=accelerator.device), 0  # losses
         self._history: list[Epoch] = []
@@ -125,6 +111,7 @@ class Training:
         Raises:
             KeyboardInterrupt: Ctrl-C; a checkpoint was written.
             DeviceError: another process of the run ended, or the memory of the device is too small for two pictures.
+            VisiontoolError: the loss is not a number any more.
             OSError: a checkpoint could not be written; those before are still there.
         """
         weights = sum(tensor.nbytes for tensor in self._model.state_dict().values())
@@ -165,8 +152,8 @@ class Training:
             rate = _LEAST_RATE * (_MOST_RATE / _LEAST_RATE) ** (number / (_TRIED - 1))
             for group in self._optimizer.param_groups:
                 group["lr"] = rate * group.get("lr_scale", 1.0)
-            self._step = number
-            smoothed = _SMOOTHING * smoothed + (1 - _SMOOTHING) * float(self._update(next(batches)))
+            loss = float(self._stepper.update(next(batches), number))
+            smoothed = _SMOOTHING * smoothed + (1 - _SMOOTHING) * loss
             tried.append((rate, smoothed / (1 - _SMOOTHING ** (number + 1))))
             progress("train", number + 1, _TRIED)
             if not tried[-1][1] < 4 * min(loss for _, loss in tried):
@@ -192,8 +179,10 @@ class Training:
         while self._step < self.steps and not ends:
             lr, batch = self._schedule.set(self._step), next(batches)
             self._is_consistent = False
-            self._sum += self._update(batch)
+            self._sum += self._stepper.update(batch, self._step)
             self._step, self._summed = self._step + 1, self._summed + 1
+            if self._ema is not None:
+                self._ema.update(self._model, self._step - 1)
             self._is_consistent = not order.ends_epoch(self._step)  # val must be judged first
             now = time.monotonic()
             self._seconds = earlier + now - start
@@ -222,65 +211,22 @@ class Training:
             last_saved = time.monotonic()
             begun = self._step, last_saved
 
-    def _update(self, batch: Batch) -> torch.Tensor:
-        """One step of the optimizer; gives its loss. In less memory than asked for, where there is too little."""
-        pixels, targets, _ = batch
-        while True:
-            # Dropout, drop path and mixup draw from these.
-            seed = seed_of(self._task.seed, "step", self._step, self._rank)
-            torch.manual_seed(seed)
-            np.random.seed(seed % 2**32)
-            self._optimizer.zero_grad(set_to_none=True)
-            try:
-                loss = self._backward(pixels, targets)
-                break
-            except (RuntimeError, MemoryError) as error:
-                if self._world > 1 or not should_reduce_batch_size(error):
-                    raise
-                if self._micro <= 2:
-                    raise DeviceError(
-                        "the memory is too small to train this network, even with two pictures"
-                    ) from error
-            self._micro = max(2, self._micro // 4 * 2)
-            torch.cuda.empty_cache()
-            _log.info(f"Memory ran out: {self._micro} pictures at once from here on, the same number a step.")
-        if self._recipe.clip:
-            self._accelerator.clip_grad_norm_(self._model.parameters(), self._recipe.clip)
-        self._optimizer.step()
-        if self._ema is not None:
-            self._ema.update(self._model, self._step)
-        return loss
-
-    def _backward(self, pixels: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
-        device, count = self._accelerator.device, len(targets)
-        total = torch.zeros((), dtype=torch.float64, device=device)
-        for start in range(0, count, self._micro):
-            y = targets[start : start + self._micro].to(device, non_blocking=True)
-            x = self._normalized(pixels[start : start + self._micro].to(device, non_blocking=True))
-            x = x.contiguous(memory_format=torch.channels_last)
-            if self._mixup is not None:
-                x, y = self._mixup(x, y)
-            is_last = start + self._micro >= count
-            with contextlib.nullcontext() if is_last else self._accelerator.no_sync(self._wrapped):
-                with torch.autocast(device.type, torch.bfloat16, enabled=self._amp):
-                    logits = self._wrapped(x)
-                loss = self._loss(logits, y) * (len(x) / count)
-                if self._recipe.l1 and is_last:
-                    weights = [one for one in self._model.parameters() if one.requires_grad and one.ndim > 1]
-                    loss = loss + self._recipe.l1 * sum(one.abs().sum() for one in weights)
-                loss.backward()  # type: ignore[no-untyped-call]
-            total += loss.detach()  # as a number only when it is asked for: a GPU works ahead
-        return total
-
     @torch.no_grad()
     def _judge(self, batches: Iterator[Batch], order: Order, lr: float, rate: float) -> None:
         """Judges val, adds a line to the history, and keeps the weights where they are the best so far."""
         network = self._model if self._ema is None else self._ema.module
+        if not torch.isfinite(self._sum):
+            raise VisiontoolError(
+                f"the loss is not a number any more, after {self._step:,} steps.\n"
+                f"Take a lower learning rate than {self._recipe.lr:g}; --find-lr PLOT.png tries some."
+            )
         network.eval()
+        if self._world > 1:
+            broadcast([*network.buffers()])  # batch normalization's
         rows: list[tuple[NDArray[np.int64], NDArray[np.float32]]] = []
         for _ in order.of_val():
             pixels, _, indices = next(batches)
-            x = self._normalized(pixels.to(self._accelerator.device)).contiguous(memory_format=torch.channels_last)
+            x = self._stepper.input_of(pixels)
             rows.append((indices.numpy(), network(x).float().cpu().numpy()))
         set_mode(self._model, self._recipe)
         if self._world > 1:
@@ -374,7 +320,7 @@ class Training:
             "history": [tuple(one) for one in self._history],
             "sum": (self._sum, self._summed),
             "seconds": self._seconds,
-            "micro": self._micro,
+            "micro": self._stepper.micro,
         }
         checkpoint.save(self._task.checkpoints, self._step, state)
 
@@ -394,7 +340,7 @@ class Training:
         self._schedule.load(state["schedule"])
         self._step, self._seconds = state["step"], state["seconds"]
         self._sum, self._summed = state["sum"][0].to(self._sum.device), state["sum"][1]
-        self._micro, self._best = state["micro"], state["best"]
+        self._stepper.micro, self._best = state["micro"], state["best"]
         self._history = [Epoch(*one) for one in state["history"]]
         _log.info(f"Goes on behind step {self._step:,} of {self.steps:,}.")
 
