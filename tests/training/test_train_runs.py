@@ -75,11 +75,19 @@ def metrics_of(folder):
     return json.loads((folder / "metrics.json").read_text())
 
 
-def test_from_scratch_gives_a_run_like_any_other(run, waves, tmp_path):
+def assert_timm_gives_its_logits(folder, pictures):
     import timm
 
     import visiontool.pytorch.architectures  # noqa: F401
 
+    network = timm.create_model(f"local-dir:{folder}", pretrained=True).eval()
+    pixels = np.stack([np.asarray(Image.open(path), np.float32) for path in pictures])[:, None]
+    with torch.no_grad():
+        logits = network(torch.from_numpy((pixels / 255 - 0.1307) / 0.3081)).numpy()
+    assert np.abs(logits - Classifier(folder).logits([str(path) for path in pictures])).max() < 1e-3
+
+
+def test_from_scratch_gives_a_run_like_any_other(run, waves, tmp_path):
     folder = tmp_path / "run"
     learned = ("--lr", "2e-3", "-e", "12", "-b", "16", "--clip", "0.5", "--log", "tensorboard")
     ran = run("finetune", waves, *LENET, *learned, "-o", folder)
@@ -92,14 +100,8 @@ def test_from_scratch_gives_a_run_like_any_other(run, waves, tmp_path):
     assert len(history_of(folder)) == 12
     assert metrics_of(folder)["val"]["accuracy"] > 0.95
     assert "Accuracy by epochs" in (folder / "report.html").read_text()
-    # torch gives the same logits of the file that timm loads.
-    model = Classifier(folder)
     pictures = sorted((waves / "val" / "rising").glob("*.png"))[:8]
-    network = timm.create_model(f"local-dir:{folder}", pretrained=True).eval()
-    pixels = np.stack([np.asarray(Image.open(path), np.float32) for path in pictures])[:, None]
-    with torch.no_grad():
-        logits = network(torch.from_numpy((pixels / 255 - 0.1307) / 0.3081)).numpy()
-    assert np.abs(logits - model.logits([str(path) for path in pictures])).max() < 1e-3
+    assert_timm_gives_its_logits(folder, pictures)
     evaluated = run("evaluate", folder, waves, "--split", "val", "--json", "-q")
     assert json.loads(evaluated.out)["models"][0]["accuracy"] == pytest.approx(metrics_of(folder)["val"]["accuracy"])
     assert run("explain", "-m", folder, pictures[0], "-o", tmp_path / "why.png").code == 0
@@ -128,6 +130,7 @@ def test_unfrozen_takes_the_place_of_frozen_where_it_is_better(run, waves, untau
     assert found["training"]["is_kept"]
     assert found["training"]["versus_frozen"]["interval"][0] > 0
     assert found["val"] == found["training"]["val"]
+    assert_timm_gives_its_logits(tmp_path / "better", sorted((waves / "val" / "rising").glob("*.png"))[:8])
     assert Classifier(tmp_path / "better").spec.accuracy[0]["top1"] == round(found["val"]["accuracy"], 4)
 
 

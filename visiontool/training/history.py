@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 HISTORY_FILE, CURVES_FILE = "history.csv", "curves.png"
-_PANELS = (("loss", ("loss", "val_loss")), ("of val", ("accuracy", "macro_f1")), ("learning rate", ("lr",)))
+_PANELS = (("loss", ("loss", "val_loss")), ("quality on val", ("accuracy", "macro_f1")), ("learning rate", ("lr",)))
 
 
 def write(folder: Path, epochs: Sequence[Epoch]) -> None:

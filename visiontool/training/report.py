@@ -57,6 +57,7 @@ def write(
     )
     augment = ", ".join(f"{name} {value:g}" for name, value in asdict(settings.augment).items() if value)
     facts = {**json.loads(settings.to_json()), "augment": augment, **machine()}
+    facts |= facts.pop("train") or {}
     if run.solution is not None:
         facts["head"] = run.solution.kind
     counts = {"Splits": run.splits, "Ignored": data.ignored}
