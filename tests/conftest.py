@@ -4,7 +4,7 @@ import contextlib
 import os
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
@@ -143,6 +143,17 @@ def run_on_terminal(*arguments: object) -> tuple[int, str]:
                 written += piece
     os.close(master)
     return process.returncode, written.decode()
+
+
+@pytest.fixture
+def one_thread() -> Iterator[None]:
+    """Has torch take one thread, since two tests run at once."""
+    import torch
+
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
 
 
 @pytest.fixture

@@ -24,18 +24,12 @@ from visiontool.pytorch.train.step import Stepper
 from visiontool.pytorch.train.task import Task, accelerator_for
 from visiontool.pytorch.train.trainer import Training
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 SPEC = ModelSpec(
     name="small", labels=("flat", "tall", "wide"), input=InputSpec(size=(32, 32), mean=(0.5,) * 3, std=(0.25,) * 3)
 )
 BASE = {"from_scratch": True, "steps": 4, "batch_size": 4}
-
-
-@pytest.fixture(autouse=True)
-def _one_thread():
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 @pytest.fixture(scope="module")

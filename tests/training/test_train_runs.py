@@ -18,6 +18,8 @@ from safetensors.numpy import load_file
 
 from visiontool import Classifier
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 LENET = ("--from-scratch", "-m", "lenet5", "--augment", "none", "--device", "cpu")
 
 
@@ -34,14 +36,6 @@ def waves(tmp_path_factory):
                 pixels = np.clip(128 + 42 * wave + draw.normal(0, 40, (32, 32)), 0, 255)
                 Image.fromarray(pixels.astype(np.uint8)).save(folder / split / label / f"{number}.png")
     return folder
-
-
-@pytest.fixture(autouse=True)
-def _one_thread():
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 @pytest.fixture(scope="module")
