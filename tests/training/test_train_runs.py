@@ -294,3 +294,12 @@ def test_a_killed_process_of_two_ends_the_run_with_a_checkpoint(waves, tmp_path)
     resumed = started("visiontool", "finetune", "--resume", tmp_path / "run", "--steps", last + 3)
     assert f"Goes on behind step {last:,}" in resumed.communicate()[1]
     assert (tmp_path / "run" / "model.onnx").is_file()
+
+
+def test_without_torch_it_names_the_extra_at_once(run, waves, untaught, tmp_path, monkeypatch):
+    monkeypatch.setattr("visiontool.training.train.find_spec", lambda name: None if name == "accelerate" else name)
+    for options in (LENET, ("-m", untaught, "--unfreeze", "auto")):
+        ran = run("finetune", waves, *options, "-o", tmp_path / "run")
+        assert (ran.code, ran.out) == (4, "")
+        assert "visiontool[train]" in ran.err
+        assert not list(tmp_path.iterdir())

@@ -145,9 +145,10 @@ def _train(args: SimpleNamespace, settings: "Settings", model: Path | None) -> N
     from visiontool.cli.progress import Stages, only_ours_on_stderr
     from visiontool.training.finetune import finetune
     from visiontool.training.report import to_json
-    from visiontool.training.train import follow, is_follower
+    from visiontool.training.train import check_installed, follow, is_follower
 
     if settings.train is not None and is_follower():
+        check_installed()
         follow(settings)
         return
     with only_ours_on_stderr(), Stages(_STAGES, enabled=not args.quiet) as stages:

@@ -204,8 +204,10 @@ def find_lr(
 def _open_backbone(
     settings: Settings, model: Path | None, limits: Limits, opened: Callable[[Classifier], None]
 ) -> Classifier | None:
-    if settings.train is not None and settings.train.from_scratch:
-        return None
+    if settings.train is not None:
+        train.check_installed()
+        if settings.train.from_scratch:
+            return None
     classifier = open_model(settings, model, limits)
     opened(classifier)
     return classifier

@@ -6,7 +6,7 @@ import os
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
-from importlib import import_module
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -54,11 +54,8 @@ class Judged(NamedTuple):
 
 def check_installed() -> None:
     """Raises ModelError where the extra [train] is missing."""
-    try:
-        for name in ("accelerate", "timm", "torch", "torchvision"):
-            import_module(name)
-    except ImportError as error:
-        raise ModelError(missing_extra("train", "Training a network")) from error
+    if not all(map(find_spec, ("accelerate", "timm", "torch", "torchvision"))):
+        raise ModelError(missing_extra("train", "Training a network"))
 
 
 def is_follower() -> bool:
@@ -68,7 +65,6 @@ def is_follower() -> bool:
 
 def follow(settings: Settings) -> None:
     """Helps the first process of the run, until it is done."""
-    check_installed()
     from visiontool.pytorch.train import trainer
 
     trainer.follow(settings.device)
@@ -76,7 +72,6 @@ def follow(settings: Settings) -> None:
 
 def spec_from_scratch(settings: Settings) -> ModelSpec:
     """The manifest of the settings' network before it is trained, with ImageNet's classes in place of its own."""
-    check_installed()
     from visiontool.pytorch.weights import pretrained_cfg
 
     architecture = settings.model or ""
@@ -106,7 +101,6 @@ def network_of(settings: Settings, folder: Path, architecture: str) -> Callable[
 
     Raises ModelError where there are no torch weights of the backbone that its head would fit.
     """
-    check_installed()
     from visiontool.pytorch.train.networks import of_folder
 
     if not (folder / CONFIG).is_file():
@@ -122,7 +116,6 @@ def drawn(
     settings: Settings, spec: ModelSpec, samples: Sequence[Sample], epochs: int, limits: Limits
 ) -> list[tuple[str, list[NDArray[np.uint8]]]]:
     """The pictures as training sees them in its first epochs: the name and the pixels (H, W, 3) of each."""
-    check_installed()
     from visiontool.pytorch.train.batches import Opened, Pictures
 
     assert settings.train is not None
