@@ -18,7 +18,7 @@ from visiontool.progress import silent
 from visiontool.pytorch.train import checkpoint
 from visiontool.pytorch.train.batches import Pictures
 from visiontool.pytorch.train.networks import untrained
-from visiontool.pytorch.train.optimization import Schedule, freeze, optimizer_of
+from visiontool.pytorch.train.optimization import Schedule, freeze, is_better, optimizer_of
 from visiontool.pytorch.train.recipe import Recipe
 from visiontool.pytorch.train.step import Stepper
 from visiontool.pytorch.train.task import Task, accelerator_for
@@ -326,6 +326,18 @@ def test_a_loss_that_is_no_number_ends_the_training(pictures, tmp_path):
 def test_options_that_cannot_be_meant(options, words):
     with pytest.raises(UsageError, match=words):
         Recipe.of_options(options)
+
+
+@pytest.mark.parametrize(("monitor", "better"), [("macro-f1", True), ("accuracy", True), ("loss", False)])
+def test_what_is_monitored_decides_which_epoch_is_better(monitor, better):
+    assert is_better(monitor, (0.9, 0.5), (0.8, 0.4)) is better
+    assert is_better(monitor, (0.8, 0.3), (0.8, 0.4))
+
+
+def test_mixup_gets_pairs_where_memory_is_cut_into_odd_parts(pictures, tmp_path):
+    assert trained(pictures, tmp_path, batch_size=6, accumulate=2, mixup=0.5, steps=1).history[-1].step == 1
+    few = Pictures(pictures.paths, pictures.names, pictures.class_ids, pictures.train[:6], pictures.val)
+    assert trained(few, tmp_path / "few", batch_size=4, accumulate=2, mixup=0.5, steps=1).history[-1].step == 1
 
 
 def test_unknown_optimizers_and_arguments_are_named(pictures, tmp_path):

@@ -97,6 +97,7 @@ def test_from_scratch_gives_a_run_like_any_other(run, waves, tmp_path):
     pictures = sorted((waves / "val" / "rising").glob("*.png"))[:8]
     assert_timm_gives_its_logits(folder, pictures)
     evaluated = run("evaluate", folder, waves, "--split", "val", "--json", "-q")
+    assert "val chose its best epoch and judged it then." in run("evaluate", folder, waves, "--split", "val").err
     assert json.loads(evaluated.out)["models"][0]["accuracy"] == pytest.approx(metrics_of(folder)["val"]["accuracy"])
     assert run("explain", "-m", folder, pictures[0], "-o", tmp_path / "why.png").code == 0
     assert run("export", folder, "-o", tmp_path / "one.onnx").code == 0

@@ -87,7 +87,9 @@ def notes_on(run: Path, evaluation: Evaluation, *, drawn: bool) -> list[str]:
     `drawn` says that their split is the run's own, which was drawn.
     """
     settings = Settings.of_run(run)
-    lines = [f"{run.name} was trained on train of {settings.data.name}; {judge_of(settings.folds)} judged it then."]
+    chose = "" if settings.train is None else " chose its best epoch and"
+    judge = judge_of(settings.folds)
+    lines = [f"{run.name} was trained on train of {settings.data.name}; {judge}{chose} judged it then."]
     found = copies(run, evaluation.fingerprints)
     trained = [copy for copy in found if copy.split == "train"]
     if trained:

@@ -147,7 +147,8 @@ def from_scratch(
     """Trains a new network, and writes its files into the folder of the run."""
     from visiontool.pytorch.weights import pretrained_cfg
 
-    trained = _run(settings, folder, spec, dataset, new_network(settings, len(spec.labels)), options, progress)
+    task = task_of(settings, folder, spec, dataset, new_network(settings, len(spec.labels)), options)
+    trained = _run(task, settings, folder, progress)
     cfg = pretrained_cfg(settings.model or "").to_dict()
     classifier = cfg["classifier"]
     before = {"architecture": spec.architecture, "pretrained_cfg": {**cfg, "tag": ""}}
@@ -161,7 +162,8 @@ def unfreeze(
 ) -> tuple[Judged, Training]:
     """Trains the network behind its solved head; it takes the place of the frozen one where val says it is better."""
     network = network_of(settings, folder, frozen.spec.architecture)
-    trained = _run(settings, folder, frozen.spec, dataset, network, options, progress)
+    task = task_of(settings, folder, frozen.spec, dataset, network, options)
+    trained = _run(task, settings, folder, progress)
     class_ids, groups = dataset.class_ids[frozen.pictures], dataset.groups[frozen.pictures]
     right, before = (answers.argmax(axis=1) == class_ids for answers in (trained.logits, frozen.probabilities))
     difference = metrics.difference("unfrozen", "frozen", right, before, groups)
@@ -210,18 +212,9 @@ def task_of(
     )
 
 
-def _run(
-    settings: Settings,
-    folder: Path,
-    spec: ModelSpec,
-    dataset: SplitDataset,
-    network: Callable[[], Any],
-    options: LoadOptions,
-    progress: Progress,
-) -> "Trained":
+def _run(task: "Task", settings: Settings, folder: Path, progress: Progress) -> "Trained":
     from visiontool.pytorch.train import trainer
 
-    task = task_of(settings, folder, spec, dataset, network, options)
     log = folder if task.recipe.log else None
     return trainer.train(task, settings.device, progress, partial(history.write, folder), log)
 

@@ -163,7 +163,9 @@ class Schedule:
             self._plateau.load_state_dict(state)
 
 
-def loss_of(recipe: Recipe, sizes: NDArray[np.int64], balance: str, log_prior: NDArray[np.float64]) -> LossFunction:
+def loss_of(
+    recipe: Recipe, sizes: NDArray[np.int64], balance: str, log_prior: NDArray[np.float64], device: torch.device
+) -> LossFunction:
     """The loss of logits (B, C) and targets, class ids (B,) or shares (B, C), as a mean over pictures.
 
     Args:
@@ -178,12 +180,12 @@ def loss_of(recipe: Recipe, sizes: NDArray[np.int64], balance: str, log_prior: N
         weight = (1 - _BETA) / (1 - _BETA ** sizes.astype(np.float64))
     if balance == "weights":
         weight = weight / sizes
-    weights = torch.tensor(weight * sizes.sum() / (weight @ sizes), dtype=torch.float32)
-    offset = torch.tensor(log_prior, dtype=torch.float32)
+    weights = torch.tensor(weight * sizes.sum() / (weight @ sizes), dtype=torch.float32, device=device)
+    offset = torch.tensor(log_prior, dtype=torch.float32, device=device)
     bce = timm.loss.BinaryCrossEntropy(recipe.smoothing, reduction="none")
 
     def loss(logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
-        logits = logits.float() + offset.to(logits.device)
+        logits = logits.float() + offset
         if recipe.loss in ("cross-entropy", "class-balanced"):
             smoothing = recipe.smoothing
             losses = functional.cross_entropy(logits, targets, reduction="none", label_smoothing=smoothing)
@@ -192,8 +194,7 @@ def loss_of(recipe: Recipe, sizes: NDArray[np.int64], balance: str, log_prior: N
         else:
             shares = targets if targets.ndim == 2 else functional.one_hot(targets, logits.shape[1]).float()
             losses = sigmoid_focal_loss(logits, shares, alpha=-1, gamma=recipe.gamma).sum(dim=1)
-        of_class = weights.to(logits.device)
-        return (losses * (targets @ of_class if targets.ndim == 2 else of_class[targets])).mean()
+        return (losses * (targets @ weights if targets.ndim == 2 else weights[targets])).mean()
 
     return loss
 

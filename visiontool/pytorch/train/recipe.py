@@ -90,23 +90,17 @@ class TrainOptions(TypedDict, total=False):
     log: Literal["tensorboard"] | None
 
 
-class _Rule(NamedTuple):
-    """What an option has an effect with."""
-
-    holds: Callable[["Recipe"], bool]
-    text: str
-
-
-_RULES = {
-    "momentum": _Rule(lambda recipe: recipe.optimizer in _MOMENTA, f"--optimizer {', '.join(_MOMENTA)}"),
-    "decay_every": _Rule(lambda recipe: recipe.scheduler in ("step", "plateau"), "--scheduler step or plateau"),
-    "decay_at": _Rule(lambda recipe: recipe.scheduler == "multistep", "--scheduler multistep"),
-    "decay_rate": _Rule(lambda recipe: recipe.scheduler in _DECAYING, f"--scheduler {', '.join(_DECAYING)}"),
-    "warmup": _Rule(lambda recipe: recipe.scheduler != "plateau", "a --scheduler other than plateau"),
-    "smoothing": _Rule(lambda recipe: recipe.loss != "focal", "a --loss other than focal"),
-    "gamma": _Rule(lambda recipe: recipe.loss == "focal", "--loss focal"),
-    "init": _Rule(lambda recipe: recipe.from_scratch, "--from-scratch"),
-    "layer_decay": _Rule(lambda recipe: not recipe.from_scratch, "--unfreeze"),
+# When an option has an effect, and in words with what.
+_RULES: dict[str, tuple[Callable[["Recipe"], bool], str]] = {
+    "momentum": (lambda recipe: recipe.optimizer in _MOMENTA, f"--optimizer {', '.join(_MOMENTA)}"),
+    "decay_every": (lambda recipe: recipe.scheduler in ("step", "plateau"), "--scheduler step or plateau"),
+    "decay_at": (lambda recipe: recipe.scheduler == "multistep", "--scheduler multistep"),
+    "decay_rate": (lambda recipe: recipe.scheduler in _DECAYING, f"--scheduler {', '.join(_DECAYING)}"),
+    "warmup": (lambda recipe: recipe.scheduler != "plateau", "a --scheduler other than plateau"),
+    "smoothing": (lambda recipe: recipe.loss != "focal", "a --loss other than focal"),
+    "gamma": (lambda recipe: recipe.loss == "focal", "--loss focal"),
+    "init": (lambda recipe: recipe.from_scratch, "--from-scratch"),
+    "layer_decay": (lambda recipe: not recipe.from_scratch, "--unfreeze"),
 }
 
 
@@ -199,9 +193,9 @@ class Recipe:
             before = None
         defaults = _SCRATCH if before is None and given.get("from_scratch") else {}
         recipe = cls(**{**defaults, **given}) if before is None else replace(before, **given)
-        for name, rule in _RULES.items():
-            if name in given and not rule.holds(recipe):
-                raise UsageError(f"--{name.replace('_', '-')} has an effect only with {rule.text}")
+        for name, (holds, text) in _RULES.items():
+            if name in given and not holds(recipe):
+                raise UsageError(f"--{name.replace('_', '-')} has an effect only with {text}")
         return recipe
 
     def steps_for(self, pictures: int, batch: int | None = None) -> int:

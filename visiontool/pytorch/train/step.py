@@ -30,8 +30,10 @@ class Stepper:
         self._wrapped = accelerator.prepare_model(self.model)
         self.optimizer = optimizer_of(self.model, recipe)
         sizes = np.bincount(pictures.class_ids[pictures.train], minlength=len(task.spec.labels))
-        self._loss = loss_of(recipe, sizes, task.balance, task.log_prior)
+        self._loss = loss_of(recipe, sizes, task.balance, task.log_prior, accelerator.device)
         self._mixup = mixup_of(recipe, len(task.spec.labels))
+        if self._mixup is not None:
+            self.micro += self.micro % 2  # it mixes pairs
         self._amp = recipe.amp == "on" or (recipe.amp == "auto" and accelerator.device.type == "cuda")
 
     def input_of(self, pixels: torch.Tensor) -> torch.Tensor:

@@ -25,11 +25,7 @@ from visiontool.errors import DeviceError, UsageError, VisiontoolError
 from visiontool.progress import Progress, silent
 from visiontool.pytorch.train import checkpoint
 from visiontool.pytorch.train.batches import VAL, Batch, Opened, Order, loader, seed_of
-from visiontool.pytorch.train.optimization import (
-    Schedule,
-    is_better,
-    set_mode,
-)
+from visiontool.pytorch.train.optimization import Schedule, is_better, set_mode
 from visiontool.pytorch.train.recipe import Epoch
 from visiontool.pytorch.train.step import Stepper
 from visiontool.pytorch.train.task import Task, Trained, accelerator_for
@@ -143,7 +139,7 @@ class Training:
         """
         task = self._task
         opened = Opened(task.pictures, task.spec, task.augment, self._recipe, task.seed, task.limits)
-        order = self._order(10 * _TRIED)
+        order = self._order(_TRIED)
         batches = iter(loader(opened, [keys for keys in order if keys[0][0] != VAL], task.workers))
         set_mode(self._model, self._recipe)
         tried: list[tuple[float, float]] = []
