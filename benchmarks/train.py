@@ -3,6 +3,7 @@
     python benchmarks/train.py rate MNIST|TINY     # pictures a second, rounds taken in turns
     python benchmarks/train.py curve TINY          # a half-width ResNet-18, epoch by epoch, beside the bare loop
     python benchmarks/train.py lenet MNIST         # LeNet-5 from scratch, 10 epochs, judged by MNIST's test
+    python benchmarks/train.py pairs MNIST         # LeNet-5 with one option or another (docs/training.md)
     python benchmarks/train.py transfer DATA --squeezenet WEIGHTS  # frozen, unfrozen, from scratch; accuracy and time
 
 MNIST, TINY (Tiny ImageNet, small) and DATA (ants and bees) are folders that `visiontool finetune` takes. Both sides of
@@ -208,6 +209,28 @@ def lenet(data: Path, epochs: int) -> bool:
     return accuracy >= 0.99
 
 
+def pairs(data: Path) -> None:
+    """Prints the accuracy on val after the first epoch, the fourth and the last, with one option or another."""
+    sgd = ("--few", "200", "-e", "8", "--augment", "none", "--optimizer", "sgd", "--lr", "0.05")
+    few = ("--few", "50", "-e", "30")
+    sides = {
+        "SGD": sgd,
+        "Adam": (*sgd[:-3], "adam", "--lr", "0.001"),
+        "with batch normalization": (*sgd, "--model-args", '{"batch_norm": true}'),
+        "Xavier": (*sgd, "--init", "xavier"),
+        "He": (*sgd, "--init", "he"),
+        "augmentation off": (*few, "--augment", "none"),
+        "augmentation on": (*few, "--augment", "light", "--no-mirror", "--crop", "0.7", "--rotate", "10"),
+    }
+    print("| | epoch 1 | epoch 4 | last |\n|---|---|---|---|")
+    for side, options in sides.items():
+        with tempfile.TemporaryDirectory() as name:
+            found, _ = finetune(data, Path(name, "run"), "--from-scratch", "-m", "lenet5", *options)
+        history = found["training"]["history"]
+        shares = " | ".join(f"{history[at]['accuracy']:.3f}" for at in (0, 3, -1))
+        print(f"| {side} | {shares} |", flush=True)
+
+
 def transfer(data: Path, squeezenet: Path, seeds: int) -> None:
     """Prints the table of frozen, unfrozen and from scratch."""
     models = {
@@ -240,7 +263,7 @@ def transfer(data: Path, squeezenet: Path, seeds: int) -> None:
 def main() -> int:
     """Returns 0 where the targets are met."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("part", choices=("rate", "curve", "lenet", "transfer"))
+    parser.add_argument("part", choices=("rate", "curve", "lenet", "pairs", "transfer"))
     parser.add_argument("data", type=Path)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--epochs", type=int, default=10, help="of curve and lenet")
@@ -254,7 +277,9 @@ def main() -> int:
         return 0 if rate(name, arguments.data, arguments.rounds) else 1
     if arguments.part == "lenet":
         return 0 if lenet(arguments.data, arguments.epochs) else 1
-    if arguments.part == "curve":
+    if arguments.part == "pairs":
+        pairs(arguments.data)
+    elif arguments.part == "curve":
         curve(arguments.data, arguments.epochs, arguments.few)
     else:
         transfer(arguments.data, arguments.squeezenet, arguments.seeds)
