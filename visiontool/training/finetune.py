@@ -79,8 +79,7 @@ def finetune(
         UsageError: settings that contradict each other; `output` is taken, or inside the data.
     """
     views = augment.views(settings.views, settings.augment, settings.seed)
-    classifier = _open_backbone(settings, model, options.limits, opened)
-    base = train.spec_from_scratch(settings) if classifier is None else classifier.spec
+    classifier, base = _open_backbone(settings, model, options.limits, opened)
     data = read_data(settings, base)
     where = output or RUNS
     if settings.labels_file is None and is_inside(os.path.realpath(where), os.path.realpath(settings.data)):
@@ -113,7 +112,7 @@ def finetune(
         write_splits(folder / SPLITS_FILE, data, splits)
         write_fingerprints(folder / FINGERPRINTS_FILE, dataset)
         counts = dict(Counter(split for split in dataset.splits if split != UNUSED))
-        run = Run(target, judged.spec, judged.metrics, solution, settings.folds, counts, passes, training)
+        run = Run(target, judged.model.spec, judged.metrics, solution, settings.folds, counts, passes, training)
         report.write(folder, run, recorded, data, dataset, judged, options)
         clean(folder)
     return run
@@ -146,15 +145,14 @@ def _solve_head(
     made = write_model(folder, classifier, spec, embedded, judged, solution.head, options.limits)
     if not write_timm_files(classifier.path, folder, made.spec, solution.head):
         _log.info("The run has no files for torch: there are none of this backbone that a new head would fit.")
-    return solution, Judged(made, made.spec, judged, probabilities, result)
+    return solution, Judged(made, judged, probabilities, result)
 
 
 def preview(
     settings: Settings, model: Path | None, limits: Limits, pictures: int, views: int
 ) -> tuple[list[tuple[str, list[NDArray[np.uint8]]]], list[str]]:
     """Some pictures for training as they are learned from: each one's name and views, and what each view is."""
-    classifier = _open_backbone(settings, model, limits, lambda classifier: None)
-    spec = train.spec_from_scratch(settings) if classifier is None else classifier.spec
+    _, spec = _open_backbone(settings, model, limits, lambda classifier: None)
     samples = [sample for sample in read_data(settings, spec).samples if sample.split in (None, "train")]
     count = min(pictures, len(samples))
     samples = [samples[place * len(samples) // count] for place in range(count)]
@@ -183,8 +181,7 @@ def find_lr(
     opened: Callable[[Classifier], None] = lambda classifier: None,
 ) -> tuple[list[tuple[float, float]], float]:
     """Learning rates that were tried, with their losses, and the one to train with. Writes nothing."""
-    classifier = _open_backbone(settings, model, options.limits, opened)
-    base = train.spec_from_scratch(settings) if classifier is None else classifier.spec
+    classifier, base = _open_backbone(settings, model, options.limits, opened)
     data = read_data(settings, base)
     check(data)
     spec = _new_spec(base, data.root.name, data, is_new=classifier is None)
@@ -203,14 +200,14 @@ def find_lr(
 
 def _open_backbone(
     settings: Settings, model: Path | None, limits: Limits, opened: Callable[[Classifier], None]
-) -> Classifier | None:
+) -> tuple[Classifier | None, ModelSpec]:
     if settings.train is not None:
         train.check_installed()
         if settings.train.from_scratch:
-            return None
+            return None, train.spec_from_scratch(settings)
     classifier = open_model(settings, model, limits)
     opened(classifier)
-    return classifier
+    return classifier, classifier.spec
 
 
 class Plan(NamedTuple):
@@ -235,8 +232,7 @@ def plan(
 ) -> Plan:
     """What `finetune` would do with the same arguments. Writes nothing, and raises what `finetune` raises."""
     views = augment.views(settings.views, settings.augment, settings.seed)
-    classifier = _open_backbone(settings, model, options.limits, opened)
-    spec = train.spec_from_scratch(settings) if classifier is None else classifier.spec
+    classifier, spec = _open_backbone(settings, model, options.limits, opened)
     data = read_data(settings, spec)
     check(data)
     splits = split(data, val_share=settings.val_share, seed=settings.seed)

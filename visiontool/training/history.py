@@ -29,8 +29,7 @@ def write(folder: Path, epochs: Sequence[Epoch]) -> None:
         axes.set(xlabel="epoch", title=title)
         axes.grid(alpha=0.3)
         axes.legend(fontsize="small")
-    with replacing(folder / CURVES_FILE) as unfinished:
-        figure.savefig(unfinished, format="png", dpi=100)
+    _save(figure, folder / CURVES_FILE)
 
 
 def draw_rates(file: Path, tried: Sequence[tuple[float, float]], best: float) -> None:
@@ -42,8 +41,7 @@ def draw_rates(file: Path, tried: Sequence[tuple[float, float]], best: float) ->
     axes.set(xscale="log", xlabel="learning rate", ylabel="loss in training, smoothed")
     axes.grid(alpha=0.3)
     axes.legend()
-    with replacing(file) as unfinished:
-        figure.savefig(unfinished, format="png", dpi=100)
+    _save(figure, file)
 
 
 def _figure(size: tuple[float, float]) -> "Figure":
@@ -53,3 +51,8 @@ def _figure(size: tuple[float, float]) -> "Figure":
     figure = Figure(size, layout="constrained")
     FigureCanvasAgg(figure)
     return figure
+
+
+def _save(figure: "Figure", file: Path) -> None:
+    with replacing(file) as unfinished:
+        figure.savefig(unfinished, format="png", dpi=100)

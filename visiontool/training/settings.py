@@ -14,7 +14,7 @@ from visiontool.hub.resolve import FOLDER
 from visiontool.images.augment import LEVELS, Augment
 from visiontool.images.transforms import CROP_MODES
 from visiontool.model.spec import CropMode
-from visiontool.pytorch.train.recipe import Recipe, TrainOptions
+from visiontool.pytorch.train.recipe import Recipe, TrainOptions, check_values
 from visiontool.training.head import Balance
 
 _log = logging.getLogger(__name__)
@@ -25,7 +25,7 @@ SCHEMA = 1
 OnBad = Literal["fail", "skip"]
 
 _RANGES = {  # whole numbers and shares; None is allowed where it is the default
-    "val_share": (0.01, 0.9),
+    "val_split": (0.01, 0.9),
     "views": (1, 64),
     "few": (1, 10**6),
     "folds": (2, 100),
@@ -109,15 +109,7 @@ class Settings:
     train: Recipe | None = None  # None for a frozen backbone
 
     def __post_init__(self) -> None:
-        for name, (low, high) in _RANGES.items():
-            value = getattr(self, name)
-            if value is not None and not low <= value <= high:
-                option = next((option for option, field in _FIELDS.items() if field == name), name)
-                raise UsageError(f"{option} is {value!r}; expected {low} to {high}")
-        for name, allowed in _CHOICES.items():
-            value = getattr(self, name)
-            if value is not None and value not in allowed:
-                raise UsageError(f"{name} is {value!r}; expected one of {', '.join(allowed)}")
+        check_values({**asdict(self), "val_split": self.val_share}, _RANGES, _CHOICES)
         random = replace(self.augment, mirror=False) != Augment()
         if random and self.views < (least := 3 if self.augment.mirror else 2):
             raise UsageError(

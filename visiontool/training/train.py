@@ -46,7 +46,6 @@ class Judged(NamedTuple):
     """A model, and how it does on the pictures that judge it."""
 
     model: Classifier
-    spec: ModelSpec
     pictures: NDArray[np.intp]  # their indices
     probabilities: NDArray[np.float64]  # (N, C)
     metrics: Metrics
@@ -161,8 +160,8 @@ def unfreeze(
     settings: Settings, folder: Path, frozen: Judged, dataset: SplitDataset, options: LoadOptions, progress: Progress
 ) -> tuple[Judged, Training]:
     """Trains the network behind its solved head; it takes the place of the frozen one where val says it is better."""
-    network = network_of(settings, folder, frozen.spec.architecture)
-    task = task_of(settings, folder, frozen.spec, dataset, network, options)
+    network = network_of(settings, folder, frozen.model.spec.architecture)
+    task = task_of(settings, folder, frozen.model.spec, dataset, network, options)
     trained = _run(task, settings, folder, progress)
     class_ids, groups = dataset.class_ids[frozen.pictures], dataset.groups[frozen.pictures]
     right, before = (answers.argmax(axis=1) == class_ids for answers in (trained.logits, frozen.probabilities))
@@ -172,11 +171,11 @@ def unfreeze(
     change = f"accuracy on val {100 * difference.accuracy:+.1f} points ({low} to {high})"
     if not is_kept:
         _log.info(f"Unfrozen: {change}, which is not certainly better. The frozen backbone is kept.")
-        measured = _measure(dataset, frozen.pictures, trained.logits, frozen.spec)[1]
+        measured = _measure(dataset, frozen.pictures, trained.logits, frozen.model.spec)[1]
         return frozen, Training(trained.history, trained.best, measured, difference, False)
     _log.info(f"Unfrozen: {change}. It takes the place of the frozen backbone.")
     config = json.loads((folder / CONFIG).read_bytes())
-    judged = _write(folder, frozen.spec, dataset, trained, config, options)
+    judged = _write(folder, frozen.model.spec, dataset, trained, config, options)
     return judged, Training(trained.history, trained.best, judged.metrics, difference, True)
 
 
@@ -249,4 +248,4 @@ def _write(
     spec = write_trained(trained.network, spec, folder, pictures)
     write_file(folder / CONFIG, json.dumps(config, indent=1) + "\n")
     model = Classifier.load(folder / MODEL_FILE, limits=options.limits)
-    return Judged(model, spec, val, probabilities, measured)
+    return Judged(model, val, probabilities, measured)

@@ -1,6 +1,7 @@
 """The networks that a training begins with."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -21,23 +22,17 @@ def untrained(
     Raises UsageError for an argument that it does not take, ConversionError for a size that it cannot run at.
     """
     torch.manual_seed(seed)
-    try:
+    with _explained(architecture):
         others = {**arguments, **_drop_rates(recipe)}
         model = weights.create(architecture, img_size=img_size, num_classes=classes, **others)
-    except ConversionError as error:
-        _explain(error, architecture)
-        raise
     initialize(model, recipe, architecture.partition(".")[0])
     return model
 
 
 def of_folder(folder: Path, recipe: Recipe) -> nn.Module:
     """The network of a folder in timm's format, with its weights."""
-    try:
+    with _explained(folder.name):
         return weights.from_folder(folder, **_drop_rates(recipe))
-    except ConversionError as error:
-        _explain(error, folder.name)
-        raise
 
 
 def _drop_rates(recipe: Recipe) -> dict[str, Any]:
@@ -45,9 +40,14 @@ def _drop_rates(recipe: Recipe) -> dict[str, Any]:
     return {name: rate for name, rate in rates.items() if rate is not None}
 
 
-def _explain(error: ConversionError, name: str) -> None:
+@contextmanager
+def _explained(name: str) -> Iterator[None]:
     """Raises UsageError where a network does not take an argument."""
-    if isinstance(error.__cause__, TypeError):
+    try:
+        yield
+    except ConversionError as error:
+        if not isinstance(error.__cause__, TypeError):
+            raise
         raise UsageError(
             f"{name} cannot be built so: {error.__cause__}\n"
             "--dropout, --drop-path and --model-args go to the network's constructor, and not every one takes them."

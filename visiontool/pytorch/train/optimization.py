@@ -52,11 +52,13 @@ def initialize(model: nn.Module, recipe: Recipe, architecture: str) -> None:
                 nn.init.zeros_(module.bias)
 
 
-def freeze(model: nn.Module, recipe: Recipe) -> int:
-    """Fixes the layers that are not to learn; gives how many groups of layers do.
+def freeze(model: nn.Module, recipe: Recipe) -> None:
+    """Fixes the layers that are not to learn.
 
-    Raises UsageError where the network has fewer groups than the recipe wants.
+    Raises UsageError where the network has fewer groups of layers than the recipe wants to train.
     """
+    if not isinstance(recipe.unfreeze, int):
+        return
     if hasattr(model, "group_matcher"):
         matcher = cast(Any, model).group_matcher(coarse=True)
         group_of = group_parameters(model, matcher, reverse=True)
@@ -64,14 +66,11 @@ def freeze(model: nn.Module, recipe: Recipe) -> int:
         parts = [name for name, _ in model.named_children()]
         group_of = {name: parts.index(name.split(".")[0]) for name, _ in model.named_parameters()}
     groups = sorted(set(group_of.values()))
-    if not isinstance(recipe.unfreeze, int):
-        return len(groups)
     if recipe.unfreeze > len(groups):
         raise UsageError(f"--unfreeze {recipe.unfreeze}: the network has {len(groups)} groups of layers with its head")
     kept = {*groups[: len(groups) - recipe.unfreeze]}
     for name, parameter in model.named_parameters():
         parameter.requires_grad_(group_of.get(name) not in kept)
-    return recipe.unfreeze
 
 
 def set_mode(model: nn.Module, recipe: Recipe) -> None:

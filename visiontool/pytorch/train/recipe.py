@@ -4,8 +4,8 @@ Needs no torch, so that wrong options are found before it is imported.
 """
 
 import math
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal, NamedTuple, Self, TypedDict, get_args
 
 from visiontool.errors import UsageError
@@ -49,6 +49,15 @@ _RANGES = {
     "clip": (0.0, 1e6),
     "patience": (1, 10**6),
     "time_limit": (1.0, 10**8),
+}
+_CHOICES: dict[str, tuple[str, ...]] = {
+    "scheduler": get_args(Scheduler),
+    "loss": get_args(Loss),
+    "auto_augment": get_args(AutoAugment),
+    "amp": get_args(Amp),
+    "monitor": get_args(Monitor),
+    "init": get_args(Init),
+    "log": ("tensorboard",),
 }
 
 
@@ -147,22 +156,7 @@ class Recipe:
     log: Literal["tensorboard"] | None = None
 
     def __post_init__(self) -> None:
-        for name, (low, high) in _RANGES.items():
-            value = getattr(self, name)
-            if value is not None and not low <= value <= high:
-                raise UsageError(f"{name} is {value!r}; expected {low:g} to {high:g}")
-        for name, choices in (
-            ("scheduler", get_args(Scheduler)),
-            ("loss", get_args(Loss)),
-            ("auto_augment", (None, *get_args(AutoAugment))),
-            ("amp", get_args(Amp)),
-            ("monitor", get_args(Monitor)),
-            ("init", (None, *get_args(Init))),
-            ("log", (None, "tensorboard")),
-        ):
-            if getattr(self, name) not in choices:
-                names = ", ".join(choice for choice in choices if choice)
-                raise UsageError(f"{name} is {getattr(self, name)!r}; expected one of {names}")
+        check_values(asdict(self), _RANGES, _CHOICES)
         if self.from_scratch == (self.unfreeze is not None):
             raise UsageError("--unfreeze begins with trained weights and --from-scratch with none; give one of them")
         if not (self.unfreeze in (None, "auto", "all") or (isinstance(self.unfreeze, int) and self.unfreeze > 0)):
@@ -183,8 +177,8 @@ class Recipe:
             del given["from_scratch"]
         trains = given.get("unfreeze") is not None or given.get("from_scratch") or before is not None
         if not trains:
-            for name in given.keys() - {"batch_size"}:
-                option = name.replace("_", "-")
+            given.pop("batch_size", None)
+            for option in (name.replace("_", "-") for name in given):
                 raise UsageError(f"--{option} trains the network, which is frozen: add --unfreeze or --from-scratch")
             return None
         if before is not None and given.keys() & {"epochs", "steps"}:  # one takes the place of the other
@@ -211,6 +205,17 @@ class Recipe:
             return (self.epochs or _SCRATCH_EPOCHS) * per_epoch
         steps = next(steps for most, steps in _STEPS if pictures < most)
         return min(steps, _MOST_EPOCHS * per_epoch)
+
+
+def check_values(
+    values: Mapping[str, Any], ranges: Mapping[str, tuple[float, float]], choices: Mapping[str, Sequence[str]]
+) -> None:
+    """Raises UsageError for a value out of its range, or not among its choices; None is always allowed."""
+    for name, value in values.items():
+        if value is not None and name in ranges and not ranges[name][0] <= value <= ranges[name][1]:
+            raise UsageError(f"{name} is {value!r}; expected {ranges[name][0]} to {ranges[name][1]}")
+        if value is not None and name in choices and value not in choices[name]:
+            raise UsageError(f"{name} is {value!r}; expected one of {', '.join(choices[name])}")
 
 
 class Epoch(NamedTuple):

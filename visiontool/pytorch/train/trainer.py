@@ -139,8 +139,8 @@ class Training:
         """
         task = self._task
         opened = Opened(task.pictures, task.spec, task.augment, self._recipe, task.seed, task.limits)
-        order = self._order(_TRIED)
-        batches = iter(loader(opened, [keys for keys in order if keys[0][0] != VAL], task.workers))
+        order = [keys for keys in self._order(_TRIED) if keys[0][0] != VAL]
+        batches = iter(loader(opened, order, task.workers))
         set_mode(self._model, self._recipe)
         tried: list[tuple[float, float]] = []
         smoothed = 0.0
@@ -246,12 +246,10 @@ class Training:
             )
         )
         self._sum, self._summed = torch.zeros_like(self._sum), 0
-        one = self._history[-1]
-        self._schedule.judge(
-            {"loss": val_loss, "accuracy": one.accuracy, "macro-f1": one.macro_f1}[self._recipe.monitor]
-        )
+        score = self._score(self._history[-1])
+        self._schedule.judge(val_loss if self._recipe.monitor == "loss" else score[0])
         before = self._score(self._history[self._best["index"]]) if self._best else None
-        if is_better(self._recipe.monitor, self._score(one), before):
+        if is_better(self._recipe.monitor, score, before):
             weights = {name: tensor.detach().cpu().clone() for name, tensor in network.state_dict().items()}
             self._best = {"index": len(self._history) - 1, "weights": weights, "logits": torch.from_numpy(logits)}
 
@@ -266,9 +264,7 @@ class Training:
         return stalled
 
     def _latest(self) -> str:
-        if not self._history:
-            return ""
-        return f"  loss {self._history[-1].loss:.3f}  val accuracy {self._history[-1].accuracy:.1%}"
+        return "".join(f"  loss {one.loss:.3f}  val accuracy {one.accuracy:.1%}" for one in self._history[-1:])
 
     def _agreed(self, *flags: bool) -> list[bool]:
         """What the first process says, in all of them."""
