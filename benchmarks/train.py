@@ -4,7 +4,7 @@
     python benchmarks/train.py curve TINY          # a half-width ResNet-18, epoch by epoch, beside the bare loop
     python benchmarks/train.py resnet50 DATA       # ResNet-50 at 224 pixels, for a GPU, beside timm's loop
     python benchmarks/train.py lenet MNIST         # LeNet-5 from scratch, 10 epochs, judged by MNIST's test
-    python benchmarks/train.py pairs MNIST         # LeNet-5 with one option or another (docs/training.md)
+    python benchmarks/train.py pairs MNIST|TINY    # a network with one option or another (docs/training.md)
     python benchmarks/train.py transfer DATA --squeezenet WEIGHTS  # frozen, unfrozen, from scratch; accuracy and time
 
 MNIST, TINY (Tiny ImageNet, small) and DATA (ants and bees) are folders that `visiontool finetune` takes. Both sides of
@@ -313,10 +313,11 @@ def lenet(data: Path, epochs: int) -> bool:
     return accuracy >= 0.99
 
 
-def pairs(data: Path) -> None:
+def pairs(name: str, data: Path) -> None:
     """Prints the accuracy on val after the first epoch, the fourth and the last, with one option or another."""
-    sgd = ("--few", "200", "-e", "8", "--augment", "none", "--optimizer", "sgd", "--lr", "0.05")
-    few = ("--few", "50", "-e", "30")
+    resnet = ("-m", "cifar_resnet20", "--img-size", "32", "--few", "50", "-e", "12", "--optimizer", "nesterov", "--lr")
+    sgd = ("-m", "lenet5", "--few", "200", "-e", "8", "--augment", "none", "--optimizer", "sgd", "--lr", "0.05")
+    few = ("-m", "lenet5", "--few", "50", "-e", "30")
     sides = {
         "SGD": sgd,
         "Adam": (*sgd[:-3], "adam", "--lr", "0.001"),
@@ -326,10 +327,15 @@ def pairs(data: Path) -> None:
         "augmentation off": (*few, "--augment", "none"),
         "augmentation on": (*few, "--augment", "light", "--no-mirror", "--crop", "0.7", "--rotate", "10"),
     }
+    if name == "TINY":
+        sides = {
+            "augmentation off": (*resnet, "0.05", "--augment", "none"),
+            "augmentation on": (*resnet, "0.05", "--augment", "light", "--crop", "0.5"),
+        }
     print("| | epoch 1 | epoch 4 | last |\n|---|---|---|---|")
     for side, options in sides.items():
-        with tempfile.TemporaryDirectory() as name:
-            found, _ = finetune(data, Path(name, "run"), "--from-scratch", "-m", "lenet5", *options)
+        with tempfile.TemporaryDirectory() as folder:
+            found, _ = finetune(data, Path(folder, "run"), "--from-scratch", *options)
         history = found["training"]["history"]
         shares = " | ".join(f"{history[at]['accuracy']:.3f}" for at in (0, 3, -1))
         print(f"| {side} | {shares} |", flush=True)
@@ -379,8 +385,8 @@ def main() -> int:
     parser.add_argument("--squeezenet", type=Path, help="a file of its ImageNet weights")
     arguments = parser.parse_args()
     print(f"{platform.platform()}, {cores()} cores, Python {platform.python_version()}, torch {torch.__version__}\n")
+    name = "MNIST" if (arguments.data / "train" / "0").is_dir() else "TINY"
     if arguments.part == "rate":
-        name = "MNIST" if (arguments.data / "train" / "0").is_dir() else "TINY"
         return 0 if rate(name, arguments.data, arguments.rounds, arguments.device) else 1
     if arguments.part == "resnet50":
         met = resnet50(arguments.data, arguments.batch, arguments.steps, arguments.rounds, arguments.device)
@@ -388,7 +394,7 @@ def main() -> int:
     if arguments.part == "lenet":
         return 0 if lenet(arguments.data, arguments.epochs) else 1
     if arguments.part == "pairs":
-        pairs(arguments.data)
+        pairs(name, arguments.data)
     elif arguments.part == "curve":
         curve(arguments.data, arguments.epochs, arguments.few, arguments.device)
     else:

@@ -328,6 +328,20 @@ def test_options_that_cannot_be_meant(options, words):
         Recipe.of_options(options)
 
 
+@pytest.mark.parametrize(
+    ("options", "lr", "decay"),
+    [
+        ({"unfreeze": "all"}, 3e-3, 1e-4),
+        ({"unfreeze": "all", "optimizer": "adam"}, 1e-4, 1e-4),
+        ({"from_scratch": True}, 1e-3, 0.05),
+        ({"from_scratch": True, "optimizer": "sgd"}, 0.05, 1e-4),  # 0.05 of its gradients would shrink every weight
+    ],
+)
+def test_the_defaults_fit_the_optimizer(options, lr, decay):
+    recipe = Recipe.of_options(options)
+    assert (recipe.lr, recipe.weight_decay) == (lr, decay)
+
+
 @pytest.mark.parametrize(("monitor", "better"), [("macro-f1", True), ("accuracy", True), ("loss", False)])
 def test_what_is_monitored_decides_which_epoch_is_better(monitor, better):
     assert is_better(monitor, (0.9, 0.5), (0.8, 0.4)) is better

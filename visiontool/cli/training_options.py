@@ -56,11 +56,9 @@ _OPTIONS = (
     click.option("--steps", type=click.IntRange(1), metavar="N", help="Instead of epochs: steps of the optimizer."),
     click.option("--accumulate", type=options.COUNT, metavar="N", help="Batches of a step.  [default: 1]"),
     click.option("--optimizer", metavar="NAME", help="sgd, momentum, nesterov, adam ... or timm's."),
-    click.option("--lr", type=_AMOUNT, metavar="R", help="Learning rate.  [default: 3e-3; from scratch 1e-3]"),
+    click.option("--lr", type=_AMOUNT, metavar="R", help="Learning rate.  [default: by the optimizer]"),
     click.option("--momentum", type=_SHARE, metavar="P", help="Of momentum, nesterov, rmsprop.  [default: 0.9]"),
-    click.option(
-        "--weight-decay", type=_AMOUNT, metavar="R", help="The L2 penalty.  [default: 1e-4; from scratch 0.05]"
-    ),
+    click.option("--weight-decay", type=_AMOUNT, metavar="R", help="The L2 penalty.  [default: 1e-4; 0.05 of adamw]"),
     click.option("--l1", type=_AMOUNT, metavar="R", help="The L1 penalty.  [default: 0]"),
     click.option("--layer-decay", type=_SHARE, metavar="P", help="Lower rates for earlier layers.  [default: 0.8]"),
     click.option("--scheduler", type=click.Choice(get_args(Scheduler)), help="Of the rate.  [default: cosine]"),

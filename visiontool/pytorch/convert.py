@@ -47,7 +47,6 @@ def convert(
         path: the file, replaced if it exists, and only once the new one has passed.
         pictures: real pictures to compare with torch on, at least one.
         batches: sizes at which they are compared; None for `difference.BATCHES`, less what would take too much memory.
-
         is_new: trained here, perhaps for a few steps only. Such a network may magnify rounding, so the file may differ
             by four times as much as torch in float32 from torch in float64.
 

@@ -61,13 +61,9 @@ class Run:
 
 
 def resumed(run: Path) -> tuple[Path, Path]:
-    """The place of a run that is to be gone on with, and the folder with its settings and checkpoints.
+    """The place of a run, or of its NAME.partial, and the folder with its settings and checkpoints.
 
-    Args:
-        run: its place, or the NAME.partial that it left there.
-
-    Raises:
-        UsageError: there is no such run, or it has no checkpoint.
+    Raises UsageError where it has no checkpoint to go on from.
     """
     target = Path(os.path.realpath(run))
     if target.name.endswith(PARTIAL):

@@ -23,8 +23,7 @@ _DECAYING = ("step", "multistep", "plateau")
 _STEPS = ((20_000, 500), (500_000, 10_000), (math.inf, 20_000))
 _MOST_EPOCHS = 10  # of those steps
 _SCRATCH_EPOCHS = 30
-# The defaults that differ.
-_SCRATCH = {"optimizer": "adamw", "lr": 1e-3, "weight_decay": 0.05, "layer_decay": 1.0, "batch_size": 64}
+_SGD = ("sgd", "momentum", "nesterov")
 _RANGES = {
     "epochs": (1, 10**6),
     "steps": (1, 10**9),
@@ -185,8 +184,7 @@ class Recipe:
             before = replace(before, epochs=None, steps=None)
         if before is not None and given.keys() & {"unfreeze", "from_scratch"}:
             before = None
-        defaults = _SCRATCH if before is None and given.get("from_scratch") else {}
-        recipe = cls(**{**defaults, **given}) if before is None else replace(before, **given)
+        recipe = cls(**{**_defaults(given), **given}) if before is None else replace(before, **given)
         for name, (holds, text) in _RULES.items():
             if name in given and not holds(recipe):
                 raise UsageError(f"--{name.replace('_', '-')} has an effect only with {text}")
@@ -205,6 +203,17 @@ class Recipe:
             return (self.epochs or _SCRATCH_EPOCHS) * per_epoch
         steps = next(steps for most, steps in _STEPS if pictures < most)
         return min(steps, _MOST_EPOCHS * per_epoch)
+
+
+def _defaults(given: Mapping[str, Any]) -> dict[str, Any]:
+    """Those that depend on the optimizer, and on whether the weights are new."""
+    is_new = bool(given.get("from_scratch"))
+    optimizer = given.get("optimizer", "adamw" if is_new else "nesterov")
+    lr = (0.05 if is_new else 3e-3) if optimizer in _SGD else (1e-3 if is_new else 1e-4)
+    # Only an optimizer that keeps the decay out of its gradients, such as AdamW, stands a strong one.
+    decay = 0.05 if optimizer.endswith("w") else 1e-4
+    others = {"layer_decay": 1.0, "batch_size": 64} if is_new else {}
+    return {"optimizer": optimizer, "lr": lr, "weight_decay": decay, **others}
 
 
 def check_values(

@@ -49,11 +49,9 @@ class Trained(NamedTuple):
 
 
 def accelerator_for(device: str, folder: Path | None = None) -> Accelerator:
-    """accelerate's view of the devices, and of the processes that torchrun or `accelerate launch` started.
+    """accelerate's view of "auto", "cpu", "cuda" or "cuda:N", and of the processes that torchrun started.
 
-    Args:
-        device: "auto", "cpu", "cuda" or "cuda:N".
-        folder: where TensorBoard's files go; None for none.
+    TensorBoard's files go into `folder`.
     """
     if device.startswith("cuda"):
         if not torch.cuda.is_available():

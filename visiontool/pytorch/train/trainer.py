@@ -39,11 +39,7 @@ _TRIED, _LEAST_RATE, _MOST_RATE, _SMOOTHING = 100, 1e-7, 10.0, 0.9  # of `try_ra
 def train(
     task: Task, device: str, progress: Progress, epoch_done: Callable[[Sequence[Epoch]], None], log: Path | None
 ) -> Trained:
-    """Trains a network, `Training.run`; the other processes of the run are given the task.
-
-    Args:
-        log: the folder for TensorBoard's log; None for none.
-    """
+    """Trains a network, `Training.run`, in all processes of the run; `log` is the folder for TensorBoard's log."""
     accelerator = accelerator_for(device, log)
     if accelerator.num_processes > 1:
         broadcast_object_list([task])
@@ -52,9 +48,8 @@ def train(
 
     def both(epochs: Sequence[Epoch]) -> None:
         epoch_done(epochs)
-        if log is not None:
-            values = epochs[-1]._asdict()
-            accelerator.log({name: value for name, value in values.items() if name != "step"}, epochs[-1].step)
+        values = epochs[-1]._asdict()
+        accelerator.log(values, values.pop("step"))  # nowhere without `log`
 
     trained = Training(task, accelerator).run(progress, both)
     accelerator.end_training()
