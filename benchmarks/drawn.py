@@ -35,7 +35,7 @@ FONTS = {
         *("DejaVuSansMono", "DejaVuSansMono-Bold", "DejaVuSansMono-BoldOblique"),
         *("DejaVuSerif", "DejaVuSerif-Bold", "DejaVuSerif-BoldItalic"),
         *("STIXGeneral", "STIXGeneralItalic", "STIXGeneralBolIta"),
-        *("cmr10", "cmb10", "cmss10", "cmti10"),
+        *("cmr10", "cmb10", "cmss10", "cmti10", "cmmi10"),
     ),
     "test": ("DejaVuSans-Bold", "DejaVuSansMono-Oblique", "DejaVuSerif-Italic", "STIXGeneralBol", "cmtt10"),
 }
