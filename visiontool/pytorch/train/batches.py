@@ -87,15 +87,11 @@ class Order(Sampler[list[Key]]):
     ) -> None:
         self._pictures, self._batch, self._first, self._steps, self._seed = pictures, batch, first, steps, seed
         self._rank, self._world = rank, world
-
-    @property
-    def per_epoch(self) -> int:
-        """Steps of an epoch. Pictures that fill no batch are left out, other ones in each epoch."""
-        return len(self._pictures.train) // self._batch
+        self._per_epoch = len(pictures.train) // batch  # what fills no batch is left out, other pictures in each epoch
 
     def __iter__(self) -> Iterator[list[Key]]:
         for step in range(self._first, self._steps):
-            epoch, place = divmod(step, self.per_epoch)
+            epoch, place = divmod(step, self._per_epoch)
             if place == 0 or step == self._first:
                 order = np.random.default_rng([self._seed, epoch]).permutation(self._pictures.train)
             share = order[place * self._batch : (place + 1) * self._batch][self._rank :: self._world]
@@ -105,7 +101,7 @@ class Order(Sampler[list[Key]]):
 
     def ends_epoch(self, step: int) -> bool:
         """Whether val comes after so many steps."""
-        return step % self.per_epoch == 0 or step == self._steps
+        return step % self._per_epoch == 0 or step == self._steps
 
     def of_val(self) -> Iterator[list[Key]]:
         """The batches of this process's share of val."""
