@@ -31,7 +31,7 @@ from visiontool.files import CACHE_VARIABLE
 from visiontool.images.augment import LEVELS, Augment, views
 from visiontool.inference.embeddings import embed_views
 from visiontool.inference.network import softmax
-from visiontool.training.head import Head, solve
+from visiontool.training.head import Head, HeadOptions, solve
 
 OPERATIONS = {
     "crop": Augment(crop=0.5),
@@ -85,7 +85,8 @@ def solved(classifier: Classifier, data: Data, count: int, augment: Augment, see
     val = embed_views(classifier, data.val, views(1, Augment(), 0)).vectors[:, 0]
     embedded = time.perf_counter()
     class_ids = data.class_ids(data.train)
-    solution = solve(train, class_ids, len(data.labels), np.arange(len(class_ids)), seed=seed)
+    kind = HeadOptions("logistic", "none", 1)  # which learns from views
+    solution = solve(train, class_ids, len(data.labels), np.arange(len(class_ids)), options=kind, seed=seed)
     solve_s = time.perf_counter() - embedded
     accuracy, nll = on_val(solution.head, val, data.class_ids(data.val))
     return Result(accuracy, nll, solution.all_views, embedded - start, solve_s)

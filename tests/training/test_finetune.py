@@ -99,7 +99,7 @@ def test_a_folder_becomes_a_model(run, data, at_home, color_model):
     folder = at_home / "runs" / "moods"
     assert ran.out == f"{folder}\n"
     assert {path.name for path in folder.iterdir()} >= RUN_FILES
-    assert "strength of the L2 penalty" in (folder / "report.html").read_text()
+    assert "shrinkage of the covariance" in (folder / "report.html").read_text()
     assert not [path for path in folder.parent.iterdir() if path != folder]
     assert tree(data) == before
 
@@ -123,6 +123,30 @@ def test_a_folder_becomes_a_model(run, data, at_home, color_model):
     kept, given = initializers(folder / "model.onnx"), initializers(color_model)
     assert all(np.array_equal(kept[name], given[name]) for name in given)  # frozen is frozen
     assert kept["head.weight"].shape == (3, 3)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("head", ["logistic", "lda", "means"])
+def test_a_head_on_transformed_stages_is_exported_in_every_precision(run, moods, at_home, head):
+    options = ("--head", head, "--transform", "power", "--stages", "3", "-o", "run")
+    ran = run("finetune", moods, "--views", "1", "--augment", "none", *options)
+    assert ran.code == 0, ran.err
+    measured = json.loads((at_home / "run" / "metrics.json").read_text())
+    assert (measured["head"]["kind"], measured["head"]["transform"], measured["head"]["stages"]) == (head, "power", 3)
+    assert measured["candidates"][0]["kind"] == head
+    assert "its head sees more than the embedding (--transform none --stages 1)" in ran.err
+    for precision, more in (("fp16", ()), ("int8", ("--calibration", moods))):
+        file = f"{precision}.onnx"
+        exported = run("export", "run", "-o", file, "--precision", precision, *more)
+        assert exported.code == 0, exported.err  # the gate has compared it
+        assert run("finetune", moods, "-m", file, "-o", f"on-{precision}", "-q", "--stages", "2").code == 0
+
+
+def test_more_stages_than_there_are(run, data, at_home, color_model):
+    ran = run("finetune", data, "-m", color_model, "--stages", "2")
+    assert (ran.code, "of colors a head can see 1 at most" in ran.err) == (2, True)
+    scratch = run("finetune", data, "--from-scratch", "-m", "lenet5", "--head", "lda")
+    assert (scratch.code, "are for a frozen backbone" in scratch.err) == (2, True)
 
 
 @pytest.mark.slow

@@ -1,17 +1,21 @@
 """The linear head: the solver against scikit-learn, and what is chosen by itself."""
 
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import numpy as np
 import pytest
 from numpy.typing import NDArray
+from scipy.special import softmax
+from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
 from sklearn.linear_model import LogisticRegression
 from threadpoolctl import threadpool_limits
 
 from visiontool.errors import DataError
-from visiontool.training.head import Solution, solve
+from visiontool.training.head import HeadOptions, Solution, gaussian, solve
+from visiontool.training.head.features import Features
 from visiontool.training.head.logistic import Balancing, Space, fit
-from visiontool.training.head.select import STRENGTHS, HeldOut, TrainingSet, best_nearest_mean
+from visiontool.training.head.select import STRENGTHS, HeldOut
 
 Floats = NDArray[np.float32]
 Ints = NDArray[np.int64]
@@ -34,12 +38,14 @@ def blobs(counts: list[int], width: int, *, distance: float, seed: int = 0, view
     return np.concatenate([pictures[:, None], others], axis=1).astype(np.float32) + 5, class_ids
 
 
-def solved(embeddings: Floats, class_ids: Ints, **options: object) -> Solution:
-    return solve(embeddings, class_ids, int(class_ids.max()) + 1, np.arange(len(class_ids)), **options)  # type: ignore[arg-type]
+def solved(embeddings: Floats, class_ids: Ints, **options: Any) -> Solution:
+    wanted = HeadOptions(**{name: options.pop(name) for name in HeadOptions._fields if name in options})
+    classes, groups = int(class_ids.max()) + 1, np.arange(len(class_ids))
+    return solve(embeddings, class_ids, classes, groups, options=wanted, **options)
 
 
 def predicted(solution: Solution, embeddings: Floats) -> Ints:
-    return (embeddings[:, 0] @ solution.head.weight.T + solution.head.bias).argmax(axis=1)
+    return solution.head.logits(embeddings[:, 0]).argmax(axis=1)
 
 
 def balanced_accuracy(solution: Solution, embeddings: Floats, class_ids: Ints) -> float:
@@ -72,6 +78,27 @@ class TestLogistic:
         adjusted = fit(x, class_ids, np.ones(40), 1.0, 2, log_prior=log_prior).bias
         assert plain[0] - plain[1] == pytest.approx(np.log(3), abs=1e-4)
         assert adjusted[0] - adjusted[1] == pytest.approx(0, abs=1e-4)
+
+
+class TestGaussian:
+    @pytest.mark.parametrize(("count", "width"), [(30, 6), (8, 40)])
+    def test_is_scikit_learns_solution(self, monkeypatch: pytest.MonkeyPatch, count: int, width: int) -> None:
+        monkeypatch.setattr(gaussian, "_ROWS", 7)
+        embeddings, class_ids = blobs([count, count * 2, count], width, distance=3)
+        x, space = embeddings[:, 0], Space.of(embeddings[:, 0])
+        log_prior = np.log(np.bincount(class_ids) / len(class_ids))
+        weights = np.ones(len(x))
+        for shrinkage in (0.9, 0.1):
+            (ours,) = gaussian.fit(space.project(embeddings)[0], class_ids, weights, [shrinkage], log_prior, width)
+            theirs = LinearDiscriminantAnalysis(solver="lsqr", shrinkage=shrinkage).fit(x.astype(np.float64), class_ids)
+            logits = space.unfold(ours).logits(x)
+            assert softmax(logits, axis=1) == pytest.approx(theirs.predict_proba(x.astype(np.float64)), abs=1e-5)
+
+    def test_classes_without_spread_are_told_apart_by_their_means(self) -> None:
+        x = np.eye(3, 5, dtype=np.float32)
+        (head,) = gaussian.fit(x, np.arange(3), np.ones(3), [0.3], np.zeros(3), 5)
+        assert head.logits(x).argmax(axis=1).tolist() == [0, 1, 2]
+        assert np.abs(head.logits(x)).max() < 100
 
 
 class TestSpace:
@@ -110,7 +137,7 @@ class TestHeldOut:
 
 class TestChoices:
     def test_the_strength_is_the_one_with_the_least_held_out_loss(self) -> None:
-        solution = solved(*blobs([60, 60], 40, distance=3))
+        solution = solved(*blobs([60, 60], 40, distance=3), kind="logistic")
         nll = [step.nll for step in solution.path]
         assert solution.chosen == int(np.argmin(nll))
         assert 0 < solution.chosen < len(nll) - 1
@@ -121,27 +148,38 @@ class TestChoices:
     def test_views_that_look_like_another_class_are_left_out(self) -> None:
         embeddings, class_ids = blobs([60, 60], 10, distance=6, views=2)
         embeddings[:, 1] = embeddings[::-1, 0]  # as if each class were the other's mirror
-        solution = solved(embeddings, class_ids)
+        solution = solved(embeddings, class_ids, kind="logistic")
         assert not solution.all_views
-        balancing = Balancing("none", np.array([60, 60]))
-        held_out = HeldOut.of(class_ids, np.arange(120), balancing, 0)
-        centered = embeddings.swapaxes(0, 1) - embeddings.mean(axis=(0, 1))
-        assert not best_nearest_mean(TrainingSet(centered, class_ids, balancing), held_out).all_views
         assert any("plain view" in note for note in solution.notes)
         assert balanced_accuracy(solution, embeddings, class_ids) > 0.95
 
     def test_the_views_of_a_picture_weigh_as_much_as_one(self) -> None:
         embeddings, class_ids = blobs([15, 15], 6, distance=2)
-        once, thrice = solved(embeddings, class_ids), solved(np.repeat(embeddings, 3, axis=1), class_ids)
+        once, thrice = (solved(np.repeat(embeddings, copies, axis=1), class_ids, kind="logistic") for copies in (1, 3))
         assert thrice.all_views
         assert thrice.path[thrice.chosen].strength == once.path[once.chosen].strength
         assert thrice.head.weight == pytest.approx(once.head.weight, abs=1e-4)
 
-    def test_the_nearest_mean_is_tried_for_few_pictures_alone(self) -> None:
-        solution = solved(*blobs([2] * 10, 50, distance=4))
-        assert any("smallest class has 2" in note for note in solution.notes)
-        assert (solution.kind, solution.path, solution.chosen) == ("nearest-mean", (), -1)
-        assert solved(*blobs([6] * 10, 50, distance=4)).kind == "logistic"
+    def test_the_head_and_its_features_are_those_with_the_least_held_out_loss(self) -> None:
+        embeddings, class_ids = blobs([20] * 5, 30, distance=3)
+        stage = np.eye(5, dtype=np.float32)[class_ids][:, None] + embeddings[..., :5] / 50  # which says it all
+        outputs = np.concatenate([embeddings, stage], axis=2)
+        solution = solved(outputs, class_ids, widths=(30, 5))
+        assert (solution.kind, solution.head.features) == ("lda", Features((30, 5), "power"))
+        losses = [candidate.brier for candidate in solution.candidates]
+        assert losses == sorted(losses)
+        assert {each.kind for each in solution.candidates} == {"lda", "logistic"}
+        assert solution.notes[0].startswith(
+            "head: linear discriminant analysis on the power-transformed outputs of 2 stages, Brier score 0."
+        )
+        assert predicted(solution, outputs).tolist() == class_ids.tolist()
+
+    @pytest.mark.parametrize("kind", ["logistic", "lda", "means"])
+    def test_what_is_asked_for_is_not_chosen(self, kind: str) -> None:
+        embeddings, class_ids = blobs([12] * 3, 20, distance=4)
+        solution = solved(embeddings, class_ids, widths=(15, 5), kind=kind, transform="power", stages=2)
+        assert (solution.kind, solution.head.features) == (kind, Features((15, 5), "power"))
+        assert balanced_accuracy(solution, embeddings, class_ids) > 0.9
 
 
 class TestBalance:
@@ -152,10 +190,10 @@ class TestBalance:
         accuracy = {balance: balanced_accuracy(way, fresh, fresh_ids) for balance, way in ways.items()}
         assert accuracy["auto"] > accuracy["none"] + 0.05
         assert ways["auto"].balance == "logit-adjust"
-        assert "the largest class has 100 pictures to train on and the smallest 5" in ways["auto"].notes[0]
+        assert "the largest class has 100 pictures to train on and the smallest 5" in ways["auto"].notes[1]
         assert not any("logits are adjusted" in note for note in ways["none"].notes)
-        unused = solved(*blobs([30, 1], 10, distance=3), balance="weights").notes[0]
-        assert unused.startswith("--balance weights does not change how a nearest-mean head is made")
+        notes = solved(*blobs([30, 1], 10, distance=3), balance="weights").notes
+        assert any(note.startswith("--balance weights does not change class means") for note in notes)
 
 
 def all_judged(class_ids: Ints) -> HeldOut:

@@ -12,7 +12,7 @@ from safetensors.numpy import load_file, save_file
 from visiontool import Classifier, InputSpec, ModelSpec
 from visiontool.data.discover import find_images
 from visiontool.graph.head import with_head
-from visiontool.training.head import Head
+from visiontool.training.head import Features, Head
 from visiontool.training.model_files import write_timm_files
 
 LENET = ROOT / "weights" / "lenet5"
@@ -29,7 +29,7 @@ def make_run(source, folder, **changes):
     folder.mkdir()
     usual = {"name": "run", "labels": LABELS, "label_ids": None, "weights": {"license": "mit"}, "accuracy": ()}
     spec = with_head(source, folder / "model.onnx", weight, bias, replace(spec, **(usual | changes)))
-    assert write_timm_files(source, folder, spec, Head(weight, bias, 1.0))
+    assert write_timm_files(source, folder, spec, Head(weight, bias, 1.0, Features((width,))))
     return weight, bias
 
 
@@ -136,9 +136,8 @@ def test_nothing_is_written_where_timm_could_not_give_the_logits(fault, tmp_path
     run = tmp_path / "run"
     run.mkdir()
     spec = replace(Classifier.load(LENET).spec, labels=("a", "b"))
-    assert not write_timm_files(
-        source / "model.onnx", run, spec, Head(np.ones((2, 84), np.float32), np.ones(2, np.float32), 1.0)
-    )
+    head = Head(np.ones((2, 84), np.float32), np.ones(2, np.float32), 1.0, Features((84,)))
+    assert not write_timm_files(source / "model.onnx", run, spec, head)
     assert list(run.iterdir()) == []
 
 

@@ -56,6 +56,11 @@ _PREVIEW_PICTURES, _PREVIEW_VIEWS = 6, 8
 @click.option("--color", type=float, metavar="P", help="The same for saturation.")
 @click.option("--preview-augment", type=options.FILE, metavar="SHEET.png", help="Draw some views and stop.")
 @click.option("--balance", type=click.Choice(_BALANCES), help="For classes of unequal size.  [default: auto]")
+@click.option("--head", type=click.Choice(("auto", "logistic", "lda", "means")), help="Its kind.  [default: auto]")
+@click.option(
+    "--transform", type=click.Choice(("auto", "none", "power")), help="Of what the head sees.  [default: auto]"
+)
+@click.option("--stages", metavar="auto|N", help="Outputs of the backbone that the head sees, 1 to 4.  [default: auto]")
 @options.CROP_MODE
 @click.option("--few", type=options.COUNT, metavar="N", help="Train on N pictures of each class.")
 @click.option("--folds", type=click.IntRange(2, 100), metavar="N", help="Cross-validate, then train on all.")

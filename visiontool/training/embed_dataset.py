@@ -1,8 +1,12 @@
 """A dataset opened, and embedded by the backbone: what cannot be read is left out, the rest is split."""
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,6 +15,9 @@ from visiontool.data.loader import LoadOptions, load
 from visiontool.data.prepare import Recipe
 from visiontool.data.samples import Dataset, check, without
 from visiontool.data.splits import contradictions, groups_of, leaks, split, unjudged
+from visiontool.errors import UsageError
+from visiontool.files import MODEL_FILE
+from visiontool.graph.stages import joined
 from visiontool.images.augment import View
 from visiontool.images.fingerprint import Fingerprint, same
 from visiontool.images.transforms import share_kept
@@ -49,10 +56,12 @@ class SplitDataset:
 
 @dataclass(frozen=True)
 class EmbeddedDataset(SplitDataset):
-    """A dataset with its embeddings."""
+    """A dataset with what the backbone gives for it."""
 
-    # (N, V, D); zeros for test, and in all views but the first for what is not for training.
-    embeddings: NDArray[np.float32]
+    # (N, V, D), the outputs of `widths` side by side; zeros for test, and in all views but the first for what is not
+    # for training.
+    outputs: NDArray[np.float32]
+    widths: tuple[int, ...]  # of the embedding, and of the stages that heads may see
     passes: int  # views that went through the backbone
 
 
@@ -81,20 +90,46 @@ def embed(
     The first view, that of predict, finds what cannot be read and what is the same picture, so it comes before the
     split; pictures for training get the other views too, at once where it is known that they are for training.
     """
-    table = _Table(data, classifier, views, options, progress)
+    with seen_by_heads(settings, classifier) as (backbone, widths):
+        table = _Table(data, backbone, views, options, progress)
+        return _embed(settings, table, widths)
+
+
+@contextmanager
+def seen_by_heads(settings: Settings, classifier: Classifier) -> Iterator[tuple[Classifier, tuple[int, ...]]]:
+    """A backbone whose embedding is followed by the outputs of its last stages, and the widths of all of them.
+
+    It is `classifier` itself where heads are to see the embedding alone, or there are no such stages.
+    """
+    width, backbone = classifier.embedding_width(), classifier
+    with TemporaryDirectory(ignore_cleanup_errors=True) as folder:  # Windows deletes no file that a session has open
+        file = Path(folder, MODEL_FILE)
+        widths = (width, *(joined(classifier.path, file) if settings.stages != "1" else ()))
+        if settings.stages != "auto" and int(settings.stages) > len(widths):
+            raise UsageError(
+                f"--stages {settings.stages}: of {classifier.spec.name} a head can see {len(widths)} at most"
+            )
+        if len(widths) > 1:
+            on: dict[str, Any] = {"device": classifier.device, "provider": classifier.provider, "threads": 1}
+            backbone = Classifier.load(file, crop_mode=classifier.spec.crop_mode, **on)
+        yield backbone, widths
+
+
+def _embed(settings: Settings, table: "_Table", widths: tuple[int, ...]) -> EmbeddedDataset:
+    data = table.data
     known = [index for index, sample in enumerate(data.samples) if sample.split == "train"]
     table.embed("views", known, slice(None))
     others = [index for index, sample in enumerate(data.samples) if sample.split not in ("train", "test", UNUSED)]
     table.embed("plain", others, slice(1))
     table.drop_unreadable(settings)
-    _suggest_border(classifier.spec, table.fingerprints)
+    _suggest_border(table.spec, table.fingerprints)
     splits, groups = _split(settings, table.data, table.fingerprints)
     late = [index for index, split in enumerate(splits) if split == "train" and not table.is_whole[index]]
     table.embed("views", late, slice(1, None))
     readable = table.drop_unreadable(settings)
     splits = tuple(splits[index] for index in readable)
     return EmbeddedDataset(
-        table.data, splits, groups[readable], tuple(table.fingerprints), table.embeddings, table.passes
+        table.data, splits, groups[readable], tuple(table.fingerprints), table.outputs, widths, table.passes
     )
 
 
@@ -136,14 +171,15 @@ def _split(
 
 
 class _Table:
-    """The embeddings so far, a row for each picture."""
+    """The outputs so far, a row for each picture."""
 
     def __init__(
         self, data: Dataset, classifier: Classifier, views: Sequence[View], options: LoadOptions, progress: Progress
     ) -> None:
         self.data = data
         self.fingerprints: list[Fingerprint | None] = [None] * len(data.samples)
-        self.embeddings = np.zeros((len(data.samples), len(views), classifier.embedding_width()), np.float32)
+        self.outputs = np.zeros((len(data.samples), len(views), classifier.embedding_width()), np.float32)
+        self.spec = classifier.spec
         self.is_whole = np.zeros(len(data.samples), bool)  # embedded in all views
         self.passes = 0
         self._errors: dict[int, str] = {}
@@ -165,7 +201,7 @@ class _Table:
             self._options._replace(timeout=timeout and timeout + _VIEW_S * (len(some) - 1)),
             progress=lambda done, total: self._progress(stage, done, total),
         )
-        self.embeddings[indices, views] = result.vectors
+        self.outputs[indices, views] = result.vectors
         self.is_whole[indices] = views.stop is None
         self.passes += result.computed
         for index, fingerprint in zip(indices, result.fingerprints, strict=True):
@@ -181,7 +217,7 @@ class _Table:
         self.data, readable = _drop(self.data, self._errors, settings)
         if self._errors:
             self.fingerprints = [self.fingerprints[index] for index in readable]
-            self.embeddings, self.is_whole = self.embeddings[readable], self.is_whole[readable]
+            self.outputs, self.is_whole = self.outputs[readable], self.is_whole[readable]
             self._errors = {}
         return readable
 

@@ -34,9 +34,17 @@ from visiontool.inference.network import softmax
 from visiontool.model.spec import UNDECIDED, ModelSpec
 from visiontool.progress import Progress, silent
 from visiontool.training import head, report, train
-from visiontool.training.embed_dataset import UNUSED, EmbeddedDataset, embed, few_of, open_all, unreadable
-from visiontool.training.head import Head, Solution
-from visiontool.training.model_files import write_model, write_timm_files
+from visiontool.training.embed_dataset import (
+    UNUSED,
+    EmbeddedDataset,
+    embed,
+    few_of,
+    open_all,
+    seen_by_heads,
+    unreadable,
+)
+from visiontool.training.head import Head, HeadOptions, Solution
+from visiontool.training.model_files import delete_timm_files, write_model, write_timm_files
 from visiontool.training.run import RUNS, SPLITS_FILE, Run, clean, new_folder
 from visiontool.training.seen import FINGERPRINTS_FILE, write_fingerprints
 from visiontool.training.settings import SETTINGS_FILE, Settings, judge_of
@@ -47,6 +55,7 @@ _log = logging.getLogger(__name__)
 __all__ = ["Plan", "Run", "Settings", "finetune", "plan"]
 
 _TIMED = 32  # pictures
+_NOT_LINEAR = "The run has no files for torch: its head sees more than the embedding (--transform none --stages 1)."
 _BESIDES_S = 3.0  # for the start, the head and the page of a small dataset
 
 
@@ -107,6 +116,9 @@ def finetune(
             solution, judged = _solve_head(settings, folder, spec, embedded, classifier, options, progress)
             if settings.train is not None:
                 judged, training = train.unfreeze(settings, folder, judged, embedded, options, progress)
+                if not training.is_kept and not solution.head.features.is_embedding:
+                    delete_timm_files(folder)
+                    _log.info(_NOT_LINEAR)
         split_of = dict(zip((sample.name for sample in dataset.data.samples), dataset.splits, strict=True))
         splits = [split_of.get(sample.name, UNUSED) for sample in data.samples]  # of what cannot be read as well
         write_splits(folder / SPLITS_FILE, data, splits)
@@ -129,7 +141,7 @@ def _solve_head(
 ) -> tuple[Solution, Judged]:
     """The head behind the frozen backbone, and its files in the folder of the run."""
     indices = embedded.indices_of("train")
-    solution = _solve(settings, embedded, indices, lambda done, total: progress("head", done, total))
+    solution = _solve(settings, embedded, indices, progress=lambda done, total: progress("head", done, total))
     if settings.folds is None:
         judged = embedded.indices_of("val")
         probabilities = _probabilities(solution.head, embedded, judged)
@@ -143,8 +155,12 @@ def _solve_head(
     name = f"{embedded.data.root.name}, {judge_of(settings.folds)}"
     spec = replace(spec, accuracy=({"dataset": name, **top1},))
     made = write_model(folder, classifier, spec, embedded, judged, solution.head, options.limits)
-    if not write_timm_files(classifier.path, folder, made.spec, solution.head):
-        _log.info("The run has no files for torch: there are none of this backbone that a new head would fit.")
+    linear = solution.head
+    if settings.train is not None and not linear.features.is_embedding:  # torch begins with what timm can build
+        linear = _solve(replace(settings, transform="none", stages="1"), embedded, indices).head
+    if not write_timm_files(classifier.path, folder, made.spec, linear):
+        missing = "The run has no files for torch: there are none of this backbone that a new head would fit."
+        _log.info(missing if linear.features.is_embedding else _NOT_LINEAR)
     return solution, Judged(made, judged, probabilities, result)
 
 
@@ -247,10 +263,11 @@ def plan(
     in_all_views = sum("train" in (sample.split, split) for sample, split in zip(data.samples, splits, strict=True))
     passes = len(paths) + in_all_views * (len(views) - 1)
     some = paths[:: max(1, len(paths) // _TIMED)]
-    start = time.perf_counter()
-    embed_views(classifier, some, views[:1], options, use_cache=False)
-    each = (time.perf_counter() - start) / len(some)
-    memory = 4 * len(splits) * len(views) * classifier.embedding_width()
+    with seen_by_heads(settings, classifier) as (backbone, widths):
+        start = time.perf_counter()
+        embed_views(backbone, some, views[:1], options, use_cache=False)
+        each = (time.perf_counter() - start) / len(some)
+    memory = 4 * len(splits) * len(views) * sum(widths)
     seconds = passes * each + _BESIDES_S
     return Plan(data, counts, spec, classifier.device, passes, memory, seconds, steps)
 
@@ -331,12 +348,14 @@ def _solve(
     train: NDArray[np.intp],
     progress: Callable[[int, int], None] | None = None,
 ) -> Solution:
+    stages = None if settings.stages == "auto" else int(settings.stages)
     return head.solve(
-        embedded.embeddings[train],
+        embedded.outputs[train],
         embedded.class_ids[train],
         len(embedded.data.labels),
         embedded.groups[train],
-        balance=settings.balance,
+        widths=embedded.widths,
+        options=HeadOptions(settings.head, settings.transform, stages, settings.balance),
         seed=settings.seed,
         progress=progress,
     )
@@ -359,4 +378,4 @@ def _cross_validate(
 
 
 def _probabilities(head: Head, embedded: EmbeddedDataset, indices: NDArray[np.intp]) -> NDArray[np.float64]:
-    return softmax(embedded.embeddings[indices, 0] @ head.weight.T + head.bias, head.temperature)
+    return softmax(head.logits(embedded.outputs[indices, 0]), head.temperature)

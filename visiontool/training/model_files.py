@@ -66,7 +66,7 @@ def write_model(
     It is returned, opened; its `spec` has temperature, tools and parity too.
 
     Raises:
-        ConversionError: the file gives other logits than the head on the embeddings it was solved with.
+        ConversionError: the file gives other logits than the head on the outputs it was solved with.
     """
     some = judged[np.linspace(0, len(judged) - 1, min(_COMPARED, len(judged)), dtype=np.intp)]
     spec = replace(
@@ -74,20 +74,22 @@ def write_model(
         temperature=head.temperature,
         tools={**base.spec.tools, "visiontool": __version__},
         parity={
-            "reference": "the head on embeddings of the backbone",
+            "reference": "the head on outputs of the backbone",
             "pictures": len(some),
             "allowed_relative": _MODEL_TOLERANCE,
         },
     )
     file = folder / MODEL_FILE
-    with_head(base.path, file, head.weight, head.bias, spec)
+    features = head.features
+    stages = len(features.widths)
+    with_head(base.path, file, head.weight, head.bias, spec, stages=stages, transform=features.transform)
     model = Classifier.load(file, device=base.device, provider=base.provider, limits=limits)
     logits = model.logits([embedded.data.samples[index].path for index in some.tolist()])
-    expected = embedded.embeddings[some, 0] @ head.weight.T + head.bias
+    expected = head.logits(embedded.outputs[some, 0])
     difference = float(np.abs(logits - expected).max() / max(np.abs(expected).max(), _LEAST))
     if not difference <= _MODEL_TOLERANCE:
         raise ConversionError(
-            f"{file}: gives other logits than its head on the embeddings, by {difference:.1e} of the largest.\n"
+            f"{file}: gives other logits than its head on the backbone's outputs, by {difference:.1e} of the largest.\n"
             f"Allowed are {_MODEL_TOLERANCE:.0e}. Please report it, with the name of the model ({base.spec.name})."
         )
     return model
@@ -105,8 +107,10 @@ def write_timm_files(source: Path, folder: Path, spec: ModelSpec, head: Head) ->
 
     Returns:
         False, and nothing is written, where these files are missing or of another network than `source`, or where timm
-        could not build this head.
+        could not build this head: it must be linear in the embedding.
     """
+    if not head.features.is_embedding:
+        return False
     try:
         config = json.loads((source.parent / CONFIG).read_bytes())
         tensors = load_file(source.parent / WEIGHTS)
@@ -126,6 +130,12 @@ def write_timm_files(source: Path, folder: Path, spec: ModelSpec, head: Head) ->
     (folder / WEIGHTS).write_bytes(save(tensors, {"format": "pt"}))  # save_file has no OSError for a full disk
     (folder / CONFIG).write_text(json.dumps(config, indent=1) + "\n", encoding="utf-8")
     return True
+
+
+def delete_timm_files(folder: Path) -> None:
+    """Deletes the files of `write_timm_files`."""
+    for name in (CONFIG, WEIGHTS):
+        (folder / name).unlink(missing_ok=True)
 
 
 def _find_place(

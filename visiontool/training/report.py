@@ -97,11 +97,12 @@ def curves_of(run: Run) -> dict[str, Curve]:
     solution = run.solution
     if solution is None or not solution.path:
         return {}
-    path, chosen, x = solution.path, solution.path[solution.chosen], "strength of the L2 penalty"
+    path, chosen = solution.path, solution.path[solution.chosen]
+    x = "shrinkage of the covariance" if solution.kind == "lda" else "strength of the L2 penalty"
     losses = Curve((x, "log loss"), [(one.strength, one.nll, one.nll_error) for one in path], chosen.strength)
     shares = Curve((x, "accuracy"), [(one.strength, one.accuracy, 0.0) for one in path], chosen.strength)
     return {
-        "Training pictures held out, by the strength of the penalty: log loss with its standard error. The dashed line "
+        f"Training pictures held out, by the {x}: log loss with its standard error. The dashed line "
         f"is what was chosen, {chosen.strength:.3g}.": losses,
         f"The same of their accuracy, which is {chosen.accuracy:.3f} as chosen.": shares,
     }
@@ -121,12 +122,15 @@ def to_json(run: Run) -> dict[str, Any]:
     if solution is not None:
         facts["head"] = {
             "kind": solution.kind,
+            "transform": solution.head.features.transform,
+            "stages": len(solution.head.features.widths),
             "balance": solution.balance,
             "all_views": solution.all_views,
             "strength": solution.path[solution.chosen].strength if solution.path else None,
             "temperature": solution.head.temperature,
         }
         facts["path"] = [point._asdict() for point in solution.path]
+        facts["candidates"] = [candidate._asdict() for candidate in solution.candidates]
     if training is not None:
         versus = training.versus_frozen
         facts["training"] = {

@@ -10,12 +10,13 @@ from typing import Any, Literal, get_args
 
 from visiontool.errors import DataError, UsageError
 from visiontool.files import MODEL_FILE
+from visiontool.graph.stages import MOST
 from visiontool.hub.resolve import FOLDER
 from visiontool.images.augment import LEVELS, Augment
 from visiontool.images.transforms import CROP_MODES
 from visiontool.model.spec import CropMode
 from visiontool.pytorch.train.recipe import Recipe, TrainOptions, check_values
-from visiontool.training.head import Balance
+from visiontool.training.head import Balance, Kind, Transforms
 
 _log = logging.getLogger(__name__)
 
@@ -35,6 +36,9 @@ _CHOICES: dict[str, tuple[str, ...]] = {
     "on_bad": get_args(OnBad),
     "balance": get_args(Balance),
     "crop_mode": CROP_MODES,
+    "head": get_args(Kind),
+    "transform": get_args(Transforms),
+    "stages": ("auto", *map(str, range(1, MOST + 1))),
 }
 _PATHS = ("data", "labels_file", "splits_file")
 _FIELDS = {"labels": "labels_file", "splits": "splits_file", "val_split": "val_share"}  # of options with other names
@@ -69,6 +73,9 @@ class Options(TrainOptions, total=False):
     contrast: float | None
     color: float | None
     balance: Balance | None
+    head: Kind | None
+    transform: Transforms | None
+    stages: int | Literal["auto"] | None  # outputs of the backbone that the head sees
     crop_mode: CropMode | None
     few: int | None
     folds: int | None
@@ -98,6 +105,9 @@ class Settings:
     augment: Augment = LEVELS["light"]
     views: int = 2  # of each training picture
     balance: Balance = "auto"
+    head: Kind = "auto"
+    transform: Transforms = "auto"  # of what the head sees
+    stages: str = "auto"  # how many outputs of the backbone the head sees: the embedding, then those of the last stages
     crop_mode: CropMode | None = None  # None for the model's own
     few: int | None = None  # so many training pictures a class, drawn
     folds: int | None = None  # accuracy by cross-validation in so many parts, instead of by one split
@@ -122,6 +132,8 @@ class Settings:
             raise UsageError(
                 "--from-scratch needs the network's name, such as -m lenet5 (visiontool models --classics)"
             )
+        if scratch and (self.head, self.transform, self.stages) != ("auto", "auto", "auto"):
+            raise UsageError("--head, --transform and --stages are for a frozen backbone; --from-scratch trains it all")
         if scratch and self.provider is not None:
             raise UsageError("--provider is onnxruntime's; --from-scratch trains in torch")
         if not scratch and (self.img_size is not None or self.model_args is not None):
@@ -156,6 +168,7 @@ class Settings:
                 raise UsageError("--views are for a frozen backbone: --from-scratch draws a picture anew in each epoch")
         given |= {name: Path(given[name]) for name in _PATHS if name in given}
         given |= {"model": os.fspath(given["model"])} if "model" in given else {}
+        given |= {"stages": str(given["stages"])} if "stages" in given else {}
         if before is not None and given.keys() & {"folds", "splits_file"}:  # one takes the place of the other
             before = replace(before, folds=None, splits_file=None)
         changes = {name: given.pop(name) for name in _CHANGES if name in given}

@@ -69,6 +69,10 @@ class Linear(NamedTuple):
         """(N, C) of features (N, R)."""
         return features @ self.weight.T + self.bias
 
+    def scaled(self, factor: float) -> "Linear":
+        """The head whose logits are those of this one times `factor`."""
+        return Linear(factor * self.weight, factor * self.bias)
+
 
 @dataclass(frozen=True)
 class Space:
@@ -80,17 +84,20 @@ class Space:
 
     mean: NDArray[np.float64]  # (D,)
     scale: float  # root of the mean squared distance from the mean, so that `strength` means the same for any network
-    basis: NDArray[np.float64]  # (D, R), orthonormal; it spans all rows, so an L2 solution in it is that in all of D
+    # (D, R), orthonormal; it spans all rows, so an L2 solution in it is that in all of D. None: not rotated.
+    basis: NDArray[np.float64] | None
 
     @classmethod
-    def of(cls, embeddings: NDArray[np.float32]) -> "Space":
-        """The space of embeddings (N, D)."""
+    def of(cls, embeddings: NDArray[np.float32], *, is_rotated: bool = True) -> "Space":
+        """The space of embeddings (N, D), where these are fewer than D of their own span."""
         count, width = embeddings.shape
         mean = embeddings.mean(axis=0, dtype=np.float64)
         squares = sum(float(np.sum((_rows_from(embeddings, first) - mean) ** 2)) for first in range(0, count, _ROWS))
         scale = float(np.sqrt(squares / count))
         if scale <= _SAME * float(np.linalg.norm(mean)):  # nothing but rounding: all pictures have the same embedding
             scale = 1.0
+        if count >= width and not is_rotated:
+            return cls(mean, scale, None)
         if count >= width:
             sampled = embeddings[:: -(-count // _MOST_SAMPLED)] - mean
             return cls(mean, scale, np.linalg.eigh(sampled.T @ sampled)[1])
@@ -101,17 +108,17 @@ class Space:
 
     def project(self, embeddings: NDArray[np.float32]) -> NDArray[np.float32]:
         """(V, N, R) of embeddings (N, V, D): views first, so that one view and all views are both one block."""
-        count, views, _ = embeddings.shape
-        to = self.basis / self.scale
-        features = np.empty((views, count, to.shape[1]), np.float32)
+        count, views, width = embeddings.shape
+        features = np.empty((views, count, width if self.basis is None else self.basis.shape[1]), np.float32)
         for view in range(views):
             for first in range(0, count, _ROWS):
-                features[view, first : first + _ROWS] = (_rows_from(embeddings[:, view], first) - self.mean) @ to
+                rows = (_rows_from(embeddings[:, view], first) - self.mean) / self.scale
+                features[view, first : first + _ROWS] = rows if self.basis is None else rows @ self.basis
         return features
 
     def unfold(self, head: Linear) -> Linear:
         """The head that gives of embeddings what `head` gives of features."""
-        weight = head.weight @ self.basis.T / self.scale
+        weight = (head.weight if self.basis is None else head.weight @ self.basis.T) / self.scale
         return Linear(weight, head.bias - weight @ self.mean)
 
 
