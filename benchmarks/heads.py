@@ -64,6 +64,7 @@ class Outputs(NamedTuple):
     test: Floats  # (M, D)
     test_ids: Ints  # (M,)
     widths: tuple[int, ...]
+    paths: tuple[list[str], list[str]]  # of the pictures for training, and of those of the test
 
 
 class Side(NamedTuple):
@@ -97,11 +98,12 @@ def outputs_of(model: str, folder: Path, classes: int | None, most: int | None) 
             embed_views(joined, paths[split], views(count, augment, 0))
             for split, count, augment in (("train", 2, LEVELS["light"]), (judge, 1, Augment()))
         ]
-    sides = []
+    sides, readable = [], []
     for split, embedded in zip(("train", judge), found, strict=True):
-        readable = [place for place in range(len(paths[split])) if place not in embedded.errors]
-        sides += [embedded.vectors[readable], np.array(ids[split])[readable]]
-    return Outputs(sides[0], sides[1], sides[2][:, 0], sides[3], widths)
+        places = [place for place in range(len(paths[split])) if place not in embedded.errors]
+        sides += [embedded.vectors[places], np.array(ids[split])[places]]
+        readable.append([paths[split][place] for place in places])
+    return Outputs(sides[0], sides[1], sides[2][:, 0], sides[3], widths, (readable[0], readable[1]))
 
 
 def before(data: Outputs, drawn: Ints, seed: int) -> Side:
