@@ -89,7 +89,7 @@ class Space:
 
     @classmethod
     def of(cls, embeddings: NDArray[np.float32], *, is_rotated: bool = True) -> "Space":
-        """The space of embeddings (N, D), where these are fewer than D of their own span."""
+        """The space of embeddings (N, D); of fewer than D it is always that which they span."""
         count, width = embeddings.shape
         mean = embeddings.mean(axis=0, dtype=np.float64)
         squares = sum(float(np.sum((_rows_from(embeddings, first) - mean) ** 2)) for first in range(0, count, _ROWS))

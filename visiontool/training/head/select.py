@@ -78,7 +78,7 @@ class TrainingSet:
     def gaussian(self, shrinkages: Sequence[float], pictures: NDArray[np.int64] | None = None) -> list[Linear]:
         """The heads of linear discriminant analysis of view 0; classes are equal where they are balanced.
 
-        Mirrored views made none of twelve measured heads better on the whole.
+        Mirrored views brought nothing, on the mean of six sets and two backbones.
         """
         features, class_ids, weights = self._rows(False, pictures)
         sizes = np.bincount(class_ids, minlength=len(self.balance.sizes))
