@@ -89,33 +89,52 @@ def test_paths_that_are_not_there_can_be_left_out(read):
 
 def test_all_faults_are_listed_at_once(read):
     table = read(
-        "path,label,split\na/1.jpg,cat,train\na/1.jpg,dog,train\na/2.jpg,dog,train\na/2.jpg,dog,val\na/3.jpg,cat|dog,train\n"
+        "path,label,split\na/1.jpg,cat,train\na/1.jpg,dog,train\na/2.jpg,dog,train\na/2.jpg,dog,val\n"
         "gone.jpg,cat,train\n,cat,train\na/4.jpg,,train\na/4.jpg,dog,holdout\nb/1.jpg,cat,train,more\nb/2.jpg,cat,val\n"
         "b/2.jpg,cat,val\n"
     )
     assert table.faults == (
-        "1 picture has several labels (unsupported): a/3.jpg",
         "1 picture is there twice, with different labels: a/1.jpg (cat, dog)",
         "1 picture is in two splits: a/2.jpg",
         "1 path is not there (--on-bad skip leaves it out): gone.jpg",
-        "2 lines have no path or no label: line 8, line 9",
-        "1 line has more columns than the first: line 11",
+        "2 lines have no path or no label: line 7, line 8",
+        "1 line has more columns than the first: line 10",
         "1 split is not train, val, test or nothing: holdout",
     )
     assert dict(table.ignored) == {"repeated lines": 1}
 
 
 @pytest.mark.parametrize(
-    ("text", "several"),
+    ("text", "labels", "class_ids"),
     [
-        ("a/1.jpg,cat;dog\na/2.jpg,cat\na/3.jpg,dog", ["a/1.jpg"]),
-        ("a/1.jpg,cat | dog\na/2.jpg,dog\na/3.jpg,cat", ["a/1.jpg"]),
-        ("a/1.jpg,crane | bird\na/2.jpg,crane | machine\na/3.jpg,crane | machine", []),
+        ("path,label\na/1.jpg,cat;dog\na/2.jpg,cat\na/3.jpg,dog", ("cat", "dog"), [(0, 1), (0,), (1,)]),
+        (
+            "path,label\na/1.jpg,cat | fox\na/2.jpg,fox | dog\na/3.jpg,dog|cat",
+            ("cat", "dog", "fox"),
+            [(0, 2), (2, 1), (1, 0)],
+        ),
+        ("path,label,label_2\na/1.jpg,cat,dog\na/2.jpg,cat,\na/3.jpg,dog,dog", ("cat", "dog"), [(0, 1), (0,), (1,)]),
+        ("path,split,Dog,cat\na/1.jpg,,1,1\na/2.jpg,,0,1.0\na/3.jpg,,0,0", ("cat", "Dog"), [(1, 0), (0,), (-1,)]),
     ],
 )
-def test_several_labels_in_one_are_found_where_they_are_labels_elsewhere(read, text, several):
-    faults = [fault for fault in read(f"path,label\n{text}\n").faults if "several labels" in fault]
-    assert [name for name in ("a/1.jpg", "a/2.jpg", "a/3.jpg") if any(name in fault for fault in faults)] == several
+def test_a_picture_may_have_several_labels(read, text, labels, class_ids):
+    table = read(f"{text}\n")
+    assert table.is_multilabel
+    assert (table.faults, table.labels) == ((), labels)
+    assert [sample.class_ids for sample in table.samples] == class_ids
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "path,label\na/1.jpg,crane | bird\na/2.jpg,crane | machine\na/3.jpg,crane | machine",  # names of two classes
+        "path,label,fold\na/1.jpg,0,1\na/2.jpg,1,0\na/3.jpg,1,1",
+    ],
+)
+def test_a_label_that_only_looks_like_several_is_one(read, text):
+    table = read(f"{text}\n")
+    assert not table.is_multilabel
+    assert (table.faults, len(table.labels)) == ((), 2)
 
 
 @pytest.mark.parametrize(

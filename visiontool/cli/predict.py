@@ -19,7 +19,7 @@ from visiontool.cli import SOME_FAILED, options
 from visiontool.cli.output.sort import Sorting, check_sorting, undo_sorting
 from visiontool.cli.output.target import FORMATS, Rows, check_output, choose_format, is_file, partial_of, rows_to
 from visiontool.cli.text import printable, say
-from visiontool.errors import DataError
+from visiontool.errors import DataError, UsageError
 from visiontool.files import model_sha256
 
 if TYPE_CHECKING:
@@ -79,6 +79,8 @@ def predict(context: click.Context, /, **values: Any) -> int:
     check_output(args.output, format_, force=args.force, resume=args.resume)
     inputs.find(may_be_none=args.resume and (args.output.exists() or partial_of(args.output).exists()))
     classifier = load(args, many=inputs.many)
+    if args.sort_into is not None and classifier.spec.task == "multilabel":
+        raise UsageError(f"{classifier.spec.name} gives several labels a picture, and --sort-into needs one: use -o")
     args.top_k = min(args.top_k, len(classifier.competing))
     detailed = inputs.single or context.get_parameter_source("top_k") is not ParameterSource.DEFAULT
     encoder = _encoder(args, format_, classifier, single=inputs.single, detailed=detailed)
@@ -185,12 +187,12 @@ def _encoder(
         return TableRows(detailed=detailed, on_terminal=args.output is None and sys.stdout.isatty())
     if format_ == "json":
         return rows.Json(single)
-    digest = None
+    digest, labels = None, classifier.spec.task == "multilabel"
     if args.output is not None and is_file(args.output):  # rows that may be resumed, by a run of the same settings
         model = model_sha256(classifier.path), classifier.spec.to_json()
         settings = json.dumps([*model, args.top_k, args.min_probability, args.among, args.sets])
         digest = hashlib.sha256(settings.encode()).hexdigest()[:16]
-    return rows.Csv(args.top_k, digest, sets=args.sets) if format_ == "csv" else rows.JsonLines(digest)
+    return rows.Csv(args.top_k, digest, sets=args.sets, labels=labels) if format_ == "csv" else rows.JsonLines(digest)
 
 
 def _predict(
@@ -262,7 +264,9 @@ def _say_model(classifier: "Classifier", model: str | None) -> None:
         text += " Chosen by: models default."
     if len(classifier.competing) < len(spec.labels):
         text += f" {len(classifier.competing):,} of them compete."
-    if spec.decisions.thresholds:
+    if spec.task == "multilabel":
+        text += " A picture may have several of them, or none."
+    elif spec.decisions.thresholds:
         text += f" Below a class's threshold, for a precision of {spec.decisions.precision}, it says unknown."
     say(text)
     if classifier.path in IN_MEMORY:

@@ -2,7 +2,8 @@
 
 DATA/<label>/picture                     a class is the folder that directly holds the pictures: "birds/crane"
 DATA/train|val|test/<label>/picture      the user's own splits; without val, it is drawn from train
-a CSV file: path,label[,split][,group]   paths start at DATA, or where nothing is there, at the CSV's folder
+a CSV file: path,label[,split][,group]   paths start at DATA, or where nothing is there, at the CSV's folder; several
+                                         labels a picture as cat|dog, or as a column of 0 and 1 for each label
 """
 
 import re
@@ -13,7 +14,7 @@ from pathlib import Path
 
 from visiontool.data.folders import natural_key, read_class_folders
 from visiontool.data.label_table import read_label_table
-from visiontool.data.samples import Dataset, RawDataset, Sample
+from visiontool.data.samples import NO_LABEL, Dataset, RawDataset, Sample
 from visiontool.errors import DataError, UsageError
 from visiontool.text import is_text, listed, some
 
@@ -70,13 +71,22 @@ def read(
         raw.notes.append("the labels are the model's")
     labels = sorted(set(label_of.values()), key=natural_key)
     _check_labels(labels, raw)
-    class_ids = {label: class_id for class_id, label in enumerate(labels)}
+    numbers = {label: class_id for class_id, label in enumerate(labels)}
+    class_ids = {label: numbers[label_of[name]] for label, name in names.items()}
     samples = tuple(
-        Sample(picture.path, picture.name, class_ids[label_of[names[picture.label]]], picture.split, picture.group)
+        Sample(
+            picture.path,
+            picture.name,
+            class_ids[picture.label] if picture.label else NO_LABEL,
+            picture.split,
+            picture.group,
+            tuple(class_ids[label] for label in picture.others),
+        )
         for picture in raw.pictures
     )
     label_ids = tuple(id_of[label] for label in labels) if id_of else None
-    return Dataset(data, tuple(labels), label_ids, samples, raw.ignored, tuple(raw.faults), tuple(raw.notes))
+    texts = (tuple(raw.faults), tuple(raw.notes))
+    return Dataset(data, tuple(labels), label_ids, samples, raw.ignored, *texts, raw.is_multilabel)
 
 
 def _why_no_folder(data: Path) -> str:

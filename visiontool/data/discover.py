@@ -188,7 +188,7 @@ def read_list(file: str) -> Iterator[str]:
     if file.lower().endswith(_LIST_EXTENSIONS[1:]):
         from visiontool.data.label_table import read_csv
 
-        header, lines = read_csv(Path(file), _TABLE_HELP)
+        header, _, lines = read_csv(Path(file), _TABLE_HELP)
         column = header.index("path")
         for path in filter(str.strip, (fields[column] for _, fields in lines)):
             spellings = (path, path.strip(), path.strip().replace("\\", "/"))

@@ -5,7 +5,7 @@ import csv
 import io
 import os
 import re
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Sequence
 from pathlib import Path
 from unicodedata import normalize
@@ -17,14 +17,19 @@ from visiontool.text import listed, some
 
 _WORKBOOKS = (b"PK\x03\x04", b"\xd0\xcf\x11\xe0")  # .xlsx and .ods, .xls
 _PATH_COLUMNS = re.compile(r"(file|image|img)([\s_-]*(name|path|file))?")
-_HELP = "Expected a CSV file whose first line is path,label or path,label,split,group."
+_HELP = (
+    "Expected a CSV file whose first line is path,label or path,label,split,group; for several labels a picture,"
+    " cat|dog in the column label, or a column of 0 and 1 for each label."
+)
 _SEPARATOR_LINE = re.compile(r'"?sep=([^"\s]|\t)"?\s*', re.IGNORECASE)  # Excel's, above the header
 _LABEL_COLUMN = re.compile(r"labels?[ _-]?\d*")
+_BETWEEN_LABELS = re.compile(r"\s*[;|]\s*")
+_FLAGS = {"0": False, "1": True, "0.0": False, "1.0": True}
 _OTHER_LABEL_COLUMNS = re.compile(r"(class|category)([\s_-]*name)?|label[\s_-]*name|target")
+_ALL_LABEL_COLUMNS = (_LABEL_COLUMN, _OTHER_LABEL_COLUMNS)
 
 # The words for one and for more of each kind.
 _FAULTS = {
-    "several labels": ("picture has several labels (unsupported)", "pictures have several labels (unsupported)"),
     "another label": (
         "picture is there twice, with different labels",
         "pictures are there twice, with different labels",
@@ -45,24 +50,31 @@ def read_label_table(file: Path, data: Path, *, skip_missing: bool = False) -> R
 
     With `skip_missing`, paths that are not there are a note and no fault.
     """
-    header, lines = read_csv(file, _HELP, strip=True)
+    header, titles, lines = read_csv(file, _HELP, strip=True)
+    flags = _flag_columns(header, lines)
     label_columns = [index for index, name in enumerate(header) if _LABEL_COLUMN.fullmatch(name)]
-    label_columns = label_columns or [_column(header, "label", _OTHER_LABEL_COLUMNS, file, _HELP)]
-    raw = RawDataset()
+    if not flags:
+        label_columns = label_columns or [_column(header, "label", _OTHER_LABEL_COLUMNS, file, _HELP)]
+    rows = [[label for column in label_columns if (label := _label(fields[column]))] for _, fields in lines]
+    if has_several := _have_several({label for labels in rows for label in labels}):
+        rows = [[part for label in labels for part in _BETWEEN_LABELS.split(label) if part] for labels in rows]
+    if flags:
+        rows = [[_label(titles[column]) for column in flags if _FLAGS[fields[column].strip()]] for _, fields in lines]
+    is_multilabel = bool(flags) or has_several or any(len(labels) > 1 for labels in rows)
+    raw = RawDataset(is_multilabel=is_multilabel, labels=dict.fromkeys(_label(titles[column]) for column in flags))
     faults: defaultdict[str, dict[str, None]] = defaultdict(dict)
     pictures: dict[str, LabeledPath] = {}  # by real path
     beside_table = []
-    for number, fields in lines:
-        path = fields[header.index("path")]
-        labels = [label for column in label_columns if (label := normalize("NFC", fields[column].strip()))]
+    for (number, fields), of_row in zip(lines, rows, strict=True):
+        path, labels = fields[header.index("path")], [*dict.fromkeys(of_row)]
         split, group = (fields[header.index(name)].strip() if name in header else "" for name in ("split", "group"))
         if any(fields[len(header) :]):
             faults["too long"][f"line {number:,}"] = None
             continue
-        if not path.strip() or not labels:
+        if not path.strip() or not (labels or flags):
             faults["incomplete"][f"line {number:,}"] = None
             continue
-        raw.labels.setdefault(labels[0])
+        raw.labels.update(dict.fromkeys(labels))
         # As it is written comes first: spaces and backslashes may be part of a name.
         spellings = dict.fromkeys((path, path.strip(), path.strip().replace("\\", "/")))
         places = [os.path.join(folder, spelling) for spelling in spellings for folder in (data, file.parent)]
@@ -72,16 +84,16 @@ def read_label_table(file: Path, data: Path, *, skip_missing: bool = False) -> R
             continue
         if file.parent != data and places.index(place) % 2:
             beside_table.append(path)
-        if len(labels) > 1:
-            faults["several labels"][path] = None
         if split and split_called(split) is None:
             faults["unknown split"][split] = None
         name, root = os.path.abspath(place), os.path.abspath(data)
         name = (os.path.relpath(name, root) if is_inside(name, root) else name).replace(os.sep, "/")
-        picture = LabeledPath(place, name, labels[0], split_called(split), group or None)
+        label, *others = labels or [""]
+        picture = LabeledPath(place, name, label, split_called(split), group or None, tuple(others))
         first = pictures.setdefault(os.path.realpath(place), picture)
-        if first.label != picture.label:
-            faults["another label"][f"{name} ({first.label}, {picture.label})"] = None
+        if {first.label, *first.others} != {label, *others}:
+            both = ("|".join((each.label, *each.others)) for each in (first, picture))
+            faults["another label"][f"{name} ({', '.join(both)})"] = None
         elif first.split != picture.split:
             faults["another split"][name] = None
         elif first is not picture:
@@ -93,12 +105,11 @@ def read_label_table(file: Path, data: Path, *, skip_missing: bool = False) -> R
             f"{file}: none of its paths is there: {some(list(faults['missing']))}\n"
             f"They start at {data}, or at the folder of the CSV file."
         )
-    for label in list(raw.labels):
-        parts = re.split(r"\s*[;|]\s*", label)
-        if len(parts) > 1 and all(part in raw.labels for part in parts):  # "cat|dog" beside "cat" and "dog"
-            faults["several labels"].update((row.name, None) for row in pictures.values() if row.label == label)
-            del raw.labels[label]
-    raw.pictures = [picture for picture in pictures.values() if picture.label in raw.labels]
+    raw.pictures = [*pictures.values()]
+    if is_multilabel:
+        several = sum(len(picture.others) > 0 for picture in raw.pictures)
+        none = sum(not picture.label for picture in raw.pictures)
+        raw.notes.append(f"several labels a picture: {several:,} have more than one, {none:,} have none")
     if skip_missing and (missing := faults.pop("missing")):
         raw.ignored["not there"] = len(missing)
         names = listed(list(missing), "path is not there", "paths are not there")
@@ -110,8 +121,28 @@ def read_label_table(file: Path, data: Path, *, skip_missing: bool = False) -> R
     return raw
 
 
-def read_csv(file: Path, help: str, *, strip: bool = False) -> tuple[list[str], list[tuple[int, list[str]]]]:
-    """The names of the columns in lower case, and the fields of each line that is not empty, with its number.
+def _label(text: str) -> str:
+    return normalize("NFC", text.strip())
+
+
+def _have_several(labels: set[str]) -> bool:
+    """Whether labels such as "cat|dog" are several: all parts of one are in others too, alone or not."""
+    parts = [_BETWEEN_LABELS.split(label) for label in labels]
+    counts = Counter(part for of_label in parts for part in {*of_label})
+    return any(len(of_label) > 1 and all(counts[part] > 1 for part in of_label) for of_label in parts)
+
+
+def _flag_columns(header: Sequence[str], lines: Sequence[tuple[int, Sequence[str]]]) -> list[int]:
+    """The indices of two columns or more that hold 0 and 1 and nothing else, each for a label, where none is label."""
+    columns = [index for index, name in enumerate(header) if name not in ("path", "split", "group")]
+    if len(columns) < 2 or any(each.fullmatch(header[i]) for i in columns for each in _ALL_LABEL_COLUMNS):
+        return []
+    are_flags = all(fields[column].strip() in _FLAGS for _, fields in lines for column in columns)
+    return columns if lines and are_flags else []
+
+
+def read_csv(file: Path, help: str, *, strip: bool = False) -> tuple[list[str], list[str], list[tuple[int, list[str]]]]:
+    """The names of the columns, in lower case and as written, and the fields of each line with some, with its number.
 
     The column of paths is called "path", whatever the file calls it; a line that is shorter than the first is filled up
     with empty fields. UTF-8, or UTF-16 with a byte order mark; the delimiter is a comma, a semicolon or a tab,
@@ -140,7 +171,7 @@ def read_csv(file: Path, help: str, *, strip: bool = False) -> tuple[list[str], 
         raise DataError(f"{file}: {error.strerror}\n{help}") from None
     except (csv.Error, UnicodeError) as error:
         raise DataError(f"{file} is no CSV file: {error}\n{help}") from None
-    return header, [(number, fields + [""] * (len(header) - len(fields))) for number, fields in lines]
+    return header, names, [(number, fields + [""] * (len(header) - len(fields))) for number, fields in lines]
 
 
 def _column(header: Sequence[str], name: str, others: re.Pattern[str], file: Path, help: str) -> int:

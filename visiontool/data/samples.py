@@ -17,11 +17,15 @@ _SPLITS = {
 _MAX_FAULTS = 20
 
 
+NO_LABEL = -1
+
+
 class Sample(NamedTuple):
     """One picture of a class.
 
     Attributes:
         name: Its path from DATA on, with "/"; from the root on where it is not in DATA.
+        class_id: `NO_LABEL` where pictures may have several labels, and this one has none of them.
         split: "train", "val", "test" as the user gave it, "" where it is left out, None where no split is given.
         group: Samples of one group stay on one side of a split.
     """
@@ -31,6 +35,12 @@ class Sample(NamedTuple):
     class_id: int
     split: str | None
     group: str | None
+    others: tuple[int, ...] = ()  # its further labels
+
+    @property
+    def class_ids(self) -> tuple[int, ...]:
+        """All its labels; `NO_LABEL` alone where it has none."""
+        return (self.class_id, *self.others)
 
 
 class LabeledPath(NamedTuple):
@@ -38,9 +48,10 @@ class LabeledPath(NamedTuple):
 
     path: str
     name: str
-    label: str
+    label: str  # "" where it has none
     split: str | None
     group: str | None
+    others: tuple[str, ...] = ()
 
 
 @dataclass
@@ -52,6 +63,7 @@ class RawDataset:
     ignored: Counter[str] = field(default_factory=Counter)
     faults: list[str] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
+    is_multilabel: bool = False
 
 
 @dataclass(frozen=True)
@@ -64,6 +76,7 @@ class Dataset:
         ignored: How much was left out, by kind: {"hidden": 2, "not pictures": 1}.
         misread: The faults of the folders or the table.
         notes: What is worth saying and no fault, one line each.
+        is_multilabel: Whether a picture may have several labels, or none.
     """
 
     root: Path
@@ -73,6 +86,7 @@ class Dataset:
     ignored: Mapping[str, int]
     misread: tuple[str, ...]
     notes: tuple[str, ...]
+    is_multilabel: bool = False
 
     @property
     def faults(self) -> tuple[str, ...]:
@@ -80,8 +94,9 @@ class Dataset:
         faults = list(self.misread)
         splits: list[set[str | None]] = [set() for _ in self.labels]
         for sample in self.samples:
-            if sample.split != "":
-                splits[sample.class_id].add(sample.split)
+            for class_id in sample.class_ids:
+                if class_id != NO_LABEL and sample.split != "":
+                    splits[class_id].add(sample.split)
         empty = [label for label, has in zip(self.labels, splits, strict=True) if not has]
         not_in_train = [
             label for label, has in zip(self.labels, splits, strict=True) if has and not has & {None, "train"}

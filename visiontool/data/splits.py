@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from visiontool.data.label_table import read_csv
-from visiontool.data.samples import Dataset, Sample, Unusable, split_called
+from visiontool.data.samples import NO_LABEL, Dataset, Sample, Unusable, split_called
 from visiontool.errors import DataError, UsageError
 from visiontool.text import listed, on_one_line, plural
 
@@ -37,8 +37,9 @@ def split(
         groups = groups_of(dataset, same).tolist()
         in_train = {group for group, split in zip(groups, splits, strict=True) if split == "train"}
         free = [i for i, split in enumerate(splits) if split is None and groups[i] not in in_train]
-        classes = _Classes((dataset.samples[i].class_id for i in free), (groups[i] for i in free), seed)
-        val = _draw_val(classes, val_share, {sample.class_id for sample in dataset.samples if sample.split == "train"})
+        ids, its_groups = zip(*((each, groups[i]) for i in free for each in dataset.samples[i].class_ids), strict=True)
+        in_train_ids = {each for sample in dataset.samples if sample.split == "train" for each in sample.class_ids}
+        val = _draw_val(_Classes(ids, its_groups, seed), val_share, in_train_ids)
         for index in free:
             splits[index] = "val" if groups[index] in val else None
     return tuple("train" if split is None else split for split in splits)
@@ -48,7 +49,7 @@ def unjudged(dataset: Dataset, splits: Sequence[str]) -> list[str]:
     """The classes that val lacks, and those that test lacks where there is one, a line each; never all of val."""
     class_ids: dict[str, set[int]] = defaultdict(set)
     for sample, split in zip(dataset.samples, splits, strict=True):
-        class_ids[split].add(sample.class_id)
+        class_ids[split].update(sample.class_ids)
     reason = f", {_TOO_FEW} to draw from (copies count once)" if _is_val_drawn(dataset) else ""
     if not class_ids["val"]:
         raise Unusable(dataset.root, [f"no class has a picture in val{reason}"], _REMEDY)
@@ -88,13 +89,15 @@ def contradictions(dataset: Dataset, same: Sequence[int]) -> list[str]:
     groups: dict[int, list[Sample]] = defaultdict(list)
     for sample, group in zip(dataset.samples, same, strict=True):
         groups[group].append(sample)
-    mixed = [samples for samples in groups.values() if len({sample.class_id for sample in samples}) > 1]
+    mixed = [samples for samples in groups.values() if len({frozenset(sample.class_ids) for sample in samples}) > 1]
     if not mixed:
         return []
     first = mixed[0][0]
-    other = next(sample for sample in mixed[0] if sample.class_id != first.class_id)
+    other = next(sample for sample in mixed[0] if {*sample.class_ids} != {*first.class_ids})
     have = plural(len(mixed), "picture has", "pictures have")
     example = f"{on_one_line(first.name)} = {on_one_line(other.name)}"
+    if dataset.is_multilabel:
+        return [f"{have} copies with other labels, e.g. {example}"]
     return [f"{have} several labels, e.g. {example}; keep each in one class"]
 
 
@@ -150,6 +153,18 @@ def folds(
     return np.array([fold_of[group] for group in group_list], np.intp)
 
 
+def folds_of_sets(
+    label_sets: Sequence[Sequence[int]], groups: NDArray[np.integer], count: int, seed: int
+) -> NDArray[np.intp]:
+    """`folds` of pictures with several labels: each fold has its share of each label.
+
+    Source: Sechidis, Tsoumakas and Vlahavas 2011, "On the stratification of multi-label data", section 3.3.
+    """
+    lengths = [len(labels) for labels in label_sets]
+    fold_of = folds(np.concatenate(label_sets), np.repeat(groups, lengths), count, seed)
+    return np.asarray(fold_of[np.cumsum([0, *lengths[:-1]])])
+
+
 def unfolded(dataset: Dataset, indices: NDArray[np.intp], fold_of: NDArray[np.intp]) -> list[str]:
     """The classes of the samples at `indices` that are in no fold, in one line; empty where all are in some."""
     class_ids = np.array([dataset.samples[index].class_id for index in indices.tolist()])
@@ -168,13 +183,14 @@ def write_splits(file: Path, dataset: Dataset, splits: Sequence[str]) -> None:
         writer = csv.writer(stream)
         writer.writerow(["path", "label", "split", *(["group"] if with_groups else [])])
         for sample, split in zip(dataset.samples, splits, strict=True):
-            row = [sample.name, dataset.labels[sample.class_id], split]
+            labels = (dataset.labels[class_id] for class_id in sample.class_ids if class_id != NO_LABEL)
+            row = [sample.name, "|".join(labels), split]
             writer.writerow([*row, sample.group or ""] if with_groups else row)
 
 
 def read_rows(file: Path, *columns: str) -> list[dict[str, str]]:
     """The lines of a run's splits.csv by column: path, split and those named."""
-    header, lines = read_csv(file, _HELP)
+    header, _, lines = read_csv(file, _HELP)
     if lacking := {"split", *columns} - {*header}:
         raise DataError(f"{file} has no column {min(lacking)}\n{_HELP}")
     return [dict(zip(header, fields, strict=False)) for _, fields in lines]

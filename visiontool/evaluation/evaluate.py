@@ -131,7 +131,13 @@ def evaluate(
     Raises:
         DataError: the data have faults, the split has no pictures, a label is no class of the model, or no picture can
             be read.
+        UsageError: a picture may have several labels.
     """
+    if data.is_multilabel or classifier.spec.task == "multilabel":
+        raise UsageError(
+            f"evaluate judges by one label a picture, and {data.root} or {classifier.spec.name} has several.\n"
+            "The metrics.json of a run has the figures of its labels."
+        )
     samples, origin = _judges(data, split)
     ids = _class_ids_of(dict.fromkeys(data.labels[sample.class_id] for sample in samples), classifier.spec, mapping)
     samples = [sample for sample in samples if data.labels[sample.class_id] in ids]

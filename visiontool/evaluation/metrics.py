@@ -103,10 +103,76 @@ class Metrics:
         order = np.lexsort((-counts / self.confusion.sum(axis=1)[true], -counts))
         return list(zip(*(column[order].tolist() for column in (true, answer, counts)), strict=True))
 
+    def averages(self) -> dict[str, tuple[float, float, float]]:
+        """Precision, recall and F1 over the classes."""
+        return {
+            "Macro average": (self.macro_precision, self.macro_recall, self.macro_f1),
+            "Weighted average": (self.weighted_precision, self.weighted_recall, self.weighted_f1),
+        }
+
     def to_json(self) -> dict[str, Any]:
         intervals = {name: list(interval) for name, interval in self.intervals.items()}
         values = {**asdict(self), "interval": list(self.interval), "intervals": intervals}
         return {**values, "confusion": self.confusion.tolist()}
+
+
+@dataclass(frozen=True)
+class MultilabelMetrics:
+    """Where a picture may have several labels; the values are scikit-learn's, over the labels that some picture has."""
+
+    pictures: int
+    mean_average_precision: float  # of the labels: how well probabilities rank pictures, whatever the thresholds
+    micro: tuple[float, float, float]  # precision, recall and F1 of all answers together
+    macro: tuple[float, float, float]  # means of the labels; one that is never given has a precision of 0
+    exact: float  # share of the pictures with all their labels and no other
+    interval: Interval  # of it
+    per_class: tuple[ClassMetrics, ...]  # in the order of the labels
+
+    def measures(self, _: int) -> list[Measure]:
+        """The figures for people."""
+        return [
+            Measure("mAP", "mean average precision of the labels", self.mean_average_precision, None, True),
+            Measure("Micro F1", "F1 of all answers together", self.micro[2], None, True),
+            Measure("Macro F1", "mean F1 of the labels", self.macro[2], None, True),
+            Measure("All right", "pictures with all their labels and no other", self.exact, self.interval, True),
+        ]
+
+    def averages(self) -> dict[str, tuple[float, float, float]]:
+        """Precision, recall and F1."""
+        return {"Micro average": self.micro, "Macro average": self.macro}
+
+    def confusions(self) -> list[tuple[int, int, int]]:
+        """None: no label takes the place of another."""
+        return []
+
+    def to_json(self) -> dict[str, Any]:
+        names = ("precision", "recall", "f1")
+        return asdict(self) | {kind: dict(zip(names, getattr(self, kind), strict=True)) for kind in ("micro", "macro")}
+
+
+def measure_labels(
+    probabilities: NDArray[np.floating], given: NDArray[np.bool_], targets: NDArray[np.bool_], labels: Sequence[str]
+) -> MultilabelMetrics:
+    """Compares probabilities and given labels (N, L) of N >= 1 pictures with the labels that they have (N, L)."""
+    from sklearn.metrics import average_precision_score, precision_recall_fscore_support
+
+    occur = targets.any(axis=0)
+    truth, answers = targets[:, occur], given[:, occur]
+    averages = {}
+    for kind in ("micro", "macro"):
+        precision, recall, f1, _ = precision_recall_fscore_support(truth, answers, average=kind, zero_division=0)
+        averages[kind] = float(precision), float(recall), float(f1)
+    hits, of, taken = (each.sum(axis=0) for each in (given & targets, targets, given))
+    per_class = tuple(
+        ClassMetrics(label, int(n), _share(hit, n), _share(hit, answered), _share(2 * hit, n + answered))
+        for label, hit, n, answered in zip(labels, hits, of, taken, strict=True)
+    )
+    exact = (given == targets).all(axis=1)
+    ranked = float(average_precision_score(truth, probabilities[:, occur]))
+    interval = wilson(int(exact.sum()), len(exact))
+    return MultilabelMetrics(
+        len(exact), ranked, **averages, exact=float(exact.mean()), interval=interval, per_class=per_class
+    )
 
 
 def measure(

@@ -10,7 +10,7 @@ from visiontool.model.spec import MANIFEST_KEY, ModelSpec
 
 
 def snippet(spec: ModelSpec, path: Path) -> str:
-    """A program of at most ten lines that prints the five best classes of the picture that is its argument.
+    """A program of at most ten lines that prints the five best classes, or the labels, of the picture in its argument.
 
     It needs numpy, Pillow and onnxruntime, and gives the answer of `visiontool predict`, but for what that does with
     pictures that are transparent, of 16 bits, or CMYK. The model file at `path` is opened, since how many pictures it
@@ -28,15 +28,25 @@ def snippet(spec: ModelSpec, path: Path) -> str:
         logits = f"np.log(np.maximum({logits}, 1e-30))"
     scaled = "logits - logits.max()" if spec.temperature == 1 else f"(logits - logits.max()) / {spec.temperature!r}"
     labels, label = _labels(opened.scan.metadata)
+    answer = [
+        f"powers = np.exp({scaled})",
+        f"labels = {labels}",
+        f'for i in np.argsort(-powers, kind="stable")[:5]: print(f"{{powers[i] / powers.sum():.4f}}  {{{label}}}")',
+    ]
+    if spec.task == "multilabel":
+        manifest = labels.removesuffix('["labels"]')
+        answer = [
+            f"manifest = {manifest}",
+            "for label, least, logit in zip(manifest['labels'], manifest['decisions']['thresholds'], logits):",
+            '    if (p := 1 / (1 + np.exp(-logit))) >= least: print(f"{p:.4f}  {label}")',
+        ]
     return "\n".join(
         [
             f"import {'ast' if labels.startswith('ast') else 'json'}, sys, numpy as np, onnxruntime, PIL.ImageOps",
             *_pixels(spec),
             f"session = onnxruntime.InferenceSession({str(path)!r})",
             f"logits = {logits}",
-            f"powers = np.exp({scaled})",
-            f"labels = {labels}",
-            f'for i in np.argsort(-powers, kind="stable")[:5]: print(f"{{powers[i] / powers.sum():.4f}}  {{{label}}}")',
+            *answer,
         ]
     )
 

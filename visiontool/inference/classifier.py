@@ -20,7 +20,7 @@ from visiontool.hub import resolve
 from visiontool.images import transforms
 from visiontool.images.decode import DEFAULT_LIMITS, ImageSource, Limits, is_picture, listed
 from visiontool.images.transforms import VIEWS, Tta
-from visiontool.inference.network import Network, softmax, with_activation
+from visiontool.inference.network import Network, sigmoid, softmax, with_activation
 from visiontool.inference.result import Answer, Result, result_of
 from visiontool.model.class_names import find_classes
 from visiontool.model.spec import MANIFEST_KEY, CropMode, ModelSpec
@@ -140,7 +140,7 @@ class Classifier:
         self._recipe = Recipe.of(spec, arguments.get("limits", DEFAULT_LIMITS))
         self._arguments = arguments  # to make it again
         among: Sequence[str] | None = arguments.get("among")
-        if among is not None and spec.decisions.thresholds:
+        if among is not None and spec.decisions.thresholds and spec.task == "classify":
             raise UsageError(
                 f"{spec.name}: its thresholds hold where all classes compete, and --among leaves some out.\n"
                 "Take the model that it was made from."
@@ -223,7 +223,7 @@ class Classifier:
         Args:
             top_k: classes in a result, at most as many as compete.
             min_probability: below it, or below the threshold that the manifest has for its class, a result is marked
-                `unknown`.
+                `unknown`, or of several labels a picture, one is not given.
             sets: gives each result its `label_set`.
             batch_size: None for what suits the network.
             workers: files opened at the same time; None for one a core.
@@ -381,7 +381,8 @@ class Classifier:
         values = logits.astype(np.float64)
         if self.spec.activation == "softmax":  # the graph gives probabilities already
             values = np.log(np.maximum(values, 1e-30))
-        return softmax(values + self._added, self.spec.temperature)
+        values += self._added
+        return softmax(values, self.spec.temperature) if self.spec.task == "classify" else sigmoid(values)
 
     def _outputs_of(self, images: Iterable[ImageSource], output: str) -> NDArray[np.float32]:
         chunks: list[NDArray[np.float32]] = []

@@ -19,7 +19,6 @@ from visiontool.graph.cost.shaped_graph import ShapedGraph
 from visiontool.hub.resolve import weights_in
 from visiontool.images.decode import ImageSource, Limits
 from visiontool.inference.classifier import Classifier
-from visiontool.inference.network import softmax
 
 Method = Literal["auto", "cam", "occlusion", "gradcam"]
 _CELLS = 14  # of occlusion's map, along each side
@@ -101,7 +100,7 @@ class Explainer:
             map=self._map_of(pixels, chosen, logits) if head is None else head.linear(features, chosen),
             class_id=chosen,
             label=spec.labels[chosen],
-            probability=float(softmax(logits, spec.temperature)[chosen]),
+            probability=float(self._classifier.probabilities(logits)[chosen]),
             method=self.method,
             logit=float(logits[chosen]),
             bias=None if head is None else float(head.bias[chosen]),
@@ -125,6 +124,8 @@ class Explainer:
                 picture[patch] = pixels.mean(axis=(0, 1)).round()
             rows.append(self._logits(covered))
         values = np.concatenate(rows) / np.float32(self._classifier.spec.temperature)
+        if self._classifier.spec.task == "multilabel":
+            return np.asarray(values[0, class_id] - values[1:, class_id]).reshape(min(_CELLS, len(pixels)), -1)
         odds = values[:, class_id] - np.logaddexp.reduce(np.delete(values, class_id, axis=1), axis=1)
         return np.asarray(odds[0] - odds[1:]).reshape(min(_CELLS, len(pixels)), -1)
 

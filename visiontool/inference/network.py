@@ -95,6 +95,11 @@ def softmax(logits: NDArray[np.floating[Any]], temperature: float) -> NDArray[np
     return powers / powers.sum(axis=-1, keepdims=True)  # type: ignore[no-any-return]
 
 
+def sigmoid(logits: NDArray[np.floating[Any]]) -> NDArray[np.float64]:
+    """The probabilities of (..., L) logits of labels that may come together."""
+    return 0.5 * np.tanh(0.5 * logits.astype(np.float64)) + 0.5
+
+
 def with_activation(opened: runtime.OpenModel, spec: ModelSpec, description: "Description | None") -> ModelSpec:
     """`spec`, of a file without a manifest, with the activation by the user, or else by its operators or outputs.
 

@@ -50,6 +50,7 @@ class Result:
     notes: tuple[str, ...] = ()  # what was done to the picture that one should know, e.g. "first frame of several"
     thumbnail: bytes | None = field(default=None, compare=False)  # a small JPEG, where `Classifier.predict` says so
     label_set: tuple[str, ...] | None = None  # most probable first; one holds the true class as often as was asked for
+    labels: tuple[str, ...] | None = None  # where a picture may have several: those it has, most probable first
 
     @property
     def status(self) -> Literal["ok", "error"]:
@@ -67,6 +68,8 @@ class Result:
                 | ({"label_id": item.label_id} if item.label_id else {})
                 for item in self.predictions
             ]
+        if self.labels is not None:
+            row["labels"] = list(self.labels)
         if self.label_set is not None:
             row["set"] = list(self.label_set)
         if self.unknown:
@@ -82,6 +85,7 @@ class Result:
         for rank, item in enumerate(self.predictions, 1):
             row |= {f"label_{rank}": item.label, f"index_{rank}": item.index}
             row[f"probability_{rank}"] = round(item.probability, 6)
+        row |= {} if self.labels is None else {"labels": "|".join(self.labels)}
         row |= {} if self.label_set is None else {"set": "; ".join(self.label_set)}
         return row | {"error": self.error, "notes": "; ".join(self.notes) or None}
 
@@ -98,6 +102,8 @@ class Result:
         path = "" if self.path is None else f" {on_one_line(self.path)}"
         if self.error is not None:
             return f"<Result{path}: error: {self.error}>"
+        if self.labels is not None:
+            return f"<Result{path}: {on_one_line(', '.join(self.labels)) or 'no label'}>"
         best = self.predictions[0]
         unknown = "unknown, at best " if self.unknown else ""
         return f"<Result{path}: {unknown}{on_one_line(best.label)} ({best.probability:.1%})>"
@@ -121,6 +127,10 @@ def result_of(
         Prediction(spec.labels[i], i, float(probabilities[i]), ids[i] if ids else None) for i in order[:top_k].tolist()
     )
     thresholds, label_set = spec.decisions.thresholds, None
+    if spec.task == "multilabel":
+        least = [max(threshold, min_probability) for threshold in thresholds or [0.5] * len(spec.labels)]
+        labels = tuple(spec.labels[i] for i in order.tolist() if probabilities[i] >= least[i])
+        return Result(answer.path, spec.name, predictions, notes=answer.notes, labels=labels)
     if sets:
         is_in = 1 - probabilities <= spec.decisions.quantiles
         label_set = tuple(spec.labels[i] for i in order[is_in[order]].tolist())

@@ -32,6 +32,7 @@ Layout = Literal["NHWC", "NCHW"]
 DType = Literal["uint8", "float32", "float16"]
 Color = Literal["RGB", "BGR", "L"]
 Activation = Literal["none", "softmax"]
+Task = Literal["classify", "multilabel"]
 Precision = Literal["fp32", "fp16", "int8"]
 Resize = Literal["host", "graph"]
 FLOATS = ("tensor(float)", "tensor(float16)")  # onnxruntime's types that are read as float32
@@ -77,7 +78,9 @@ class Decisions:
     """What `predict` decides by, found on pictures of known classes; None or empty where nobody asked for it."""
 
     precision: float | None = None  # of the answers of each class from its threshold on
-    thresholds: tuple[float, ...] = ()  # one for each label: an answer below it is "unknown", above 1 every one is
+    # One for each label: an answer below it is "unknown", above 1 every one is. Of several labels those are given that
+    # reach theirs.
+    thresholds: tuple[float, ...] = ()
     coverage: float | None = None  # share of the prediction sets that hold the true class
     quantiles: tuple[float, ...] = ()  # one for each label, or for all: a set has those with 1 - probability <= it
 
@@ -106,6 +109,7 @@ class ModelSpec:
     name: str
     labels: tuple[str, ...]
     input: InputSpec
+    task: Task = "classify"  # "multilabel" where a picture may have several labels: a sigmoid for each, no softmax
     label_ids: tuple[str, ...] | None = None  # WordNet ids where they exist
     architecture: str = ""  # timm's name
     crop_mode: CropMode = "center"
@@ -137,7 +141,7 @@ class ModelSpec:
         values["decisions"] = self.decisions.to_json()
         manifest = {
             "schema": SCHEMA,
-            "task": "classify",
+            "task": values.pop("task"),
             **values,
             "preprocessing": {"exif": "upright", "alpha": "white", **preprocessing},
             "outputs": _without_empty(outputs),
@@ -159,12 +163,12 @@ class ModelSpec:
         if len(text) > MAX_MANIFEST_CHARS:
             raise ModelError(f"the manifest has {len(text):,} characters; at most {MAX_MANIFEST_CHARS:,} are read")
         top = JsonFields.parse(text)
-        top.choice("task", ("classify",))
         preprocessing, outputs = top.fields("preprocessing"), top.fields("outputs")
         preprocessing.choice("exif", ("upright",), "upright")
         preprocessing.choice("alpha", ("white",), "white")
         labels = top.texts("labels")
         spec = cls(
+            task=top.choice("task", get_args(Task)),
             name=top.text("name"),
             architecture=top.text("architecture", ""),
             labels=labels,

@@ -53,6 +53,14 @@ class SplitDataset:
         """(N,)."""
         return np.array([sample.class_id for sample in self.data.samples], np.int64)
 
+    @property
+    def targets(self) -> NDArray[np.bool_]:
+        """(N, L) which labels each picture has, where it may have several."""
+        targets = np.zeros((len(self.data.samples), len(self.data.labels) + 1), np.bool_)  # the last for `NO_LABEL`
+        for index, sample in enumerate(self.data.samples):
+            targets[index, list(sample.class_ids)] = True
+        return targets[:, :-1]
+
 
 @dataclass(frozen=True)
 class EmbeddedDataset(SplitDataset):

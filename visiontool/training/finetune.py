@@ -11,6 +11,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -25,6 +26,7 @@ from visiontool.data.samples import Dataset, check
 from visiontool.data.splits import folds, read_splits, split, unfolded, unjudged, write_splits
 from visiontool.errors import DataError, ModelError, UsageError
 from visiontool.evaluation import metrics
+from visiontool.evaluation.metrics import Metrics, MultilabelMetrics
 from visiontool.hub import resolve
 from visiontool.images import augment
 from visiontool.images.decode import Limits
@@ -33,7 +35,7 @@ from visiontool.inference.embeddings import embed_views
 from visiontool.inference.network import softmax
 from visiontool.model.spec import UNDECIDED, ModelSpec
 from visiontool.progress import Progress, silent
-from visiontool.training import head, report, train
+from visiontool.training import head, multilabel, report, train
 from visiontool.training.embed_dataset import (
     UNUSED,
     EmbeddedDataset,
@@ -90,6 +92,7 @@ def finetune(
     views = augment.views(settings.views, settings.augment, settings.seed)
     classifier, base = _open_backbone(settings, model, options.limits, opened)
     data = read_data(settings, base)
+    views = views[:1] if data.is_multilabel else views
     where = output or RUNS
     if settings.labels_file is None and is_inside(os.path.realpath(where), os.path.realpath(settings.data)):
         raise UsageError(
@@ -140,18 +143,22 @@ def _solve_head(
     progress: Progress,
 ) -> tuple[Solution, Judged]:
     """The head behind the frozen backbone, and its files in the folder of the run."""
-    indices = embedded.indices_of("train")
-    solution = _solve(settings, embedded, indices, progress=lambda done, total: progress("head", done, total))
-    if settings.folds is None:
-        judged = embedded.indices_of("val")
-        probabilities = _probabilities(solution.head, embedded, judged)
+    indices, judged = embedded.indices_of("train"), embedded.indices_of("val")
+    tick = partial(progress, "head")
+    result: Metrics | MultilabelMetrics
+    if embedded.data.is_multilabel:
+        solution, spec, probabilities, result = multilabel.solve(settings, spec, embedded, tick)
+        top1 = {"pictures": result.pictures, "mAP": round(result.mean_average_precision, 4)}
     else:
-        judged, probabilities = _cross_validate(settings, settings.folds, embedded, indices, progress)
+        solution = _solve(settings, embedded, indices, progress=tick)
+        if settings.folds is None:
+            probabilities = _probabilities(solution.head, embedded, judged)
+        else:
+            judged, probabilities = _cross_validate(settings, settings.folds, embedded, indices, progress)
+        truth, groups = embedded.class_ids[judged], embedded.groups[judged]
+        result = metrics.measure(probabilities, truth, embedded.data.labels, groups)
+        top1 = {"pictures": result.pictures, "top1": round(result.accuracy, 4)}
     _log_all(solution.notes)
-    truth, groups = embedded.class_ids[judged], embedded.groups[judged]
-    result = metrics.measure(probabilities, truth, embedded.data.labels, groups)
-
-    top1 = {"pictures": result.pictures, "top1": round(result.accuracy, 4)}
     name = f"{embedded.data.root.name}, {judge_of(settings.folds)}"
     spec = replace(spec, accuracy=({"dataset": name, **top1},))
     made = write_model(folder, classifier, spec, embedded, judged, solution.head, options.limits)
@@ -250,6 +257,7 @@ def plan(
     views = augment.views(settings.views, settings.augment, settings.seed)
     classifier, spec = _open_backbone(settings, model, options.limits, opened)
     data = read_data(settings, spec)
+    views = views[:1] if data.is_multilabel else views
     check(data)
     splits = split(data, val_share=settings.val_share, seed=settings.seed)
     if settings.folds is None:
@@ -315,6 +323,8 @@ def read_data(settings: Settings, spec: ModelSpec) -> Dataset:
         data = replace(data, notes=tuple(note for note in data.notes if note != VAL_IS_DRAWN))
         if settings.on_bad == "fail":
             splits = few_of(data, given, settings.few, settings.seed)
+    if data.is_multilabel:
+        multilabel.check(settings)
     samples = tuple(sample._replace(split=split) for sample, split in zip(data.samples, splits, strict=True))
     return replace(data, samples=samples)
 
@@ -334,7 +344,7 @@ def _new_spec(base: ModelSpec, name: str, data: Dataset, *, is_new: bool) -> Mod
     if is_new:
         weights = {"source": f"{base.name}, trained from scratch on {data.root.name}"}
     spec = replace(base, name=name, labels=data.labels, label_ids=data.label_ids, weights=weights)
-    spec = replace(spec, accuracy=(), decisions=UNDECIDED)
+    spec = replace(spec, accuracy=(), decisions=UNDECIDED, task="classify")
     try:
         ModelSpec.from_json(spec.to_json())
     except (ModelError, UnicodeEncodeError) as error:

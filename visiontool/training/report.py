@@ -12,6 +12,7 @@ from visiontool.data.loader import LoadOptions
 from visiontool.data.samples import Dataset
 from visiontool.evaluation.benchmark.machine import machine
 from visiontool.evaluation.evaluate import Evaluation
+from visiontool.evaluation.metrics import MultilabelMetrics
 from visiontool.evaluation.report import Curve
 from visiontool.evaluation.report import write as write_page
 from visiontool.files import MODEL_FILE
@@ -44,6 +45,8 @@ def write(
     text = json.dumps(to_json(run), indent=1, allow_nan=False)
     text = _NUMBERS.sub(lambda match: f"[{' '.join(match[1].split())}]", text)
     (folder / METRICS_FILE).write_text(text + "\n", encoding="utf-8")
+    if isinstance(run.metrics, MultilabelMetrics):  # the page is about one class a picture
+        return
     readable = {sample.path for sample in dataset.data.samples}
     evaluation = Evaluation(
         run.spec,

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from visiontool.errors import ConversionError, UsageError
-from visiontool.evaluation.metrics import Difference, Metrics
+from visiontool.evaluation.metrics import Difference, Metrics, MultilabelMetrics
 from visiontool.files import FULL
 from visiontool.model.spec import ModelSpec
 from visiontool.pytorch.train.recipe import Epoch
@@ -37,7 +37,7 @@ class Training(NamedTuple):
 
     history: tuple[Epoch, ...]
     best: int  # in `history`
-    metrics: Metrics  # of its best weights on val
+    metrics: Metrics | MultilabelMetrics  # of its best weights on val
     versus_frozen: Difference | None  # its accuracy less that of the frozen backbone; None where there was none
     is_kept: bool  # False: the model of the run is that of the frozen backbone
 
@@ -48,7 +48,9 @@ class Run:
 
     folder: Path
     spec: ModelSpec
-    metrics: Metrics  # on val; with folds on all pictures, each judged by a head that was trained without it
+    metrics: (
+        Metrics | MultilabelMetrics
+    )  # on val; with folds on all pictures, each judged by a head that was trained without it
     solution: Solution | None  # the head on a frozen backbone; None of a network that was trained from scratch
     folds: int | None  # None where val judges
     splits: dict[str, int]  # the number of pictures in "train", "val" and "test"
@@ -57,7 +59,8 @@ class Run:
 
     def __repr__(self) -> str:
         judged = plural(self.metrics.pictures, "picture")
-        return f"<Run {self.folder}: accuracy {self.metrics.accuracy:.1%} on {judged}>"
+        first = self.metrics.measures(len(self.spec.labels))[0]
+        return f"<Run {self.folder}: {first.name.replace('Acc', 'acc')} {first.text} on {judged}>"
 
 
 def resumed(run: Path) -> tuple[Path, Path]:

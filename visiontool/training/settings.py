@@ -175,6 +175,11 @@ class Settings:
         usual = LEVELS["medium" if recipe is not None and recipe.from_scratch else "light"]
         augment = LEVELS[level] if level else usual if before is None else before.augment
         augment = replace(augment, **changes)
+        head = given.get("head", "auto" if before is None else before.head)
+        if recipe is None and head in ("lda", "means"):
+            if (level or "none") != "none" or changes or given.setdefault("views", 1) != 1:
+                raise UsageError(f"--head {head} learns from the plain view alone: leave out --views and --augment")
+            level, augment = "none", LEVELS["none"]
         if level or changes or (before is None and augment != LEVELS["light"]):
             given.setdefault("views", usual_views(augment))
         return replace(before, **given, augment=augment) if before else cls(**given, augment=augment)

@@ -17,7 +17,7 @@ from visiontool.data.loader import LoadOptions
 from visiontool.data.samples import Sample
 from visiontool.errors import ModelError, missing_extra
 from visiontool.evaluation import metrics
-from visiontool.evaluation.metrics import Metrics
+from visiontool.evaluation.metrics import Metrics, MultilabelMetrics
 from visiontool.files import MODEL_FILE, write_file
 from visiontool.hub.timm_config import imagenet, spec_of
 from visiontool.images.decode import Limits
@@ -48,7 +48,7 @@ class Judged(NamedTuple):
     model: Classifier
     pictures: NDArray[np.intp]  # their indices
     probabilities: NDArray[np.float64]  # (N, C)
-    metrics: Metrics
+    metrics: Metrics | MultilabelMetrics
 
 
 def check_installed() -> None:

@@ -14,7 +14,7 @@ from visiontool.text import plural, some
 if TYPE_CHECKING:
     from visiontool.evaluation.decisions import Decided
     from visiontool.evaluation.evaluate import Evaluation
-    from visiontool.evaluation.metrics import Difference, Metrics
+    from visiontool.evaluation.metrics import Difference, Metrics, MultilabelMetrics
 
 _MOST_CLASSES = 20  # that have a line each
 _WORST_CLASSES = 10  # of more
@@ -22,7 +22,7 @@ _NAME, _LABEL, _MODEL = 18, 36, 28  # characters
 _ERROR = ("model", "path", "label", "probability", "answer", "answer_probability", "runner_up", "runner_up_probability")
 
 
-def lines_of(metrics: "Metrics", *facts: tuple[str, str]) -> list[str]:
+def lines_of(metrics: "Metrics | MultilabelMetrics", *facts: tuple[str, str]) -> list[str]:
     """Names and texts, the figures of one model, and those of its classes, in lines of at most 80 characters."""
     labels, shown = [one.label for one in metrics.per_class], [*facts]
     for measure in metrics.measures(len(labels)):
@@ -36,15 +36,13 @@ def lines_of(metrics: "Metrics", *facts: tuple[str, str]) -> list[str]:
     return [*lines, "", *_class_lines(metrics)]
 
 
-def _class_lines(metrics: "Metrics") -> list[str]:
+def _class_lines(metrics: "Metrics | MultilabelMetrics") -> list[str]:
     present = [one for one in metrics.per_class if one.pictures]
     is_many = len(present) > _MOST_CLASSES
     if is_many:
         present = sorted(present, key=lambda one: one.f1 or 0.0)[:_WORST_CLASSES]
     rows = [(one.label, one.pictures, one.precision, one.recall, one.f1) for one in present]
-    pictures, m = metrics.pictures, metrics
-    rows.append(("Macro average", pictures, m.macro_precision, m.macro_recall, m.macro_f1))
-    rows.append(("Weighted average", pictures, m.weighted_precision, m.weighted_recall, m.weighted_f1))
+    rows += [(name, metrics.pictures, *shares) for name, shares in metrics.averages().items()]
     title = "Worst classes" if is_many else "Class"
     lines = [f"{title:<{_LABEL}} {'pictures':>9} {'precision':>10} {'recall':>8} {'F1':>8}"]
     for label, count, *shares in rows:

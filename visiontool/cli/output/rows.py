@@ -56,12 +56,13 @@ class JsonLines(Encoder):
 class Csv(Encoder):
     """A header, then one line a result; the columns label_1, index_1, probability_1 are repeated `top_k` times."""
 
-    def __init__(self, top_k: int, digest: str | None = None, *, sets: bool = False) -> None:
+    def __init__(self, top_k: int, digest: str | None = None, *, sets: bool = False, labels: bool = False) -> None:
         super().__init__(digest)
-        self._top_k, self._sets = top_k, sets
+        self._top_k, self._sets, self._labels = top_k, sets, labels
         answers = [f"{name}_{rank}" for rank in range(1, top_k + 1) for name in ("label", "index", "probability")]
         self._columns = ["path", "status", "model", "unknown", *answers, "error", "notes", "path_b64"]
         self._columns += ["set"] if sets else []
+        self._columns += ["labels"] if labels else []
         self._columns += ["run"] if digest is not None else []
         self.header = csv_line(self._columns)
 
@@ -75,6 +76,7 @@ class Csv(Encoder):
         # A cell may differ from the path, and two paths may not give the same row.
         cells += ["" if csv_cell(path) == path else base64.b64encode(os.fsencode(path)).decode("ascii")]
         cells += ["; ".join(result.label_set or ())] if self._sets else []
+        cells += ["|".join(result.labels or ())] if self._labels else []
         cells += [self.digest] if self.digest is not None else []
         return csv_line([csv_cell(cell) for cell in cells])
 
@@ -131,6 +133,7 @@ def write_parquet(json_lines: Path, target: Path) -> None:
             ("unknown", pa.bool_()),
             ("notes", pa.list_(text)),
             ("set", pa.list_(text)),
+            ("labels", pa.list_(text)),
             ("run", text),
         ]
     )

@@ -49,16 +49,17 @@ class TableRows(Encoder):
         return text.getvalue().encode(self._encoding, "replace")
 
     def _print_block(self, path: str, result: Result) -> None:
-        unknown = Text("  unknown" if result.unknown else "", style="yellow")
+        unknown = Text("  unknown" if result.unknown else "" if result.labels != () else "  no label", style="yellow")
         self._console.print(Text(path, style="bold"), unknown, sep="")
-        labels = [Text("  " + printable(item.label)) for item in result.predictions]
-        width = min(max(label.cell_len for label in labels), self._width - 3 * _GAP)
-        for label, item in zip(labels, result.predictions, strict=True):
+        shown = [item for item in result.predictions if result.labels is None or item.label in result.labels]
+        labels = [Text("  " + printable(item.label)) for item in shown]
+        width = min(max((label.cell_len for label in labels), default=0), self._width - 3 * _GAP)
+        for label, item in zip(labels, shown, strict=True):
             self._print_columns([(label, width)], item)
 
     def _print_line(self, path: str, result: Result) -> None:
         best, half = result.predictions[0], self._width // 2
-        label = Text(printable(best.label))
+        label = Text(printable(best.label if result.labels is None else ", ".join(result.labels) or "no label"))
         if result.unknown:
             label = Text(f"unknown: {label.plain}", style="yellow")
         if cell_len(path) > half:  # the end tells files apart

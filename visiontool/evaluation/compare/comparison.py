@@ -213,6 +213,8 @@ class Accumulator:
         top = np.sort(of_a, axis=1)[:, -2:]
         margins = top[:, 1] - top[:, 0] if of_a.shape[1] > 1 else np.ones(len(of_a))
         changed = self._class_in_a[of_b.argmax(1)] != of_a.argmax(1)
+        if self._models[0].spec.task == "multilabel":  # which of two labels that both hold comes first says nothing
+            changed &= margins > self._sure
         differences = np.abs(of_b - of_a).max(1)
         self.changed += int(changed.sum())
         self.sure_changed += int((changed & (margins > self._sure)).sum())

@@ -80,6 +80,8 @@ def gate_for(a: Classifier, b: Classifier) -> Gate:
 def manifest_differences(a: ModelSpec, b: ModelSpec) -> list[str]:
     """Differences of two manifests that change what a user sees, a line each."""
     lines = label_differences(a, b)
+    if a.task != b.task:
+        lines.append(f"the task is {a.task} in A, {b.task} in B, so the probabilities are others")
     if a.temperature != b.temperature:
         lines += [f"the temperature is {a.temperature:g} in A, {b.temperature:g} in B, so the probabilities are others"]
     return lines + preprocessing_differences(a, b)

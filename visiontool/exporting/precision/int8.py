@@ -130,11 +130,11 @@ class _Quantizer:
         return sorted(errors.items(), key=lambda item: -(item[1] ** 2) / self._graph.candidates[item[0]])
 
     def _logits(self, model: onnx.ModelProto, pictures: Sequence[NDArray[np.uint8]]) -> NDArray[np.float64]:
-        """(N, C), less their mean, which does not count: softmax takes it off again."""
+        """(N, C), less their mean where it does not count: softmax takes it off again."""
         parts = [values[0] for values in self._outputs(model, [self._spec.logits], pictures)]
         logits = np.concatenate(parts)[: len(pictures)].reshape(len(pictures), -1)
-        centered: NDArray[np.float64] = logits - logits.mean(1, keepdims=True, dtype=np.float64)
-        return centered
+        mean = logits.mean(1, keepdims=True, dtype=np.float64) if self._spec.task == "classify" else 0.0
+        return np.asarray(logits - mean, np.float64)
 
     def _outputs(
         self, model: onnx.ModelProto, names: Sequence[str], pictures: Sequence[NDArray[np.uint8]]

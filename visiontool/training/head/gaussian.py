@@ -37,10 +37,10 @@ def fit(
 
     n_classes, total = len(log_prior), weights.sum()
     of_class = csr_array((weights, (class_ids, np.arange(len(features)))), (n_classes, len(features)))
-    means = sum(of_class[:, rows] @ features[rows].astype(np.float64) for rows in _blocks(len(features)))
+    means = sum(of_class[:, rows] @ features[rows].astype(np.float64) for rows in blocks(len(features)))
     means /= np.bincount(class_ids, weights, n_classes)[:, None]
     covariance = np.zeros((features.shape[1],) * 2)
-    for rows in _blocks(len(features)):
+    for rows in blocks(len(features)):
         residuals = (features[rows] - means[class_ids[rows]]) * np.sqrt(weights[rows, None] / total)
         covariance += residuals.T @ residuals
     inside, between = np.trace(covariance), np.sum((means - means.mean(axis=0)) ** 2) / n_classes
@@ -52,5 +52,5 @@ def fit(
         yield Linear(weight, log_prior - np.sum(weight * means, axis=1) / 2)
 
 
-def _blocks(count: int) -> Iterator[slice]:
+def blocks(count: int) -> Iterator[slice]:
     return (slice(first, first + _ROWS) for first in range(0, count, _ROWS))
