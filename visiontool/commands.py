@@ -12,7 +12,7 @@ from typing import Any, TypedDict, Unpack
 from visiontool.data.loader import TIMEOUT_S, LoadOptions
 from visiontool.errors import UsageError, closest
 from visiontool.exporting import export as exporting
-from visiontool.exporting.merge import joined
+from visiontool.exporting.merge import joined_backbones
 from visiontool.exporting.source import find
 from visiontool.hub import resolve
 from visiontool.images.decode import DEFAULT_LIMITS, Limits
@@ -73,7 +73,7 @@ def finetune(
             files = [resolve.obtain(name, file, lambda name: pull(name, **how).path) for name in names]
             if file is not None:
                 settings = replace(settings, model=files[0].parent.name)  # with these weights, its name in the cache
-            model = stack.enter_context(joined(files, settings.crop_mode))
+            model = stack.enter_context(joined_backbones(files, settings.crop_mode))
         return training.finetune(
             settings,
             model=model,

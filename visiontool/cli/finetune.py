@@ -128,7 +128,7 @@ def _model(context: click.Context, args: SimpleNamespace, settings: "Settings") 
     """The model file whose backbone is taken, until the end of the command, or None where there is none."""
     from visiontool.cli.progress import Stages
     from visiontool.cli.pull import obtain
-    from visiontool.exporting.merge import joined
+    from visiontool.exporting.merge import joined_backbones
 
     if settings.train is not None and settings.train.from_scratch:
         if args.weights is not None:
@@ -139,7 +139,7 @@ def _model(context: click.Context, args: SimpleNamespace, settings: "Settings") 
     how = {"weights": args.weights, "offline": args.offline, "quiet": args.quiet, "labels_matter": False}
     files = [obtain(name, **how) for name in (settings.model, *settings.joined)]
     with Stages({}, enabled=not args.quiet):  # says where pictures are prepared otherwise
-        return context.with_resource(joined(files, settings.crop_mode))
+        return context.with_resource(joined_backbones(files, settings.crop_mode))
 
 
 def _execution(args: SimpleNamespace, model: Path | None) -> dict[str, Any]:

@@ -44,7 +44,7 @@ def merged(ensemble: Ensemble) -> tuple[onnx.ModelProto, ModelSpec]:
 
 
 @contextmanager
-def joined(files: Sequence[Path], crop_mode: CropMode | None = None) -> Iterator[Path]:
+def joined_backbones(files: Sequence[Path], crop_mode: CropMode | None = None) -> Iterator[Path]:
     """The only one of `files`, or a temporary model file with the backbones of several, to finetune.
 
     Its embedding is theirs side by side, each divided by its L2 norm, so that none outweighs another. Pictures are

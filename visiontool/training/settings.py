@@ -97,7 +97,7 @@ class Settings:
 
     data: Path
     model: str | None = None  # as `resolve.resolve` takes it; None for the default model
-    joined: tuple[str, ...] = ()  # further models, whose embeddings join that of `model` (`exporting.merge.joined`)
+    joined: tuple[str, ...] = ()  # more models, whose embeddings join that of `model` (exporting/merge.py)
     labels_file: Path | None = None  # a CSV instead of folders
     splits_file: Path | None = None  # which picture is for training; None to draw it
     val_share: float = 0.2  # of the pictures, where they are drawn
