@@ -32,6 +32,8 @@ def at_home(tmp_path, monkeypatch):
     """The working folder, with two backbones that differ in how they resize, and data."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("VISIONTOOL_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "temporary"))
+    (tmp_path / "temporary").mkdir()
     save_small("one.onnx", 5, weights={"license": "MIT"})
     save_small("other.onnx", 3, interpolation="bilinear", weights={"license": "BSD"})
     for label in ("warm", "cold"):
@@ -64,6 +66,7 @@ def test_a_run_is_repeated_without_a_pass_of_the_backbones(run, at_home):
     assert "one and other, 8x8 pixels" in planned.out
     one = json.loads(run("finetune", "--from", "first", "-m", "one.onnx", "--json").out)
     assert one["backbone_passes"] == 28
+    assert not [*(at_home / "temporary").iterdir()]
 
 
 @pytest.mark.parametrize(

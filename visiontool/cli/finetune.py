@@ -36,7 +36,7 @@ _PREVIEW_PICTURES, _PREVIEW_VIEWS = 6, 8
 
 @click.command(no_args_is_help=True)
 @click.argument("data", required=False, type=options.PATH, metavar="DATA")
-@options.model("Whose backbone: a name, FILE or RUN. Twice or more: all of them, joined.", multiple=True)
+@options.model("Backbone: a name, FILE or RUN; several join.", multiple=True)
 @click.option("-o", "--output", type=options.FOLDER, metavar="DIR", help="The run's folder.  [default: runs/NAME]")
 @click.option("--force", is_flag=True, help="Replace the run in DIR.")
 @click.option("--labels", type=options.FILE, metavar="FILE.csv", help="path,label[,split,group] a line.")
