@@ -4,7 +4,7 @@
 
 Each FOLDER is a data set as `visiontool finetune` takes it; what is for training is drawn from its train, and its test
 (or, where there is none, its val) judges. `benchmarks/drawn.py` draws two of them. Sides, all on the same pictures and
-outputs of the same backbone:
+outputs of the same backbone, or of two joined (-m efficientnet_lite0,squeezenet1_1):
 
 - before: logistic regression on the embedding, for 5 pictures a class and fewer also nearest class means, by folds;
 - visiontool: what `visiontool finetune` chooses;
@@ -35,6 +35,8 @@ from threadpoolctl import threadpool_limits
 
 from visiontool.data.dataset import read
 from visiontool.data.loader import cores
+from visiontool.exporting.merge import joined_backbones
+from visiontool.hub.resolve import resolve
 from visiontool.images.augment import LEVELS, Augment, views
 from visiontool.inference.classifier import Classifier
 from visiontool.inference.embeddings import embed_views
@@ -92,12 +94,13 @@ def outputs_of(model: str, folder: Path, classes: int | None, most: int | None) 
         for path in np.random.default_rng(0).permutation(some)[: per_class[split]].tolist():
             paths[split].append(path)
             ids[split].append(class_id)
-    backbone = Classifier.load(model, threads=1)
-    with seen_by_heads(Settings(data=folder), backbone) as (joined, widths):
-        found = [
-            embed_views(joined, paths[split], views(count, augment, 0))
-            for split, count, augment in (("train", 2, LEVELS["light"]), (judge, 1, Augment()))
-        ]
+    with joined_backbones([resolve(name) for name in model.split(",")]) as file:
+        backbone = Classifier.load(file, threads=1)
+        with seen_by_heads(Settings(data=folder), backbone) as (seen, widths):
+            found = [
+                embed_views(seen, paths[split], views(count, augment, 0))
+                for split, count, augment in (("train", 2, LEVELS["light"]), (judge, 1, Augment()))
+            ]
     sides, readable = [], []
     for split, embedded in zip(("train", judge), found, strict=True):
         places = [place for place in range(len(paths[split])) if place not in embedded.errors]
@@ -149,7 +152,7 @@ def main() -> int:
     """Prints a table for each backbone; returns 1 where a mean over the sets is below that of the head of before."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("sets", nargs="+", metavar="NAME[:CLASSES]=FOLDER")
-    parser.add_argument("-m", "--model", action="append", help="of any backbone that finetune takes")
+    parser.add_argument("-m", "--model", action="append", help="of any backbone that finetune takes, or A,B")
     parser.add_argument("--counts", default="5,20,50,all", help="pictures a class")
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--most", type=int, help="pictures a class that are opened at all")

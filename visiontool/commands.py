@@ -4,6 +4,7 @@ They print nothing: what the commands say on stderr goes to the logger `visionto
 """
 
 from collections.abc import Mapping
+from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypedDict, Unpack
@@ -11,6 +12,7 @@ from typing import Any, TypedDict, Unpack
 from visiontool.data.loader import TIMEOUT_S, LoadOptions
 from visiontool.errors import UsageError, closest
 from visiontool.exporting import export as exporting
+from visiontool.exporting.merge import joined_backbones
 from visiontool.exporting.source import find
 from visiontool.hub import resolve
 from visiontool.images.decode import DEFAULT_LIMITS, Limits
@@ -62,20 +64,25 @@ def finetune(
     _check("finetune", options, Options)
     settings, target, resume = settings_for(data, {**options, "batch_size": batch_size}, output, force=force)
     file, model = None if weights is None else Path(weights), None
-    if settings.train is None or not settings.train.from_scratch:
-        how: dict[str, Any] = {"weights": file, "offline": offline, "progress": progress}
-        model = resolve.obtain(settings.model, file, lambda name: pull(name, **how).path)
-        if file is not None:
-            settings = replace(settings, model=model.parent.name)  # with these weights, its name in the cache
-    return training.finetune(
-        settings,
-        model=model,
-        output=target,
-        force=force,
-        resume=resume,
-        options=LoadOptions(limits, workers, timeout, batch_size),
-        progress=progress,
-    )
+    if file is not None and settings.joined:
+        raise UsageError("weights are for one network; name one model")
+    with ExitStack() as stack:
+        if settings.train is None or not settings.train.from_scratch:
+            how: dict[str, Any] = {"weights": file, "offline": offline, "progress": progress}
+            names = (settings.model, *settings.joined)
+            files = [resolve.obtain(name, file, lambda name: pull(name, **how).path) for name in names]
+            if file is not None:
+                settings = replace(settings, model=files[0].parent.name)  # with these weights, its name in the cache
+            model = stack.enter_context(joined_backbones(files, settings.crop_mode))
+        return training.finetune(
+            settings,
+            model=model,
+            output=target,
+            force=force,
+            resume=resume,
+            options=LoadOptions(limits, workers, timeout, batch_size),
+            progress=progress,
+        )
 
 
 class ExportOptions(TypedDict, total=False):

@@ -62,6 +62,9 @@ def test_a_value_that_others_pass_by_is_no_end():
         embedding = Identity (mean)  logits = Identity (embedding) }}"""
     weights = {"w1": np.ones((5, 3, 1, 1)), "w": np.ones((4, 5, 1, 1)), "w3": np.ones((4, 5, 3, 3)), "axes": [2, 3]}
     assert stages_of(parsed(graph, **weights), COLOR_SPEC) == [("first", 5)]  # not inner, beside which skip is open
+    late = "again = Cast <to = 1> (image)  late = ReduceMean <keepdims = 0> (again, places)"
+    graph = graph.replace("embedding = Identity (mean)", f"{late}  embedding = Concat <axis = 1> (mean, late)")
+    assert stages_of(parsed(graph, **weights, places=[1, 2]), COLOR_SPEC) == []  # the picture itself is still open
 
 
 @pytest.mark.parametrize(("stages", "transform"), [(1, "power"), (3, "none"), (4, "power")])

@@ -36,7 +36,7 @@ _PREVIEW_PICTURES, _PREVIEW_VIEWS = 6, 8
 
 @click.command(no_args_is_help=True)
 @click.argument("data", required=False, type=options.PATH, metavar="DATA")
-@options.model("Whose backbone: a name, FILE or RUN.")
+@options.model("Backbone: a name, FILE or RUN; several join.", multiple=True)
 @click.option("-o", "--output", type=options.FOLDER, metavar="DIR", help="The run's folder.  [default: runs/NAME]")
 @click.option("--force", is_flag=True, help="Replace the run in DIR.")
 @click.option("--labels", type=options.FILE, metavar="FILE.csv", help="path,label[,split,group] a line.")
@@ -99,7 +99,7 @@ def finetune(context: click.Context, /, **values: Any) -> int:
         raise click.UsageError("name the folder of the data", context)
     options.check_loudness(args.quiet, args.verbose)
     settings = _settings(args)
-    model = _model(args, settings)
+    model = _model(context, args, settings)
     if args.weights is not None and model is not None:
         settings = replace(settings, model=model.parent.name)  # with these weights, its name in the cache
     if args.preview_augment is not None:
@@ -124,15 +124,22 @@ def _settings(args: SimpleNamespace) -> "Settings":
     return settings
 
 
-def _model(args: SimpleNamespace, settings: "Settings") -> Path | None:
-    """The model file whose backbone is taken, or None where there is none."""
+def _model(context: click.Context, args: SimpleNamespace, settings: "Settings") -> Path | None:
+    """The model file whose backbone is taken, until the end of the command, or None where there is none."""
+    from visiontool.cli.progress import Stages
     from visiontool.cli.pull import obtain
+    from visiontool.exporting.merge import joined_backbones
 
     if settings.train is not None and settings.train.from_scratch:
         if args.weights is not None:
             raise UsageError("--weights are for a network that has been trained; --from-scratch begins without")
         return None
-    return obtain(settings.model, weights=args.weights, offline=args.offline, quiet=args.quiet, labels_matter=False)
+    if args.weights is not None and settings.joined:
+        raise UsageError("--weights are for one network; leave out all -m but one")
+    how = {"weights": args.weights, "offline": args.offline, "quiet": args.quiet, "labels_matter": False}
+    files = [obtain(name, **how) for name in (settings.model, *settings.joined)]
+    with Stages({}, enabled=not args.quiet):  # says where pictures are prepared otherwise
+        return context.with_resource(joined_backbones(files, settings.crop_mode))
 
 
 def _execution(args: SimpleNamespace, model: Path | None) -> dict[str, Any]:

@@ -92,9 +92,9 @@ def complete_cached(context: click.Context, parameter: click.Parameter, incomple
     return [model.name for model in all_cached() if model.name.startswith(incomplete)]
 
 
-def model(help_: str) -> Callable[..., Any]:
-    """-m, for the command's one model."""
-    return click.option("-m", "--model", metavar="MODEL", shell_complete=complete_model, help=help_)
+def model(help_: str, multiple: bool = False) -> Callable[..., Any]:
+    """-m, for the command's one model, or several."""
+    return click.option("-m", "--model", metavar="MODEL", multiple=multiple, shell_complete=complete_model, help=help_)
 
 
 def _adding(*options: Callable[..., Any]) -> Callable[..., Any]:

@@ -1,7 +1,12 @@
-"""An ensemble as one graph: its members side by side, then the operators that combine their answers."""
+"""Several models as one graph: the members side by side, then operators that combine their answers or embeddings."""
 
-from collections.abc import Sequence
+import logging
+import os
+from collections.abc import Callable, Collection, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
@@ -9,11 +14,18 @@ import onnx
 from numpy.typing import NDArray
 from onnx import TensorProto, compose, helper, numpy_helper
 
-from visiontool.errors import ConversionError
+from visiontool.errors import ConversionError, ModelError, UsageError, VisiontoolError
+from visiontool.files import MODEL_FILE
 from visiontool.graph import edit
 from visiontool.images.transforms import fit_options
+from visiontool.inference.classifier import Classifier
 from visiontool.inference.ensemble import LEAST, STACKED_LEAST, TIE, Ensemble, columns_of
-from visiontool.model.spec import ModelSpec
+from visiontool.model.spec import CropMode, ModelSpec
+
+_log = logging.getLogger(__name__)
+
+_MAY_DIFFER = ("interpolation", "fill")  # of joined backbones: the head is solved on what they make of such pictures
+_INSTEAD = "Finetune each, and then: visiontool evaluate RUN1 RUN2 DATA --ensemble average -o FILE.json"
 
 
 def merged(ensemble: Ensemble) -> tuple[onnx.ModelProto, ModelSpec]:
@@ -23,37 +35,89 @@ def merged(ensemble: Ensemble) -> tuple[onnx.ModelProto, ModelSpec]:
         ConversionError: the members take different tensors, or their graphs are of different opsets.
     """
     specs = [member.spec for member in ensemble.members]
-    models = [edit.with_types(edit.load(member.path)[0], member.spec.name) for member in ensemble.members]
+    advice = "Use the ensemble as it is: predict and evaluate take its JSON file."
+    model, base = _side_by_side(ensemble.members, lambda problem: ConversionError(f"{problem}\n{advice}"))
+    _combine(model.graph, ensemble, [f"member{number}.{spec.logits}" for number, spec in enumerate(specs)])
+    _keep(model.graph, helper.make_tensor_value_info("logits", TensorProto.FLOAT, [None, len(specs[0].labels)]))
+    weights = {**base.weights, "source": f"{ensemble.combination.kind} of {', '.join(spec.name for spec in specs)}"}
+    return model, replace(ensemble.spec, input=base.input, precision=base.precision, weights=weights)
+
+
+@contextmanager
+def joined_backbones(files: Sequence[Path], crop_mode: CropMode | None = None) -> Iterator[Path]:
+    """The only one of `files`, or a temporary model file with the backbones of several, to finetune.
+
+    Its embedding is theirs side by side, each divided by its L2 norm, so that none outweighs another. Pictures are
+    prepared as for the first, whose logits it has too. The same files give the same bytes, as the cache needs it.
+    Raises ModelError where a model has no embedding or they take different tensors, UsageError where two are the same.
+    """
+    if len(files) == 1:
+        yield files[0]
+        return
+    if len({os.path.realpath(file) for file in files}) < len(files):
+        raise UsageError(f"one model is named twice: {', '.join(map(str, files))}. Leave one -m out.")
+    members = [Classifier.load(file, device="cpu", threads=1, crop_mode=crop_mode) for file in files]
+    parts = [f"member{number}.{member.embedding_output()}" for number, member in enumerate(members)]
+    model, spec = _side_by_side(members, lambda problem: ModelError(f"{problem}\n{_INSTEAD}"), _MAY_DIFFER)
+    units = [f"unit{number}" for number in range(len(parts))]
+    for part, unit in zip(parts, units, strict=True):
+        model.graph.node.append(helper.make_node("LpNormalization", [part], [unit], unit, axis=1))
+    model.graph.node.append(helper.make_node("Concat", units, ["embedding"], "embedding", axis=1))
+    _keep(model.graph, helper.make_tensor_value_info("embedding", TensorProto.FLOAT, [None, None]), spec.logits)
+    spec = replace(spec, embedding="embedding", feature_map=None)
+    with TemporaryDirectory(ignore_cleanup_errors=True) as folder:  # Windows deletes no file that a session has open
+        file = Path(folder, MODEL_FILE)
+        edit.write(model, file, spec.to_metadata())
+        del members, model  # which would keep their memory as long as the file is used
+        yield file
+
+
+def _side_by_side(
+    members: Sequence[Classifier], refusal: Callable[[str], VisiontoolError], may_differ: Collection[str] = ()
+) -> tuple[onnx.ModelProto, ModelSpec]:
+    """A graph whose input "image" goes to all members, with the outputs of all, and a spec that is the first one's.
+
+    The names of member 0 begin with "member0.". Raises `refusal` of the problem where they do not take the same.
+    """
+    specs = [member.spec for member in members]
+    models = [edit.with_types(edit.load(member.path)[0], member.spec.name) for member in members]
     takes = [_takes(spec, model) for spec, model in zip(specs, models, strict=True)]
     for spec, other in zip(specs, takes, strict=True):
-        both = [(key, value, other.get(key)) for key, value in takes[0].items()]
-        if differing := [f"{key} {one} and {another}" for key, one, another in both if one != another]:
-            raise ConversionError(
-                f"{specs[0].name} and {spec.name} cannot become one file: {'; '.join(differing)}.\n"
-                "Use the ensemble as it is: predict and evaluate take its JSON file."
-            )
-    graph = onnx.GraphProto(name="ensemble", input=models[0].graph.input[:1])
+        text = {key: f"{key} {one} and {other.get(key)}" for key, one in takes[0].items() if one != other.get(key)}
+        if differing := "; ".join(text[key] for key in text if key not in may_differ):
+            raise refusal(f"{specs[0].name} and {spec.name} cannot become one file: {differing}.")
+        if text:
+            _log.info(f"Pictures are prepared as for {specs[0].name}; {spec.name} differs: {'; '.join(text.values())}.")
+    graph = onnx.GraphProto(name="side by side", input=models[0].graph.input[:1])
     graph.input[0].name = "image"
-    for number, (spec, model) in enumerate(zip(specs, models, strict=True)):
-        edit.prune(model.graph, [spec.logits])
+    for number, model in enumerate(models):
         models[number] = model = compose.add_prefix(model, f"member{number}.")
         graph.node.append(helper.make_node("Identity", ["image"], [model.graph.input[0].name]))
-        for field in ("node", "initializer", "sparse_initializer"):
+        for field in ("node", "initializer", "sparse_initializer", "output"):
             getattr(graph, field).extend(getattr(model.graph, field))
-    _combine(graph, ensemble, [model.graph.output[0].name for model in models])
-    batch = graph.input[0].type.tensor_type.shape.dim[0]
-    graph.output.append(helper.make_tensor_value_info("logits", TensorProto.FLOAT, [None, len(specs[0].labels)]))
-    graph.output[0].type.tensor_type.shape.dim[0].CopyFrom(batch)
     opsets = {opset.domain: opset for model in models for opset in model.opset_import}
     ir_version = max(4, *(model.ir_version for model in models))  # 4: constants need not be inputs
-    result = helper.make_model(graph, opset_imports=[*opsets.values()], ir_version=ir_version)
     weights = {
-        "source": f"{ensemble.combination.kind} of {', '.join(spec.name for spec in specs)}",
+        "source": "; ".join(str(spec.weights.get("source", spec.name)) for spec in specs),
         "license": "; ".join(sorted({str(spec.weights.get("license", "not known")) for spec in specs})),
     }
-    roughest = min((spec.precision for spec in specs), key=("int8", "fp16", "fp32").index)
-    takes_image = replace(ensemble.spec.input, name="image")
-    return result, replace(ensemble.spec, input=takes_image, precision=roughest, weights=weights)
+    spec = replace(
+        specs[0],
+        name=" and ".join(spec.name for spec in specs),
+        architecture="",
+        input=replace(specs[0].input, name="image"),
+        precision=min((spec.precision for spec in specs), key=("int8", "fp16", "fp32").index),
+        logits=f"member0.{specs[0].logits}",
+        weights=weights,
+    )
+    return helper.make_model(graph, opset_imports=[*opsets.values()], ir_version=ir_version), spec
+
+
+def _keep(graph: onnx.GraphProto, output: onnx.ValueInfoProto, *others: str) -> None:
+    """Makes a value an output, with the batch of the input, and leaves out what neither it nor the others need."""
+    graph.output.append(output)
+    graph.output[-1].type.tensor_type.shape.dim[0].CopyFrom(graph.input[0].type.tensor_type.shape.dim[0])
+    edit.prune(graph, [output.name, *others])
 
 
 def _takes(spec: ModelSpec, model: onnx.ModelProto) -> dict[str, Any]:

@@ -55,7 +55,7 @@ def stages_of(model: onnx.ModelProto, spec: ModelSpec) -> list[Stage]:
 def _bottlenecks(graph: ShapedGraph) -> Iterator[str]:
     """The values that all later ones are computed from, in the order of execution."""
     last_use = {name: number for number, node in enumerate(graph.nodes) for name in graph.varying_inputs(node)}
-    live: set[str] = set()
+    live = {graph.picture}
     for number, node in enumerate(graph.nodes):
         live.update(output for output in node.output if output in last_use and output in graph.varying)
         live -= {name for name in live if last_use[name] <= number}

@@ -68,7 +68,7 @@ def write(
         folder / PAGE_FILE,
         [evaluation],
         title=f"{run.spec.name}, finetuned on {data.root.name}",
-        facts={name: str(value) for name, value in facts.items() if value not in (None, "") and name != "schema"},
+        facts={name: str(value) for name, value in facts.items() if value not in (None, "", []) and name != "schema"},
         data={
             name: ", ".join(f"{count:,} {kind}" for kind, count in of.items()) or "none" for name, of in counts.items()
         },

@@ -3,7 +3,7 @@
 import json
 import logging
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any, Literal, get_args
@@ -56,7 +56,7 @@ def judge_of(folds: int | None) -> str:
 class Options(TrainOptions, total=False):
     """The options of `visiontool finetune` that decide the result; None is as good as left out."""
 
-    model: AnyPath | None  # whose backbone
+    model: AnyPath | Sequence[AnyPath] | None  # whose backbone; of several, their embeddings are joined
     labels: AnyPath | None
     splits: AnyPath | None
     val_split: float | None
@@ -97,6 +97,7 @@ class Settings:
 
     data: Path
     model: str | None = None  # as `resolve.resolve` takes it; None for the default model
+    joined: tuple[str, ...] = ()  # more models, whose embeddings join that of `model` (exporting/merge.py)
     labels_file: Path | None = None  # a CSV instead of folders
     splits_file: Path | None = None  # which picture is for training; None to draw it
     val_share: float = 0.2  # of the pictures, where they are drawn
@@ -138,6 +139,8 @@ class Settings:
             raise UsageError("--provider is onnxruntime's; --from-scratch trains in torch")
         if not scratch and (self.img_size is not None or self.model_args is not None):
             raise UsageError("--img-size and --model-args build a new network: they need --from-scratch")
+        if self.train is not None and self.joined:
+            raise UsageError("--unfreeze and --from-scratch train one network; leave out all -m but one")
         if self.train is not None and self.folds is not None:
             raise UsageError("--folds trains heads; a network is trained once, and val judges it")
         if self.folds is not None and self.few == 1:
@@ -167,7 +170,9 @@ class Settings:
             if recipe.from_scratch and "views" in given:
                 raise UsageError("--views are for a frozen backbone: --from-scratch draws a picture anew in each epoch")
         given |= {name: Path(given[name]) for name in _PATHS if name in given}
-        given |= {"model": os.fspath(given["model"])} if "model" in given else {}
+        named = given.pop("model", ())
+        if models := [os.fspath(model) for model in ([named] if isinstance(named, str | os.PathLike) else named)]:
+            given |= {"model": models[0], "joined": tuple(models[1:])}
         given |= {"stages": str(given["stages"])} if "stages" in given else {}
         if before is not None and given.keys() & {"folds", "splits_file"}:  # one takes the place of the other
             before = replace(before, folds=None, splits_file=None)
@@ -195,6 +200,7 @@ class Settings:
             paths = {name: Path(path) for name in _PATHS if (path := values[name]) is not None}
             recipe = values.pop("train", None)
             train = None if recipe is None else Recipe(**{**recipe, "decay_at": tuple(recipe["decay_at"])})
+            values["joined"] = tuple(values.get("joined", ()))  # which older runs lack
             return cls(**{**values, **paths, "augment": Augment(**values["augment"]), "train": train})
         except OSError as error:
             raise DataError(
@@ -225,12 +231,18 @@ class Settings:
         absolute: dict[str, Any] = {
             name: Path(os.path.abspath(path)) for name in _PATHS if (path := getattr(self, name)) is not None
         }
-        model = self.model
-        if model is not None and model.startswith(FOLDER):
-            absolute["model"] = FOLDER + os.path.abspath(model.removeprefix(FOLDER))
-        elif model is not None and (os.path.isfile(model) or os.path.isfile(os.path.join(model, MODEL_FILE))):
-            absolute["model"] = os.path.abspath(model)  # not every folder is a model: one of any name may lie beside
+        if self.model is not None:
+            absolute["model"], *others = map(_absolute, (self.model, *self.joined))
+            absolute["joined"] = tuple(others)
         return replace(self, **absolute)
+
+
+def _absolute(model: str) -> str:
+    """What means the same model from every folder."""
+    if model.startswith(FOLDER):
+        return FOLDER + os.path.abspath(model.removeprefix(FOLDER))
+    is_path = os.path.isfile(model) or os.path.isfile(os.path.join(model, MODEL_FILE))
+    return os.path.abspath(model) if is_path else model  # not every folder is a model: one of any name may lie beside
 
 
 def usual_views(augment: Augment) -> int:
