@@ -59,11 +59,12 @@ class Dataset:
     """Classes and the pictures of each.
 
     Attributes:
-        labels: In natural order, 2 before 10.
+        labels: In natural order, 2 before 10; those of a run that is extended come first, as they are there.
         label_ids: The id of each label where the model knows them all.
         ignored: How much was left out, by kind: {"hidden": 2, "not pictures": 1}.
         misread: The faults of the folders or the table.
         notes: What is worth saying and no fault, one line each.
+        known: How many of the first classes are known already, so that they need no picture.
     """
 
     root: Path
@@ -73,6 +74,7 @@ class Dataset:
     ignored: Mapping[str, int]
     misread: tuple[str, ...]
     notes: tuple[str, ...]
+    known: int = 0
 
     @property
     def faults(self) -> tuple[str, ...]:
@@ -82,10 +84,9 @@ class Dataset:
         for sample in self.samples:
             if sample.split != "":
                 splits[sample.class_id].add(sample.split)
-        empty = [label for label, has in zip(self.labels, splits, strict=True) if not has]
-        not_in_train = [
-            label for label, has in zip(self.labels, splits, strict=True) if has and not has & {None, "train"}
-        ]
+        new = [*zip(self.labels, splits, strict=True)][self.known :]
+        empty = [label for label, has in new if not has]
+        not_in_train = [label for label, has in new if has and not has & {None, "train"}]
         if len(self.labels) < 2:
             labels = f"only one: {on_one_line(self.labels[0])}" if self.labels else "none"
             faults.append(f"expected at least 2 classes, found {labels}")

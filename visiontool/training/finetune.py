@@ -33,7 +33,7 @@ from visiontool.inference.embeddings import embed_views
 from visiontool.inference.network import softmax
 from visiontool.model.spec import UNDECIDED, ModelSpec
 from visiontool.progress import Progress, silent
-from visiontool.training import head, report, train
+from visiontool.training import extend, head, report, train
 from visiontool.training.embed_dataset import (
     UNUSED,
     EmbeddedDataset,
@@ -141,7 +141,11 @@ def _solve_head(
 ) -> tuple[Solution, Judged]:
     """The head behind the frozen backbone, and its files in the folder of the run."""
     indices = embedded.indices_of("train")
-    solution = _solve(settings, embedded, indices, progress=lambda done, total: progress("head", done, total))
+    if settings.extend is not None:
+        solution = extend.solve(settings, settings.extend, folder, spec, embedded, classifier, options)
+    else:
+        solution = _solve(settings, embedded, indices, progress=lambda done, total: progress("head", done, total))
+        extend.keep(settings, folder, solution, embedded)
     if settings.folds is None:
         judged = embedded.indices_of("val")
         probabilities = _probabilities(solution.head, embedded, judged)
@@ -305,6 +309,8 @@ def read_data(settings: Settings, spec: ModelSpec) -> Dataset:
         group=settings.group,
         known=known,
     )
+    if settings.extend is not None:
+        data = extend.with_known(settings.extend, spec, data)
     splits: Sequence[str | None] = [sample.split for sample in data.samples]
     if settings.splits_file is not None:
         splits = read_splits(settings.splits_file, data)
