@@ -3,6 +3,8 @@
 import itertools
 import json
 import shutil
+from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import onnx
@@ -12,6 +14,8 @@ from onnx import numpy_helper
 from test_finetune import fill, tree
 
 from visiontool import Classifier
+from visiontool.data.dataset import read
+from visiontool.training.extend import with_known
 from visiontool.training.head.gaussian import Statistics
 
 LDA = ("--head", "lda", "--transform", "none", "--stages", "1", "--augment", "none")
@@ -56,7 +60,7 @@ def test_extending_twice_gives_the_head_of_one_run_of_all(run, base, tmp_path):
     measured = json.loads(first.out)
     assert measured["extended"] == {"run": str(base), "pictures": 6, "accuracy_before": 1, "accuracy_after": 1}
     assert (measured["pictures"], measured["val"]["pictures"]) == ({"train": 8, "val": 3}, 3)
-    for word in ("1 new class: cold", f"Old pictures: 1.000 right before, 1.000 after, 6 pictures of val of {base}"):
+    for word in ("New classes: cold", f"Old pictures: 1.000 right before, 1.000 after, 6 of val of {base}"):
         assert word in first.err
     shutil.rmtree("b")
     second = run("finetune", "c", "--extend", "first", "-o", "second")  # more pictures of a known class
@@ -85,10 +89,16 @@ def test_statistics_of_parts_are_those_of_the_whole():
         assert ours == pytest.approx(theirs, rel=1e-9)
 
 
+def test_ids_stay_where_every_class_has_one(base):
+    spec = replace(Classifier.load(base).spec, label_ids=("n01", "n02"))
+    assert with_known(base, spec, read(Path("b"))).label_ids is None
+    assert with_known(base, spec, read(Path("c"))).label_ids == ("n01", "n02")
+
+
 def test_the_same_pictures_again_are_told(run, base):
     ran = run("finetune", "a", "--extend", base, "-o", "again")
-    assert "22 pictures are in" in ran.err
-    assert "No new class, but more pictures" in ran.err
+    assert "base already, so they count twice: " in ran.err
+    assert "New classes: none" in ran.err
     assert run("finetune", "--from", "again", "-o", "more").code == 0
 
 

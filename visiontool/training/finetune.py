@@ -142,7 +142,7 @@ def _solve_head(
     """The head behind the frozen backbone, and its files in the folder of the run."""
     indices = embedded.indices_of("train")
     if settings.extend is not None:
-        solution = extend.solve(settings, settings.extend, folder, spec, embedded, classifier, options)
+        solution = extend.solve(settings, settings.extend, folder, embedded, classifier, options)
     else:
         solution = _solve(settings, embedded, indices, progress=lambda done, total: progress("head", done, total))
         extend.keep(settings, folder, solution, embedded)

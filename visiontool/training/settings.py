@@ -177,13 +177,11 @@ class Settings:
         if before is not None and given.keys() & {"folds", "splits_file"}:  # one takes the place of the other
             before = replace(before, folds=None, splits_file=None)
         changes = {name: given.pop(name) for name in _CHANGES if name in given}
-        extend = given.get("extend", before and before.extend)
-        if extend is not None:
+        if (extend := given.get("extend", before and before.extend)) is not None:
             if wrong := next((name for name in (*_OF_EXTENDED, *_CHANGES) if options.get(name) is not None), None):
                 raise UsageError(f"--{wrong.replace('_', '-')} is not for --extend: backbone, head and views are RUN's")
             run, level = cls.of_run(Path(extend)), "none"
-            given |= {"model": os.fspath(extend), "head": "lda", "transform": "auto", "stages": run.stages}
-            given |= {"balance": run.balance, "crop_mode": None}
+            given |= {"model": os.fspath(extend), "stages": run.stages, "balance": run.balance, "crop_mode": None}
         usual = LEVELS["medium" if recipe is not None and recipe.from_scratch else "light"]
         augment = LEVELS[level] if level else usual if before is None else before.augment
         augment = replace(augment, **changes)

@@ -40,15 +40,15 @@ class Statistics(NamedTuple):
     def merged(self, other: "Statistics") -> "Statistics":
         """Those of both sets of pictures, where `other` may have more classes, behind those of this one.
 
-        Source: Chan, Golub and LeVeque 1979, "Updating formulae and a pairwise algorithm for computing sample
-            variances", equation 2.1, for each class.
+        Source: Chan, Golub and LeVeque 1979, "Updating formulae [...] for computing sample variances", equation 2.1.
         """
         more = len(other.sizes) - len(self.sizes)
         sizes, means = np.pad(self.sizes, (0, more)), np.pad(self.means, ((0, more), (0, 0)))
         share, apart = (other.sizes / (sizes + other.sizes))[:, None], other.means - means
         between = apart * np.sqrt(sizes[:, None] * share)
-        scatter = self.scatter + other.scatter + between.T @ between
-        return Statistics(sizes + other.sizes, means + share * apart, scatter)
+        return Statistics(
+            sizes + other.sizes, means + share * apart, self.scatter + other.scatter + between.T @ between
+        )
 
     def heads(self, shrinkages: Sequence[float], width: int, *, is_balanced: bool) -> Iterator[Linear]:
         """The heads of those shrinkages.
@@ -56,8 +56,7 @@ class Statistics(NamedTuple):
         The covariance is (1 - shrinkage) x the one inside the classes + shrinkage x its mean variance.
 
         Args:
-            width: D >= R, where the features are exactly those of a space of D dimensions, rotated; in the others of
-                the D directions they do not vary.
+            width: D >= R of the space that the features were rotated in; they vary in no other of its D directions.
             is_balanced: whether classes count the same, whatever their sizes.
 
         Source: Friedman 1989, "Regularized discriminant analysis", equation 18 with a pooled covariance; scikit-learn's
