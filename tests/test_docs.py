@@ -68,6 +68,7 @@ def stage(tmp_path, monkeypatch):
         save_picture(tmp_path / "mydata" / label / f"{number}.jpg", color, (64, 48))
     for label, number in itertools.product("17", range(10)):
         save_picture(tmp_path / "mnist" / label / f"{number}.png", (25 * number,) * 3, (28, 28 - 8 * (label == "1")))
+    shutil.copytree(tmp_path / "mnist", tmp_path / "newdata")
     graph = helper.make_graph(
         [helper.make_node("ReduceMean", ["data", "axes"], ["out"], keepdims=0)],
         "resnet50",
@@ -92,7 +93,7 @@ def stage(tmp_path, monkeypatch):
         ("docs/cli.md", 6),
         ("docs/models.md", 4),
         pytest.param("docs/evaluate.md", 13, marks=pytest.mark.slow),
-        pytest.param("docs/training.md", 11, marks=pytest.mark.slow),
+        pytest.param("docs/training.md", 13, marks=pytest.mark.slow),
         pytest.param("docs/export.md", 7, marks=pytest.mark.slow),
     ],
 )

@@ -86,17 +86,17 @@ class TestGaussian:
         monkeypatch.setattr(gaussian, "_ROWS", 7)
         embeddings, class_ids = blobs([count, count * 2, count], width, distance=3)
         x, space = embeddings[:, 0], Space.of(embeddings[:, 0])
-        log_prior = np.log(np.bincount(class_ids) / len(class_ids))
         weights = np.ones(len(x))
         for shrinkage in (0.9, 0.1):
-            (ours,) = gaussian.fit(space.project(embeddings)[0], class_ids, weights, [shrinkage], log_prior, width)
+            statistics = gaussian.Statistics.of(space.project(embeddings)[0], class_ids, weights, 3)
+            (ours,) = statistics.heads([shrinkage], width, is_balanced=False)
             theirs = LinearDiscriminantAnalysis(solver="lsqr", shrinkage=shrinkage).fit(x.astype(np.float64), class_ids)
             logits = space.unfold(ours).logits(x)
             assert softmax(logits, axis=1) == pytest.approx(theirs.predict_proba(x.astype(np.float64)), abs=1e-5)
 
     def test_classes_without_spread_are_told_apart_by_their_means(self) -> None:
         x = np.eye(3, 5, dtype=np.float32)
-        (head,) = gaussian.fit(x, np.arange(3), np.ones(3), [0.3], np.zeros(3), 5)
+        (head,) = gaussian.Statistics.of(x, np.arange(3), np.ones(3), 3).heads([0.3], 5, is_balanced=True)
         assert head.logits(x).argmax(axis=1).tolist() == [0, 1, 2]
         assert np.abs(head.logits(x)).max() < 100
 

@@ -82,10 +82,10 @@ def test_a_table_of_several_labels_becomes_a_model(data, run, color_model, tmp_p
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (("--head", "logistic"), "--head logistic is for one label a picture"),
-        (("--folds", "3"), "--folds, --few and --balance are for one label"),
-        (("--augment", "medium"), "leave out --views and --augment"),
-        (("--unfreeze", "all"), "--unfreeze and --from-scratch train for one label"),
+        (("--head", "logistic"), "--head logistic or means is for one label a picture"),
+        (("--folds", "3"), "--folds is for one label"),
+        (("--augment", "medium"), "--views or --augment is for one label"),
+        (("--unfreeze", "all"), "--unfreeze or --from-scratch is for one label"),
     ],
 )
 def test_what_is_for_one_label_a_picture_is_refused(data, run, color_model, options, message):

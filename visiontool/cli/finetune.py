@@ -69,6 +69,7 @@ _PREVIEW_PICTURES, _PREVIEW_VIEWS = 6, 8
 @options.PROVIDER
 @options.opening
 @training_options
+@click.option("--extend", type=options.FOLDER, metavar="RUN", help="Add DATA's classes to those of RUN.")
 @click.option("--from", "from_run", type=options.FOLDER, metavar="RUN", help="Use the settings of that run.")
 @click.option("--dry-run", is_flag=True, help="Print what would be done, and stop.")
 @options.WEIGHTS

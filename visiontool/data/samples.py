@@ -71,12 +71,13 @@ class Dataset:
     """Classes and the pictures of each.
 
     Attributes:
-        labels: In natural order, 2 before 10.
+        labels: In natural order, 2 before 10; those of a run that is extended come first, as they are there.
         label_ids: The id of each label where the model knows them all.
         ignored: How much was left out, by kind: {"hidden": 2, "not pictures": 1}.
         misread: The faults of the folders or the table.
         notes: What is worth saying and no fault, one line each.
         is_multilabel: Whether a picture may have several labels, or none.
+        known: How many of the first classes are known already, so that they need no picture.
     """
 
     root: Path
@@ -87,6 +88,7 @@ class Dataset:
     misread: tuple[str, ...]
     notes: tuple[str, ...]
     is_multilabel: bool = False
+    known: int = 0
 
     @property
     def faults(self) -> tuple[str, ...]:
@@ -97,10 +99,9 @@ class Dataset:
             for class_id in sample.class_ids:
                 if class_id != NO_LABEL and sample.split != "":
                     splits[class_id].add(sample.split)
-        empty = [label for label, has in zip(self.labels, splits, strict=True) if not has]
-        not_in_train = [
-            label for label, has in zip(self.labels, splits, strict=True) if has and not has & {None, "train"}
-        ]
+        new = [*zip(self.labels, splits, strict=True)][self.known :]
+        empty = [label for label, has in new if not has]
+        not_in_train = [label for label, has in new if has and not has & {None, "train"}]
         if len(self.labels) < 2:
             labels = f"only one: {on_one_line(self.labels[0])}" if self.labels else "none"
             faults.append(f"expected at least 2 classes, found {labels}")

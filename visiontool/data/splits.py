@@ -55,7 +55,8 @@ def unjudged(dataset: Dataset, splits: Sequence[str]) -> list[str]:
         raise Unusable(dataset.root, [f"no class has a picture in val{reason}"], _REMEDY)
     lines = []
     for split, why in (("val", reason), ("test", "")):
-        lacking = [label for class_id, label in enumerate(dataset.labels) if class_id not in class_ids[split]]
+        new = [*enumerate(dataset.labels)][dataset.known :]
+        lacking = [label for class_id, label in new if class_id not in class_ids[split]]
         if lacking and class_ids[split]:
             fault = f"no picture in {split}{why}"
             lines.append(listed(lacking, f"class has {fault}", f"classes have {fault}"))

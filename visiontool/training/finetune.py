@@ -35,7 +35,7 @@ from visiontool.inference.embeddings import embed_views
 from visiontool.inference.network import softmax
 from visiontool.model.spec import UNDECIDED, ModelSpec
 from visiontool.progress import Progress, silent
-from visiontool.training import head, multilabel, report, train
+from visiontool.training import extend, head, multilabel, report, train
 from visiontool.training.embed_dataset import (
     UNUSED,
     EmbeddedDataset,
@@ -150,7 +150,11 @@ def _solve_head(
         solution, spec, probabilities, result = multilabel.solve(settings, spec, embedded, tick)
         top1 = {"pictures": result.pictures, "mAP": round(result.mean_average_precision, 4)}
     else:
-        solution = _solve(settings, embedded, indices, progress=tick)
+        if settings.extend is not None:
+            solution = extend.solve(settings, settings.extend, folder, embedded, classifier, options)
+        else:
+            solution = _solve(settings, embedded, indices, progress=tick)
+            extend.keep(settings, folder, solution, embedded)
         if settings.folds is None:
             probabilities = _probabilities(solution.head, embedded, judged)
         else:
@@ -313,6 +317,8 @@ def read_data(settings: Settings, spec: ModelSpec) -> Dataset:
         group=settings.group,
         known=known,
     )
+    if settings.extend is not None:
+        data = extend.with_known(settings.extend, spec, data)
     splits: Sequence[str | None] = [sample.split for sample in data.samples]
     if settings.splits_file is not None:
         splits = read_splits(settings.splits_file, data)

@@ -20,15 +20,18 @@ _FOLDS = 5
 
 
 def check(settings: Settings) -> None:
-    """Raises UsageError for settings that are about one class a picture."""
-    if settings.train is not None:
-        raise UsageError("--unfreeze and --from-scratch train for one label a picture; leave them out for several")
-    if settings.folds is not None or settings.few is not None or settings.balance not in ("auto", "none"):
-        raise UsageError("--folds, --few and --balance are for one label a picture; leave them out for several")
-    if (settings.augment, settings.views) not in ((LEVELS["light"], 2), (LEVELS["none"], 1)):
-        raise UsageError("several labels are learned from the plain view alone: leave out --views and --augment")
-    if settings.head not in ("auto", "lda"):
-        raise UsageError(f"--head {settings.head} is for one label a picture; several have linear discriminants (lda)")
+    """Raises UsageError for settings that are about one label a picture."""
+    is_given = {
+        "--unfreeze or --from-scratch": settings.train is not None,
+        "--extend": settings.extend is not None,
+        "--folds": settings.folds is not None,
+        "--few": settings.few is not None,
+        "--balance": settings.balance not in ("auto", "none"),
+        "--head logistic or means": settings.head not in ("auto", "lda"),
+        "--views or --augment": (settings.augment, settings.views) not in ((LEVELS["light"], 2), (LEVELS["none"], 1)),
+    }
+    for name in (name for name, given in is_given.items() if given):
+        raise UsageError(f"{name} is for one label a picture, and some here have several; leave it out")
 
 
 def solve(

@@ -132,6 +132,7 @@ def to_json(run: Run) -> dict[str, Any]:
             "strength": solution.path[solution.chosen].strength if solution.path else None,
             "temperature": solution.head.temperature,
         }
+        facts |= {"extended": solution.extended} if solution.extended else {}
         facts["path"] = [point._asdict() for point in solution.path]
         facts["candidates"] = [candidate._asdict() for candidate in solution.candidates]
     if training is not None:

@@ -40,9 +40,10 @@ _CHOICES: dict[str, tuple[str, ...]] = {
     "transform": get_args(Transforms),
     "stages": ("auto", *map(str, range(1, MOST + 1))),
 }
-_PATHS = ("data", "labels_file", "splits_file")
+_PATHS = ("data", "labels_file", "splits_file", "extend")
 _FIELDS = {"labels": "labels_file", "splits": "splits_file", "val_split": "val_share"}  # of options with other names
 _FIXED = ("unfreeze", "from_scratch", "batch_size", "accumulate", "optimizer", "layer_decay", "init", "ema")
+_OF_EXTENDED = ("model", "head", "transform", "stages", "balance", "crop_mode", "augment", "views")
 _CHANGES = tuple(field.name for field in fields(Augment))
 
 AnyPath = str | os.PathLike[str]
@@ -84,6 +85,7 @@ class Options(TrainOptions, total=False):
     provider: str | None
     img_size: int | None  # of a network that is trained from scratch
     model_args: Mapping[str, Any] | None  # for its constructor
+    extend: AnyPath | None  # a run that gets the classes of the data too
     from_run: AnyPath | None  # a run whose settings are taken, but for the options that are given
     resume: AnyPath | None  # a run that trains a network, to go on with where it is
 
@@ -112,6 +114,7 @@ class Settings:
     crop_mode: CropMode | None = None  # None for the model's own
     few: int | None = None  # so many training pictures a class, drawn
     folds: int | None = None  # accuracy by cross-validation in so many parts, instead of by one split
+    extend: Path | None = None  # a run whose classes, backbone and statistics the new run begins with
     seed: int = 0
     device: str = "auto"
     provider: str | None = None  # of onnxruntime; None for what suits the device
@@ -143,6 +146,8 @@ class Settings:
             raise UsageError("--unfreeze and --from-scratch train one network; leave out all -m but one")
         if self.train is not None and self.folds is not None:
             raise UsageError("--folds trains heads; a network is trained once, and val judges it")
+        if self.extend is not None and (self.train is not None or self.folds is not None):
+            raise UsageError("--extend solves a head, once; leave out --unfreeze, --from-scratch and --folds")
         if self.folds is not None and self.few == 1:
             raise UsageError("few is 1 with folds: a class needs a picture to judge by and one to learn from")
 
@@ -177,6 +182,11 @@ class Settings:
         if before is not None and given.keys() & {"folds", "splits_file"}:  # one takes the place of the other
             before = replace(before, folds=None, splits_file=None)
         changes = {name: given.pop(name) for name in _CHANGES if name in given}
+        if (extend := given.get("extend", before and before.extend)) is not None:
+            if wrong := next((name for name in (*_OF_EXTENDED, *_CHANGES) if options.get(name) is not None), None):
+                raise UsageError(f"--{wrong.replace('_', '-')} is not for --extend: backbone, head and views are RUN's")
+            run, level = cls.of_run(Path(extend)), "none"
+            given |= {"model": os.fspath(extend), "stages": run.stages, "balance": run.balance, "crop_mode": None}
         usual = LEVELS["medium" if recipe is not None and recipe.from_scratch else "light"]
         augment = LEVELS[level] if level else usual if before is None else before.augment
         augment = replace(augment, **changes)
@@ -197,14 +207,14 @@ class Settings:
             values = json.loads(file.read_text(encoding="utf-8"))
             if values.pop("schema") != SCHEMA:
                 raise ValueError("of another version of visiontool")
-            paths = {name: Path(path) for name in _PATHS if (path := values[name]) is not None}
+            paths = {name: Path(path) for name in _PATHS if (path := values.get(name)) is not None}
             recipe = values.pop("train", None)
             train = None if recipe is None else Recipe(**{**recipe, "decay_at": tuple(recipe["decay_at"])})
             values["joined"] = tuple(values.get("joined", ()))  # which older runs lack
             return cls(**{**values, **paths, "augment": Augment(**values["augment"]), "train": train})
         except OSError as error:
             raise DataError(
-                f"{file}: {error.strerror}\n--from takes the folder of a run that `visiontool finetune` made."
+                f"{file}: {error.strerror}\nExpected the folder of a run that `visiontool finetune` made."
             ) from None
         except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
             raise DataError(f"{file}: these are not the settings of a run: {error}") from None

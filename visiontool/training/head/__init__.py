@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -73,6 +73,8 @@ class Solution:
     chosen: int  # index of the chosen one in `path`; -1 where the head is none of it
     candidates: tuple[Candidate, ...]  # the best first
     notes: tuple[str, ...]  # what was chosen by itself and why, for the user
+    scale: float  # by which the logits of linear discriminant analysis and of class means were multiplied
+    extended: dict[str, Any] | None = None  # how a run that was extended did on its own pictures, before and after
 
 
 def solve(
@@ -150,6 +152,7 @@ def solve(
             if len(held_out.judged)
         ),
         notes=tuple(_notes(choices, options.balance, balancing, held_out)),
+        scale=choice.scale,
     )
 
 

@@ -14,7 +14,7 @@ from visiontool.errors import DataError
 from visiontool.inference.network import sigmoid
 from visiontool.training.head import Candidate, Head, HeadOptions, Solution
 from visiontool.training.head.features import candidates
-from visiontool.training.head.gaussian import blocks
+from visiontool.training.head.gaussian import Statistics, solutions
 from visiontool.training.head.logistic import Linear, Space
 
 SHRINKAGES = (0.97, 0.9, 0.6, 0.3, 0.1, 0.03, 0.01)
@@ -70,34 +70,26 @@ def solve(
     tried.sort(key=lambda one: one[0].brier)
     choice, head, probabilities = tried[0]
     note = f"head: linear discriminants on {head.features}, Brier score {choice.brier:.3f} on held-out pictures"
-    solution = Solution(head, "lda", "none", False, (), -1, tuple(one[0] for one in tried), (note,))
+    solution = Solution(head, "lda", "none", False, (), -1, tuple(one[0] for one in tried), (note,), 1.0)
     return solution, np.array(_by_label(_threshold, probabilities, targets[judged]))
 
 
 def _discriminants(
     rows: NDArray[np.float32], targets: Targets, shrinkages: Sequence[float], width: int
 ) -> Iterator[Linear]:
-    """For each shrinkage (of `gaussian.fit`) the linear functions of rows (N, R) nearest to targets (N, L) as 0 and 1.
+    """For each shrinkage the linear functions of rows (N, R) that come nearest to targets (N, L) as 0 and 1.
 
     Each has the direction of the linear discriminant between the pictures with a label and those without, where these
     two have the same covariance.
 
     Source: Hastie, Tibshirani and Friedman 2009, "The Elements of Statistical Learning", exercise 4.2.
     """
-    from scipy.linalg import solve
-
-    mean, shares = rows.mean(axis=0, dtype=np.float64), targets.mean(axis=0)
-    covariance, towards = np.zeros((rows.shape[1],) * 2), np.zeros((rows.shape[1], targets.shape[1]))
-    for block in blocks(len(rows)):
-        centered = rows[block] - mean
-        covariance += centered.T @ centered / len(rows)
-        towards += centered.T @ (targets[block] - shares) / len(rows)
+    whole = Statistics.of(rows, np.zeros(len(rows), np.int64), np.ones(len(rows)), 1)
+    shares, covariance = targets.mean(axis=0), whole.scatter / len(rows)
     variance = float(np.trace(covariance)) / width or 1.0
-    for shrinkage in shrinkages:
-        shrunk = (1 - shrinkage) * covariance
-        shrunk[np.diag_indices_from(shrunk)] += shrinkage * variance
-        weight = solve(shrunk, towards, assume_a="pos", overwrite_a=True).T
-        yield Linear(weight, shares - weight @ mean)
+    towards = rows.T @ (targets - shares).astype(np.float32) / len(rows)
+    for weight in solutions(covariance, variance, shrinkages, towards):
+        yield Linear(weight, shares - weight @ whole.means[0])
 
 
 def _linear_error(scores: Floats, targets: Targets) -> float:

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from visiontool.data.loader import cores
 from visiontool.data.splits import folds
-from visiontool.training.head import gaussian
+from visiontool.training.head.gaussian import Statistics
 from visiontool.training.head.logistic import Balancing, Linear, Space, fit
 
 # Of the L2 penalty, from one that leaves hardly any weights to one that is not there.
@@ -81,9 +81,8 @@ class TrainingSet:
         Mirrored views brought nothing, on the mean of six sets and two backbones.
         """
         features, class_ids, weights = self._rows(False, pictures)
-        sizes = np.bincount(class_ids, minlength=len(self.balance.sizes))
-        log_prior = np.log(sizes / sizes.sum()) if self.balance.name == "none" else np.zeros(len(sizes))
-        return [*gaussian.fit(features, class_ids, weights, shrinkages, log_prior, self.width)]
+        statistics = Statistics.of(features, class_ids, weights, len(self.balance.sizes))
+        return [*statistics.heads(shrinkages, self.width, is_balanced=self.balance.name != "none")]
 
     def nearest_mean(self, _: Sequence[float] = (), pictures: NDArray[np.int64] | None = None) -> list[Linear]:
         """A head that scores features by their cosine with each class's mean, but for their own length.
@@ -249,6 +248,7 @@ class Choice(NamedTuple):
     final: Callable[[TrainingSet], Linear]  # solves it on all pictures
     path: tuple[PathPoint, ...] = ()
     chosen: int = -1
+    scale: float = 1.0  # of its logits
 
 
 def unjudged(classes: int) -> Choice:
@@ -332,4 +332,4 @@ def _best_of(
         return solve(data, (strength,), None)[0].scaled(scale)
 
     logits = held_out.logits(best.heads, data.features[0])
-    return Choice(kind, False, best.nll, held_out.brier(logits), logits, final, path, chosen)
+    return Choice(kind, False, best.nll, held_out.brier(logits), logits, final, path, chosen, scale)
