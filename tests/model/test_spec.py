@@ -131,7 +131,7 @@ def test_what_an_answer_depends_on_is_required_and_the_rest_has_a_default():
 
 WRONG_VALUES = [
     ("schema", 2, "schema 2; this version reads up to 1"),
-    ("task", "detect", "'task' must be one of classify, not 'detect'"),
+    ("task", "detect", "'task' must be one of classify, multilabel, not 'detect'"),
     ("name", "x" * 10_001, "'name' must be text of at most 10,000 characters"),
     ("labels", "cat", "'labels' must be a list of 1 to 100,000 texts of 1 to 10,000 characters, not 'cat'"),
     ("labels", ["red", "", "blue"], "'labels' must be a list of 1 to 100,000 texts"),

@@ -79,8 +79,6 @@ def predict(context: click.Context, /, **values: Any) -> int:
     check_output(args.output, format_, force=args.force, resume=args.resume)
     inputs.find(may_be_none=args.resume and (args.output.exists() or partial_of(args.output).exists()))
     classifier = load(args, many=inputs.many)
-    if args.sort_into is not None and classifier.spec.task == "multilabel":
-        raise UsageError(f"{classifier.spec.name} gives several labels a picture, and --sort-into needs one: use -o")
     args.top_k = min(args.top_k, len(classifier.competing))
     detailed = inputs.single or context.get_parameter_source("top_k") is not ParameterSource.DEFAULT
     encoder = _encoder(args, format_, classifier, single=inputs.single, detailed=detailed)
@@ -169,6 +167,8 @@ def load(args: SimpleNamespace, *, many: bool) -> "Classifier":
     from visiontool.cli.pull import load_all, say_how
 
     (classifier,) = load_all([args.model], args, {"threads": 1 if many else 0, "engine_batch": args.batch_size})
+    if classifier.spec.task == "multilabel" and vars(args).get("sort_into") is not None:
+        raise UsageError(f"{classifier.spec.name} gives several labels a picture, and --sort-into needs one: use -o")
     if not args.quiet:
         _say_model(classifier, args.model)
     for member in classifier.members if args.verbose else ():

@@ -183,7 +183,9 @@ class Settings:
             before = replace(before, folds=None, splits_file=None)
         changes = {name: given.pop(name) for name in _CHANGES if name in given}
         if (extend := given.get("extend", before and before.extend)) is not None:
-            if wrong := next((name for name in (*_OF_EXTENDED, *_CHANGES) if options.get(name) is not None), None):
+            if wrong := next(
+                (name for name in (*_OF_EXTENDED, *_CHANGES) if options.get(name) not in (None, ())), None
+            ):
                 raise UsageError(f"--{wrong.replace('_', '-')} is not for --extend: backbone, head and views are RUN's")
             run, level = cls.of_run(Path(extend)), "none"
             given |= {"model": os.fspath(extend), "stages": run.stages, "balance": run.balance, "crop_mode": None}
