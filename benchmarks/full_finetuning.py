@@ -4,9 +4,9 @@
 
 FOLDER is as in heads.py. Both sides get the same pictures. Full finetuning trains every layer for 30 epochs, with crops
 and mirrors (but for MNIST and glyphs), Nesterov SGD, a cosine schedule, batches of 16, and of three learning rates the
-one with the least cross-entropy on a fifth of the pictures. Its seconds are those of the last training alone, without the search; visiontool's are
-those of the backbone's passes without a cache, and of the head. Target: at least the same accuracy on the mean of the
-sets, in a twentieth of the time. Needs the extra [train].
+one with the least cross-entropy on a fifth of the pictures. Its seconds are those of the last training alone, without
+the search; visiontool's are those of the backbone's passes without a cache, and of the head. Target: at least the same
+accuracy on the mean of the sets, in a twentieth of the time. Needs the extra [train].
 """
 
 import argparse

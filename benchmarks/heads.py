@@ -9,7 +9,8 @@ outputs of the same backbone, or of two joined (-m efficientnet_lite0,squeezenet
 - before: logistic regression on the embedding, for 5 pictures a class and fewer also nearest class means, by folds;
 - visiontool: what `visiontool finetune` chooses;
 - scikit-learn: LogisticRegressionCV on the standardized embedding, without mirrored views;
-- with --ablate, instead of scikit-learn: visiontool with one of its choices made.
+- with --ablate, instead of scikit-learn: visiontool with one of its choices made;
+- with --left-out, instead of scikit-learn: discriminant analysis on the embedding in ways that visiontool does not try.
 
 Seconds are those of the head alone, on one core and with the outputs at hand. NAME:20=FOLDER takes 20 of the classes.
 """
@@ -28,6 +29,7 @@ from typing import NamedTuple
 import numpy as np
 import sklearn
 from numpy.typing import NDArray
+from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
 from sklearn.linear_model import LogisticRegressionCV
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
@@ -41,7 +43,7 @@ from visiontool.images.augment import LEVELS, Augment, views
 from visiontool.inference.classifier import Classifier
 from visiontool.inference.embeddings import embed_views
 from visiontool.training.embed_dataset import seen_by_heads
-from visiontool.training.head import HeadOptions, solve
+from visiontool.training.head import Features, HeadOptions, solve
 from visiontool.training.settings import Settings
 
 FEW_SHOT = 5
@@ -54,6 +56,7 @@ ABLATED = {
     "logistic regression": HeadOptions("logistic"),
     "class means": HeadOptions("means"),
 }
+LEFT_OUT = ("as it is", "mirrored too", "L2", "power", "power, standardized", "power, Ledoit-Wolf")
 Floats = NDArray[np.float32]
 Ints = NDArray[np.int64]
 
@@ -142,6 +145,29 @@ def scikit_learn(data: Outputs, drawn: Ints, seed: int) -> Side:
     return Side(float(right.mean()), time.perf_counter() - start, "")
 
 
+def discriminant(data: Outputs, drawn: Ints, seed: int, way: str) -> Side:
+    """Linear discriminant analysis on the embedding, brought into a form by `way`."""
+    start, ids, width = time.perf_counter(), data.train_ids[drawn], data.widths[0]
+    train, test = data.train[drawn, :1, :width], data.test[:, :width]
+    if "mirrored" in way:  # as further pictures, which stay with theirs
+        train, ids = data.train[drawn, :, :width].reshape(-1, 1, width), np.repeat(ids, data.train.shape[1])
+    groups = np.arange(len(ids)) // (len(ids) // len(drawn))
+    if "L2" in way:
+        train, test = (each / np.linalg.norm(each, axis=-1, keepdims=True) for each in (train, test))
+    if "power" in way:
+        train, test = (Features((width,), "power").of(each) for each in (train, test))
+    if "standardized" in way:
+        mean, deviation = train.mean(axis=(0, 1)), train.std(axis=(0, 1)) + 1e-6
+        train, test = (train - mean) / deviation, (test - mean) / deviation
+    if "Ledoit" in way:
+        answers = LinearDiscriminantAnalysis(solver="lsqr", shrinkage="auto").fit(train[:, 0], ids).predict(test)
+    else:
+        options = HeadOptions("lda", "none", 1)
+        solution = solve(train, ids, int(ids.max()) + 1, groups, options=options, seed=seed)
+        answers = solution.head.logits(test).argmax(axis=1)
+    return Side(float((answers == data.test_ids).mean()), time.perf_counter() - start, "")
+
+
 def draw(ids: Ints, count: int | None, seed: int) -> Ints:
     """The indices of `count` pictures of each class, in order; None for all."""
     order = np.random.default_rng(seed).permutation(len(ids))
@@ -157,13 +183,16 @@ def main() -> int:
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--most", type=int, help="pictures a class that are opened at all")
     parser.add_argument("--ablate", action="store_true", help="the sides with one choice made, not scikit-learn")
+    parser.add_argument("--left-out", action="store_true", help="the sides that are no choices, not scikit-learn")
     arguments = parser.parse_args()
     sides: dict[str, Callable[[Outputs, Ints, int], Side]] = {
         "before": before,
         "visiontool": ours,
         **({name: partial(ours, options=one) for name, one in ABLATED.items()} if arguments.ablate else {}),
     }
-    if not arguments.ablate:
+    if arguments.left_out:
+        sides |= {way: partial(discriminant, way=way) for way in LEFT_OUT}
+    elif not arguments.ablate:
         sides["scikit-learn"] = scikit_learn
     print(f"{platform.platform()}, {cores()} cores, scikit-learn {sklearn.__version__}")
     is_met = True
