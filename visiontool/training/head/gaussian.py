@@ -75,12 +75,12 @@ def solutions(
     covariance: NDArray[np.float64], variance: float, shrinkages: Sequence[float], towards: NDArray[np.floating]
 ) -> Iterator[NDArray[np.float64]]:
     """(C, R) for each shrinkage: towards (R, C) by the inverse of the shrunk covariance."""
-    from scipy.linalg import solve
+    from scipy.linalg import cho_factor, cho_solve
 
     for shrinkage in shrinkages:
         shrunk = (1 - shrinkage) * covariance
         shrunk[np.diag_indices_from(shrunk)] += shrinkage * variance
-        yield solve(shrunk, towards, assume_a="pos", overwrite_a=True).T
+        yield cho_solve(cho_factor(shrunk, overwrite_a=True), towards).T
 
 
 def _blocks(count: int) -> Iterator[slice]:

@@ -31,7 +31,7 @@ _COSINE_SCALE = 5.0
 _ANY_SCALE = (1e-6, 1e6)
 
 _FOLDS = 5
-FEW_PICTURES = 2000  # from here on a fifth of the pictures says enough, and the other folds are left out
+_FEW_PICTURES = 2000  # from here on a fifth of the pictures says enough, and the other folds are left out
 _CLEARLY = 2.0  # standard errors
 _TEMPERATURES = (0.05, 20.0)
 
@@ -140,7 +140,7 @@ class HeldOut:
         count = min(_FOLDS, int(np.bincount(pairs[0]).max()))  # a class of as many groups can be in every round
         if count >= 2:
             fold_of = np.array(folds(class_ids, groups, count, seed), np.int64)
-            if len(class_ids) >= FEW_PICTURES:
+            if len(class_ids) >= _FEW_PICTURES:
                 fold_of[fold_of > 0] = -1
             if len(np.unique(class_ids[fold_of >= 0])) >= 2:
                 judging, numbers = np.unique(fold_of, return_inverse=True)
