@@ -20,6 +20,7 @@ class Suspect(NamedTuple):
     reason: str  # a few words: "truncated", "copy of train/cat/3.jpg", "rather dog (97%)"
     cluster: int | None = None  # pictures with the same number belong together
     suggested: str = ""  # another label for it
+    exclude: bool = False  # whether the list of `check` proposes to leave it out
 
 
 class Finding(NamedTuple):

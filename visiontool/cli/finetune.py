@@ -41,6 +41,7 @@ _PREVIEW_PICTURES, _PREVIEW_VIEWS = 6, 8
 @click.option("--force", is_flag=True, help="Replace the run in DIR.")
 @click.option("--labels", type=options.FILE, metavar="FILE.csv", help="path,label[,split,group] a line.")
 @click.option("--splits", type=options.FILE, metavar="FILE.csv", help="A run's splits.csv: split in the same way.")
+@click.option("--exclude", type=options.FILE, metavar="FILE.csv", help="Leave out what this list of check says.")
 @click.option("--val-split", type=float, metavar="P", help="Share for validation.  [default: 0.2]")
 @click.option("--group", metavar="REGEX", help="Keep paths with the same match in one split.")
 @click.option("--on-bad", type=click.Choice(("fail", "skip")), help="Unreadable or missing pictures.  [default: fail]")

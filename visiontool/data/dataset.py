@@ -10,13 +10,14 @@ import re
 import unicodedata
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from visiontool.data.folders import natural_key, read_class_folders
-from visiontool.data.label_table import read_label_table
-from visiontool.data.samples import NO_LABEL, Dataset, RawDataset, Sample
+from visiontool.data.label_table import read_csv, read_label_table
+from visiontool.data.samples import NO_LABEL, Dataset, RawDataset, Sample, without
 from visiontool.errors import DataError, UsageError
-from visiontool.text import is_text, listed, some
+from visiontool.text import is_text, listed, plural, some
 
 VAL_IS_DRAWN = "val is drawn from train, since there is none"
 
@@ -87,6 +88,23 @@ def read(
     label_ids = tuple(id_of[label] for label in labels) if id_of else None
     texts = (tuple(raw.faults), tuple(raw.notes))
     return Dataset(data, tuple(labels), label_ids, samples, raw.ignored, *texts, raw.is_multilabel)
+
+
+def excluding(data: Dataset, file: Path) -> Dataset:
+    """The dataset without the pictures of a list that `check` wrote: all of it, or those with a yes in `exclude`.
+
+    Raises DataError for what is no such list, or where none of its pictures is in the dataset.
+    """
+    header, _, lines = read_csv(file, "Expected the list of: visiontool check DATA --list FILE.csv")
+    asks = header.index("exclude") if "exclude" in header else None
+    rows = [fields for _, fields in lines if asks is None or fields[asks].strip().casefold() == "yes"]
+    names = {fields[header.index("path")] for fields in rows}
+    names |= {name[1:] for name in names if name.startswith("'")}  # a name that a spreadsheet would take for a formula
+    rest = without(data, names)
+    count = len(data.samples) - len(rest.samples)
+    if rows and not count:
+        raise DataError(f"{file}: none of its pictures is in {data.root}: {some(sorted(names))}")
+    return replace(rest, notes=(*data.notes, f"left out by {file.name}: {plural(count, 'picture')}"))
 
 
 def _why_no_folder(data: Path) -> str:

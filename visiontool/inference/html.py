@@ -15,7 +15,7 @@ from visiontool.errors import VisiontoolError
 from visiontool.images.decode import Limits
 from visiontool.inference.result import Result
 
-_SIDE = 160  # of a thumbnail, in pixels
+SIDE = 160  # of a thumbnail, in pixels
 _GRID = "display:grid;grid-template-columns:minmax(0,max-content) 200px max-content;gap:2px 10px;align-items:center"
 _LABEL = "overflow:hidden;text-overflow:ellipsis;white-space:nowrap"
 _TRACK = "background:rgba(128,128,128,0.25);border-radius:3px;height:10px"  # legible on white and on black
@@ -45,9 +45,9 @@ def html_of(result: Result) -> str:
 def thumbnail(pixels: NDArray[np.uint8]) -> bytes:
     """A JPEG of pixels (h, w, 3): at most 160 a side, and nearly so for the smallest picture."""
     image = Image.fromarray(pixels)
-    if (factor := _SIDE // max(image.size)) > 1:
+    if (factor := SIDE // max(image.size)) > 1:
         image = image.resize((factor * image.width, factor * image.height), Image.Resampling.NEAREST)
-    image.thumbnail((_SIDE, _SIDE))
+    image.thumbnail((SIDE, SIDE))
     file = BytesIO()
     image.save(file, "JPEG", quality=85)
     return file.getvalue()
@@ -56,9 +56,9 @@ def thumbnail(pixels: NDArray[np.uint8]) -> bytes:
 def _picture(result: Result) -> str:
     data = result.thumbnail
     if data is None and result.path is not None and result.error is None:
-        whole = {"size": (_SIDE, _SIDE), "crop_mode": "border", "crop_pct": 1.0}
+        whole = {"size": (SIDE, SIDE), "crop_mode": "border", "crop_pct": 1.0}
         with suppress(VisiontoolError):
-            (item,) = load([result.path], Recipe(whole, _SIDE, Limits(on_truncated="fill"), whole=True))
+            (item,) = load([result.path], Recipe(whole, SIDE, Limits(on_truncated="fill"), whole=True))
             data = None if item.pixels is None else thumbnail(item.pixels)
     if data is None:
         return ""

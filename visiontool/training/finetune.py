@@ -18,7 +18,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from visiontool.data.dataset import VAL_IS_DRAWN, read
+from visiontool.data.dataset import VAL_IS_DRAWN, excluding, read
 from visiontool.data.folders import is_inside
 from visiontool.data.loader import DEFAULT_OPTIONS, LoadOptions, load
 from visiontool.data.prepare import Recipe
@@ -317,6 +317,8 @@ def read_data(settings: Settings, spec: ModelSpec) -> Dataset:
         group=settings.group,
         known=known,
     )
+    if settings.exclude_file is not None:
+        data = excluding(data, settings.exclude_file)
     if settings.extend is not None:
         data = extend.with_known(settings.extend, spec, data)
     splits: Sequence[str | None] = [sample.split for sample in data.samples]

@@ -40,8 +40,13 @@ _CHOICES: dict[str, tuple[str, ...]] = {
     "transform": get_args(Transforms),
     "stages": ("auto", *map(str, range(1, MOST + 1))),
 }
-_PATHS = ("data", "labels_file", "splits_file", "extend")
-_FIELDS = {"labels": "labels_file", "splits": "splits_file", "val_split": "val_share"}  # of options with other names
+_PATHS = ("data", "labels_file", "splits_file", "exclude_file", "extend")
+_FIELDS = {
+    "labels": "labels_file",
+    "splits": "splits_file",
+    "exclude": "exclude_file",
+    "val_split": "val_share",
+}  # of options with other names
 _FIXED = ("unfreeze", "from_scratch", "batch_size", "accumulate", "optimizer", "layer_decay", "init", "ema")
 _OF_EXTENDED = ("model", "head", "transform", "stages", "balance", "crop_mode", "augment", "views")
 _CHANGES = tuple(field.name for field in fields(Augment))
@@ -60,6 +65,7 @@ class Options(TrainOptions, total=False):
     model: AnyPath | Sequence[AnyPath] | None  # whose backbone; of several, their embeddings are joined
     labels: AnyPath | None
     splits: AnyPath | None
+    exclude: AnyPath | None  # a list of `visiontool check`
     val_split: float | None
     group: str | None
     on_bad: OnBad | None
@@ -102,6 +108,7 @@ class Settings:
     joined: tuple[str, ...] = ()  # more models, whose embeddings join that of `model` (exporting/merge.py)
     labels_file: Path | None = None  # a CSV instead of folders
     splits_file: Path | None = None  # which picture is for training; None to draw it
+    exclude_file: Path | None = None  # a list of pictures to leave out (`dataset.excluding`)
     val_share: float = 0.2  # of the pictures, where they are drawn
     group: str | None = None  # a regular expression (`dataset.read`)
     on_bad: OnBad = "fail"  # what to do about pictures that cannot be read

@@ -16,7 +16,7 @@ from visiontool.evaluation.report.content import Curve
 from visiontool.files import replacing
 from visiontool.inference.classifier import Classifier
 
-__all__ = ["Curve", "write"]
+__all__ = ["Curve", "render", "write"]
 
 _HERE = Path(__file__).parent
 
@@ -43,29 +43,36 @@ def write(
         models: for each evaluation, what gives exact maps for its errors; None for no maps.
         options: how the pictures of the errors are opened. One that cannot be opened any more is shown without it.
     """
-    from jinja2 import Environment, FileSystemLoader, StrictUndefined
-
-    css, script = ((_HERE / name).read_text(encoding="utf-8") for name in ("page.css", "page.js"))
     classes = max(len(evaluation.spec.labels) for evaluation in evaluations)
     sections = [
         {**content.section_of(evaluation, classes), "errors": content.worst_errors(evaluation, model, options)}
         for evaluation, model in zip(evaluations, models, strict=True)
     ]
-    environment = Environment(
-        loader=FileSystemLoader(_HERE), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
-    )
-    environment.filters["percent"] = content.percent
-    page = environment.get_template("page.html.jinja").render(
+    render(
+        file,
+        _HERE / "page.html.jinja",
         title=title,
         sections=sections,
         facts=facts,
         data={**content.data_facts(evaluations[0]), **(data or {})},
         notes=notes,
         curves={caption: content.plot_of(curve) for caption, curve in (curves or {}).items()},
-        css=css,
-        script=script,
-        hashes=[base64.b64encode(hashlib.sha256(text.encode()).digest()).decode("ascii") for text in (css, script)],
-        version=__version__,
+    )
+
+
+def render(file: Path, template: Path, **values: object) -> None:
+    """Writes a page: a template that extends base.html.jinja, with `title`, `data`, `facts` and what else it needs."""
+    from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+    css, script = ((_HERE / name).read_text(encoding="utf-8") for name in ("page.css", "page.js"))
+    loader = FileSystemLoader([template.parent, _HERE])
+    environment = Environment(
+        loader=loader, autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    )
+    environment.filters["percent"] = content.percent
+    hashes = [base64.b64encode(hashlib.sha256(text.encode()).digest()).decode("ascii") for text in (css, script)]
+    page = environment.get_template(template.name).render(
+        css=css, script=script, hashes=hashes, version=__version__, **values
     )
     with replacing(file) as unfinished:
         # A label or a path may hold what is no character, half of one of UTF-16.

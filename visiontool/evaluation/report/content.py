@@ -179,7 +179,7 @@ def worst_errors(evaluation: Evaluation, model: Classifier | None, options: Load
                     "answer": mistake.answer,
                     "probabilities": {labels[class_id]: float(row[class_id]) for class_id in shown},
                     "loss": mistake.loss,
-                    "picture": None if picture.pixels is None else _uri("jpeg", thumbnail(picture.pixels)),
+                    "picture": None if picture.pixels is None else uri("jpeg", thumbnail(picture.pixels)),
                     "heat": None if one is None else _overlay(one.map),
                 }
             )
@@ -196,8 +196,9 @@ def _overlay(heat: NDArray[np.float32]) -> str | None:
     pixels[..., 3] = np.round(np.clip(np.asarray(smooth), 0, 1) * _MOST_OPAQUE)
     file = BytesIO()
     Image.fromarray(pixels).save(file, "PNG")
-    return _uri("png", file.getvalue())
+    return uri("png", file.getvalue())
 
 
-def _uri(kind: str, content: bytes) -> str:
+def uri(kind: str, content: bytes) -> str:
+    """Content of a page as an address."""
     return f"data:image/{kind};base64,{base64.b64encode(content).decode('ascii')}"
