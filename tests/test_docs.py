@@ -66,7 +66,8 @@ def stage(tmp_path, monkeypatch):
     for label, number in itertools.product(("cat", "dog"), range(10)):
         color = (200 - 9 * number, 30, 40) if label == "cat" else (20, 30 + 7 * number, 200 - 9 * number)
         save_picture(tmp_path / "mydata" / label / f"{number}.jpg", color, (64, 48))
-    tags = [f"{label}/{number}.jpg,{label == 'cat':d},{number > 4:d}" for label in ("cat", "dog") for number in range(9)]
+    names = [f"{label}/{number}.jpg" for label in ("cat", "dog") for number in range(10)]
+    tags = [f"{name},{name < 'd':d},{name[-5] > '4':d}" for name in names]
     (tmp_path / "tags.csv").write_text("\n".join(["path,warm,late", *tags]))
     for label, number in itertools.product("17", range(10)):
         save_picture(tmp_path / "mnist" / label / f"{number}.png", (25 * number,) * 3, (28, 28 - 8 * (label == "1")))
