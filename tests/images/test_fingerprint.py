@@ -4,7 +4,7 @@ import io
 
 import numpy as np
 import pytest
-from PIL import Image, ImageChops, ImageOps
+from PIL import Image, ImageChops, ImageFilter, ImageOps
 
 from visiontool.data.discover import find_images
 from visiontool.images.decode import open_image
@@ -45,6 +45,17 @@ def test_the_same_thing_in_another_color_is_another_picture():
     dyed = [ImageChops.add(Image.merge("RGB", (gray, gray, gray)), tint) for tint in tints]
     pictures = [*dyed, as_jpeg(ImageOps.mirror(dyed[0]), 60)]
     assert same([fingerprint_of(picture) for picture in pictures]) == [0, 1, 2, 0]
+
+
+def test_sharpness_is_of_what_is_shown_and_not_of_its_resolution_or_contrast():
+    image = Image.new("RGB", (512, 512), (90, 60, 30))
+    image.paste((200, 180, 160), (100, 100, 300, 400))
+    blurred = image.filter(ImageFilter.GaussianBlur(10))
+    pale = image.point(lambda level: 100 + level // 4)
+    sharp, *others = (fingerprint_of(one).sharpness for one in (image, image.resize((256, 256)), pale))
+    assert others == pytest.approx([sharp, sharp], rel=0.25)
+    assert fingerprint_of(blurred).sharpness < sharp / 3
+    assert fingerprint_of(Image.new("RGB", (9, 9), (10, 20, 30))).sharpness == 0
 
 
 @pytest.mark.parametrize(

@@ -19,8 +19,10 @@ from test_imports import BLOCKER, TORCH
 from visiontool import Classifier
 from visiontool.evaluation.decisions import write
 from visiontool.images.augment import Augment
+from visiontool.images.fingerprint import fingerprint_of
 from visiontool.model.spec import UNDECIDED, Decisions
 from visiontool.training.finetune import Settings, finetune
+from visiontool.training.seen import FINGERPRINTS_FILE, Copy, copies
 
 RUN_FILES = {"model.onnx", "settings.json", "splits.csv", "metrics.json", "report.html", "fingerprints.npz"}
 
@@ -415,3 +417,10 @@ def test_ants_and_bees_with_a_real_imagenet_network(run, at_home, shared):
     rows = Classifier.load(result["folder"]).predict(pictures)
     right = [row.predictions[0].label == path.parent.name for path, row in zip(pictures, rows, strict=True)]
     assert np.mean(right) == pytest.approx(result["val"]["accuracy"])  # the file answers as it was judged
+
+
+def test_the_fingerprints_of_a_run_that_lack_sharpness_are_read(tmp_path):
+    one = fingerprint_of(Image.new("RGB", (9, 9)))
+    columns = [("width", "i4"), ("height", "i4"), ("pixels", "U32"), ("thumbnail", "V256"), ("color", "V3")]
+    np.savez(tmp_path / FINGERPRINTS_FILE, print=np.array([one[:5]], columns), name=["a.png"], split=["val"])
+    assert copies(tmp_path, [one]) == [Copy(0, "a.png", "val")]

@@ -145,9 +145,15 @@ def _check_labels(labels: Sequence[str], raw: RawDataset) -> None:
         )
     if labels and all(label.isdecimal() for label in labels):
         raw.notes.append(f"the labels are numbers, in the order of their values: {some(labels)}")
+    if note := spelled_differently(labels):
+        raw.notes.append(note)
+
+
+def spelled_differently(labels: Sequence[str]) -> str:
+    """The labels that differ only in case, in what separates words or in a plural's ending, in a line, or ""."""
     spellings = defaultdict(list)
     for label in labels:
-        spellings[" ".join(re.split(r"[\s_-]+", label.casefold()))].append(label)
+        words = " ".join(re.split(r"[\s_-]+", label.casefold()))
+        spellings[re.sub("(?<=ss|sh|ch|.x)es$|(?<!s)s$", "", words)].append(label)
     pairs = [" / ".join(group) for group in spellings.values() if len(group) > 1]
-    if pairs:
-        raw.notes.append(listed(pairs, "label is written in different ways", "labels are written in different ways"))
+    return listed(pairs, "label is written in different ways", "labels are written in different ways") if pairs else ""

@@ -9,13 +9,9 @@ from typing import NamedTuple
 
 from visiontool.data.samples import LabeledPath, RawDataset, split_called
 from visiontool.errors import DataError, PictureError
-from visiontool.images.formats import plugin_for
+from visiontool.images.formats import PLUGIN_OF, plugin_for
 from visiontool.text import listed, on_one_line, some
 
-PICTURE_EXTENSIONS = frozenset((
-    ".jpg", ".jpeg", ".jpe", ".jfif", ".mpo", ".png", ".apng", ".webp", ".gif", ".bmp", ".tif", ".tiff",
-    ".ppm", ".pgm", ".pbm", ".pnm", ".ico", ".avif", ".heic", ".heif", ".hif", ".jp2", ".j2k",
-))  # fmt: skip
 # What often lies beside pictures, and need not be opened to be left out.
 _OTHER_EXTENSIONS = frozenset((
     ".txt", ".csv", ".tsv", ".json", ".jsonl", ".xml", ".yaml", ".yml", ".md", ".log", ".html", ".css", ".js", ".py",
@@ -114,7 +110,7 @@ def is_inside(path: str, folder: str) -> bool:
 def _not_picture(path: str) -> str:
     """The kind of a file in a folder that is not taken for a picture, or "". A picture's extension is believed."""
     extension = os.path.splitext(path)[1].lower()
-    if extension in PICTURE_EXTENSIONS:  # a broken link too: whoever opens it says what is wrong
+    if extension in PLUGIN_OF:  # a broken link too: whoever opens it says what is wrong
         return ""
     if extension in _OTHER_EXTENSIONS or not os.path.isfile(path):
         return "not pictures"

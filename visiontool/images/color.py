@@ -20,7 +20,7 @@ _LOST = "16-bit: only the upper 8 bits can be read here, and they say little: pe
 _OTHER_ORDER = {"B": "L", "L": "B", "N": "B" if sys.byteorder == "little" else "L"}
 _BAND_PIXELS = 2**17
 _DEPTHS = (8, 10, 12, 14, 16)
-_TIFF_BITS, _TIFF_COMPRESSION, _TIFF_MAX_SAMPLE, _TIFF_SAMPLE_FORMAT = 258, 259, 281, 339
+TIFF_BITS, _TIFF_COMPRESSION, _TIFF_MAX_SAMPLE, _TIFF_SAMPLE_FORMAT = 258, 259, 281, 339
 TIFF_PHOTOMETRIC, TIFF_EXTRA_SAMPLES = 262, 338
 _FAX = ((2,), (3,), (4,))  # compressions whose white is 0 where nothing is declared
 
@@ -85,7 +85,7 @@ def _depth_note(what: str, bits: int) -> str:
 
 def _from_deep(image: Image.Image, white_is_zero: bool) -> tuple[Image.Image, Notes]:
     # Pillow widens signed numbers of 16 bits, and takes the unsigned ones of 32 bits in a TIFF for signed ones.
-    tiff_bits = tiff_tag(image, _TIFF_BITS)
+    tiff_bits = tiff_tag(image, TIFF_BITS)
     unsigned = image.mode == "I" and hasattr(image, "tag_v2") and tiff_tag(image, _TIFF_SAMPLE_FORMAT) in ((), (1,))
     what = f"{16 if tiff_bits == (16,) else 32}-bit {'float' if image.mode == 'F' else 'integer'}"
     if image.mode.startswith("I;16") or image.format == "PPM":  # whose 16 bits Pillow calls "I"
@@ -145,7 +145,7 @@ def deep_colors(
         image: Not decoded yet; `again` opens the same file once more.
         is_deep: Whether it has 16 bits, where neither its decoder's name for the pixels nor a TIFF tag says so.
     """
-    raw, tiff_bits = _raw_mode(image), tiff_tag(image, _TIFF_BITS)
+    raw, tiff_bits = _raw_mode(image), tiff_tag(image, TIFF_BITS)
     if raw.endswith(("BF", "BS")) and image.tile[0][0] == "libtiff":  # type: ignore[attr-defined]
         # It gives gray numbers in this machine's order, and Pillow takes them for those of the file's.
         _change_raw_modes(image, lambda raw: f"{raw[:-2]}N{raw[-1]}")

@@ -43,6 +43,14 @@ class Picture(NamedTuple):
     notes: tuple[str, ...] = ()
 
 
+class Header(NamedTuple):
+    """What a picture file is, without its pixels."""
+
+    plugin: str  # as `formats.plugin_for` names it
+    size: tuple[int, int] | None = None  # width and height as stored; None where that takes a decoder
+    facts: tuple[str, ...] = ()  # of "rotated", "gray", "alpha", "cmyk", "deep" (16 bits) and "animated"
+
+
 ImageSource = str | os.PathLike[str] | bytes | BytesIO | Image.Image | NDArray[Any]
 DEFAULT_LIMITS = Limits()
 
@@ -134,6 +142,30 @@ def open_image(
         raise PictureError(f"truncated or damaged: {_one_line(error)}") from error
 
 
+def read_header(path: str, limits: Limits = DEFAULT_LIMITS) -> Header:
+    """The header of a picture file that was opened before; an empty one where it cannot be read any more."""
+    plugin = ""
+    try:
+        data = formats.read(path, limits.max_bytes)
+        plugin = formats.plugin_for(data := data.lstrip(_IN_FRONT))
+        if plugin not in (*_PLAIN, "Gif", "Tiff", "Ppm"):  # whose header is read by a decoder
+            return Header(plugin)
+        image = _opened(plugin, data, limits)
+        is_deep = image.mode.startswith(("I", "F"))
+        has_exif = plugin != "Png" or any(key in image.info for key in _EXIF_KEYS)  # Pillow would decode a PNG for it
+        facts = {
+            "rotated": has_exif and image.getexif().get(_ORIENTATION) in _TURNS,
+            "gray": is_deep or image.mode in ("1", "L", "LA"),
+            "alpha": image.has_transparency_data and _declares_alpha(image, data),
+            "cmyk": image.mode == "CMYK",
+            "deep": is_deep or (plugin == "Png" and data[24] == 16) or 16 in color.tiff_tag(image, color.TIFF_BITS),
+            "animated": plugin != "Jpeg" and bool(_more_frames(plugin, image)),
+        }
+        return Header(plugin, image.size, tuple(fact for fact, holds in facts.items() if holds))
+    except Exception:  # damaged metadata, which cost the picture nothing when it was opened
+        return Header(plugin)
+
+
 def _one_line(error: Exception) -> str:
     words = " ".join(str(error).split())
     if " " not in words:
@@ -161,8 +193,6 @@ def _from_file(data: bytes, resize_to: int | None, limits: Limits, plain_only: b
 
 
 def _decoded(plugin: str, data: bytes, resize_to: int | None, limits: Limits) -> Picture:
-    if plugin == "WebP":
-        formats.check_webp(data, limits.max_pixels)
     opened = image = _opened(plugin, data, limits)
     if plugin == "Jpeg":
         formats.check_scans(image, data, limits.max_pixels)
@@ -257,6 +287,8 @@ def _opened(plugin: str, data: bytes, limits: Limits) -> Any:
             raise PictureError(" ".join(missing_extra("heic", "Reading HEIC pictures").splitlines())) from error
     else:
         module = import_module(f"PIL.{plugin}ImagePlugin")
+    if plugin == "WebP":
+        formats.check_webp(data, limits.max_pixels)
     if plugin == "Ico":
         return _biggest_icon(module.IcoFile(file), file, limits)
     if plugin == "Tiff":

@@ -1,6 +1,7 @@
 """Fingerprints of pictures, to find duplicates: the same pixels, or another file of the same view, mirrored or not."""
 
 import hashlib
+import math
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -9,6 +10,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 _SIDE = 16
+_SHARP_SIDE = 128  # of the gray picture whose edges are looked at, whatever its resolution
 # The root of the mean squared difference of two standard thumbnails. Of 30,000 photographs no two that differ are
 # nearer than 0.15, of 70,000 digits two pairs are nearer than this; JPEG of quality 60 moves half of them by 0.02.
 _TOLERANCE = 0.075
@@ -32,6 +34,7 @@ class Fingerprint(NamedTuple):
         pixels: Hexadecimal digest of the size and of all RGB values.
         thumbnail: 16 x 16 gray levels, row by row.
         color: Mean red, green and blue, 0 to 255.
+        sharpness: Of the strongest edges, beside the contrast: about 3 for photographs; nan in runs of older versions.
     """
 
     width: int
@@ -39,6 +42,7 @@ class Fingerprint(NamedTuple):
     pixels: str
     thumbnail: bytes
     color: bytes
+    sharpness: float = math.nan
 
 
 def fingerprint_of(image: Image.Image) -> Fingerprint:
@@ -46,9 +50,22 @@ def fingerprint_of(image: Image.Image) -> Fingerprint:
     digest = hashlib.blake2b(b"%d x %d\n" % image.size, digest_size=16)
     digest.update(image.tobytes())
     # Pillow's BOX takes whole pixels only, and would give the mirrored picture another thumbnail.
-    thumbnail = image.convert("L").resize((_SIDE, _SIDE), Image.Resampling.BILINEAR)
+    gray = image.convert("L")
+    thumbnail = gray.resize((_SIDE, _SIDE), Image.Resampling.BILINEAR)
     color = image.resize((1, 1), Image.Resampling.BOX)
-    return Fingerprint(image.width, image.height, digest.hexdigest(), thumbnail.tobytes(), color.tobytes())
+    return Fingerprint(*image.size, digest.hexdigest(), thumbnail.tobytes(), color.tobytes(), _sharpness(gray))
+
+
+def _sharpness(gray: Image.Image) -> float:
+    """The 99th percentile of the Laplacian's absolute value over the standard deviation, in single precision."""
+    # Not the Laplacian's variance: of a sharp thing before a soft ground that is as small as of a blurred picture.
+    reduced = gray.reduce((max(1, gray.width // _SHARP_SIDE), max(1, gray.height // _SHARP_SIDE)))
+    resample = Image.Resampling.NEAREST if min(gray.size) >= _SHARP_SIDE else Image.Resampling.BILINEAR  # cheaper first
+    levels = np.asarray(reduced.resize((_SHARP_SIDE, _SHARP_SIDE), resample)).astype(np.int16)
+    around = levels[:-2, 1:-1] + levels[2:, 1:-1] + levels[1:-1, :-2] + levels[1:-1, 2:]
+    edges = np.bincount(np.abs(4 * levels[1:-1, 1:-1] - around).ravel()).cumsum()
+    strength = np.searchsorted(edges, 0.99 * edges[-1]) * max(1.0, _SHARP_SIDE / min(gray.size)) ** 2  # if enlarged
+    return float(np.float32(strength / max(1.0, levels.std())))
 
 
 def same(fingerprints: Sequence[Fingerprint]) -> list[int]:

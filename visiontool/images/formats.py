@@ -23,6 +23,12 @@ _SIGNATURES = {
     "Ico": (b"\0\0\1\0",),
     "Jpeg2K": (b"\0\0\0\x0cjP  \r\n\x87\n", b"\xff\x4f\xff\x51"),
 }
+_EXTENSIONS = {
+    "Jpeg": ".jpg .jpeg .jpe .jfif .mpo", "Png": ".png .apng", "WebP": ".webp", "Gif": ".gif", "Bmp": ".bmp",
+    "Tiff": ".tif .tiff", "Ppm": ".ppm .pgm .pbm .pnm", "Ico": ".ico", "Avif": ".avif", "Jpeg2K": ".jp2 .j2k",
+    "Heif": ".heic .heif .hif",
+}  # fmt: skip
+PLUGIN_OF = {extension: plugin for plugin, all_of_it in _EXTENSIONS.items() for extension in all_of_it.split()}
 _AVIF_BRANDS = frozenset((b"avif", b"avis"))
 _HEIF_BRANDS = frozenset((b"heic", b"heix", b"hevc", b"hevx", b"heim", b"heis", b"mif1", b"msf1"))
 _READABLE = "JPEG, PNG, WebP, GIF, BMP, TIFF, PPM, ICO, AVIF, JPEG 2000, HEIC"

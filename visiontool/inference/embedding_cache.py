@@ -26,7 +26,7 @@ _NOT_KEPT = "Embeddings are not kept for the next run"
 _MAX_BYTES = 10 * 10**9  # then the oldest rows go
 # Goes up when the same picture comes to the network with other pixels than before, or when rows are written otherwise.
 _FORMAT = 2
-_HEAD = struct.Struct("<II16s3s")  # width, height, digest of its pixels, color
+_HEAD = struct.Struct("<II16s3sf")  # width, height, digest of its pixels, color, sharpness
 _SETUP = f"""
 PRAGMA cache_size = {-(2**15)};  -- KiB
 PRAGMA page_size = {2**16};  -- the largest there is: of smaller ones, embeddings of 2,048 numbers would fill a half
@@ -63,14 +63,14 @@ def backbone_digest(classifier: "Classifier", recipe: Recipe) -> bytes:
 
 def fingerprint_to_bytes(fingerprint: Fingerprint) -> bytes:
     """A fingerprint as a value of the cache."""
-    width, height, pixels, thumbnail, color = fingerprint
-    return _HEAD.pack(width, height, bytes.fromhex(pixels), color) + thumbnail
+    width, height, pixels, thumbnail, color, sharpness = fingerprint
+    return _HEAD.pack(width, height, bytes.fromhex(pixels), color, sharpness) + thumbnail
 
 
 def fingerprint_from(value: bytes) -> Fingerprint:
     """The fingerprint of a value of the cache."""
-    width, height, pixels, color = _HEAD.unpack_from(value)
-    return Fingerprint(width, height, pixels.hex(), value[_HEAD.size :], color)
+    width, height, pixels, color, sharpness = _HEAD.unpack_from(value)
+    return Fingerprint(width, height, pixels.hex(), value[_HEAD.size :], color, sharpness)
 
 
 class EmbeddingCache:

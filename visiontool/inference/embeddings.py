@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 _READ_AT_ONCE = 256  # pictures that are looked up together
 _HASHED_AT_ONCE = 64  # files for a thread at a time: handing over a single one takes as long as reading it
-_FINGERPRINT = "look"  # in place of a view's key
+_FINGERPRINT = "look with sharpness"  # in place of a view's key; another where fingerprints are written otherwise
 
 
 class Embeddings(NamedTuple):

@@ -30,7 +30,7 @@ from visiontool.training.settings import Settings
 _log = logging.getLogger(__name__)
 
 _VIEW_S = 5.0  # for each further view of it: of a picture 1,000 times as wide as high one takes as long
-_CUT_MUCH = 0.35  # of the area of the picture in the middle of all: 4:3 and 3:2 lose less, 16:9 more
+CUT_MUCH = 0.35  # of the area of the picture in the middle of all: 4:3 and 3:2 lose less, 16:9 more
 _MOST_NAMED = 3
 UNUSED = ""  # the split of what is left out, as in `splits.split`
 
@@ -265,7 +265,7 @@ def _suggest_border(spec: ModelSpec, fingerprints: Sequence[Fingerprint | None])
         return
     ideal = share_kept(spec.input.size, spec)  # the crop cuts that much off a picture of its own proportions too
     shares = [share_kept((one.height, one.width), spec) / ideal for one in fingerprints if one is not None]
-    if shares and (cut := 1 - float(np.median(shares))) > _CUT_MUCH:
+    if shares and (cut := 1 - float(np.median(shares))) > CUT_MUCH:
         _log.info(
             f"Half of the pictures are so wide or high that {cut:.0%} of their area or more is not seen.\n"
             "--crop-mode border shows them whole."

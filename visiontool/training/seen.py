@@ -20,6 +20,7 @@ from visiontool.training.settings import Settings, judge_of
 
 FINGERPRINTS_FILE = "fingerprints.npz"
 _PRINT = [("width", "i4"), ("height", "i4"), ("pixels", "U32"), ("thumbnail", "V256"), ("color", "V3")]
+_PRINT += [("sharpness", "f4")]  # runs of older versions lack it
 
 
 class Copy(NamedTuple):
