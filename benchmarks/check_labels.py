@@ -45,7 +45,7 @@ try:
 except ImportError:
     find_label_issues = None
 
-SHARES, KINDS, SEEDS, PLANTED, MOST_CHANGED = (0.01, 0.05, 0.1), ("any", "confused"), range(3), (5, 20), 300
+SHARES, KINDS, SEEDS, PLANTED, MOST_CHANGED = (0.01, 0.05, 0.1), ("any", "confused"), range(3), (5, 20), 100
 CHANGES: dict[str, Callable[[Image.Image], Image.Image]] = {
     "as it is": lambda image: image,
     "darkened": lambda image: ImageEnhance.Brightness(image).enhance(0.5),

@@ -83,6 +83,12 @@ def test_no_picture_is_judged_by_a_head_that_saw_it_or_its_group() -> None:
     assert (logits.argmax(axis=1) == labels).mean() < 0.65
 
 
+def test_classes_of_two_pictures_are_judged_too() -> None:
+    embeddings, labels = clusters(100)
+    labels[:4] = 3, 3, 4, 4
+    assert np.isfinite(held_out_logits(embeddings.astype(np.float32), labels, np.arange(100), 0.5, 0)).all()
+
+
 def test_confident_learning_takes_as_many_as_the_joint_says() -> None:
     probabilities = np.array([[0.9, 0.1]] * 8 + [[0.2, 0.8]] * 2 + [[0.1, 0.9]] * 9 + [[0.45, 0.55]])
     labels = np.array([0] * 10 + [1] * 10)
