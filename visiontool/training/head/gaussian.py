@@ -44,7 +44,8 @@ class Statistics(NamedTuple):
         """
         more = len(other.sizes) - len(self.sizes)
         sizes, means = np.pad(self.sizes, (0, more)), np.pad(self.means, ((0, more), (0, 0)))
-        share, apart = (other.sizes / (sizes + other.sizes))[:, None], other.means - means
+        share = (other.sizes / np.maximum(sizes + other.sizes, 1e-300))[:, None]  # a class may be in neither
+        apart = other.means - means
         between = apart * np.sqrt(sizes[:, None] * share)
         return Statistics(
             sizes + other.sizes, means + share * apart, self.scatter + other.scatter + between.T @ between
