@@ -102,3 +102,30 @@ def looked_at(data: Dataset, model: str = "efficientnet_lite0") -> tuple[Looked,
     prints = tuple(result.fingerprints[index] for index in kept)
     looked = Looked(replace(data, samples=samples), prints, result.vectors[kept, 0], errors)
     return looked, time.perf_counter() - start
+
+
+def series(data: Dataset, folder: Path, count: int) -> Dataset:
+    """Six views of each of `count` pictures, turned, cropped and of another brightness, as of one object."""
+    rng = np.random.default_rng(2)
+    samples = []
+    for number, index in enumerate(rng.permutation(len(data.samples))[:count].tolist()):
+        original = data.samples[index]
+        image = open_image(original.path).image
+        for view in range(1, 7):
+            turned = image.rotate(rng.uniform(-20, 20), Image.Resampling.BICUBIC, fillcolor=(127, 127, 127))
+            name = f"{data.labels[original.class_id]}/obj{number:04d}_{view}.jpg"
+            path = folder / name.replace("/", " ")
+            jittered(cropped(turned, rng.uniform(0.4, 0.8), rng), rng).save(path)
+            samples.append(Sample(str(path), name, original.class_id, None, None))
+    return replace(data, samples=tuple(samples))
+
+
+def renamed(data: Dataset, how: str) -> Dataset:
+    """Other names: "random", or "running" numbers as a camera gives them."""
+    order = np.random.default_rng(3).permutation(len(data.samples)).tolist() if how == "random" else range(10**9)
+    numbers = dict(zip(range(len(data.samples)), order, strict=False))
+    samples = [
+        sample._replace(name=f"{data.labels[sample.class_id]}/IMG_{numbers[index]:05d}.jpg")
+        for index, sample in enumerate(data.samples)
+    ]
+    return replace(data, samples=tuple(samples))

@@ -5,9 +5,9 @@ to it: of such neighbors the thumbnails are laid over each other, and where that
 """
 
 from collections import defaultdict
-from collections.abc import Sequence
-from itertools import chain, product
-from typing import Any, NamedTuple
+from collections.abc import Iterator, Sequence
+from itertools import product
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -39,73 +39,54 @@ _SIDE = 64  # pixels
 _IS_PART = 0.86
 _LEAST_PIXELS = 40
 _LEVELS = ((4.0, (2.0, 1.0)), (2.0, (1.0, 0.5)), (1.0, (0.5, 0.25)))  # width of details in pixels, steps of the edges
-_ROUNDS = 3
 _HOPELESS = 0.5
 _MOVES = np.array([(1, 0, 1, 0), (0, 1, 0, 1), (-1, 0, 1, 0), (0, -1, 0, 1)], np.float64)  # and back; of all edges
 _FLAT = 1.0  # gray levels
 _MANY = 0.01  # of the pictures: fewer copies inside classes are only noted
 _AT_ONCE = 8192  # pairs
-_WORKING_MIB = 64
-
-
-class _Place(NamedTuple):
-    """Where a picture may be in another."""
-
-    whole: int
-    part: int
-    box: Floats  # left, top, right, bottom, where the whole goes from 0 to 1
-    is_mirrored: bool
-    score: float
 
 
 def check_copies(looked: Looked) -> list[Finding]:
     """Copies across splits, with different labels, and all others. Of each cluster the largest picture comes first."""
-    data, (whole, numbers, scores) = looked.data, _clusters(looked)
+    samples, (whole, numbers, scores) = looked.data.samples, _clusters(looked)
     members: dict[int, list[int]] = defaultdict(list)
     for index, number in enumerate(numbers.tolist()):
         members[number].append(index)
     found = [indices for indices in members.values() if len(indices) > 1]
-    splits = [{data.samples[index].split for index in indices} for indices in found]
-    findings: list[Finding] = []
-    told: set[int | None] = set()
-
-    def tell(check: str, severity: Severity, title: str, advice: str, clusters: Sequence[Sequence[int]]) -> None:
-        lists = [_suspects(looked, scores, whole, indices, int(numbers[indices[0]])) for indices in clusters]
-        lists.sort(key=lambda suspects: -suspects[0].score)
-        suspects = tuple(chain.from_iterable(lists))
-        told.update(suspect.cluster for suspect in suspects)
-        findings.append(Finding(check, severity, title, advice, suspects))
-
+    told: list[tuple[str, Severity, str, str, list[list[int]]]] = []
     for one, other in PAIRS:
-        shared = [indices for indices, its in zip(found, splits, strict=True) if {one, other} <= its]
-        if shared:
-            count = sum(data.samples[index].split == one for indices in shared for index in indices)
-            title = plural(count, f"picture of {one} has a copy", f"pictures of {one} have copies") + f" in {other}"
-            advice = f"Delete those of {other}: a model that has learned a picture by heart is judged too well by it."
-            tell("leak", "serious", title, advice, shared)
-    if mixed := contradicting(data, numbers.tolist()):
-        title = plural(len(mixed), "picture has copies", "pictures have copies") + " with other labels"
-        tell("conflict", "serious", title, "Keep those with the right label: at least one of them is wrong.", mixed)
-    rest = [indices for indices in found if numbers[indices[0]] not in told]
-    if rest:
-        count = sum(len(indices) - 1 for indices in rest)
-        title = plural(count, "picture is a copy of another", "pictures are copies of others")
-        advice = "Keep one of each. Those that are not cropped stay on one side of the splits that finetune draws."
-        tell("copies", "warning" if count >= _MANY * len(data.samples) else "note", title, advice, rest)
-    return findings
+        shared = [indices for indices in found if {one, other} <= {samples[index].split for index in indices}]
+        count = sum(samples[index].split == one for indices in shared for index in indices)
+        title = plural(count, f"picture of {one} has a copy", f"pictures of {one} have copies") + f" in {other}"
+        advice = f"Delete those of {other}: a model that has learned a picture by heart is judged too well by it."
+        told.append(("leak", "serious", title, advice, shared))
+    mixed = contradicting(looked.data, numbers.tolist())
+    title = plural(len(mixed), "picture has copies", "pictures have copies") + " with other labels"
+    told.append(
+        ("conflict", "serious", title, "Keep those with the right label: at least one of them is wrong.", mixed)
+    )
+    serious = {indices[0] for *_, clusters in told for indices in clusters}
+    rest = [indices for indices in found if indices[0] not in serious]
+    count = sum(len(indices) - 1 for indices in rest)
+    title = plural(count, "picture is a copy of another", "pictures are copies of others")
+    advice = "Keep one of each. Those that are not cropped stay on one side of the splits that finetune draws."
+    told.append(("copies", "warning" if count >= _MANY * len(samples) else "note", title, advice, rest))
+    return [
+        Finding(check, severity, title, advice, tuple(_suspects(looked, whole, scores, clusters)))
+        for check, severity, title, advice, clusters in told
+        if clusters
+    ]
 
 
-def _suspects(looked: Looked, scores: Floats, whole: Ints, indices: Sequence[int], number: int) -> list[Suspect]:
-    """The largest picture of a cluster, and then its copies."""
+def _suspects(looked: Looked, whole: Ints, scores: Floats, clusters: Sequence[list[int]]) -> Iterator[Suspect]:
     samples, prints = looked.data.samples, looked.fingerprints
-    largest = max(indices, key=lambda index: prints[index].width * prints[index].height)
-    name, suspects = samples[largest].name, []
-    for index in sorted(indices, key=lambda index: (index != largest, -scores[index])):
-        how = "cropped copy" if whole[index] != whole[largest] else "copy"
-        reason = f"same pixels as {name}" if prints[index].pixels == prints[largest].pixels else f"{how} of {name}"
-        reason = f"the largest of {len(indices):,} copies" if index == largest else reason
-        suspects.append(Suspect(samples[index].name, float(scores[index]), reason, number))
-    return suspects
+    for indices in sorted(clusters, key=lambda indices: -scores[indices].max()):
+        largest = max(indices, key=lambda index: prints[index].width * prints[index].height)
+        for index in sorted(indices, key=lambda index: (index != largest, -scores[index])):
+            how = "copy" if whole[index] == whole[largest] else "cropped copy"
+            reason = f"{'same pixels as' if prints[index].pixels == prints[largest].pixels else f'{how} of'} "
+            reason = f"{reason}{samples[largest].name}" if index != largest else f"the largest of {len(indices)} copies"
+            yield Suspect(samples[index].name, float(scores[index]), reason, indices[0])
 
 
 def _clusters(looked: Looked) -> tuple[Ints, Ints, Floats]:
@@ -124,93 +105,72 @@ def _clusters(looked: Looked) -> tuple[Ints, Ints, Floats]:
 
 def _parts(looked: Looked, whole: Ints) -> tuple[Ints, Floats]:
     """Pairs (M, 2) of pictures of which one is a part of the other, and how well their details agree (M,)."""
-    places = _places(looked, _neighbors(looked, whole))
-    recipe = Recipe({"size": (_SIDE, _SIDE), "crop_mode": "squash", "interpolation": "bilinear"}, _SIDE, DEFAULT_LIMITS)
-    opened = sorted({index for place in places for index in place[:2]})
-    pictures = load([looked.data.samples[index].path for index in opened], recipe)
-    grays = {
-        index: np.asarray(Image.fromarray(picture.pixels).convert("L"))
-        for index, picture in zip(opened, pictures, strict=True)
-        if picture.pixels is not None
-    }
-    agreements = {
-        place[:2]: _agreement(grays[place.whole], grays[place.part], place)
-        for place in places
-        if place.whole in grays and place.part in grays
-    }
-    found = {pair: agreement for pair, agreement in agreements.items() if agreement >= _IS_PART}
-    return np.array([*found], np.intp).reshape(-1, 2), np.array([*found.values()], np.float32)
-
-
-def _neighbors(looked: Looked, whole: Ints) -> Ints:
-    """Pairs (M, 2) of pictures whose embeddings are near and which are not known to be the same."""
-    import sklearn
-
     large = np.flatnonzero([min(one.width, one.height) >= _LEAST_PIXELS for one in looked.fingerprints])
     if len(large) < 2:
-        return np.zeros((0, 2), np.intp)
-    with sklearn.config_context(working_memory=_WORKING_MIB):
-        near, _ = nearest(looked.embeddings[large], _NEIGHBORS)
+        return np.zeros((0, 2), np.intp), np.zeros(0, np.float32)
+    near, _ = nearest(looked.embeddings[large], _NEIGHBORS)
     pairs = large[np.stack([np.repeat(np.arange(len(large)), near.shape[1]), near.ravel()], axis=1)]
-    different: Ints = np.unique(np.sort(pairs[whole[pairs[:, 0]] != whole[pairs[:, 1]]], axis=1), axis=0)
-    return different
+    pairs = np.unique(np.sort(pairs[whole[pairs[:, 0]] != whole[pairs[:, 1]]], axis=1), axis=0)
+    starts = range(0, max(1, len(pairs)), _AT_ONCE)
+    found = zip(*(_laid_over(looked, pairs[start : start + _AT_ONCE]) for start in starts), strict=True)
+    pairs, scores, boxes, mirrored = (np.concatenate(each) for each in found)
+    likely = np.argsort(-scores, kind="stable")[: _MOST_PAIRS + int(_MOST_PAIRS_SHARE * len(whole))]
+    likely = likely[scores[likely] >= _MAY_BE_PART]
+    opened = np.unique(pairs[likely]).tolist()
+    recipe = Recipe({"size": (_SIDE, _SIDE), "crop_mode": "squash", "interpolation": "bilinear"}, _SIDE, DEFAULT_LIMITS)
+    pictures = load([looked.data.samples[index].path for index in opened], recipe)
+    gray = {
+        index: np.zeros((_SIDE, _SIDE), np.uint8)
+        if picture.pixels is None
+        else np.asarray(Image.fromarray(picture.pixels).convert("L"))
+        for index, picture in zip(opened, pictures, strict=True)
+    }
+    agreements = np.array(
+        [_agreement(gray[pairs[i, 0]], gray[pairs[i, 1]], boxes[i], mirrored[i]) for i in likely.tolist()], np.float32
+    )
+    return pairs[likely][agreements >= _IS_PART], agreements[agreements >= _IS_PART]
 
 
-def _places(looked: Looked, pairs: Ints) -> list[_Place]:
-    """Where one of each pair may be in the other, by their thumbnails: the likeliest, if there are too many."""
+def _laid_over(looked: Looked, pairs: Ints) -> tuple[Ints, Floats, Floats, NDArray[np.bool_]]:
+    """Pairs (M, 2), the whole first; how well the thumbnail of the part fits in; where, (M, 4); if mirrored (M,)."""
     prints = looked.fingerprints
     gray = np.frombuffer(b"".join(one.thumbnail for one in prints), np.uint8).reshape(-1, _ROWS, _ROWS)
     aspects = np.array([one.width / one.height for one in prints], np.float32)
-    places = []
-    for start in range(0, len(pairs), _AT_ONCE):
-        some = pairs[start : start + _AT_ONCE]
-        wholes, parts = np.concatenate([some, some[:, ::-1]]).T
-        scores, boxes, mirrored = _laid_over(gray, wholes, parts, aspects[parts] / aspects[wholes])
-        best = scores.reshape(2, -1).argmax(axis=0) * len(some) + np.arange(len(some))
-        for row in best[scores[best] >= _MAY_BE_PART].tolist():
-            is_mirrored, score = bool(mirrored[row]), float(scores[row])
-            places.append(_Place(int(wholes[row]), int(parts[row]), boxes[row], is_mirrored, score))
-    places.sort(key=lambda place: -place.score)
-    return places[: _MOST_PAIRS + int(_MOST_PAIRS_SHARE * len(prints))]
-
-
-def _laid_over(
-    gray: NDArray[np.uint8], wholes: Ints, parts: Ints, aspects: Floats
-) -> tuple[Floats, Floats, NDArray[np.bool_]]:
-    """The correlation of each part, made smaller, with the best place in its whole; the box; whether it is mirrored.
-
-    Args:
-        aspects: (M,) of the parts, width by height, where those of the wholes are 1.
-    """
-    scores, boxes = np.full(len(parts), -1, np.float32), np.zeros((len(parts), 4), np.float32)
-    mirrored = np.zeros(len(parts), np.bool_)
+    both = np.concatenate([pairs, pairs[:, ::-1]])
+    aspect = aspects[both[:, 1]] / aspects[both[:, 0]]
+    scores, boxes = np.full(len(both), -1, np.float32), np.zeros((len(both), 4), np.float32)
+    mirrored = np.zeros(len(both), np.bool_)
     eye = Image.fromarray(np.eye(_ROWS, dtype=np.float32))
     for side in range(_LEAST_PART, _ROWS + 1):
-        sizes = np.rint(side * np.stack([np.minimum(1 / aspects, 1), np.minimum(aspects, 1)], axis=1)).astype(int)
+        sizes = np.rint(side * np.stack([np.minimum(1 / aspect, 1), np.minimum(aspect, 1)], axis=1)).astype(int)
         for height, width in np.unique(sizes[sizes.min(axis=1) >= _LEAST_PART - 1], axis=0).tolist():
             rows = np.flatnonzero((sizes == (height, width)).all(axis=1))
             down, across = (np.asarray(eye.resize((_ROWS, n), Image.Resampling.BILINEAR)) for n in (height, width))
-            patch = _standard(down @ gray[parts[rows]].astype(np.float32) @ across.T)
+            patch = _standard(down @ gray[both[rows, 1]].astype(np.float32) @ across.T)
             ways = np.stack([patch, patch[:, :, ::-1]], axis=1)
             for top, left in product(range(_ROWS + 1 - height), range(_ROWS + 1 - width)):
                 box = (left, top, left + width, top + height)
-                under = _standard(gray[wholes[rows], top : box[3], left : box[2]].astype(np.float32))
+                under = _standard(gray[both[rows, 0], top : box[3], left : box[2]].astype(np.float32))
                 found = np.einsum("nkhw,nhw->nk", ways, under) / (height * width)
                 better = found.max(axis=1) > scores[rows]
                 scores[rows[better]] = found[better].max(axis=1)
                 boxes[rows[better]] = np.array(box) / _ROWS
                 mirrored[rows[better]] = found[better].argmax(axis=1) == 1
-    return scores, boxes, mirrored
+    best = scores.reshape(2, -1).argmax(axis=0) * len(pairs) + np.arange(len(pairs))
+    return both[best], scores[best], boxes[best], mirrored[best]
 
 
-def _agreement(whole: NDArray[np.uint8], part: NDArray[np.uint8], place: _Place) -> float:
-    """The correlation of the details of `part` with those of the best place for it in `whole`, near to `place`."""
-    edges = place.box.astype(np.float64) * _SIDE
+def _agreement(whole: NDArray[np.uint8], part: NDArray[np.uint8], box: Floats, is_mirrored: bool) -> float:
+    """The correlation of the details of `part` with those of the best place for it in `whole`, near to `box`."""
+    from scipy.ndimage import gaussian_filter
+
+    edges = box.astype(np.float64) * _SIDE
     size = (round(edges[2] - edges[0]), round(edges[3] - edges[1]))
-    small = Image.fromarray(part[:, ::-1] if place.is_mirrored else part).resize(size, Image.Resampling.BILINEAR)
-    best = 0.0
+    small = Image.fromarray(part[:, ::-1] if is_mirrored else part).resize(size, Image.Resampling.BILINEAR)
+    levels, best = [np.asarray(gray, np.float32) for gray in (small, whole)], 0.0
     for sigma, steps in _LEVELS:
-        goal, detail = _standard(_detail(np.asarray(small), sigma)), Image.fromarray(_detail(whole, sigma))
+        goal, ground = (gray - gaussian_filter(gray, sigma) for gray in levels)
+        goal, detail = _standard(goal), Image.fromarray(ground)
 
         def correlation(edges: NDArray[Any], goal: Floats = goal, detail: Image.Image = detail) -> float:
             if edges.min() < 0 or edges.max() > _SIDE:
@@ -219,10 +179,13 @@ def _agreement(whole: NDArray[np.uint8], part: NDArray[np.uint8], place: _Place)
             return float(np.vdot(goal, under)) / goal.size
 
         best = correlation(edges)
-        for step in (step for step in steps for _ in range(_ROUNDS)):
-            for move in (*_MOVES, *-_MOVES):
-                if (found := correlation(edges + step * move)) > best:
-                    edges, best = edges + step * move, found
+        for step in steps:
+            before = -np.inf
+            while best > before:
+                before = best
+                for move in (*_MOVES, *-_MOVES):
+                    if (found := correlation(edges + step * move)) > best:
+                        edges, best = edges + step * move, found
         if best < _HOPELESS:
             break
     return best
@@ -232,11 +195,3 @@ def _standard(gray: Any) -> Any:
     """(..., H, W) of mean 0 and standard deviation 1 each, or less where it is nearly flat."""
     gray = gray - gray.mean(axis=(-2, -1), keepdims=True)
     return gray / np.maximum(gray.std(axis=(-2, -1), keepdims=True), _FLAT)
-
-
-def _detail(gray: NDArray[np.uint8], sigma: float) -> Any:
-    """What of (H, W) varies within some pixels."""
-    from scipy.ndimage import gaussian_filter
-
-    levels = gray.astype(np.float32)
-    return levels - gaussian_filter(levels, sigma)
