@@ -9,11 +9,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from visiontool.data.label_table import read_csv
-from visiontool.data.samples import NO_LABEL, Dataset, Sample, Unusable, split_called
+from visiontool.data.samples import NO_LABEL, Dataset, Unusable, split_called
 from visiontool.errors import DataError, UsageError
 from visiontool.text import listed, on_one_line, plural
 
-_PAIRS = (("val", "train"), ("test", "train"), ("test", "val"))
+PAIRS = (("val", "train"), ("test", "train"), ("test", "val"))
 _TOO_FEW = "with too few pictures or groups"
 _REMEDY = "Add other pictures, or give splits of your own: DATA/train, DATA/val."
 _HELP = "Expected the splits.csv of a run: path,label,split with a line for each picture of the data."
@@ -75,7 +75,7 @@ def leaks(dataset: Dataset, splits: Sequence[str], same: Sequence[int] | None = 
         for sample, split, key in zip(dataset.samples, splits, keys, strict=True):
             if key is not None:
                 names[key][split].append(sample.name)
-        for one, other in _PAIRS:
+        for one, other in PAIRS:
             shared = [(group[one], group[other]) for group in names.values() if one in group and other in group]
             if shared:
                 count = sum(len(in_one) for in_one, _ in shared)
@@ -85,16 +85,22 @@ def leaks(dataset: Dataset, splits: Sequence[str], same: Sequence[int] | None = 
     return lines
 
 
+def contradicting(dataset: Dataset, same: Sequence[int]) -> list[list[int]]:
+    """The indices of each group of same pictures whose labels differ."""
+    groups: dict[int, list[int]] = defaultdict(list)
+    for index, group in enumerate(same):
+        groups[group].append(index)
+    labels = [frozenset(sample.class_ids) for sample in dataset.samples]
+    return [indices for indices in groups.values() if len({labels[index] for index in indices}) > 1]
+
+
 def contradictions(dataset: Dataset, same: Sequence[int]) -> list[str]:
     """Same pictures with different labels, one line; empty where there are none."""
-    groups: dict[int, list[Sample]] = defaultdict(list)
-    for sample, group in zip(dataset.samples, same, strict=True):
-        groups[group].append(sample)
-    mixed = [samples for samples in groups.values() if len({frozenset(sample.class_ids) for sample in samples}) > 1]
+    mixed = contradicting(dataset, same)
     if not mixed:
         return []
-    first = mixed[0][0]
-    other = next(sample for sample in mixed[0] if {*sample.class_ids} != {*first.class_ids})
+    first, *others = (dataset.samples[index] for index in mixed[0])
+    other = next(sample for sample in others if {*sample.class_ids} != {*first.class_ids})
     have = plural(len(mixed), "picture has", "pictures have")
     example = f"{on_one_line(first.name)} = {on_one_line(other.name)}"
     if dataset.is_multilabel:

@@ -12,8 +12,8 @@ from PIL import Image
 _SIDE = 16
 _SHARP_SIDE = 128  # of the gray picture whose edges are looked at, whatever its resolution
 # The root of the mean squared difference of two standard thumbnails. Of 30,000 photographs no two that differ are
-# nearer than 0.15, of 70,000 digits two pairs are nearer than this; JPEG of quality 60 moves half of them by 0.02.
-_TOLERANCE = 0.075
+# nearer than 0.15, and of 70,000 digits none than 0.069; JPEG of quality 60 moves half of them by 0.02.
+_TOLERANCE = 0.065
 # Gray levels. What varies less is flat, or so nearly that rounding to whole levels is most of what would be compared.
 _MIN_CONTRAST = 3.0
 # Levels between red and green, and blue and green, of the mean colors: a red shirt is no copy of a blue one. JPEG of

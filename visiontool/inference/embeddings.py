@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 _READ_AT_ONCE = 256  # pictures that are looked up together
 _HASHED_AT_ONCE = 64  # files for a thread at a time: handing over a single one takes as long as reading it
 _FINGERPRINT = "look with sharpness"  # in place of a view's key; another where fingerprints are written otherwise
+_DISTANCES_MIB = 64  # at a time
 
 
 class Embeddings(NamedTuple):
@@ -86,12 +87,14 @@ def nearest(embeddings: NDArray[np.float32], count: int) -> tuple[NDArray[np.int
 
     Cosines have six decimals, and of equal ones the lower index is first. Raises DataError for fewer than two.
     """
+    from sklearn import config_context
     from sklearn.neighbors import NearestNeighbors
 
     if len(embeddings) < 2:
         raise DataError("neighbors need at least two pictures that can be read\nName more pictures, or a folder.")
     search = NearestNeighbors(n_neighbors=min(count, len(embeddings) - 1), metric="cosine", algorithm="brute")
-    distances, indices = search.fit(embeddings).kneighbors()
+    with config_context(working_memory=_DISTANCES_MIB):
+        distances, indices = search.fit(embeddings).kneighbors()
     cosines = np.round(1 - distances.astype(np.float64), 6)
     order = np.lexsort((indices, -cosines))
     return np.take_along_axis(indices, order, 1), np.take_along_axis(cosines, order, 1)
