@@ -4,6 +4,7 @@ Each module is a kind of check, from a `Looked` to findings. All pictures are op
 cached, so checking after finetuning, or again, costs little.
 """
 
+from collections.abc import Callable, Iterable
 from typing import NamedTuple
 
 from visiontool.checking.classes import check_classes
@@ -64,7 +65,7 @@ def check(
     prints = [one for one in embedded.fingerprints if one is not None]
     looked = Looked(without(data, errors), tuple(prints), embedded.vectors[readable, 0], errors)
     findings: list[Finding] = []
-    steps = (
+    steps: tuple[Callable[[], Iterable[Finding]], ...] = (
         lambda: check_files(looked, classifier.spec),
         lambda: check_classes(looked),
         lambda: check_copies(looked),

@@ -53,32 +53,34 @@ def check_copies(looked: Looked) -> list[Finding]:
     for index, number in enumerate(numbers.tolist()):
         members[number].append(index)
     found = [indices for indices in members.values() if len(indices) > 1]
-    told: list[tuple[str, Severity, str, str, list[list[int]]]] = []
+    # The split whose copies the list proposes to leave out; "" for all but the largest of each cluster, None for none.
+    told: list[tuple[str, Severity, str, str, list[list[int]], str | None]] = []
     for one, other in PAIRS:
         shared = [indices for indices in found if {one, other} <= {samples[index].split for index in indices}]
         count = sum(samples[index].split == one for indices in shared for index in indices)
         title = plural(count, f"picture of {one} has a copy", f"pictures of {one} have copies") + f" in {other}"
         advice = f"Delete those of {other}: a model that has learned a picture by heart is judged too well by it."
-        told.append(("leak", "serious", title, advice, shared))
+        told.append(("leak", "serious", title, advice, shared, other))
     mixed = contradicting(looked.data, numbers.tolist())
     title = plural(len(mixed), "picture has copies", "pictures have copies") + " with other labels"
-    told.append(
-        ("conflict", "serious", title, "Keep those with the right label: at least one of them is wrong.", mixed)
-    )
-    serious = {indices[0] for *_, clusters in told for indices in clusters}
+    advice = "Keep those with the right label: at least one of them is wrong."
+    told.append(("conflict", "serious", title, advice, mixed, None))
+    serious = {indices[0] for *_, clusters, _ in told for indices in clusters}
     rest = [indices for indices in found if indices[0] not in serious]
     count = sum(len(indices) - 1 for indices in rest)
     title = plural(count, "picture is a copy of another", "pictures are copies of others")
     advice = "Keep one of each. Those that are not cropped stay on one side of the splits that finetune draws."
-    told.append(("copies", "warning" if count >= _MANY * len(samples) else "note", title, advice, rest))
+    told.append(("copies", "warning" if count >= _MANY * len(samples) else "note", title, advice, rest, ""))
     return [
-        Finding(check, severity, title, advice, tuple(_suspects(looked, whole, scores, clusters)))
-        for check, severity, title, advice, clusters in told
+        Finding(check, severity, title, advice, tuple(_suspects(looked, whole, scores, clusters, surplus)))
+        for check, severity, title, advice, clusters, surplus in told
         if clusters
     ]
 
 
-def _suspects(looked: Looked, whole: Ints, scores: Floats, clusters: Sequence[list[int]]) -> Iterator[Suspect]:
+def _suspects(
+    looked: Looked, whole: Ints, scores: Floats, clusters: Sequence[list[int]], surplus: str | None
+) -> Iterator[Suspect]:
     samples, prints = looked.data.samples, looked.fingerprints
     for indices in sorted(clusters, key=lambda indices: -scores[indices].max()):
         largest = max(indices, key=lambda index: prints[index].width * prints[index].height)
@@ -86,7 +88,8 @@ def _suspects(looked: Looked, whole: Ints, scores: Floats, clusters: Sequence[li
             how = "copy" if whole[index] == whole[largest] else "cropped copy"
             reason = f"{'same pixels as' if prints[index].pixels == prints[largest].pixels else f'{how} of'} "
             reason = f"{reason}{samples[largest].name}" if index != largest else f"the largest of {len(indices)} copies"
-            yield Suspect(samples[index].name, float(scores[index]), reason, indices[0])
+            exclude = index != largest if surplus == "" else surplus is not None and samples[index].split == surplus
+            yield Suspect(samples[index].name, float(scores[index]), reason, indices[0], exclude=exclude)
 
 
 def _clusters(looked: Looked) -> tuple[Ints, Ints, Floats]:

@@ -67,10 +67,12 @@ def _broken(errors: Mapping[str, str]) -> Iterator[Finding]:
     kinds = defaultdict[tuple[str, str], list[Suspect]](list)
     for name, reason in errors.items():
         known = (kind for words, kind in _BROKEN.items() if words in reason)
-        kinds[next(known, ("unreadable", "not readable"))].append(Suspect(name, 1.0, reason))
+        kinds[next(known, ("unreadable", "not readable"))].append(Suspect(name, 1.0, reason, exclude=True))
     for (check, words), suspects in kinds.items():
         title = f"{plural(len(suspects), 'file is', 'files are')} {words}"
-        yield Finding(check, "serious", title, "Replace or delete them, or leave them out: --on-bad skip", (*suspects,))
+        yield Finding(
+            check, "serious", title, "Replace or delete them, or leave them out: finetune --on-bad skip", (*suspects,)
+        )
 
 
 def _shortcuts(looked: Looked, headers: Sequence[Header], sizes: NDArray[np.int64]) -> Iterator[Finding]:

@@ -32,7 +32,7 @@ def check_outliers(looked: Looked) -> Iterator[Finding]:
     far /= max(1.4826 * float(np.median(np.abs(far))), 1e-6)  # of a normal distribution, the standard deviation
     which = [row for row in np.argsort(-far, kind="stable").tolist() if far[row] > _FAR]
     if which:
-        reason, names = "unlike the pictures of every class", [sample.name for sample in looked.data.samples]
+        reason, names = "unlike every class", [sample.name for sample in looked.data.samples]
         suspects = (Suspect(names[row], float(1 - _FAR / 2 / far[row]), reason) for row in which)
         title = f"{plural(len(which), 'picture is', 'pictures are')} unlike all others"
         yield Finding("outlier", "warning", title, "Look at them; leave out what does not belong here.", (*suspects,))

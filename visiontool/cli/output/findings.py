@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 COLUMNS = ("path", "label", "split", "check", "severity", "score", "reason", "cluster", "suggested", "exclude")
 _SHOWN = 5  # pictures of a finding
-_NAME, _INDENT = 38, " " * 10
+_NAME, _INDENT = 36, " " * 10
 
 
 def lines_of(checked: "Checked") -> list[str]:
