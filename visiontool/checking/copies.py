@@ -32,14 +32,14 @@ _LEAST_PART = 11  # rows or columns, whichever are more
 # and its thumbnail correlates with the best place in the other by more than this in 98 %, as do 1 % (Tiny ImageNet) to
 # 14 % (clothes on one floor) of the other neighbors. Those are opened, but no more than these.
 _MAY_BE_PART = 0.9
-_MOST_PAIRS, _MOST_PAIRS_SHARE = 1000, 0.2
+_MOST_PAIRS, _MOST_PAIRS_SHARE = 1000, 0.1
 # At this size the details of parts agree by 0.95 in the median, those of other photographs by at most 0.80 (trousers on
 # one tiled floor). Digits of 28 pixels have too little of them: they agree by up to 0.91.
 _SIDE = 64  # pixels
 _IS_PART = 0.86
 _LEAST_PIXELS = 40
 _LEVELS = ((4.0, (2.0, 1.0)), (2.0, (1.0, 0.5)), (1.0, (0.5, 0.25)))  # width of details in pixels, steps of the edges
-_HOPELESS = 0.5
+_HOPELESS = 0.75  # after a level; less costs a third more time for 1 % of the crops of clothes
 _MOVES = np.array([(1, 0, 1, 0), (0, 1, 0, 1), (-1, 0, 1, 0), (0, -1, 0, 1)], np.float64)  # and back; of all edges
 _FLAT = 1.0  # gray levels
 _MANY = 0.01  # of the pictures: fewer copies inside classes are only noted

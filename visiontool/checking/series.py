@@ -26,7 +26,7 @@ _PATTERNS = (
     r"([^/]*)/[^/]*$",  # folders, where a table gives the classes
 )
 # How much more often than by chance, of 1, the nearest picture of the class is of the same series: by
-# benchmarks/check_copies.py 0.7 and more for series, at most 0.012 for public data (MNIST, by the tens of numbers).
+# benchmarks/check_copies.py 0.77 and more for series, at most 0.012 for public data (MNIST, by its hundreds).
 _LEAST_SURPLUS = 0.15
 _LEAST_ERRORS = 5.0  # standard errors above chance
 _LARGE_DROP = 0.05  # of the accuracy
