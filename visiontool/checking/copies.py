@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from visiontool.checking.finding import Finding, Looked, Severity, Suspect
+from visiontool.checking.finding import Finding, Looked, Suspect
 from visiontool.data.loader import load
 from visiontool.data.prepare import Recipe
 from visiontool.data.splits import PAIRS, contradicting
@@ -53,29 +53,24 @@ def check_copies(looked: Looked) -> list[Finding]:
     for index, number in enumerate(numbers.tolist()):
         members[number].append(index)
     found = [indices for indices in members.values() if len(indices) > 1]
-    told: list[tuple[str, Severity, str, str, list[list[int]]]] = []
+    told: list[tuple[Finding, list[list[int]]]] = []
     for one, other in PAIRS:
         shared = [indices for indices in found if {one, other} <= {samples[index].split for index in indices}]
         count = sum(samples[index].split == one for indices in shared for index in indices)
         title = plural(count, f"picture of {one} has a copy", f"pictures of {one} have copies") + f" in {other}"
         advice = f"Delete those of {other}: a model that has learned a picture by heart is judged too well by it."
-        told.append(("leak", "serious", title, advice, shared))
+        told.append((Finding("leak", "serious", title, advice), shared))
     mixed = contradicting(looked.data, numbers.tolist())
     title = plural(len(mixed), "picture has copies", "pictures have copies") + " with other labels"
-    told.append(
-        ("conflict", "serious", title, "Keep those with the right label: at least one of them is wrong.", mixed)
-    )
-    serious = {indices[0] for *_, clusters in told for indices in clusters}
+    advice = "Keep those with the right label: at least one of them is wrong."
+    told.append((Finding("conflict", "serious", title, advice), mixed))
+    serious = {indices[0] for _, clusters in told for indices in clusters}
     rest = [indices for indices in found if indices[0] not in serious]
     count = sum(len(indices) - 1 for indices in rest)
     title = plural(count, "picture is a copy of another", "pictures are copies of others")
     advice = "Keep one of each. Those that are not cropped stay on one side of the splits that finetune draws."
-    told.append(("copies", "warning" if count >= _MANY * len(samples) else "note", title, advice, rest))
-    return [
-        Finding(check, severity, title, advice, tuple(_suspects(looked, whole, scores, clusters)))
-        for check, severity, title, advice, clusters in told
-        if clusters
-    ]
+    told.append((Finding("copies", "warning" if count >= _MANY * len(samples) else "note", title, advice), rest))
+    return [finding._replace(suspects=tuple(_suspects(looked, whole, scores, its))) for finding, its in told if its]
 
 
 def _suspects(looked: Looked, whole: Ints, scores: Floats, clusters: Sequence[list[int]]) -> Iterator[Suspect]:
@@ -125,9 +120,8 @@ def _parts(looked: Looked, whole: Ints) -> tuple[Ints, Floats]:
         else np.asarray(Image.fromarray(picture.pixels).convert("L"))
         for index, picture in zip(opened, pictures, strict=True)
     }
-    agreements = np.array(
-        [_agreement(gray[pairs[i, 0]], gray[pairs[i, 1]], boxes[i], mirrored[i]) for i in likely.tolist()], np.float32
-    )
+    agree = [_agreement(gray[pairs[i, 0]], gray[pairs[i, 1]], boxes[i], mirrored[i]) for i in likely.tolist()]
+    agreements = np.array(agree, np.float32)
     return pairs[likely][agreements >= _IS_PART], agreements[agreements >= _IS_PART]
 
 
