@@ -167,7 +167,7 @@ def _agreement(whole: NDArray[np.uint8], part: NDArray[np.uint8], box: Floats, i
         goal, detail = _standard(goal), Image.fromarray(ground)
 
         def correlation(edges: NDArray[Any], goal: Floats = goal, detail: Image.Image = detail) -> float:
-            if edges.min() < 0 or edges.max() > _SIDE:
+            if edges.min() < 0 or edges.max() > _SIDE or (edges[2:] - edges[:2]).min() < _SIDE / 2:
                 return -1.0
             under = _standard(np.asarray(detail.resize(size, Image.Resampling.BILINEAR, tuple(edges))))
             return float(np.vdot(goal, under)) / goal.size
