@@ -1,22 +1,27 @@
 """Copies planted in public data: the recall of `visiontool check` by kind of copy, its precision, and what it takes.
 
-    python benchmarks/check_copies.py NAME=FOLDER ... [--most 10000] [--planted 100]
+    python benchmarks/check_copies.py NAME=FOLDER ... [--most 10000] [--planted 100] [--objects 250]
 
 Each copy is of another picture, and is put into val, its original in train. What is found in the data without the
-copies is taken for true there, so look at it: --found FILE.png draws it.
+copies is taken for true there, so look at it.
 """
 
+import argparse
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import replace
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import numpy as np
 from PIL import Image, ImageEnhance, ImageOps
 
+from visiontool.checking.copies import check_copies
 from visiontool.checking.finding import Looked
+from visiontool.checking.series import check_series
 from visiontool.data.dataset import read
 from visiontool.data.samples import Dataset, Sample
+from visiontool.hub.resolve import resolve
 from visiontool.images.augment import Augment, views
 from visiontool.images.decode import open_image
 from visiontool.inference.classifier import Classifier
@@ -91,8 +96,6 @@ def planted(data: Dataset, folder: Path, each: int) -> tuple[Dataset, dict[str, 
 
 def looked_at(data: Dataset, model: str = "efficientnet_lite0") -> tuple[Looked, float]:
     """The data opened and embedded, and the seconds for it."""
-    from visiontool.hub.resolve import resolve
-
     start = time.perf_counter()
     classifier = Classifier.load(resolve(model), threads=1)
     result = embed_views(classifier, [sample.path for sample in data.samples], views(1, Augment(), 0), use_cache=False)
@@ -129,3 +132,64 @@ def renamed(data: Dataset, how: str) -> Dataset:
         for index, sample in enumerate(data.samples)
     ]
     return replace(data, samples=tuple(samples))
+
+
+def clusters(looked: Looked) -> list[set[str]]:
+    """The names of what `check_copies` takes for copies of each other."""
+    found: dict[int | None, set[str]] = {}
+    for finding in check_copies(looked):
+        for suspect in finding.suspects:
+            found.setdefault(suspect.cluster, set()).add(suspect.name)
+    return [*found.values()]
+
+
+def without(looked: Looked, names: Collection[str]) -> Looked:
+    """The data without those pictures."""
+    kept = [index for index, sample in enumerate(looked.data.samples) if sample.name not in names]
+    data = replace(looked.data, samples=tuple(looked.data.samples[index] for index in kept))
+    return Looked(data, tuple(looked.fingerprints[index] for index in kept), looked.embeddings[kept], {})
+
+
+def main() -> None:
+    """Prints the tables."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("sets", nargs="+", metavar="NAME=FOLDER")
+    parser.add_argument("-m", "--model", default="efficientnet_lite0")
+    parser.add_argument("--most", type=int, default=10_000, help="pictures of a set")
+    parser.add_argument("--planted", type=int, default=100, help="copies of each kind")
+    parser.add_argument("--objects", type=int, default=250, help="of the series")
+    arguments = parser.parse_args()
+    for name, folder in (each.split("=", 1) for each in arguments.sets):
+        data = drawn(Path(folder), arguments.most)
+        with TemporaryDirectory() as temporary:
+            everything, origins = planted(data, Path(temporary), arguments.planted)
+            looked, embed_s = looked_at(everything, arguments.model)
+            start, cpu = time.perf_counter(), time.process_time()
+            found = clusters(looked)
+            check_s, check_cpu_s = time.perf_counter() - start, time.process_time() - cpu
+            clean = without(looked, origins)
+            known = clusters(clean)
+            print(f"\n{name}: {len(looked.data.samples):,} pictures, embedded in {embed_s:.0f} s, ", end="")
+            print(f"copies in {check_s:.0f} s ({check_cpu_s:.0f} s of one core)")
+            of_picture = {picture: number for number, cluster in enumerate(found) for picture in cluster}
+            for kind in KINDS:
+                hits = [
+                    copy in of_picture and of_picture[copy] == of_picture.get(origin)
+                    for copy, (origin, its_kind) in origins.items()
+                    if its_kind == kind
+                ]
+                print(f"| {kind} | {np.mean(hits):.2f} | {len(hits)} |")
+            roots = [{origins.get(picture, (picture,))[0] for picture in cluster} for cluster in found]
+            new = [cluster for cluster in roots if len(cluster) > 1 and not any(cluster <= other for other in known)]
+            print(f"clusters: {len(found):,}, false: {len(new)} {new}; there before: {len(known)}")
+            print(*(" = ".join(sorted(cluster)) for cluster in known), sep="\n")
+            print("series in the data itself:", check_series(clean, 0) or "none")
+            views_of, _ = looked_at(series(data, Path(temporary), arguments.objects), arguments.model)
+            for how in ("obj0012_3", "running", "random"):
+                names = views_of.data if how == "obj0012_3" else renamed(views_of.data, how)
+                findings = check_series(replace(views_of, data=names), 0)
+                print(f"series named {how}:", *([finding.title for finding in findings] or ["none"]))
+
+
+if __name__ == "__main__":
+    main()

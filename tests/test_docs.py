@@ -95,8 +95,9 @@ def stage(tmp_path, monkeypatch):
         pytest.param("README.md", 20, marks=pytest.mark.slow),
         ("docs/cli.md", 6),
         ("docs/models.md", 4),
+        pytest.param("docs/check.md", 3, marks=pytest.mark.slow),
         pytest.param("docs/evaluate.md", 13, marks=pytest.mark.slow),
-        pytest.param("docs/training.md", 13, marks=pytest.mark.slow),
+        pytest.param("docs/training.md", 17, marks=pytest.mark.slow),
         pytest.param("docs/export.md", 7, marks=pytest.mark.slow),
     ],
 )
@@ -107,7 +108,7 @@ def test_every_command_of_the_docs_runs_as_written(stage, page, count):
         line
         for line in lines
         if re.search(
-            r"visiontool (predict|finetune|evaluate|explain|embed|export|verify|benchmark|models|doctor)\b", line
+            r"visiontool (predict|finetune|check|evaluate|explain|embed|export|verify|benchmark|models|doctor)\b", line
         )
     ]
     lines = [line for line in lines if not line.startswith("python3 ")]  # setting up is another test
