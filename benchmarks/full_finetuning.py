@@ -96,7 +96,7 @@ def frozen(backbone: Classifier, data: Outputs, drawn: Ints, augment: Augment, s
     with seen_by_heads(Settings(data=Path()), backbone) as (joined, _):
         start = time.perf_counter()
         paths = [data.paths[0][index] for index in drawn.tolist()]
-        embed_views(joined, paths, views(2, augment, seed), DEFAULT_OPTIONS, use_cache=False)
+        embed_views(joined, paths, views(1 + augment.mirror, augment, seed), DEFAULT_OPTIONS, use_cache=False)
         passes = time.perf_counter() - start
     side = ours(data, drawn, seed)
     return side.accuracy, passes + side.seconds

@@ -97,7 +97,7 @@ def stage(tmp_path, monkeypatch):
         ("docs/models.md", 4),
         pytest.param("docs/check.md", 3, marks=pytest.mark.slow),
         pytest.param("docs/evaluate.md", 13, marks=pytest.mark.slow),
-        pytest.param("docs/training.md", 17, marks=pytest.mark.slow),
+        pytest.param("docs/training.md", 15, marks=pytest.mark.slow),
         pytest.param("docs/export.md", 7, marks=pytest.mark.slow),
     ],
 )
