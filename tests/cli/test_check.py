@@ -2,6 +2,7 @@
 
 import csv
 import json
+import os
 import shutil
 from pathlib import Path
 
@@ -32,6 +33,7 @@ def data(tmp_path, monkeypatch):
     texture(0).resize((48, 48)).save("data/val/a/again.jpg", quality=80)
     texture(101).save("data/train/a/mixed.png")
     (tmp_path / "data" / "train" / "b" / "broken.png").write_bytes(b"\x89PNG\r\n\x1a\n")
+    (tmp_path / "data" / "train" / "b" / os.fsdecode(b"=\xff.png")).write_bytes(b"no picture")
     return tmp_path / "data"
 
 
@@ -46,7 +48,7 @@ def test_faults_are_found_listed_and_left_out(data, run, color_model):
     assert "1 picture of val has a copy in train" in page
     assert page.count("data:image/jpeg") >= 4
 
-    with open("list.csv", newline="") as file:
+    with open("list.csv", encoding="utf-8", errors="surrogateescape", newline="") as file:
         rows = list(csv.DictReader(file))
     of = {kind: {row["path"]: row for row in rows if row["check"] == kind} for kind in {row["check"] for row in rows}}
     assert of["leak"].keys() == {"val/a/again.jpg", "train/a/0.png"}
@@ -54,7 +56,7 @@ def test_faults_are_found_listed_and_left_out(data, run, color_model):
     assert of["leak"]["train/a/0.png"]["cluster"] == of["leak"]["val/a/again.jpg"]["cluster"]
     assert of["conflict"].keys() == {"train/a/mixed.png", "train/b/1.png"}
     left_out = {row["path"] for row in rows if row["exclude"] == "yes"}
-    assert left_out >= {"train/a/0.png", "train/b/broken.png"}
+    assert left_out >= {"train/a/0.png", "train/b/broken.png", os.fsdecode(b"train/b/=\xff.png")}
 
     ran = run("finetune", data, "-m", color_model, "--exclude", "list.csv", "-o", "run")
     assert ran.code == 0, ran.err
@@ -71,7 +73,7 @@ def test_json_has_every_finding_and_strict_asks_for_serious_ones(data, run, colo
     assert [one["severity"] for one in document["findings"]] == sorted(
         (one["severity"] for one in document["findings"]), key=("serious", "warning", "note").index
     )
-    for path in ("val/a/again.jpg", "train/a/mixed.png", "train/b/broken.png"):
+    for path in ("val/a/again.jpg", "train/a/mixed.png", "train/b/broken.png", os.fsdecode(b"train/b/=\xff.png")):
         (data / path).unlink()
     ran = run("check", data, "-m", color_model, "--strict")
     assert ran.code == 0, ran.out

@@ -2,6 +2,7 @@
 
 import random
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -187,3 +188,22 @@ def test_what_is_no_file_of_splits_is_an_error(tmp_path, text, message):
     with pytest.raises(DataError) as caught:
         read_splits(tmp_path / "splits.csv", dataset_of(2))
     assert message in str(caught.value)
+
+
+def test_nothing_is_left_to_draw_where_all_pictures_belong_to_train():
+    data = dataset_of(2, 2)
+    data = with_changes(
+        data, group=lambda sample: "all", split=lambda sample: "train" if sample.name[-1] == "0" else None
+    )
+    assert set(split(data)) == {"train"}
+
+
+def test_a_picture_of_several_labels_is_judged_for_each_and_one_of_none_for_none():
+    data = dataset_of(2, 2, split="train")
+    several = Sample("data/x", "x", 0, "val", None, (1,))
+    none = Sample("data/y", "y", -1, "val", None)
+    splits = ("train", "train", "train", "train", "val")
+    assert unjudged(replace(data, samples=(*data.samples, several)), splits) == []
+    with pytest.raises(Unusable, match="no class has a picture in val"):
+        unjudged(replace(data, samples=(*data.samples, none)), splits)
+    assert replace(data, is_multilabel=True).label_of(several) == "0|1"

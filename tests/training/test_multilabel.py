@@ -84,13 +84,16 @@ def test_a_table_of_several_labels_becomes_a_model(data, run, color_model, tmp_p
     [
         (("--head", "logistic"), "--head logistic or means is for one label a picture"),
         (("--folds", "3"), "--folds is for one label"),
+        (("--few", "2", "--splits", "splits.csv"), "--few is for one label"),
         (("--augment", "medium"), "--views or --augment is for one label"),
         (("--unfreeze", "all"), "--unfreeze or --from-scratch is for one label"),
     ],
 )
 def test_what_is_for_one_label_a_picture_is_refused(data, run, color_model, options, message):
+    with open("splits.csv", "w", newline="") as file:
+        csv.writer(file).writerows([["path", "split"], *([name, "train"] for name in data)])
     ran = run("finetune", "data", "--labels", "labels.csv", "-m", color_model, *options)
-    assert ran.code == 2
+    assert ran.code == 2, ran.err
     assert message in ran.err
 
 

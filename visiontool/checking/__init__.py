@@ -66,7 +66,7 @@ def check(
     looked = Looked(without(data, errors), tuple(prints), embedded.vectors[readable, 0], errors)
     findings: list[Finding] = []
     steps: tuple[Callable[[], Iterable[Finding]], ...] = (
-        lambda: check_files(looked, classifier.spec),
+        lambda: check_files(looked, classifier.spec, options.limits),
         lambda: check_classes(looked),
         lambda: check_copies(looked),
         lambda: check_series(looked, seed),

@@ -26,7 +26,7 @@ def write(file: Path, checked: Checked, options: LoadOptions = DEFAULT_OPTIONS) 
             name: None if picture.pixels is None else uri("jpeg", thumbnail(picture.pixels))
             for name, picture in zip(shown, opened, strict=True)
         }
-    labels = {sample.name: data.labels[sample.class_id] if sample.class_id >= 0 else "" for sample in data.samples}
+    labels = {sample.name: data.label_of(sample) for sample in data.samples}
     counts = Counter(finding.severity for finding in checked.findings)
     render(
         file,

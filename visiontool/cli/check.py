@@ -45,11 +45,11 @@ def check(**values: Any) -> int:
     options.check_file("--list", args.list_, ".csv")
     options.check_file("--report", args.report, ".html")
     checked = _check(args)
-    with reporting_errors("the output"):
-        if args.list_ is not None:
+    if args.list_ is not None:
+        with reporting_errors(str(args.list_)):
             output.write_list(args.list_, checked)
-        if args.report is not None:
-            _write_page(args, checked)
+    if args.report is not None:
+        _write_page(args, checked)
     if args.as_json:
         click.echo(json_text(output.to_json(checked)))
     else:
@@ -75,6 +75,7 @@ def _write_page(args: SimpleNamespace, checked: "Checked") -> None:
     from visiontool.checking.report import write
 
     file: Path = args.report
-    write(file, checked, options.loading(vars(args)))
+    with reporting_errors(str(file)):
+        write(file, checked, options.loading(vars(args)))
     if not args.quiet:
         say(f"The page: {file}")

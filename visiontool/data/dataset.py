@@ -99,7 +99,6 @@ def excluding(data: Dataset, file: Path) -> Dataset:
     asks = header.index("exclude") if "exclude" in header else None
     rows = [fields for _, fields in lines if asks is None or fields[asks].strip().casefold() == "yes"]
     names = {fields[header.index("path")] for fields in rows}
-    names |= {name[1:] for name in names if name.startswith("'")}  # a name that a spreadsheet would take for a formula
     rest = without(data, names)
     count = len(data.samples) - len(rest.samples)
     if rows and not count:

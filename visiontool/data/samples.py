@@ -90,6 +90,10 @@ class Dataset:
     is_multilabel: bool = False
     known: int = 0
 
+    def label_of(self, sample: Sample) -> str:
+        """The label of a sample; several as "cat|dog", "" for none."""
+        return "|".join(self.labels[class_id] for class_id in sample.class_ids if class_id != NO_LABEL)
+
     @property
     def faults(self) -> tuple[str, ...]:
         """All that makes it unfit to learn from, one line each."""

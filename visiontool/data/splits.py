@@ -37,7 +37,8 @@ def split(
         groups = groups_of(dataset, same).tolist()
         in_train = {group for group, split in zip(groups, splits, strict=True) if split == "train"}
         free = [i for i, split in enumerate(splits) if split is None and groups[i] not in in_train]
-        ids, its_groups = zip(*((each, groups[i]) for i in free for each in dataset.samples[i].class_ids), strict=True)
+        ids = [each for i in free for each in dataset.samples[i].class_ids]
+        its_groups = [groups[i] for i in free for _ in dataset.samples[i].class_ids]
         in_train_ids = {each for sample in dataset.samples if sample.split == "train" for each in sample.class_ids}
         val = _draw_val(_Classes(ids, its_groups, seed), val_share, in_train_ids)
         for index in free:
@@ -49,7 +50,7 @@ def unjudged(dataset: Dataset, splits: Sequence[str]) -> list[str]:
     """The classes that val lacks, and those that test lacks where there is one, a line each; never all of val."""
     class_ids: dict[str, set[int]] = defaultdict(set)
     for sample, split in zip(dataset.samples, splits, strict=True):
-        class_ids[split].update(sample.class_ids)
+        class_ids[split].update(each for each in sample.class_ids if each != NO_LABEL)
     reason = f", {_TOO_FEW} to draw from (copies count once)" if _is_val_drawn(dataset) else ""
     if not class_ids["val"]:
         raise Unusable(dataset.root, [f"no class has a picture in val{reason}"], _REMEDY)
@@ -190,8 +191,7 @@ def write_splits(file: Path, dataset: Dataset, splits: Sequence[str]) -> None:
         writer = csv.writer(stream)
         writer.writerow(["path", "label", "split", *(["group"] if with_groups else [])])
         for sample, split in zip(dataset.samples, splits, strict=True):
-            labels = (dataset.labels[class_id] for class_id in sample.class_ids if class_id != NO_LABEL)
-            row = [sample.name, "|".join(labels), split]
+            row = [sample.name, dataset.label_of(sample), split]
             writer.writerow([*row, sample.group or ""] if with_groups else row)
 
 

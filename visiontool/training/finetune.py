@@ -317,6 +317,8 @@ def read_data(settings: Settings, spec: ModelSpec) -> Dataset:
         group=settings.group,
         known=known,
     )
+    if data.is_multilabel:
+        multilabel.check(settings)
     if settings.exclude_file is not None:
         data = excluding(data, settings.exclude_file)
     if settings.extend is not None:
@@ -331,8 +333,6 @@ def read_data(settings: Settings, spec: ModelSpec) -> Dataset:
         data = replace(data, notes=tuple(note for note in data.notes if note != VAL_IS_DRAWN))
         if settings.on_bad == "fail":
             splits = few_of(data, given, settings.few, settings.seed)
-    if data.is_multilabel:
-        multilabel.check(settings)
     samples = tuple(sample._replace(split=split) for sample, split in zip(data.samples, splits, strict=True))
     return replace(data, samples=samples)
 

@@ -1,9 +1,10 @@
 """What `check` prints and writes: lines for people, JSON, and a list of pictures for people and programs to edit."""
 
+import csv
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from visiontool.cli.output.rows import cell, csv_line
+from visiontool.cli.output.rows import cell
 from visiontool.cli.text import printable, shortened, wrapped
 from visiontool.files import replacing
 from visiontool.text import plural
@@ -51,13 +52,14 @@ def to_json(checked: "Checked") -> dict[str, Any]:
 def write_list(file: Path, checked: "Checked") -> None:
     """Writes a line for each picture of each finding; those whose `exclude` is "yes" are left out by finetune."""
     samples = {sample.name: sample for sample in checked.data.samples}
-    with replacing(file) as unfinished, open(unfinished, "wb") as stream:
-        stream.write(csv_line(COLUMNS))
+    # Names as their bytes, as in a run's splits.csv, so that they are found again.
+    with replacing(file) as part, open(part, "w", encoding="utf-8", errors="surrogateescape", newline="") as stream:
+        writer = csv.writer(stream)
+        writer.writerow(COLUMNS)
         for finding in checked.findings:
             for one in finding.suspects:
                 sample = samples[one.name]
-                label = "|".join(checked.data.labels[each] for each in sample.class_ids if each >= 0)
-                cluster = "" if one.cluster is None else one.cluster
+                label, cluster = checked.data.label_of(sample), "" if one.cluster is None else one.cluster
                 facts = (finding.check, finding.severity, one.score, one.reason, cluster, one.suggested)
-                cells = (sample.name, label, sample.split or "", *facts, "yes" if one.exclude else "")
-                stream.write(csv_line([str(cell(each)) for each in cells]))
+                cells = (label, sample.split or "", *facts, "yes" if one.exclude else "")
+                writer.writerow([sample.name, *map(cell, cells)])
