@@ -26,8 +26,8 @@ _CODES = ((UsageError, 2), (DataError, 3), (ModelError, 4), (ConversionError, 5)
 # Each is the function of that name in the module of that name, imported when it is needed.
 # fmt: off
 COMMANDS = (
-    "predict", "finetune", "check", "evaluate", "explain", "embed", "export", "verify", "benchmark", "models", "cache",
-    "doctor",
+    "predict", "finetune", "search", "check", "evaluate", "explain", "embed", "export", "verify", "benchmark", "models",
+    "cache", "doctor",
 )
 # fmt: on
 # What people type who come from another tool; the names stay out of --help.

@@ -23,7 +23,6 @@ if TYPE_CHECKING:
     from visiontool.inference.classifier import Classifier
 
 _SPLITS = ("train", "val", "test", "all")
-_TIMED_S = 0.2
 _KINDS = ("average", "vote", "weighted", "stacking", "greedy")
 
 
@@ -133,6 +132,7 @@ def _evaluate_all(
     """The evaluation of each model, and what should be known of them."""
     from visiontool.cli.progress import Stages, only_ours_on_stderr
     from visiontool.data.dataset import read
+    from visiontool.evaluation.benchmark.process import latency_of
     from visiontool.evaluation.evaluate import evaluate, read_map
     from visiontool.training.pictures import run_of
     from visiontool.training.seen import notes_on, with_splits_of
@@ -156,7 +156,7 @@ def _evaluate_all(
                 fingerprints=run is not None,
                 progress=stages.update,
             )
-            latency_ms = _latency_ms(classifier) if len(classifiers) > 1 else None
+            latency_ms = latency_of(classifier) if len(classifiers) > 1 else None
             evaluations.append(replace(evaluation, latency_ms=latency_ms))
             notes += [] if run is None else notes_on(run, evaluation, drawn=dataset is not as_given)
     return evaluations, [*dict.fromkeys(notes)]
@@ -206,19 +206,6 @@ def _print(
     click.echo("\n".join(lines))
     for note in () if args.quiet else notes:
         say(note)
-
-
-def _latency_ms(model: "Classifier") -> float:
-    """The median time of the network for one picture, on one thread; of several models together their sum."""
-    from statistics import median
-
-    import numpy as np
-
-    from visiontool.evaluation.benchmark.process import latencies
-
-    sizes = [(1, *member.spec.input.size, 3) for member in model.members]
-    timed = [latencies(one, np.zeros(size, np.uint8), _TIMED_S) for one, size in zip(model.members, sizes, strict=True)]
-    return sum(map(median, timed))
 
 
 def _report_unreadable(evaluations: "Sequence[Evaluation]") -> int:

@@ -28,7 +28,7 @@ def _epochs(value: str) -> tuple[int, ...]:
     return tuple(map(int, value.split(",")))
 
 
-def _duration(value: str) -> float:
+def duration(value: str) -> float:
     """Reads seconds, 90s, 10m or 2h."""
     match = re.fullmatch(r"(\d{1,7}(?:\.\d+)?)([smh]?)", value, re.ASCII)
     if match is None or not float(match[1]):
@@ -84,7 +84,7 @@ _OPTIONS = (
     click.option("--amp", type=click.Choice(get_args(Amp)), help="bfloat16.  [default: auto, on a GPU]"),
     click.option("--monitor", type=click.Choice(get_args(Monitor)), help="Chooses the epoch.  [default: macro-f1]"),
     click.option("--patience", type=click.IntRange(1), metavar="N", help="Stop after N epochs that are no better."),
-    click.option("--time-limit", type=_duration, metavar="T", help="Stop after 90s, 10m or 2h."),
+    click.option("--time-limit", type=duration, metavar="T", help="Stop after 90s, 10m or 2h."),
     click.option("--init", type=click.Choice(get_args(Init)), help="Random weights.  [default: the paper's]"),
     click.option("--img-size", type=options.SIDE, metavar="N", help="From scratch: side in pixels."),
     click.option(

@@ -23,7 +23,7 @@ from visiontool.data.folders import is_inside
 from visiontool.data.loader import DEFAULT_OPTIONS, LoadOptions, load
 from visiontool.data.prepare import Recipe
 from visiontool.data.samples import Dataset, check
-from visiontool.data.splits import folds, read_splits, split, unfolded, unjudged, write_splits
+from visiontool.data.splits import read_splits, split, unjudged, write_splits
 from visiontool.errors import DataError, ModelError, UsageError
 from visiontool.evaluation import metrics
 from visiontool.evaluation.metrics import Metrics, MultilabelMetrics
@@ -32,10 +32,10 @@ from visiontool.images import augment
 from visiontool.images.decode import Limits
 from visiontool.inference.classifier import Classifier
 from visiontool.inference.embeddings import embed_views
-from visiontool.inference.network import softmax
 from visiontool.model.spec import UNDECIDED, ModelSpec
 from visiontool.progress import Progress, silent
-from visiontool.training import extend, head, multilabel, report, train
+from visiontool.training import extend, multilabel, report, train
+from visiontool.training.cross_validation import cross_validate, probabilities_of, solve
 from visiontool.training.embed_dataset import (
     UNUSED,
     EmbeddedDataset,
@@ -45,7 +45,7 @@ from visiontool.training.embed_dataset import (
     seen_by_heads,
     unreadable,
 )
-from visiontool.training.head import Head, HeadOptions, Solution
+from visiontool.training.head import Solution
 from visiontool.training.model_files import delete_timm_files, write_model, write_timm_files
 from visiontool.training.run import RUNS, SPLITS_FILE, Run, clean, new_folder
 from visiontool.training.seen import FINGERPRINTS_FILE, write_fingerprints
@@ -105,7 +105,7 @@ def finetune(
             check(data, unreadable(data, base, options, progress))
         if settings.folds is None:  # before the backbone runs, not only after it
             unjudged(data, split(data, val_share=settings.val_share, seed=settings.seed))
-        spec = _new_spec(base, target.name, data, is_new=classifier is None)
+        spec = new_spec(base, target.name, data, is_new=classifier is None)
         recorded = replace(settings, model=settings.model or resolve.default_model()).with_absolute_paths()
         (folder / SETTINGS_FILE).write_text(recorded.to_json(), encoding="utf-8")
 
@@ -116,7 +116,7 @@ def finetune(
         else:
             dataset = embedded = embed(settings, data, classifier, views, options, progress)
             passes = embedded.passes
-            solution, judged = _solve_head(settings, folder, spec, embedded, classifier, options, progress)
+            solution, judged = solve_head(settings, folder, spec, embedded, classifier, options, progress)
             if settings.train is not None:
                 judged, training = train.unfreeze(settings, folder, judged, embedded, options, progress)
                 if not training.is_kept and not solution.head.features.is_embedding:
@@ -133,7 +133,7 @@ def finetune(
     return run
 
 
-def _solve_head(
+def solve_head(
     settings: Settings,
     folder: Path,
     spec: ModelSpec,
@@ -153,12 +153,12 @@ def _solve_head(
         if settings.extend is not None:
             solution = extend.solve(settings, settings.extend, folder, embedded, classifier, options)
         else:
-            solution = _solve(settings, embedded, indices, progress=tick)
+            solution = solve(settings, embedded, indices, progress=tick)
             extend.keep(settings, folder, solution, embedded)
         if settings.folds is None:
-            probabilities = _probabilities(solution.head, embedded, judged)
+            probabilities = probabilities_of(solution.head, embedded, judged)
         else:
-            judged, probabilities = _cross_validate(settings, settings.folds, embedded, indices, progress)
+            judged, probabilities = cross_validate(settings, settings.folds, embedded, indices, progress)
         truth, groups = embedded.class_ids[judged], embedded.groups[judged]
         result = metrics.measure(probabilities, truth, embedded.data.labels, groups)
         top1 = {"pictures": result.pictures, "top1": round(result.accuracy, 4)}
@@ -168,7 +168,7 @@ def _solve_head(
     made = write_model(folder, classifier, spec, embedded, judged, solution.head, options.limits)
     linear = solution.head
     if settings.train is not None and not linear.features.is_embedding:  # torch begins with what timm can build
-        linear = _solve(replace(settings, transform="none", stages="1"), embedded, indices).head
+        linear = solve(replace(settings, transform="none", stages="1"), embedded, indices).head
     if not write_timm_files(classifier.path, folder, made.spec, linear):
         missing = "The run has no files for torch: there are none of this backbone that a new head would fit."
         _log.info(missing if linear.features.is_embedding else _NOT_LINEAR)
@@ -211,7 +211,7 @@ def find_lr(
     classifier, base = _open_backbone(settings, model, options.limits, opened)
     data = read_data(settings, base)
     check(data)
-    spec = _new_spec(base, data.root.name, data, is_new=classifier is None)
+    spec = new_spec(base, data.root.name, data, is_new=classifier is None)
     if classifier is None:
         dataset = open_all(settings, data, spec, options, progress)
         return train.try_rates(
@@ -220,7 +220,7 @@ def find_lr(
     views = augment.views(settings.views, settings.augment, settings.seed)
     with tempfile.TemporaryDirectory() as name:
         embedded = embed(settings, data, classifier, views, options, progress)
-        _solve_head(settings, Path(name), spec, embedded, classifier, options, progress)
+        solve_head(settings, Path(name), spec, embedded, classifier, options, progress)
         network = train.network_of(settings, Path(name), spec.architecture)
         return train.try_rates(settings, spec, embedded, network, options, progress)
 
@@ -342,7 +342,7 @@ def _log_all(notes: Sequence[str]) -> None:
         _log.info(note)
 
 
-def _new_spec(base: ModelSpec, name: str, data: Dataset, *, is_new: bool) -> ModelSpec:
+def new_spec(base: ModelSpec, name: str, data: Dataset, *, is_new: bool) -> ModelSpec:
     """The manifest of the new model, but for what is not known yet: temperature and accuracy."""
     weights = {
         "source": f"{base.name}, with a new head for {data.root.name}",
@@ -358,42 +358,3 @@ def _new_spec(base: ModelSpec, name: str, data: Dataset, *, is_new: bool) -> Mod
     except (ModelError, UnicodeEncodeError) as error:
         raise DataError(f"{data.root}: these labels cannot be those of a model: {error}") from None
     return spec
-
-
-def _solve(
-    settings: Settings,
-    embedded: EmbeddedDataset,
-    train: NDArray[np.intp],
-    progress: Callable[[int, int], None] | None = None,
-) -> Solution:
-    stages = None if settings.stages == "auto" else int(settings.stages)
-    return head.solve(
-        embedded.outputs[train],
-        embedded.class_ids[train],
-        len(embedded.data.labels),
-        embedded.groups[train],
-        widths=embedded.widths,
-        options=HeadOptions(settings.head, settings.transform, stages, settings.balance),
-        seed=settings.seed,
-        progress=progress,
-    )
-
-
-def _cross_validate(
-    settings: Settings, count: int, embedded: EmbeddedDataset, train: NDArray[np.intp], progress: Progress
-) -> tuple[NDArray[np.intp], NDArray[np.float64]]:
-    """The pictures in folds, and their probabilities (N, C) by heads solved, temperature and all, without the fold."""
-    fold_of = folds(embedded.class_ids[train], embedded.groups[train], count, settings.seed)
-    _log_all(unfolded(embedded.data, train, fold_of))
-    probabilities = np.zeros((len(train), len(embedded.data.labels)))
-    numbers = np.unique(fold_of[fold_of >= 0]).tolist()
-    for done, fold in enumerate(numbers, 1):
-        is_out = fold_of == fold
-        solution = _solve(settings, embedded, train[~is_out])
-        probabilities[is_out] = _probabilities(solution.head, embedded, train[is_out])
-        progress("folds", done, len(numbers))
-    return train[fold_of >= 0], probabilities[fold_of >= 0]
-
-
-def _probabilities(head: Head, embedded: EmbeddedDataset, indices: NDArray[np.intp]) -> NDArray[np.float64]:
-    return softmax(head.logits(embedded.outputs[indices, 0]), head.temperature)

@@ -25,6 +25,7 @@ from visiontool.inference.classifier import Classifier
 from visiontool.inference.network import softmax
 from visiontool.model.spec import ModelSpec
 from visiontool.progress import Progress
+from visiontool.pytorch.train.recipe import Epoch
 from visiontool.training import history
 from visiontool.training.embed_dataset import SplitDataset
 from visiontool.training.head.logistic import Balancing
@@ -138,6 +139,28 @@ def try_rates(
 
     task = task_of(settings, Path(), spec, dataset, network, options)
     return Loop(task, accelerator_for(settings.device)).try_rates(progress)
+
+
+def try_training(
+    settings: Settings,
+    folder: Path,
+    spec: ModelSpec,
+    dataset: SplitDataset,
+    options: LoadOptions,
+    progress: Progress,
+    epoch_done: Callable[[Sequence[Epoch]], None],
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Probabilities of val and of test by the network of `folder`, trained; no file of it is written.
+
+    Args:
+        epoch_done: called with the history so far; what it raises ends the training.
+    """
+    from visiontool.pytorch.train import trainer
+
+    task = task_of(settings, folder, spec, dataset, network_of(settings, folder, spec.architecture), options)
+    trained = trainer.train(task, settings.device, progress, epoch_done, None)
+    probabilities, _, temperature = _measure(dataset, dataset.indices_of("val"), trained.logits, spec)
+    return probabilities, softmax(trainer.answers(task, trained.network, dataset.indices_of("test")), temperature)
 
 
 def from_scratch(

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from itertools import cycle, islice
+from statistics import median
 from typing import NamedTuple
 
 import numpy as np
@@ -21,6 +22,7 @@ from visiontool.images.decode import DEFAULT_LIMITS
 from visiontool.inference.classifier import Classifier
 
 _WARM_UP = 0.2  # share of the time of a measurement
+_TIMED_S = 0.2  # for one latency
 
 
 class Job(NamedTuple):
@@ -130,6 +132,13 @@ def latencies(classifier: Classifier, pixels: NDArray[np.uint8], seconds: float)
         classifier.outputs(pixels, classifier.spec.logits)
         times.append(1000 * (time.perf_counter() - start))
     return times
+
+
+def latency_of(model: Classifier) -> float:
+    """The median milliseconds of the network for one picture; of several models together their sum."""
+    sizes = [(1, *member.spec.input.size, 3) for member in model.members]
+    timed = [latencies(one, np.zeros(size, np.uint8), _TIMED_S) for one, size in zip(model.members, sizes, strict=True)]
+    return sum(map(median, timed))
 
 
 def _network_rate(classifier: Classifier, pixels: NDArray[np.uint8], seconds: float) -> float:

@@ -23,6 +23,7 @@ from torch.nn import functional
 
 from visiontool.errors import DeviceError, UsageError, VisiontoolError
 from visiontool.progress import Progress, silent
+from visiontool.pytorch.exporters import OnnxWrapper
 from visiontool.pytorch.train import checkpoint
 from visiontool.pytorch.train.batches import VAL, Batch, Opened, Order, loader, seed_of
 from visiontool.pytorch.train.optimization import Schedule, is_better, set_mode
@@ -62,6 +63,16 @@ def follow(device: str) -> None:
     (task,) = broadcast_object_list([None])
     Training(task, accelerator).run(silent, lambda epochs: None)
     accelerator.end_training()
+
+
+@torch.inference_mode()
+def answers(task: Task, network: torch.nn.Module, indices: NDArray[np.int64]) -> NDArray[np.float32]:
+    """The logits (N, C) of a trained network, on the CPU, for pictures of the task."""
+    opened = Opened(task.pictures, task.spec, task.augment, task.recipe, task.seed, task.limits)
+    normalized, size = OnnxWrapper(network, task.spec.input).normalized, task.recipe.batch_size
+    keys = [[(VAL, index) for index in indices[at : at + size].tolist()] for at in range(0, len(indices), size)]
+    batches = loader(opened, keys, task.workers)
+    return np.concatenate([network(normalized(pixels)).numpy() for pixels, _, _ in batches])
 
 
 class Training:
