@@ -50,8 +50,8 @@ def evaluate(context: click.Context, /, **values: Any) -> int:
     """Measure how good models are on pictures whose classes are known.
 
     DATA is a folder with a folder of pictures for each class, or with train/, val/ and test/ that hold those. Folders
-    are matched with a model's classes by id or name. A run is judged by what it was not trained on. Exit code 7 where
-    pictures cannot be read.
+    are matched with a model's classes by id or name. A run is judged by what it was not trained on; a search stands for
+    the runs that it kept. Exit code 7 where pictures cannot be read.
 
     \b
     visiontool evaluate photos/
@@ -64,7 +64,7 @@ def evaluate(context: click.Context, /, **values: Any) -> int:
     *names, data = args.arguments or (None,)
     if data is None:
         raise click.UsageError("name the folder of the data", context)
-    names += [args.model] if args.model is not None else []
+    names = _names([*names, args.model])
     _check(args, len(names))
     models = load_all(names or [None], args, *[{"threads": 1}] * max(1, len(names)))
     evaluations, notes = _evaluate_all(args, models, Path(data))
@@ -85,6 +85,13 @@ def evaluate(context: click.Context, /, **values: Any) -> int:
         _write_page(args, models, evaluations, notes)
     _print(args, evaluations, decided, notes)
     return code
+
+
+def _names(given: Sequence[str | None]) -> list[str]:
+    """The models that are named, with the runs of a search in its place."""
+    from visiontool.training.run import kept_by
+
+    return [run for name in given if name is not None for run in kept_by(name)]
 
 
 def _check(args: SimpleNamespace, models: int) -> None:

@@ -27,7 +27,7 @@ from visiontool.searching.journal import JOURNAL, Journal, Sampler, check, opene
 from visiontool.searching.space import Space
 from visiontool.searching.trials import Trials
 from visiontool.training.finetune import finetune
-from visiontool.training.run import SPLITS_FILE
+from visiontool.training.run import KEPT, SEARCH_FILE, SPLITS_FILE
 from visiontool.training.settings import SETTINGS_FILE
 
 if TYPE_CHECKING:
@@ -35,8 +35,6 @@ if TYPE_CHECKING:
 
 _log = logging.getLogger(__name__)
 
-SEARCH_FILE = "search.json"
-TOP = "top"  # the folder of the runs that are kept
 _FINISH_S = 3.0  # for the winner's files and the page
 _TOO_LATE = (
     "the time was up before a trial was done. The same command with more time goes on from what the cache holds."
@@ -184,7 +182,7 @@ def _write(found: Found, judge: Trials) -> None:
 
 def _keep(found: Found, count: int, options: LoadOptions) -> None:
     """Finetunes the best trials, on the pictures that trials were judged by."""
-    shutil.rmtree(found.folder / TOP, ignore_errors=True)
+    shutil.rmtree(found.folder / KEPT, ignore_errors=True)
     for rank, row in enumerate(found.done[:count], 1):
         settings = replace(found.space.settings_of(row.values), splits_file=found.folder / SPLITS_FILE)
-        finetune(settings, output=found.folder / TOP / str(rank), options=options)
+        finetune(settings, output=found.folder / KEPT / str(rank), options=options)

@@ -26,6 +26,8 @@ RUNS = Path("runs")
 SPLITS_FILE = "splits.csv"
 CHECKPOINTS = "checkpoint"  # the folder of them in a run's
 PARTIAL = ".partial"
+SEARCH_FILE = "search.json"  # of the folder of a search
+KEPT = "top"  # the folder of its runs
 
 _log = logging.getLogger(__name__)
 
@@ -161,6 +163,19 @@ def new_folder(
 def _unfinished(target: Path) -> Path:
     """Where a run that trains a network is, until it is complete."""
     return target.with_name(target.name + PARTIAL) / target.name
+
+
+def kept_by(folder: str) -> list[str]:
+    """The runs that a search kept in its folder, the best first; `folder` alone where it is no search.
+
+    Raises UsageError where it kept none.
+    """
+    if not os.path.isfile(os.path.join(folder, SEARCH_FILE)):
+        return [folder]
+    runs = sorted(Path(folder, KEPT).glob("*"), key=lambda path: int(path.name))
+    if not runs:
+        raise UsageError(f"{folder} is a search that kept no runs. The same search with --keep 5 makes them.")
+    return [os.fspath(run) for run in runs]
 
 
 def clean(folder: Path) -> None:
