@@ -39,12 +39,7 @@ _PREVIEW_PICTURES, _PREVIEW_VIEWS = 6, 8
 @options.model("Backbone: a name, FILE or RUN; several join.", multiple=True)
 @click.option("-o", "--output", type=options.FOLDER, metavar="DIR", help="The run's folder.  [default: runs/NAME]")
 @click.option("--force", is_flag=True, help="Replace the run in DIR.")
-@click.option("--labels", type=options.FILE, metavar="FILE.csv", help="path,label[,split,group] a line.")
-@click.option("--splits", type=options.FILE, metavar="FILE.csv", help="A run's splits.csv: split in the same way.")
-@click.option("--exclude", type=options.FILE, metavar="FILE.csv", help="Leave out what this list of check says.")
-@click.option("--val-split", type=float, metavar="P", help="Share for validation.  [default: 0.2]")
-@click.option("--group", metavar="REGEX", help="Keep paths with the same match in one split.")
-@click.option("--on-bad", type=click.Choice(("fail", "skip")), help="Unreadable or missing pictures.  [default: fail]")
+@options.dataset
 @click.option("--augment", type=click.Choice(_LEVELS), help="How views differ.  [default: light, a mirror]")
 @click.option("--views", type=click.IntRange(1, 64), metavar="K", help="Views of a training picture.  [default: 2]")
 @click.option("--mirror/--no-mirror", default=None, help="Left and right may change places.")
@@ -65,7 +60,6 @@ _PREVIEW_PICTURES, _PREVIEW_VIEWS = 6, 8
 @options.CROP_MODE
 @click.option("--few", type=options.COUNT, metavar="N", help="Train on N pictures of each class.")
 @click.option("--folds", type=click.IntRange(2, 100), metavar="N", help="Cross-validate, then train on all.")
-@click.option("--seed", type=click.IntRange(0, 2**32 - 1), metavar="N", help="The random seed.  [default: 0]")
 @click.option("--device", metavar="auto|cpu|cuda[:N]", help="Where the backbone runs.  [default: auto]")
 @options.PROVIDER
 @options.opening

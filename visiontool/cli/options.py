@@ -133,6 +133,15 @@ foreign_model = _adding(
     ),
     click.option("--spec", type=FILE, metavar="FILE", help="Other tool's file: a manifest that says it all."),
 )
+dataset = _adding(  # which pictures, and what for
+    click.option("--labels", type=FILE, metavar="FILE.csv", help="path,label[,split,group] a line."),
+    click.option("--splits", type=FILE, metavar="FILE.csv", help="A run's splits.csv: split in the same way."),
+    click.option("--exclude", type=FILE, metavar="FILE.csv", help="Leave out what this list of check says."),
+    click.option("--val-split", type=float, metavar="P", help="Share for validation.  [default: 0.2]"),
+    click.option("--group", metavar="REGEX", help="Keep paths with the same match in one split."),
+    click.option("--on-bad", type=click.Choice(("fail", "skip")), help="Unreadable or missing files.  [default: fail]"),
+    click.option("--seed", type=click.IntRange(0, 2**32 - 1), metavar="N", help="The random seed.  [default: 0]"),
+)
 opening = _adding(BATCH_SIZE, WORKERS, MAX_PIXELS, MAX_BYTES, TIMEOUT)  # `loading` reads them
 answering = _adding(DEVICE, PROVIDER, CROP_MODE, opening, WEIGHTS, OFFLINE, QUIET)
 answering_paths = _adding(

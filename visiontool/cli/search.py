@@ -2,8 +2,6 @@
 
 import logging
 import os
-from collections import Counter
-from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
@@ -38,13 +36,7 @@ _SHARED = ("labels", "splits", "exclude", "val_split", "group", "on_bad", "seed"
 @click.option("--unfreeze", is_flag=True, default=None, help="Search how to train the network too; needs torch.")
 @click.option("--learning-curve", is_flag=True, help="Say whether more pictures would help.")
 @click.option("--keep", type=click.IntRange(0, 100), default=0, metavar="N", help="Make runs of the best N.")
-@click.option("--labels", type=options.FILE, metavar="FILE.csv", help="path,label[,split,group] a line.")
-@click.option("--splits", type=options.FILE, metavar="FILE.csv", help="A run's splits.csv: split in the same way.")
-@click.option("--exclude", type=options.FILE, metavar="FILE.csv", help="Leave out what this list of check says.")
-@click.option("--val-split", type=float, metavar="P", help="Share to keep aside.  [default: 0.2]")
-@click.option("--group", metavar="REGEX", help="Keep paths with the same match together.")
-@click.option("--on-bad", type=click.Choice(("fail", "skip")), help="Unreadable or missing pictures.  [default: fail]")
-@click.option("--seed", type=click.IntRange(0, 2**32 - 1), metavar="N", help="The random seed.  [default: 0]")
+@options.dataset
 @options.DEVICE
 @options.opening
 @options.OFFLINE
@@ -72,24 +64,14 @@ def search(**values: Any) -> int:
     wanted = Wanted(args.sampler, args.trials, args.time_limit, args.keep, args.learning_curve)
     folder = args.output or Path("runs", f"{Path(os.path.abspath(args.data)).name}-search")
     with only_ours_on_stderr(), Stages(_STAGES, enabled=not args.quiet) as stages:
-        stages.addFilter(_first_time())
+        said: dict[str, logging.LogRecord] = {}  # what every trial finds in the same pictures is said once
+        stages.addFilter(lambda record: said.setdefault(record.getMessage(), record) is record)
         how = {"force": args.force, "options": options.loading(vars(args)), "progress": stages.update}
         found = search_for(_space(args), folder, wanted, **how)
     if not args.quiet:
         say("\n".join(leaderboard.lines_of(found)))
     click.echo(json_text(found.to_json()) if args.as_json else str(folder))
     return 0
-
-
-def _first_time() -> "Callable[[logging.LogRecord], bool]":
-    """A filter: what every trial finds in the same pictures is said once."""
-    said = Counter[str]()
-
-    def is_first(record: logging.LogRecord) -> bool:
-        said[record.getMessage()] += 1
-        return said[record.getMessage()] == 1
-
-    return is_first
 
 
 def _space(args: SimpleNamespace) -> "Space":

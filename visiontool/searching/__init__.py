@@ -10,6 +10,7 @@ import logging
 import shutil
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -103,19 +104,26 @@ def search(
         raise UsageError("--learning-curve is for frozen backbones: leave out --unfreeze")
     clock = _Clock(wanted, progress)
     judge = Trials(options, clock.update)
-    _check_folder(folder, force=force)
+    is_search = (folder / JOURNAL).is_file()
+    if folder.exists() and not is_search and (not folder.is_dir() or any(folder.iterdir())):
+        raise UsageError(f"{folder} exists and is not a search; name another folder with -o")
     try:
         pictures = judge.pictures(space.settings_of(space.first(space.models[0])))
     except _OutOfTime:
         raise VisiontoolError(_TOO_LATE) from None
+    if force:
+        shutil.rmtree(folder, ignore_errors=True)
+    elif is_search:
+        _log.info(f"Goes on with the search in {folder}.")
     folder.mkdir(parents=True, exist_ok=True)
     with opened(folder, space, pictures.digest, wanted.sampler, int(space.shared.get("seed") or 0)) as journal:
-        try:
+        with suppress(_OutOfTime):
             _run(journal, judge, wanted, clock, progress)
-        except _OutOfTime:
+        if clock.is_late():
             _log.info("The time is up. The same command with more time goes on from here.")
+        rows = journal.rows()
     clock.has_stopped = True
-    found = Found(folder, space, pictures, journal.rows(), None)
+    found = Found(folder, space, pictures, rows, None)
     if not found.done:
         failed = next((row.error for row in found.rows if row.error), None)
         raise VisiontoolError(f"all trials failed; the first: {failed}" if failed else _TOO_LATE)
@@ -127,16 +135,6 @@ def search(
     return found
 
 
-def _check_folder(folder: Path, *, force: bool) -> None:
-    is_search = (folder / JOURNAL).is_file()
-    if folder.exists() and not is_search and (not folder.is_dir() or any(folder.iterdir())):
-        raise UsageError(f"{folder} exists and is not a search; name another folder with -o")
-    if force:
-        shutil.rmtree(folder, ignore_errors=True)
-    elif is_search:
-        _log.info(f"Goes on with the search in {folder}.")
-
-
 def _run(journal: Journal, judge: Trials, wanted: Wanted, clock: _Clock, progress: Progress) -> None:
     """Trials, until there are enough or the time is up."""
     from optuna import TrialPruned
@@ -144,6 +142,7 @@ def _run(journal: Journal, judge: Trials, wanted: Wanted, clock: _Clock, progres
     while not clock.is_late() and (begun := journal.next(wanted.sampler, wanted.trials)) is not None:
         trial, settings = begun
         rows = journal.rows()
+        clock.longest = max((row.outcome.seconds for row in rows if row.outcome), default=0.0)
         clock.note = f"trial {len(rows)} of {wanted.trials}"
         progress("trials", len(rows) - 1, wanted.trials, f"best {rows[0].accuracy:.1%}" if rows[0].outcome else "")
         try:
@@ -157,7 +156,6 @@ def _run(journal: Journal, judge: Trials, wanted: Wanted, clock: _Clock, progres
             journal.end(trial, error=first_line(problem))
             _log.info(f"A trial failed: {first_line(problem)}")
         else:
-            clock.longest = max(clock.longest, outcome.seconds)
             journal.end(trial, outcome)
 
 
@@ -182,7 +180,8 @@ def _write(found: Found, judge: Trials) -> None:
 
 def _keep(found: Found, count: int, options: LoadOptions) -> None:
     """Finetunes the best trials, on the pictures that trials were judged by."""
-    shutil.rmtree(found.folder / KEPT, ignore_errors=True)
+    if count:
+        shutil.rmtree(found.folder / KEPT, ignore_errors=True)
     for rank, row in enumerate(found.done[:count], 1):
         settings = replace(found.space.settings_of(row.values), splits_file=found.folder / SPLITS_FILE)
         finetune(settings, output=found.folder / KEPT / str(rank), options=options)

@@ -55,7 +55,8 @@ class Found:
     @cached_property
     def default(self) -> Row | None:
         """The trial of the settings that `finetune` has without a search, where it is done."""
-        return next((row for row in self.done if row.values == self.space.first(self.space.models[0])), None)
+        default = self.space.settings_of({"model": self.space.models[0]})
+        return next((row for row in self.done if self.space.settings_of(row.values) == default), None)
 
     @cached_property
     def winner(self) -> Row:
@@ -107,10 +108,10 @@ class Found:
 
     def text_of(self, row: Row) -> str:
         """What a trial has beside the default settings: "squeezenet1_1, head lda"."""
-        usual = self.space.first(self.space.models[0])
+        usual = self.space.defaults(self.space.models[0])
         texts = [os.path.basename(str(row.values["model"]))] if len(self.space.models) > 1 else []
         for name, value in row.values.items():
-            if name != "model" and value != usual[name]:
+            if name != "model" and str(value) != str(usual[name]):
                 texts.append(f"{name.replace('_', '-')} {f'{value:.2g}' if isinstance(value, float) else value}")
         return ", ".join(texts) or "the default settings"
 

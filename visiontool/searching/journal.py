@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 Sampler = Literal["grid", "random", "tpe", "gp"]
 JOURNAL = "journal.log"
-_LOCK = "trials.lock"  # held while a trial is chosen
+_LOCK = ".trials.lock"  # held while a trial is chosen
 _ATTEMPTS = 20  # to find settings that no trial has had
 _BITS = ("right", "aside")  # of an outcome
 _STATES = {"COMPLETE": "done", "PRUNED": "stopped early", "FAIL": "failed", "RUNNING": "running"}
@@ -64,7 +64,7 @@ class Journal:
 
     def __init__(self, study: "Study", folder: Path, space: Space) -> None:
         self._study, self._folder, self._space = study, folder, space
-        self.process = f"{os.getpid()}-{os.urandom(4).hex()}.lock"  # held as long as this process lives
+        self.process = f".{os.getpid()}-{os.urandom(4).hex()}.lock"  # held as long as this process lives
         self._combinations = space.combinations()
 
     def next(self, sampler: Sampler, most: int) -> "tuple[Trial, Settings] | None":
@@ -124,7 +124,7 @@ class Journal:
     def _end_dead(self) -> None:
         """Ends the trials of processes that are no more."""
         for trial in self._study.get_trials(deepcopy=False):
-            lock = self._folder / trial.user_attrs.get("process", "none.lock")
+            lock = self._folder / trial.user_attrs.get("process", ".none.lock")
             if trial.state.name == "RUNNING" and lock.name != self.process:
                 with suppress(Timeout), FileLock(lock, blocking=False):
                     self.end(trial)
@@ -146,7 +146,7 @@ def opened(folder: Path, space: Space, digest: str, sampler: Sampler, seed: int)
 
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     # Optuna's own lock outlives a killed process.
-    backend = JournalFileBackend(str(folder / JOURNAL), lock_obj=FileLock(folder / "journal.lock"))  # type: ignore[arg-type]
+    backend = JournalFileBackend(str(folder / JOURNAL), lock_obj=FileLock(folder / ".journal.lock"))  # type: ignore[arg-type]
     identity = json.dumps([digest, dict(space.shared), dict(space.choices)], default=str)
     with FileLock(folder / _LOCK):
         study = optuna.create_study(

@@ -1,24 +1,22 @@
 """Would more pictures help? Accuracy by the number of training pictures, and what it says of more of them."""
 
-import math
-from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from visiontool.data.splits import folds
 from visiontool.evaluation.metrics import Interval
-from visiontool.training.cross_validation import probabilities_of, solve
+from visiontool.progress import silent
+from visiontool.searching.trials import FOLDS
+from visiontool.training.cross_validation import cross_validate
 from visiontool.training.embed_dataset import EmbeddedDataset
 from visiontool.training.settings import Settings
 
 SHARES = (0.1, 0.2, 0.4, 0.7, 1.0)  # of the training pictures
 COST = sum(SHARES)  # in trials, at most
 TIMES = (1, 2, 4)  # as many pictures, which are forecast
-_FOLDS, _RESAMPLES = 5, 200
+_RESAMPLES = 200
 _EXPONENTS = np.geomspace(0.1, 2.0, 30)
-_LEAST = 2  # pictures of a class
 
 
 class Forecast(NamedTuple):
@@ -46,49 +44,32 @@ class LearningCurve(NamedTuple):
 def measure(settings: Settings, embedded: EmbeddedDataset) -> LearningCurve:
     """The learning curve of the settings on the pictures for training."""
     train = embedded.indices_of("train")
-    fold_of = folds(embedded.class_ids[train], embedded.groups[train], _FOLDS, settings.seed)
-    right = np.zeros((len(SHARES), len(train)), np.bool_)
-    sizes = np.zeros((len(SHARES), _FOLDS))
-    for fold in np.unique(fold_of[fold_of >= 0]).tolist():
-        is_out = fold_of == fold
-        for number, share in enumerate(SHARES):
-            some = _share_of(train[~is_out], embedded, share, settings.seed)
-            head = solve(settings, embedded, some).head
-            answers = probabilities_of(head, embedded, train[is_out]).argmax(axis=1)
-            right[number, is_out] = answers == embedded.class_ids[train[is_out]]
-            sizes[number, fold] = len(some)
-    judged = train[fold_of >= 0]
-    pictures = sizes.sum(axis=1) / np.count_nonzero(sizes, axis=1)
-    class_ids, groups, right = embedded.class_ids[judged], embedded.groups[judged], right[:, fold_of >= 0]
-    recall = [right[:, class_ids == each].mean(axis=1) for each in np.unique(class_ids)]
-    labels = tuple(embedded.data.labels[each] for each in np.unique(class_ids))
+    right = []
+    for share in SHARES:
+        judged, probabilities = cross_validate(settings, FOLDS, embedded, train, silent, share)
+        right.append(probabilities.argmax(axis=1) == embedded.class_ids[judged])
+    class_ids, groups, rows = embedded.class_ids[judged], embedded.groups[judged], np.stack(right)
+    occurring = np.unique(class_ids)
+    recall = np.stack([rows[:, class_ids == each].mean(axis=1) for each in occurring])
+    pictures = np.array(SHARES) * (1 - 1 / FOLDS) * len(train)
     return LearningCurve(
-        labels,
+        tuple(embedded.data.labels[each] for each in occurring),
         tuple(round(each) for each in pictures.tolist()),
-        tuple(right.mean(axis=1).tolist()),
-        tuple(tuple(each.tolist()) for each in recall),
-        tuple(_forecast(times, len(train), pictures, right, recall, groups) for times in TIMES),
+        tuple(rows.mean(axis=1).tolist()),
+        tuple(map(tuple, recall.tolist())),
+        tuple(_forecast(times, times * len(train), pictures, rows, recall, groups) for times in TIMES),
     )
-
-
-def _share_of(indices: NDArray[np.intp], embedded: EmbeddedDataset, share: float, seed: int) -> NDArray[np.intp]:
-    """The first pictures of each class in a drawn order, so that fewer are among more."""
-    drawn = np.random.default_rng(seed).permutation(indices)
-    ids = embedded.class_ids[drawn]
-    parts = [drawn[ids == each] for each in np.unique(ids)]
-    return np.concatenate([part[: max(_LEAST, math.ceil(share * len(part)))] for part in parts])
 
 
 def _forecast(
     times: int,
-    count: int,
+    at: int,
     pictures: NDArray[np.float64],
     right: NDArray[np.bool_],
-    recall: Sequence[NDArray[np.float64]],
+    recall: NDArray[np.float64],
     groups: NDArray[np.int64],
 ) -> Forecast:
-    at, errors = float(times * count), 1 - right.mean(axis=1)
-    error, exponent = _extrapolated(pictures, errors, at)
+    error, exponent = _extrapolated(pictures, 1 - right.mean(axis=1), at)
     _, group = np.unique(groups, return_inverse=True)
     random, drawn = np.random.default_rng(0), []
     for _ in range(_RESAMPLES):
@@ -100,7 +81,7 @@ def _forecast(
 
 
 def _extrapolated(
-    pictures: NDArray[np.float64], errors: NDArray[np.float64], at: float, exponent: float | None = None
+    pictures: NDArray[np.float64], errors: NDArray[np.float64], at: int, exponent: float | None = None
 ) -> tuple[float, float]:
     """The error with `at` pictures by the power law a + b / pictures**c, a and b at least 0, and c.
 

@@ -90,19 +90,22 @@ class Space:
         """The settings of a trial; raises UsageError where the values contradict each other."""
         return Settings.of_options(self.data, {**self.shared, **values})
 
-    def first(self, model: str) -> dict[str, Any]:
-        """What is nearest to the default settings of `finetune` with this model."""
+    def defaults(self, model: str) -> dict[str, Any]:
+        """What `finetune` takes for each option with this model."""
         settings = self.settings_of({"model": model})
-        values: dict[str, Any] = {"model": model}
+        values = {name: getattr(settings, name, getattr(settings.train, name, None)) for name in self.choices}
+        level = next((level for level, each in LEVELS.items() if each == settings.augment), None)
+        return values | {"model": model} | ({"augment": level} if "augment" in values else {})
+
+    def first(self, model: str) -> dict[str, Any]:
+        """What is nearest to the defaults with this model."""
+        values = self.defaults(model)
         for name, choice in self.choices.items():
-            usual = getattr(settings, name, getattr(settings.train, name, None))
-            if name == "augment":
-                usual = next((level for level, each in LEVELS.items() if each == settings.augment), None)
             if isinstance(choice, Range):
-                is_in = usual is not None and choice.low <= usual <= choice.high
-                values[name] = usual if is_in else choice.middle
-            elif name != "model":
-                values[name] = next((each for each in choice if str(each) == str(usual)), choice[0])
+                is_in = values[name] is not None and choice.low <= values[name] <= choice.high
+                values[name] = values[name] if is_in else choice.middle
+            else:
+                values[name] = next((each for each in choice if str(each) == str(values[name])), choice[0])
         return values
 
     def suggest(self, trial: "Trial") -> dict[str, Any]:

@@ -56,7 +56,6 @@ class Trials:
     def __init__(self, options: LoadOptions, progress: Progress) -> None:
         self._options, self._progress = options, progress
         self._opened = lru_cache(maxsize=2)(self._open)
-        self._latencies: dict[Path, float] = {}
 
     def opened(self, settings: Settings) -> Opened:
         """The pictures as the backbone of the settings sees them."""
@@ -70,9 +69,7 @@ class Trials:
             raise UsageError(f"{data.root}: search is for one label a picture; of several, finetune chooses the head")
         views = augment.views(settings.views, settings.augment, settings.seed)
         embedded = embed(settings, data, backbone, views, self._options, self._progress)
-        if backbone.path not in self._latencies:
-            self._latencies[backbone.path] = latency_of(backbone)
-        return Opened(data, embedded, backbone, self._latencies[backbone.path])
+        return Opened(data, embedded, backbone, latency_of(backbone))
 
     def pictures(self, settings: Settings) -> Pictures:
         """What all trials have in common."""

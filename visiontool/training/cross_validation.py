@@ -16,6 +16,8 @@ from visiontool.training.settings import Settings
 
 _log = logging.getLogger(__name__)
 
+_LEAST = 2  # pictures of a class, of which one can be held out
+
 
 def solve(
     settings: Settings,
@@ -38,9 +40,17 @@ def solve(
 
 
 def cross_validate(
-    settings: Settings, count: int, embedded: EmbeddedDataset, train: NDArray[np.intp], progress: Progress
+    settings: Settings,
+    count: int,
+    embedded: EmbeddedDataset,
+    train: NDArray[np.intp],
+    progress: Progress,
+    share: float = 1.0,
 ) -> tuple[NDArray[np.intp], NDArray[np.float64]]:
-    """The pictures in folds, and their probabilities (N, C) by heads solved, temperature and all, without the fold."""
+    """The pictures in folds, and their probabilities (N, C) by heads solved, temperature and all, without the fold.
+
+    `share` is that of the other pictures of each class that they are solved on: fewer are among more.
+    """
     fold_of = folds(embedded.class_ids[train], embedded.groups[train], count, settings.seed)
     for note in unfolded(embedded.data, train, fold_of):
         _log.info(note)
@@ -48,10 +58,17 @@ def cross_validate(
     numbers = np.unique(fold_of[fold_of >= 0]).tolist()
     for done, fold in enumerate(numbers, 1):
         is_out = fold_of == fold
-        solution = solve(settings, embedded, train[~is_out])
-        probabilities[is_out] = probabilities_of(solution.head, embedded, train[is_out])
+        learned = train[~is_out] if share == 1 else _share_of(train[~is_out], embedded, share, settings.seed)
+        probabilities[is_out] = probabilities_of(solve(settings, embedded, learned).head, embedded, train[is_out])
         progress("folds", done, len(numbers))
     return train[fold_of >= 0], probabilities[fold_of >= 0]
+
+
+def _share_of(indices: NDArray[np.intp], embedded: EmbeddedDataset, share: float, seed: int) -> NDArray[np.intp]:
+    """The first pictures of each class in a drawn order, two at least."""
+    drawn = np.random.default_rng(seed).permutation(indices)
+    parts = [drawn[embedded.class_ids[drawn] == each] for each in np.unique(embedded.class_ids[indices])]
+    return np.concatenate([part[: max(_LEAST, round(share * len(part)))] for part in parts])
 
 
 def probabilities_of(head: Head, embedded: EmbeddedDataset, indices: NDArray[np.intp]) -> NDArray[np.float64]:
