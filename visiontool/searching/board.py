@@ -1,6 +1,5 @@
 """The leaderboard of a search: its trials with intervals and costs, the Pareto front, and the winner held out."""
 
-import os
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -109,7 +108,11 @@ class Found:
     def text_of(self, row: Row) -> str:
         """What a trial has beside the default settings: "squeezenet1_1, head lda"."""
         usual = self.space.defaults(self.space.models[0])
-        texts = [os.path.basename(str(row.values["model"]))] if len(self.space.models) > 1 else []
+        short = {model: Path(model).name.partition(".")[0] for model in self.space.models}
+        texts = []
+        if len(short) > 1:
+            model = row.values["model"]
+            texts = [short[model] if len({*short.values()}) == len(short) else model]
         for name, value in row.values.items():
             if name != "model" and str(value) != str(usual[name]):
                 texts.append(f"{name.replace('_', '-')} {f'{value:.2g}' if isinstance(value, float) else value}")
