@@ -10,12 +10,12 @@ from threadpoolctl import threadpool_limits
 
 from visiontool.checking.finding import Finding, Looked, Suspect
 from visiontool.data.loader import cores
-from visiontool.data.splits import folds, groups_of
-from visiontool.images.fingerprint import same
+from visiontool.data.splits import folds
 from visiontool.text import plural
-from visiontool.training.head import HeadOptions, solve
+from visiontool.training.head.features import candidates
 from visiontool.training.head.gaussian import Statistics
-from visiontool.training.head.select import fit_temperature
+from visiontool.training.head.logistic import Balancing
+from visiontool.training.head.select import HeldOut, TrainingSet, best_gaussian, fit_temperature
 
 _SURE = 0.3  # with this, F1 on flipped labels is at least cleanlab's in 28 of 30 rows of five sets
 # Suspects were 1.6 % of clean sets at most, 3.6 % or more where 5 % of labels were flipped and the head is good.
@@ -30,12 +30,17 @@ def check_labels(looked: Looked, seed: int) -> Iterator[Finding]:
     present, class_ids = np.unique(looked.class_ids, return_inverse=True)
     if data.is_multilabel or len(present) < 2:
         return
-    groups, options = groups_of(data, same(looked.fingerprints)), HeadOptions("lda", stages=1, balance="none")
-    best = solve(looked.embeddings[:, None], class_ids, len(present), groups, options=options, seed=seed)
-    if not best.path:  # nothing could be held out
+    balancing = Balancing.of("none", np.bincount(class_ids))
+    held_out = HeldOut.of(class_ids, looked.groups, balancing, seed)
+    if not len(held_out.judged):
         return
-    features = best.head.features.of(looked.embeddings)
-    logits = held_out_logits(features, class_ids, groups, best.path[best.chosen].strength, seed)
+    options = [kind.of(looked.embeddings) for kind in candidates(looked.embeddings.shape[1:], None, 1)]
+    with threadpool_limits(1, user_api="blas"):  # as in `training.head.solve`
+        sets = (TrainingSet.of(each[:, None], class_ids, balancing, is_rotated=False)[0] for each in options)
+        choices = [best_gaussian(each, held_out, lambda: None) for each in sets]
+    best = int(np.argmin([held_out.mean(choice.losses)[0] for choice in choices]))
+    shrinkage = choices[best].path[choices[best].chosen].strength
+    logits = held_out_logits(options[best], class_ids, looked.groups, shrinkage, seed)
     judged = np.flatnonzero(~np.isnan(logits[:, 0]))
     which, scores, probabilities = label_errors(logits[judged], class_ids[judged])
     suspects: list[Suspect] = []
@@ -111,7 +116,7 @@ def pruned(probabilities: NDArray[np.float64], class_ids: NDArray[np.int64]) -> 
     return np.asarray(by_class & by_rate & (probabilities.argmax(axis=1) != class_ids))
 
 
-def _true_classes(logits: NDArray[np.float64], class_ids: NDArray[np.int64]) -> NDArray[np.float64]:
+def _true_classes(logits: NDArray[np.float64], class_ids: NDArray[np.int64]) -> NDArray[np.float32]:
     """(N, C) how likely each class is the true one, given the label too.
 
     Source: Bekker and Goldberger 2016, "Training deep neural-networks based on unreliable labels", the EM of section 2,
@@ -119,15 +124,16 @@ def _true_classes(logits: NDArray[np.float64], class_ids: NDArray[np.int64]) -> 
     """
     from scipy.optimize import minimize_scalar
     from scipy.sparse import csr_array
-    from scipy.special import softmax
 
     count, n_classes = logits.shape
-    one_of = np.eye(n_classes)
-    labels = csr_array((np.ones(count), (class_ids, np.arange(count))), (n_classes, count))
+    less = (logits - logits.max(axis=1, keepdims=True)).astype(np.float32)
+    one_of = np.eye(n_classes, dtype=np.float32)
+    labels = csr_array((np.ones(count, np.float32), (class_ids, np.arange(count))), (n_classes, count))
     labelled, temperature = 0.98 * one_of + 0.02 / n_classes, 0.7  # how often so (rows) is labelled what truly is
 
-    def jointly(temperature: float) -> NDArray[np.float64]:
-        return np.asarray(softmax(logits / temperature, axis=1) * labelled[class_ids])
+    def jointly(temperature: float) -> NDArray[np.float32]:
+        odds = np.exp(less / np.float32(temperature))
+        return np.asarray(odds / odds.sum(axis=1, keepdims=True) * labelled[class_ids])
 
     for _ in range(4):
         for _ in range(5):

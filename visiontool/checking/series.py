@@ -10,7 +10,6 @@ from threadpoolctl import threadpool_limits
 
 from visiontool.checking.finding import Finding, Looked
 from visiontool.data.splits import folds, groups_of
-from visiontool.images.fingerprint import same
 from visiontool.inference.embeddings import nearest
 from visiontool.training.head.gaussian import Statistics
 
@@ -39,7 +38,7 @@ def check_series(looked: Looked, seed: int) -> list[Finding]:
     data, ids = looked.data, looked.class_ids
     if data.is_multilabel or any(sample.group for sample in data.samples) or len(np.unique(ids)) < 2:
         return []
-    copies = np.array(same(looked.fingerprints), np.intp)
+    copies = np.array(looked.same, np.intp)
     near = np.arange(len(ids))
     for class_id in np.unique(ids).tolist():
         of_class = np.unique(copies[ids == class_id])  # one of each
