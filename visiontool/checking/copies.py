@@ -18,6 +18,7 @@ from visiontool.checking.finding import Finding, Looked, Suspect
 from visiontool.data.loader import cores, load
 from visiontool.data.prepare import Recipe
 from visiontool.data.splits import PAIRS, contradicting
+from visiontool.images.fingerprint import joined
 from visiontool.inference.embeddings import nearest
 from visiontool.text import plural
 
@@ -93,16 +94,12 @@ def _suspects(
 
 def _clusters(looked: Looked) -> tuple[Ints, Ints, Floats]:
     """The numbers (N,) of same pictures, without and with parts, and how sure each is a copy (N,)."""
-    from scipy.sparse import coo_array
-    from scipy.sparse.csgraph import connected_components
-
     whole = np.array(looked.same, np.intp)
     pairs, agreements = _parts(looked, whole)
     scores = (np.bincount(whole, minlength=len(whole))[whole] > 1).astype(np.float32)
     np.maximum.at(scores, pairs.ravel(), np.repeat(agreements, 2))
     links = np.concatenate([np.stack([whole, np.arange(len(whole))], axis=1), pairs])
-    graph = coo_array((np.ones(len(links), np.bool_), tuple(links.T)), shape=(len(whole), len(whole)))
-    return whole, connected_components(graph, directed=False)[1].astype(np.intp), scores
+    return whole, joined(links, len(whole)), scores
 
 
 def _parts(looked: Looked, whole: Ints) -> tuple[Ints, Floats]:

@@ -1,15 +1,18 @@
 """What a check of a dataset gives: findings, each with the pictures that it is about."""
 
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import chain
 from typing import Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
+from visiontool.data.loader import batches, cores
 from visiontool.data.samples import Dataset
 from visiontool.data.splits import groups_of
-from visiontool.images.decode import DEFAULT_LIMITS, Limits
+from visiontool.images.decode import DEFAULT_LIMITS, Header, Limits, read_header
 from visiontool.images.fingerprint import Fingerprint, same
 
 Severity = Literal["serious", "warning", "note"]  # spoils training or its judgment; may; is worth knowing
@@ -50,6 +53,15 @@ class Looked:
     def class_ids(self) -> NDArray[np.int64]:
         """(N,)."""
         return np.array([sample.class_id for sample in self.data.samples], np.int64)
+
+    @cached_property
+    def headers(self) -> list[Header]:
+        """What each picture's file is."""
+        with ThreadPoolExecutor(cores(), thread_name_prefix="visiontool-header") as pool:
+            parts = pool.map(
+                lambda part: [read_header(one.path, self.limits) for one in part], batches(self.data.samples, 64)
+            )
+            return [*chain.from_iterable(parts)]
 
     @cached_property
     def same(self) -> list[int]:
