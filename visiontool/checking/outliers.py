@@ -6,9 +6,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from visiontool.checking.finding import Finding, Looked, Suspect
-from visiontool.checking.labels import held_out_logits
 from visiontool.text import plural
 from visiontool.training.head.features import Features
+from visiontool.training.label_errors import held_out_logits
 
 # Robust standard deviations beyond the median distance from the nearest class mean. At most 1 % of clean sets is
 # further. The 5 or 10 nearest pictures say less: several of another set are near each other. So does Mahalanobis.
