@@ -33,7 +33,7 @@ _PATTERNS = (
 _BURST_S = 5.0  # from one picture to the next
 _WINDOW = 3  # places before and behind a picture, in the order of names
 # How much more often than by chance, of 1, the nearest picture of the class is of the same series: by
-# benchmarks/check_copies.py 0.77 and more for series, at most 0.012 for public data (MNIST, by its hundreds).
+# benchmarks/check_copies.py 0.77 and more for series, at most 0.077 for public data (MNIST's test, by its hundreds).
 _LEAST_SURPLUS = 0.15
 _LEAST_ERRORS = 5.0  # standard errors above chance
 _LARGE_DROP = 0.05  # of the accuracy
