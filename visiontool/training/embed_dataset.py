@@ -137,16 +137,8 @@ def _embed(settings: Settings, table: "_Table", widths: tuple[int, ...]) -> Embe
     table.embed("views", late, slice(1, None))
     readable = table.drop_unreadable(settings)
     splits = tuple(splits[index] for index in readable)
-    return EmbeddedDataset(
-        table.data,
-        splits,
-        groups[readable],
-        tuple(table.fingerprints),
-        same[readable],
-        table.outputs,
-        widths,
-        table.passes,
-    )
+    kept, prints = same[readable], tuple(table.fingerprints)
+    return EmbeddedDataset(table.data, splits, groups[readable], prints, kept, table.outputs, widths, table.passes)
 
 
 def open_all(

@@ -27,16 +27,10 @@ _PRIOR, _MANY_PAIRS = 30, 0.1
 def serious(settings: Settings, dataset: SplitDataset, solution: Solution | None = None) -> list[str]:
     """What `visiontool check` would find serious, as far as it is known here, in one line; empty where nothing is."""
     splits, same = np.array(dataset.splits), dataset.same
-    found = [
-        (
-            len(contradicting(dataset.data, same.tolist())),
-            "picture with contradicting labels",
-            "pictures with contradicting labels",
-        )
-    ]
-    for one, other in PAIRS:
+    found = [(len(contradicting(dataset.data, same.tolist())), "picture", " with contradicting labels")]
+    for one, other in PAIRS if settings.splits_file is None else ():  # which `check` does not read
         count = int(np.isin(same[splits == one], same[splits == other]).sum())
-        found.append((count, f"picture of {one} in {other}", f"pictures of {one} in {other}"))
+        found.append((count, "picture", f" of {one} in {other}"))
     if solution is not None and solution.held_out is not None:
         logits, class_ids = solution.held_out
         sizes = np.bincount(dataset.class_ids[splits == "train"], minlength=logits.shape[1])
@@ -44,14 +38,10 @@ def serious(settings: Settings, dataset: SplitDataset, solution: Solution | None
             logits = logits + np.log(sizes / sizes.sum())
         count = len(label_errors(logits, class_ids)[0])
         if are_serious(count, len(class_ids)):
-            found.append((round(count * sizes.sum() / len(class_ids)), "likely label error", "likely label errors"))
-    parts = [plural(*each) for each in found if each[0]]
-    from_scratch = settings.train is not None and settings.train.from_scratch
-    typed = {
-        "-m": None if from_scratch else settings.model,
-        "--labels": settings.labels_file,
-        "--group": settings.group,
-    }
+            found.append((round(count * sizes.sum() / len(class_ids)), "likely label error", ""))
+    parts = [plural(count, what) + more for count, what, more in found if count]
+    model = None if settings.train is not None and settings.train.from_scratch else settings.model
+    typed = {"-m": model, "--labels": settings.labels_file, "--group": settings.group}
     options = (str(text) for option, value in typed.items() if value for text in (option, value))
     command = join(["visiontool", "check", str(settings.data), *options])
     return [f"serious in the data: {', '.join(parts)}. To see them: {command}"] if parts else []
