@@ -4,11 +4,14 @@
 
 A copy of each data set, as `visiontool finetune` takes it, gets each kind of fault in `--each` pictures that are drawn;
 NAME:20=FOLDER copies 20 of the classes. Found are those of the fault's check; "others" are pictures that it names and
-nothing was planted in, nor found in the data set before. --time embeds 10,000 pictures of FOLDER and checks them.
+nothing was planted in, nor found in the data set before. --time embeds 10,000 pictures of FOLDER, nothing cached, and
+times each check beside that.
 """
 
 import argparse
 import io
+import os
+import resource
 import sys
 import tempfile
 import time
@@ -19,20 +22,19 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageFilter
 
-from visiontool.checking.classes import check_classes
+from visiontool.checking import check
 from visiontool.checking.files import check_files
 from visiontool.checking.finding import Finding, Looked
 from visiontool.data.dataset import read
 from visiontool.data.loader import load
 from visiontool.data.prepare import Recipe
 from visiontool.data.samples import Dataset, without
-from visiontool.images.augment import Augment, views
 from visiontool.images.decode import DEFAULT_LIMITS
 from visiontool.inference.classifier import Classifier
-from visiontool.inference.embeddings import embed_views
 from visiontool.model.spec import ModelSpec
 
 Fault = Callable[[Image.Image], bytes]
+PARTS = ("embedding", "files", "classes", "copies", "series", "labels", "outliers", "drift")
 
 
 def saved(image: Image.Image, format: str = "JPEG", **options: object) -> bytes:
@@ -184,19 +186,22 @@ def measure_time(folder: Path, count: int, classifier: Classifier) -> None:
     data = read(folder)
     indices = np.random.default_rng(0).permutation(len(data.samples))[:count]
     data = replace(data, samples=tuple(data.samples[index] for index in np.sort(indices).tolist()))
-    start = time.perf_counter()
-    result = embed_views(classifier, [one.path for one in data.samples], views(1, Augment(), 0), use_cache=False)
-    embedded = time.perf_counter()
-    errors = {data.samples[index].name: error for index, error in result.errors.items()}
-    prints = tuple(one for one in result.fingerprints if one is not None)
-    looked = Looked(without(data, errors), prints, result.vectors[:, 0], errors)
-    middle = time.perf_counter()
-    findings = [*check_files(looked, classifier.spec)]
-    files = time.perf_counter()
-    findings += check_classes(looked)
-    end = time.perf_counter()
-    print(f"{len(data.samples):,} pictures: embedding {embedded - start:.1f} s, check_files {files - middle:.2f} s,")
-    print(f"check_classes {end - files:.2f} s, together {(end - middle) / (embedded - start):.1%} of the embedding")
+    marks: list[tuple[float, float]] = []
+
+    def mark(stage: str = "check", done: int = 0, total: int = 0) -> None:
+        if stage == "check" or not marks:
+            marks.append((time.perf_counter(), sum(os.times()[:4])))
+
+    with tempfile.TemporaryDirectory() as cache:
+        os.environ["VISIONTOOL_CACHE"] = cache
+        check(data, classifier, progress=mark)
+    mark()
+    spent = np.diff(np.array(marks), axis=0)
+    print("| part | seconds | of the embedding | seconds of a processor | of the embedding |\n|---|---|---|---|---|")
+    for part, (wall, cpu) in zip((*PARTS, "all checks"), (*spent, spent[1:].sum(axis=0)), strict=True):
+        print(f"| {part} | {wall:.1f} | {wall / spent[0, 0]:.1%} | {cpu:.1f} | {cpu / spent[0, 1]:.1%} |")
+    memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
+    print(f"{len(data.samples):,} pictures, at most {memory:.2f} GiB of memory")
 
 
 if __name__ == "__main__":

@@ -26,7 +26,7 @@ from PIL import Image, ImageEnhance, ImageFilter
 from scipy.special import softmax
 
 from visiontool.checking.finding import Looked
-from visiontool.checking.labels import check_labels, held_out_logits, label_errors
+from visiontool.checking.labels import check_labels
 from visiontool.checking.outliers import check_drift, check_outliers
 from visiontool.data.dataset import read
 from visiontool.data.samples import Sample
@@ -38,6 +38,7 @@ from visiontool.inference.classifier import Classifier
 from visiontool.inference.embeddings import embed_views
 from visiontool.training.head import HeadOptions, solve
 from visiontool.training.head.select import fit_temperature
+from visiontool.training.label_errors import held_out_logits, label_errors
 
 try:
     from cleanlab.filter import find_label_issues

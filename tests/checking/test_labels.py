@@ -6,9 +6,10 @@ import numpy as np
 import pytest
 
 from visiontool.checking.finding import Looked
-from visiontool.checking.labels import check_labels, held_out_logits, label_errors, pruned
+from visiontool.checking.labels import check_labels
 from visiontool.data.samples import Dataset, Sample
 from visiontool.images.fingerprint import Fingerprint
+from visiontool.training.label_errors import held_out_logits, label_errors, pruned
 
 
 def looked(embeddings, class_ids, splits=None, groups=None, brightness=None, **options) -> Looked:

@@ -4,6 +4,8 @@ import csv
 import json
 import os
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -78,6 +80,23 @@ def test_json_has_every_finding_and_strict_asks_for_serious_ones(data, run, colo
     ran = run("check", data, "-m", color_model, "--strict")
     assert ran.code == 0, ran.out
     assert "0 serious" in ran.out
+
+
+@pytest.mark.skipif(not hasattr(os, "geteuid"), reason="permissions of POSIX")
+def test_a_read_only_folder_is_checked(data, color_model):
+    as_others = [] if os.geteuid() else ["setpriv", "--bounding-set=-dac_override,-dac_read_search"]
+    if as_others and shutil.which("setpriv") is None:
+        pytest.skip("root may write everywhere, and there is no setpriv to give that up")
+    for path in (*data.rglob("*"), data):
+        path.chmod(0o555 if path.is_dir() else 0o444)
+    assert subprocess.run([*as_others, "touch", data / "train" / "a" / "new.png"], capture_output=True).returncode
+    typed = [*as_others, sys.executable, "-m", "visiontool", "check", data, "-m", color_model]
+    ran = subprocess.run([*typed, "--list", "list.csv"], capture_output=True, text=True)
+    for path in (data, *(path for path in data.rglob("*") if path.is_dir())):
+        path.chmod(0o755)
+    assert ran.returncode == 0, ran.stderr
+    assert "1 picture of val has a copy in train" in ran.stdout
+    assert "val/a/again.jpg" in Path("list.csv").read_text(errors="replace")
 
 
 def test_folders_that_are_no_dataset(data, run, color_model, tmp_path):

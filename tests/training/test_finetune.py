@@ -3,6 +3,7 @@
 import csv
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -201,6 +202,22 @@ def test_same_pictures_stay_on_one_side(run, at_home, color_model):
     shutil.copy("d/warm/0.png", "d/cold/same.png")
     ran = run("finetune", "d", "-m", color_model)
     assert "1 picture has several labels, e.g. cold/same.png = warm/0.png; keep each in one class" in ran.err
+    assert "Serious in the data: 1 picture with contradicting labels. To see them: visiontool check d -m " in ran.err
+
+
+def test_what_check_finds_serious_is_one_line_and_nothing_where_data_are_clean(run, at_home, color_model):
+    for split, count in (("train", 80), ("val", 10)):
+        for seed, label in enumerate(("warm", "cold")):
+            fill(at_home / "d d" / split / label, label, count, seed=seed + count)
+    assert "Serious" not in run("finetune", "d d", "-m", color_model).err
+    shutil.copy("d d/train/warm/0.png", "d d/val/warm/again.png")
+    for number in range(5):
+        for label, other in (("warm", "cold"), ("cold", "warm")):
+            os.rename(f"d d/train/{label}/{number}.png", f"d d/train/{other}/wrong{number}.png")
+    err = run("finetune", "d d", "-m", color_model).err
+    assert err.count("Serious") == 1
+    assert re.search(r"val in train, \d+ likely label errors\. To see them: visiontool check 'd d' -m ", err)
+    assert 8 <= int(re.search(r"(\d+) likely", err)[1]) <= 12
 
 
 def test_all_faults_are_one_error(run, at_home, color_model):

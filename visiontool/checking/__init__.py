@@ -63,10 +63,10 @@ def check(
     errors = {data.samples[index].name: error for index, error in embedded.errors.items()}
     readable = [index for index in range(len(paths)) if index not in embedded.errors]
     prints = [one for one in embedded.fingerprints if one is not None]
-    looked = Looked(without(data, errors), tuple(prints), embedded.vectors[readable, 0], errors)
+    looked = Looked(without(data, errors), tuple(prints), embedded.vectors[readable, 0], errors, options.limits)
     findings: list[Finding] = []
     steps: tuple[Callable[[], Iterable[Finding]], ...] = (
-        lambda: check_files(looked, classifier.spec, options.limits),
+        lambda: check_files(looked, classifier.spec),
         lambda: check_classes(looked),
         lambda: check_copies(looked),
         lambda: check_series(looked, seed),

@@ -6,19 +6,19 @@ to it: of such neighbors the thumbnails are laid over each other, and where that
 
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
-from itertools import product
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
+from numpy.lib.stride_tricks import sliding_window_view
 from numpy.typing import NDArray
 from PIL import Image
 
 from visiontool.checking.finding import Finding, Looked, Suspect
-from visiontool.data.loader import load
+from visiontool.data.loader import cores, load
 from visiontool.data.prepare import Recipe
 from visiontool.data.splits import PAIRS, contradicting
-from visiontool.images.decode import DEFAULT_LIMITS
-from visiontool.images.fingerprint import same
+from visiontool.images.fingerprint import joined
 from visiontool.inference.embeddings import nearest
 from visiontool.text import plural
 
@@ -43,7 +43,7 @@ _HOPELESS = 0.75  # after a level; less costs a third more time for 1 % of the c
 _MOVES = np.array([(1, 0, 1, 0), (0, 1, 0, 1), (-1, 0, 1, 0), (0, -1, 0, 1)], np.float64)  # and back; of all edges
 _FLAT = 1.0  # gray levels
 _MANY = 0.01  # of the pictures: fewer copies inside classes are only noted
-_AT_ONCE = 8192  # pairs
+_AT_ONCE = 512  # pairs: what they need stays near the processor
 
 
 def check_copies(looked: Looked) -> list[Finding]:
@@ -94,16 +94,12 @@ def _suspects(
 
 def _clusters(looked: Looked) -> tuple[Ints, Ints, Floats]:
     """The numbers (N,) of same pictures, without and with parts, and how sure each is a copy (N,)."""
-    from scipy.sparse import coo_array
-    from scipy.sparse.csgraph import connected_components
-
-    whole = np.array(same(looked.fingerprints), np.intp)
+    whole = np.array(looked.same, np.intp)
     pairs, agreements = _parts(looked, whole)
     scores = (np.bincount(whole, minlength=len(whole))[whole] > 1).astype(np.float32)
     np.maximum.at(scores, pairs.ravel(), np.repeat(agreements, 2))
     links = np.concatenate([np.stack([whole, np.arange(len(whole))], axis=1), pairs])
-    graph = coo_array((np.ones(len(links), np.bool_), tuple(links.T)), shape=(len(whole), len(whole)))
-    return whole, connected_components(graph, directed=False)[1].astype(np.intp), scores
+    return whole, joined(links, len(whole)), scores
 
 
 def _parts(looked: Looked, whole: Ints) -> tuple[Ints, Floats]:
@@ -114,13 +110,14 @@ def _parts(looked: Looked, whole: Ints) -> tuple[Ints, Floats]:
     near, _ = nearest(looked.embeddings[large], _NEIGHBORS)
     pairs = large[np.stack([np.repeat(np.arange(len(large)), near.shape[1]), near.ravel()], axis=1)]
     pairs = np.unique(np.sort(pairs[whole[pairs[:, 0]] != whole[pairs[:, 1]]], axis=1), axis=0)
-    starts = range(0, max(1, len(pairs)), _AT_ONCE)
-    found = zip(*(_laid_over(looked, pairs[start : start + _AT_ONCE]) for start in starts), strict=True)
-    pairs, scores, boxes, mirrored = (np.concatenate(each) for each in found)
+    with ThreadPoolExecutor(cores()) as pool:
+        parts = [pairs[start : start + _AT_ONCE] for start in range(0, max(1, len(pairs)), _AT_ONCE)]
+        found = zip(*pool.map(lambda part: _laid_over(looked, part), parts), strict=True)
+        pairs, scores, boxes, mirrored = (np.concatenate(each) for each in found)
     likely = np.argsort(-scores, kind="stable")[: _MOST_PAIRS + int(_MOST_PAIRS_SHARE * len(whole))]
     likely = likely[scores[likely] >= _MAY_BE_PART]
     opened = np.unique(pairs[likely]).tolist()
-    recipe = Recipe({"size": (_SIDE, _SIDE), "crop_mode": "squash", "interpolation": "bilinear"}, _SIDE, DEFAULT_LIMITS)
+    recipe = Recipe({"size": (_SIDE, _SIDE), "crop_mode": "squash", "interpolation": "bilinear"}, _SIDE, looked.limits)
     pictures = load([looked.data.samples[index].path for index in opened], recipe)
     gray = {
         index: np.zeros((_SIDE, _SIDE), np.uint8)
@@ -135,29 +132,35 @@ def _parts(looked: Looked, whole: Ints) -> tuple[Ints, Floats]:
 
 def _laid_over(looked: Looked, pairs: Ints) -> tuple[Ints, Floats, Floats, NDArray[np.bool_]]:
     """Pairs (M, 2), the whole first; how well the thumbnail of the part fits in; where, (M, 4); if mirrored (M,)."""
-    prints = looked.fingerprints
-    gray = np.frombuffer(b"".join(one.thumbnail for one in prints), np.uint8).reshape(-1, _ROWS, _ROWS)
-    aspects = np.array([one.width / one.height for one in prints], np.float32)
     both = np.concatenate([pairs, pairs[:, ::-1]])
-    aspect = aspects[both[:, 1]] / aspects[both[:, 0]]
+    ones = [[looked.fingerprints[index] for index in side] for side in both.T.tolist()]
+    levels = np.frombuffer(b"".join(one.thumbnail for side in ones for one in side), np.uint8).astype(np.float32)
+    wholes, others = levels.reshape(2, -1, _ROWS, _ROWS)
+    aspects = np.array([[one.width / one.height for one in side] for side in ones], np.float32)
+    aspect = aspects[1] / aspects[0]
     scores, boxes = np.full(len(both), -1, np.float32), np.zeros((len(both), 4), np.float32)
     mirrored = np.zeros(len(both), np.bool_)
     eye = Image.fromarray(np.eye(_ROWS, dtype=np.float32))
+    sums = np.pad(np.stack([wholes, wholes**2]).cumsum(axis=2).cumsum(axis=3), ((0, 0), (0, 0), (1, 0), (1, 0)))
     for side in range(_LEAST_PART, _ROWS + 1):
         sizes = np.rint(side * np.stack([np.minimum(1 / aspect, 1), np.minimum(aspect, 1)], axis=1)).astype(int)
         for height, width in np.unique(sizes[sizes.min(axis=1) >= _LEAST_PART - 1], axis=0).tolist():
             rows = np.flatnonzero((sizes == (height, width)).all(axis=1))
             down, across = (np.asarray(eye.resize((_ROWS, n), Image.Resampling.BILINEAR)) for n in (height, width))
-            patch = _standard(down @ gray[both[rows, 1]].astype(np.float32) @ across.T)
-            ways = np.stack([patch, patch[:, :, ::-1]], axis=1)
-            for top, left in product(range(_ROWS + 1 - height), range(_ROWS + 1 - width)):
-                box = (left, top, left + width, top + height)
-                under = _standard(gray[both[rows, 0], top : box[3], left : box[2]].astype(np.float32))
-                found = np.einsum("nkhw,nhw->nk", ways, under) / (height * width)
-                better = found.max(axis=1) > scores[rows]
-                scores[rows[better]] = found[better].max(axis=1)
-                boxes[rows[better]] = np.array(box) / _ROWS
-                mirrored[rows[better]] = found[better].argmax(axis=1) == 1
+            patch = _standard(down @ others[rows] @ across.T)
+            ways = np.stack([patch, patch[:, :, ::-1]], axis=1).reshape(len(rows), 2, -1)
+            under = sliding_window_view(wholes[rows], (height, width), axis=(1, 2))
+            found = np.einsum("npi,nki->npk", under.reshape(len(rows), -1, height * width), ways)  # of mean 0
+            down_to = sums[:, rows, height:] - sums[:, rows, :-height]
+            mean, square = (down_to[..., width:] - down_to[..., :-width]) / (height * width)
+            found /= height * width * np.sqrt(np.maximum(square - mean**2, _FLAT**2)).reshape(len(rows), -1, 1)
+            found = found.reshape(len(rows), -1)
+            best = found.argmax(axis=1)
+            values = found[np.arange(len(rows)), best]
+            (top, left), better = np.divmod(best // 2, _ROWS + 1 - width), values > scores[rows]
+            where = np.stack([left, top, left + width, top + height], axis=1) / _ROWS
+            rows = rows[better]
+            scores[rows], boxes[rows], mirrored[rows] = values[better], where[better], best[better] % 2 == 1
     best = scores.reshape(2, -1).argmax(axis=0) * len(pairs) + np.arange(len(pairs))
     return both[best], scores[best], boxes[best], mirrored[best]
 
@@ -177,8 +180,9 @@ def _agreement(whole: NDArray[np.uint8], part: NDArray[np.uint8], box: Floats, i
         def correlation(edges: NDArray[Any], goal: Floats = goal, detail: Image.Image = detail) -> float:
             if edges.min() < 0 or edges.max() > _SIDE or (edges[2:] - edges[:2]).min() < _SIDE / 2:
                 return -1.0
-            under = _standard(np.asarray(detail.resize(size, Image.Resampling.BILINEAR, tuple(edges))))
-            return float(np.vdot(goal, under)) / goal.size
+            under = np.asarray(detail.resize(size, Image.Resampling.BILINEAR, tuple(edges)))
+            variance = np.vdot(under, under) / under.size - (under.sum() / under.size) ** 2  # the mean of `goal` is 0
+            return float(np.vdot(goal, under) / under.size / max(variance**0.5, _FLAT))
 
         best = correlation(edges)
         for step in steps:

@@ -3,17 +3,14 @@
 import os
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from itertools import chain
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from visiontool.checking.finding import Finding, Looked, Suspect
-from visiontool.data.loader import batches, cores
 from visiontool.data.samples import Sample
-from visiontool.images.decode import DEFAULT_LIMITS, Header, Limits, read_header
+from visiontool.images.decode import Header
 from visiontool.images.formats import PLUGIN_OF
 from visiontool.images.transforms import share_kept
 from visiontool.model.spec import ModelSpec
@@ -49,13 +46,11 @@ _LOOK = "Look at them, and replace or leave out what a person could not tell eit
 _BROKEN = {"0 bytes": ("empty", "empty (0 bytes)"), "truncated": ("truncated", "truncated or damaged")}
 
 
-def check_files(looked: Looked, spec: ModelSpec, limits: Limits = DEFAULT_LIMITS) -> Iterator[Finding]:
+def check_files(looked: Looked, spec: ModelSpec) -> Iterator[Finding]:
     """What is odd about the pictures, for a network of `spec`. Their headers are read, and nothing is decoded."""
     yield from _broken(looked.errors)
     if samples := looked.data.samples:
-        with ThreadPoolExecutor(cores(), thread_name_prefix="visiontool-header") as pool:
-            parts = pool.map(lambda part: [read_header(one.path, limits) for one in part], batches(samples, 64))
-            headers = [*chain.from_iterable(parts)]
+        headers = looked.headers
         known = zip(headers, looked.fingerprints, strict=True)
         sizes = np.array([header.size or (one.width, one.height) for header, one in known])  # (N, 2): width, height
         yield from _shortcuts(looked, headers, sizes)

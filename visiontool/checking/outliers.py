@@ -6,11 +6,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from visiontool.checking.finding import Finding, Looked, Suspect
-from visiontool.checking.labels import held_out_logits
-from visiontool.data.splits import groups_of
-from visiontool.images.fingerprint import same
 from visiontool.text import plural
 from visiontool.training.head.features import Features
+from visiontool.training.label_errors import held_out_logits
 
 # Robust standard deviations beyond the median distance from the nearest class mean. At most 1 % of clean sets is
 # further. The 5 or 10 nearest pictures say less: several of another set are near each other. So does Mahalanobis.
@@ -48,8 +46,7 @@ def check_drift(looked: Looked, seed: int) -> Iterator[Finding]:
             continue
         features, (_, classes) = looked.embeddings[rows], np.unique(looked.class_ids[rows], return_inverse=True)
         means = np.stack([features[classes == each].mean(axis=0) for each in range(classes.max() + 1)])
-        groups = groups_of(looked.data, same(looked.fingerprints))[rows]
-        logits = held_out_logits(features - means[classes], is_other, groups, _SHRINKAGE, seed)
+        logits = held_out_logits(features - means[classes], is_other, looked.groups[rows], _SHRINKAGE, seed)
         told, error = _more(logits[:, 1] - logits[:, 0], is_other, classes)
         if not told > max(_TOLD, 0.5 + _ERRORS * error):  # nan where a split is a single group
             continue

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from visiontool.data.label_table import read_csv
 from visiontool.data.samples import NO_LABEL, Dataset, Unusable, split_called
 from visiontool.errors import DataError, UsageError
+from visiontool.images.fingerprint import joined
 from visiontool.text import listed, on_one_line, plural
 
 PAIRS = (("val", "train"), ("test", "train"), ("test", "val"))
@@ -111,20 +112,13 @@ def contradictions(dataset: Dataset, same: Sequence[int]) -> list[str]:
 
 def groups_of(dataset: Dataset, same: Sequence[int] | None = None) -> NDArray[np.intp]:
     """The number of each sample's group: the user's groups and same pictures, taken together where they touch."""
-    from scipy.sparse import coo_array
-    from scipy.sparse.csgraph import connected_components
-
     count = len(dataset.samples)
     numbers: dict[str, int] = {}
     links = [] if same is None else list(enumerate(same))
     for index, sample in enumerate(dataset.samples):
         if sample.group is not None:
             links.append((index, count + numbers.setdefault(sample.group, len(numbers))))
-    one, other = np.array(links, np.intp).reshape(-1, 2).T
-    nodes = count + len(numbers)
-    graph = coo_array((np.ones(len(links), np.bool_), (one, other)), shape=(nodes, nodes))
-    groups: NDArray[np.intp] = connected_components(graph, directed=False)[1][:count].astype(np.intp)
-    return groups
+    return joined(np.array(links, np.intp).reshape(-1, 2), count + len(numbers))[:count]
 
 
 def folds(

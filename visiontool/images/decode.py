@@ -7,6 +7,7 @@ becomes a `PictureError`. What it may cost beyond that is limited by the process
 import contextlib
 import os
 from collections.abc import Callable, Iterable
+from datetime import UTC, datetime
 from functools import partial
 from importlib import import_module
 from io import BytesIO
@@ -14,7 +15,7 @@ from typing import Any, Literal, NamedTuple, TypeGuard
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageChops
+from PIL import ExifTags, Image, ImageChops
 
 from visiontool.errors import PictureError, UsageError, missing_extra
 from visiontool.images import color, formats
@@ -49,6 +50,7 @@ class Header(NamedTuple):
     plugin: str  # as `formats.plugin_for` names it
     size: tuple[int, int] | None = None  # width and height as stored; None where that takes a decoder
     facts: tuple[str, ...] = ()  # of "rotated", "gray", "alpha", "cmyk", "deep" (16 bits) and "animated"
+    taken: float | None = None  # when, in seconds by the camera's clock; None where EXIF does not say
 
 
 ImageSource = str | os.PathLike[str] | bytes | BytesIO | Image.Image | NDArray[Any]
@@ -153,17 +155,26 @@ def read_header(path: str, limits: Limits = DEFAULT_LIMITS) -> Header:
         image = _opened(plugin, data, limits)
         is_deep = image.mode.startswith(("I", "F"))
         has_exif = plugin != "Png" or any(key in image.info for key in _EXIF_KEYS)  # Pillow would decode a PNG for it
+        exif = image.getexif() if has_exif else Image.Exif()
         facts = {
-            "rotated": has_exif and image.getexif().get(_ORIENTATION) in _TURNS,
+            "rotated": exif.get(_ORIENTATION) in _TURNS,
             "gray": is_deep or image.mode in ("1", "L", "LA"),
             "alpha": image.has_transparency_data and _declares_alpha(image, data),
             "cmyk": image.mode == "CMYK",
             "deep": is_deep or (plugin == "Png" and data[24] == 16) or 16 in color.tiff_tag(image, color.TIFF_BITS),
             "animated": plugin != "Jpeg" and bool(_more_frames(plugin, image)),
         }
-        return Header(plugin, image.size, tuple(fact for fact, holds in facts.items() if holds))
+        return Header(plugin, image.size, tuple(fact for fact, holds in facts.items() if holds), _taken(exif))
     except Exception:  # damaged metadata, which cost the picture nothing when it was opened
         return Header(plugin)
+
+
+def _taken(exif: Image.Exif) -> float | None:
+    try:
+        text = exif.get_ifd(ExifTags.IFD.Exif)[ExifTags.Base.DateTimeOriginal]
+        return datetime.strptime(text[:19], "%Y:%m:%d %H:%M:%S").replace(tzinfo=UTC).timestamp()
+    except Exception:  # no such tag, no such time, or damaged
+        return None
 
 
 def _one_line(error: Exception) -> str:

@@ -86,11 +86,17 @@ def same(fingerprints: Sequence[Fingerprint]) -> list[int]:
     return [number[group] for group in groups]
 
 
-def _leaders(thumbnails: NDArray[np.uint8], tints: NDArray[np.int16]) -> NDArray[np.intp]:
-    """The smallest index in each one's group of thumbnails that agree, and tints (N, 2) too."""
+def joined(links: NDArray[np.intp], count: int) -> NDArray[np.intp]:
+    """The number of each one's group (N,), of `count` of which links (M, 2) hold two together each."""
     from scipy.sparse import coo_array
     from scipy.sparse.csgraph import connected_components
 
+    graph = coo_array((np.ones(len(links), np.bool_), tuple(links.T)), shape=(count, count))
+    return np.asarray(connected_components(graph, directed=False)[1], np.intp)
+
+
+def _leaders(thumbnails: NDArray[np.uint8], tints: NDArray[np.int16]) -> NDArray[np.intp]:
+    """The smallest index in each one's group of thumbnails that agree, and tints (N, 2) too."""
     leaders = np.arange(len(thumbnails))
     varied = leaders[np.concatenate([part.std(axis=(1, 2)) for part in _chunks(thumbnails)]) >= _MIN_CONTRAST]
     if len(varied) < 2:
@@ -101,9 +107,7 @@ def _leaders(thumbnails: NDArray[np.uint8], tints: NDArray[np.int16]) -> NDArray
     _, first, kind = np.unique(rows, axis=0, return_index=True, return_inverse=True)
     pairs = _alike(ways[first])
     near = np.abs(tints[varied][first][pairs[:, 0]] - tints[varied][first][pairs[:, 1]]).max(axis=1, initial=0)
-    one, other = pairs[near <= _MAX_TINT].T
-    links = coo_array((np.ones(len(one), np.bool_), (one, other)), shape=(len(first), len(first)))
-    groups = connected_components(links, directed=False)[1][kind.ravel()]
+    groups = joined(pairs[near <= _MAX_TINT], len(first))[kind.ravel()]
     few = np.bincount(groups)[groups] <= _MAX_COPIES
     _, leader, group = np.unique(groups[few], return_index=True, return_inverse=True)
     leaders[varied[few]] = varied[few][leader][group]

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
+from threadpoolctl import threadpool_limits
 
 from visiontool.data.loader import DEFAULT_OPTIONS, LoadOptions, StageTimes, batches, cores, load, map_ahead
 from visiontool.data.prepare import Prepared, Recipe
@@ -31,7 +32,7 @@ if TYPE_CHECKING:
 _READ_AT_ONCE = 256  # pictures that are looked up together
 _HASHED_AT_ONCE = 64  # files for a thread at a time: handing over a single one takes as long as reading it
 _FINGERPRINT = "look with sharpness"  # in place of a view's key; another where fingerprints are written otherwise
-_DISTANCES_MIB = 64  # at a time
+_COSINES_BYTES = 32 * 2**20  # at a time in each thread
 
 
 class Embeddings(NamedTuple):
@@ -87,15 +88,27 @@ def nearest(embeddings: NDArray[np.float32], count: int) -> tuple[NDArray[np.int
 
     Cosines have six decimals, and of equal ones the lower index is first. Raises DataError for fewer than two.
     """
-    from sklearn import config_context
-    from sklearn.neighbors import NearestNeighbors
-
-    if len(embeddings) < 2:
+    total = len(embeddings)
+    if total < 2:
         raise DataError("neighbors need at least two pictures that can be read\nName more pictures, or a folder.")
-    search = NearestNeighbors(n_neighbors=min(count, len(embeddings) - 1), metric="cosine", algorithm="brute")
-    with config_context(working_memory=_DISTANCES_MIB):
-        distances, indices = search.fit(embeddings).kneighbors()
-    cosines = np.round(1 - distances.astype(np.float64), 6)
+    unit = embeddings / np.maximum(np.linalg.norm(embeddings, axis=1, keepdims=True), np.finfo(np.float32).tiny)
+    count = min(count, total - 1)
+    indices, cosines = np.empty((total, count), np.intp), np.empty((total, count))
+    step = max(1, _COSINES_BYTES // (4 * total))
+
+    def search(first: int) -> None:
+        block = unit[first : first + step] @ unit.T
+        rows = np.arange(len(block))
+        block[rows, first + rows] = -np.inf
+        for place in range(count):  # for a few, much faster than a partition
+            indices[first + rows, place] = best = block.argmax(axis=1)
+            cosines[first + rows, place] = block[rows, best]
+            block[rows, best] = -np.inf
+
+    # Not by the threads of BLAS, which wait by spinning.
+    with threadpool_limits(1, user_api="blas"), ThreadPoolExecutor(cores()) as pool:
+        list(pool.map(search, range(0, total, step)))
+    cosines = np.round(cosines, 6)
     order = np.lexsort((indices, -cosines))
     return np.take_along_axis(indices, order, 1), np.take_along_axis(cosines, order, 1)
 

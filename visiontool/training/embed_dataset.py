@@ -43,6 +43,7 @@ class SplitDataset:
     splits: tuple[str, ...]  # "train", "val" or "test" of each of its samples; "" for one that `few` leaves out
     groups: NDArray[np.int64]  # (N,); samples with the same number stay on one side of every split
     fingerprints: tuple[Fingerprint | None, ...]  # None for test, which is not opened
+    same: NDArray[np.intp]  # (N,); same pictures have the same number
 
     def indices_of(self, split: str) -> NDArray[np.intp]:
         """The indices of the samples in a split."""
@@ -131,14 +132,13 @@ def _embed(settings: Settings, table: "_Table", widths: tuple[int, ...]) -> Embe
     table.embed("plain", others, slice(1))
     table.drop_unreadable(settings)
     _suggest_border(table.spec, table.fingerprints)
-    splits, groups = _split(settings, table.data, table.fingerprints)
+    splits, groups, same = _split(settings, table.data, table.fingerprints)
     late = [index for index, split in enumerate(splits) if split == "train" and not table.is_whole[index]]
     table.embed("views", late, slice(1, None))
     readable = table.drop_unreadable(settings)
     splits = tuple(splits[index] for index in readable)
-    return EmbeddedDataset(
-        table.data, splits, groups[readable], tuple(table.fingerprints), table.outputs, widths, table.passes
-    )
+    kept, prints = same[readable], tuple(table.fingerprints)
+    return EmbeddedDataset(table.data, splits, groups[readable], prints, kept, table.outputs, widths, table.passes)
 
 
 def open_all(
@@ -158,14 +158,14 @@ def open_all(
     data, readable = _drop(data, errors, settings)
     fingerprints = [fingerprints[index] for index in readable]
     _suggest_border(spec, fingerprints)
-    splits, groups = _split(settings, data, fingerprints)
-    return SplitDataset(data, splits, groups, tuple(fingerprints))
+    splits, groups, same = _split(settings, data, fingerprints)
+    return SplitDataset(data, splits, groups, tuple(fingerprints), same)
 
 
 def _split(
     settings: Settings, data: Dataset, fingerprints: Sequence[Fingerprint | None]
-) -> tuple[tuple[str, ...], NDArray[np.int64]]:
-    """The split and the group of each picture, by the fingerprints of those that were opened; what is odd is logged."""
+) -> tuple[tuple[str, ...], NDArray[np.int64], NDArray[np.intp]]:
+    """The split of each picture, its group and that of same ones, by fingerprints; what is odd is logged."""
     opened = {index: one for index, one in enumerate(fingerprints) if one is not None}
     indices = [*opened]
     first_of = list(range(len(fingerprints)))  # the first of the same pictures, for each
@@ -175,7 +175,8 @@ def _split(
     notes = [] if settings.folds is not None else unjudged(data, splits)
     for note in (*notes, *contradictions(data, first_of), *leaks(data, splits, first_of)):
         _log.info(note)
-    return few_of(data, splits, settings.few, settings.seed), groups_of(data, first_of)
+    splits = few_of(data, splits, settings.few, settings.seed)
+    return splits, groups_of(data, first_of), np.array(first_of, np.intp)
 
 
 class _Table:

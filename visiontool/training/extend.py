@@ -104,7 +104,7 @@ def solve(
         notes = [f"old pictures: answers before and after cannot be compared, since {first_line(error)}"]
     if seen := copies(run, [one for one in embedded.fingerprints if one is not None]):
         notes.append(f"in {run} already, so they count twice: {some([one.name for one in seen])}")
-    return Solution(head, "lda", balance, False, (), -1, (), tuple(notes), before.scale, extended)
+    return Solution(head, "lda", balance, False, (), -1, (), tuple(notes), before.scale, extended=extended)
 
 
 def _statistics(features: Features, embedded: EmbeddedDataset) -> Statistics:

@@ -46,6 +46,7 @@ from visiontool.training.embed_dataset import (
     unreadable,
 )
 from visiontool.training.head import Solution
+from visiontool.training.label_errors import serious
 from visiontool.training.model_files import delete_timm_files, write_model, write_timm_files
 from visiontool.training.run import RUNS, SPLITS_FILE, Run, clean, new_folder
 from visiontool.training.seen import FINGERPRINTS_FILE, write_fingerprints
@@ -162,7 +163,7 @@ def solve_head(
         truth, groups = embedded.class_ids[judged], embedded.groups[judged]
         result = metrics.measure(probabilities, truth, embedded.data.labels, groups)
         top1 = {"pictures": result.pictures, "top1": round(result.accuracy, 4)}
-    _log_all(solution.notes)
+    _log_all([*solution.notes, *serious(settings, embedded, solution)])
     name = f"{embedded.data.root.name}, {judge_of(settings.folds)}"
     spec = replace(spec, accuracy=({"dataset": name, **top1},))
     made = write_model(folder, classifier, spec, embedded, judged, solution.head, options.limits)

@@ -30,6 +30,7 @@ from visiontool.training import history
 from visiontool.training.embed_dataset import SplitDataset
 from visiontool.training.head.logistic import Balancing
 from visiontool.training.head.select import fit_temperature
+from visiontool.training.label_errors import serious
 from visiontool.training.model_files import CONFIG, config_of
 from visiontool.training.run import CHECKPOINTS, Training
 from visiontool.training.settings import Settings
@@ -169,6 +170,8 @@ def from_scratch(
     """Trains a new network, and writes its files into the folder of the run."""
     from visiontool.pytorch.weights import pretrained_cfg
 
+    for line in serious(settings, dataset):
+        _log.info(line)
     task = task_of(settings, folder, spec, dataset, new_network(settings, len(spec.labels)), options)
     trained = _run(task, settings, folder, progress)
     cfg = pretrained_cfg(settings.model or "").to_dict()

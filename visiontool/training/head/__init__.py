@@ -74,6 +74,8 @@ class Solution:
     candidates: tuple[Candidate, ...]  # the best first
     notes: tuple[str, ...]  # what was chosen by itself and why, for the user
     scale: float  # by which the logits of linear discriminant analysis and of class means were multiplied
+    # The logits (J, C), before temperature, and classes (J,) of the pictures by which it was chosen, if there were any.
+    held_out: tuple[NDArray[np.float64], NDArray[np.int64]] | None = None
     extended: dict[str, Any] | None = None  # how a run that was extended did on its own pictures, before and after
 
 
@@ -153,6 +155,7 @@ def solve(
         ),
         notes=tuple(_notes(choices, options.balance, balancing, held_out)),
         scale=choice.scale,
+        held_out=(choice.logits, class_ids[held_out.judged]) if len(held_out.judged) else None,
     )
 
 

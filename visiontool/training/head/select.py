@@ -165,9 +165,8 @@ class HeldOut:
             logits[of_round] = head.logits(features[self.judged[of_round]])
         return logits
 
-    def judge(self, heads: Sequence[Linear], features: NDArray[np.float32]) -> Judgment:
-        """Judges the heads of the rounds by their `logits`."""
-        logits = self.logits(heads, features)
+    def judge(self, heads: Sequence[Linear], logits: NDArray[np.float64]) -> Judgment:
+        """Judges the heads of the rounds by their logits (J, C)."""
         losses = self.losses(logits)
         return Judgment(tuple(heads), losses, *self.mean(losses), self.accuracy(logits))
 
@@ -224,14 +223,14 @@ def fit_temperature(
     Platt 1999, "Probabilistic outputs for support vector machines".
     """
     from scipy.optimize import minimize_scalar
-    from scipy.special import log_softmax
 
     share, spread = weights / weights.sum(), 1 / (len(logits) + 2)
-    rows = np.arange(len(logits))
+    less = logits - logits.max(axis=1, keepdims=True)
+    linear = share @ ((1 - spread) * less[np.arange(len(less)), targets] + spread * less.mean(axis=1))
 
     def loss(log_temperature: float) -> float:
-        log_p = log_softmax(logits / np.exp(log_temperature), axis=1)
-        return -float(share @ ((1 - spread) * log_p[rows, targets] + spread * log_p.mean(axis=1)))
+        temperature = np.exp(log_temperature)
+        return float(share @ np.log(np.exp(less / temperature).sum(axis=1)) - linear / temperature)
 
     minimum = minimize_scalar(loss, bounds=np.log(bounds), method="bounded", options={"xatol": 1e-4})
     return float(np.exp(minimum.x))
@@ -264,7 +263,7 @@ def best_logistic(data: TrainingSet, held_out: HeldOut, tick: Callable[[], None]
         for training, begin in zip(held_out.training(), start or (None,) * held_out.count, strict=True):
             heads.append(data.logistic(strength, all_views, training, begin, _TOLERANCE))
             tick()
-        return held_out.judge(heads, data.features[0])
+        return held_out.judge(heads, held_out.logits(heads, data.features[0]))
 
     all_views = True
     if len(data.features) > 1:
@@ -322,8 +321,9 @@ def _best_of(
             tick()
     judged = []
     for strength, heads in zip(strengths, zip(*rounds, strict=True), strict=True):
-        scale = 1 / held_out.temperature(held_out.logits(heads, data.features[0]), _ANY_SCALE)
-        judged.append((strength, scale, held_out.judge([head.scaled(scale) for head in heads], data.features[0])))
+        logits = held_out.logits(heads, data.features[0])
+        scale = 1 / held_out.temperature(logits, _ANY_SCALE)
+        judged.append((strength, scale, held_out.judge([head.scaled(scale) for head in heads], scale * logits)))
     chosen = int(np.argmin([judgment.nll for *_, judgment in judged]))
     strength, scale, best = judged[chosen]
     path = tuple(PathPoint(at, each.nll, each.nll_error, each.accuracy) for at, _, each in judged)
