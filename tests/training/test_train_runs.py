@@ -295,3 +295,22 @@ def test_without_torch_it_names_the_extra_at_once(run, waves, untaught, tmp_path
         assert (ran.code, ran.out) == (4, "")
         assert "visiontool[train]" in ran.err
         assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.slow
+def test_a_search_trains_networks_and_stops_those_that_are_behind(waves, untaught, run, tmp_path):
+    space = tmp_path / "space.yaml"
+    space.write_text("lr: [0.0000001, 0.001, 0.0001, 0.05]\nepochs: [4]\naugment: [none]\n")
+    found = tmp_path / "found"
+    ran = run(
+        "search", waves, "-m", untaught, "--unfreeze", "--space", space, "--sampler", "grid", "-o", found, "--json"
+    )
+    assert ran.code == 0, ran.err
+    document = json.loads(ran.out)
+    states = {trial["settings"]["lr"]: trial["state"] for trial in document["trials"]}
+    assert states == {1e-7: "done", 0.001: "done", 0.0001: "done", 0.05: "stopped early"}  # which destroys the network
+    assert document["winner"]["value"] > 0.7
+    assert (document["judged_by"], document["kept_aside"]) == (60, 160)
+    with open(found / "splits.csv", newline="") as file:
+        assert {row["split"] for row in csv.DictReader(file)} == {"train", "val", "test"}
+    assert json.loads((found / "settings.json").read_text())["train"]["lr"] < 0.05

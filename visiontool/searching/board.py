@@ -14,8 +14,6 @@ from visiontool.searching.learning_curve import LearningCurve
 from visiontool.searching.space import Space
 from visiontool.searching.trials import Pictures
 
-_Z95 = 1.96
-
 
 class Share(NamedTuple):
     """An accuracy and its 95 % interval."""
@@ -67,19 +65,21 @@ class Found:
         best = self.done[0]
         if self.default is None or best is self.default:
             return best
-        found = self._difference(best, self.default, "right", self.pictures.groups)
-        error = (found.interval.high - found.interval.low) / (2 * _Z95)
-        return best if found.accuracy > error else self.default
+        assert best.outcome is not None
+        assert self.default.outcome is not None
+        more = best.outcome.right.astype(float) - self.default.outcome.right
+        by_group = np.bincount(np.unique(self.pictures.groups, return_inverse=True)[1], more)
+        return best if more.sum() > np.sqrt(np.sum(by_group**2)) else self.default
 
     @cached_property
     def gain(self) -> Difference | None:
         """What the winner has over the default on the pictures kept aside; None where it is the default."""
         if self.default is None or self.winner is self.default:
             return None
-        return self._difference(self.winner, self.default, "aside", self.pictures.aside)
-
-    def _difference(self, one: Row, other: Row, pictures: str, groups: NDArray[np.int64]) -> Difference:
-        return difference("", "", getattr(one.outcome, pictures), getattr(other.outcome, pictures), groups)
+        winner, default = self.winner.outcome, self.default.outcome
+        assert winner is not None
+        assert default is not None
+        return difference("winner", "default", winner.aside, default.aside, self.pictures.aside)
 
     def judged(self, row: Row) -> Share:
         """The accuracy of a trial that is done."""

@@ -187,5 +187,5 @@ def _sampler(name: Sampler, seed: int) -> Any:
     if name == "tpe":
         return samplers.TPESampler(multivariate=True, constant_liar=True, seed=seed)
     if name == "gp":
-        return samplers.GPSampler(deterministic_objective=True, seed=seed)
+        return samplers.GPSampler(seed=seed)
     return samplers.RandomSampler(seed=seed)
