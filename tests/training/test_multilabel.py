@@ -75,6 +75,7 @@ def test_a_table_of_several_labels_becomes_a_model(data, run, color_model, tmp_p
     assert {line.split()[1] for line in shown.splitlines()} == {*several.labels}
     assert "data or run has several" in run("evaluate", "run", "data", "--labels", "labels.csv").err
     assert "--sort-into needs one" in run("predict", "-m", "run", paths[0], "--sort-into", "sorted").err
+    assert "--sets needs one" in run("predict", "-m", "run", paths[0], "--sets").err
     ran = run("finetune", "data", "--from", "run", "-m", "run", "-o", "again")
     assert ran.code == 0, ran.err
 

@@ -167,8 +167,10 @@ def load(args: SimpleNamespace, *, many: bool) -> "Classifier":
     from visiontool.cli.pull import load_all, say_how
 
     (classifier,) = load_all([args.model], args, {"threads": 1 if many else 0, "engine_batch": args.batch_size})
-    if classifier.spec.task == "multilabel" and vars(args).get("sort_into") is not None:
-        raise UsageError(f"{classifier.spec.name} gives several labels a picture, and --sort-into needs one: use -o")
+    of_one = [option for option in ("sort_into", "sets") if vars(args).get(option)]
+    if classifier.spec.task == "multilabel" and of_one:
+        name = of_one[0].replace("_", "-")
+        raise UsageError(f"{classifier.spec.name} gives several labels a picture, and --{name} needs one: leave it out")
     if not args.quiet:
         _say_model(classifier, args.model)
     for member in classifier.members if args.verbose else ():

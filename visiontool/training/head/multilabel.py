@@ -1,6 +1,6 @@
 """The head for several labels a picture: a discriminant and a sigmoid for each label, all solved at once.
 
-On collages of two data sets it was better than a logistic regression for each label (docs/training.md).
+On collages of three data sets it was better than a logistic regression for each label (docs/training.md).
 """
 
 from collections.abc import Callable, Iterator, Sequence
