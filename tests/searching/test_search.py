@@ -20,7 +20,7 @@ from visiontool.searching import Wanted, search
 from visiontool.searching.space import Space
 from visiontool.training.settings import Settings
 
-SPACE = "head: [auto, logistic, lda]\naugment: [none, light]\ntransform: [none, power]\n"
+SPACE = "head: [auto, lda]\naugment: [none, light]\ntransform: [none, power]\n"
 
 
 @pytest.fixture
@@ -28,7 +28,7 @@ def data(tmp_path, monkeypatch):
     """Warm and cold pictures that overlap, in train and val."""
     monkeypatch.chdir(tmp_path)
     draw = np.random.default_rng(0)
-    for split, count in (("train", 30), ("val", 16)):
+    for split, count in (("train", 18), ("val", 11)):
         for label, red in (("cold", 110), ("warm", 140)):
             folder = tmp_path / "data" / split / label
             folder.mkdir(parents=True)
@@ -47,6 +47,12 @@ def settings_of(trials):
     return sorted(json.dumps(trial["settings"], sort_keys=True) for trial in trials)
 
 
+def completed(journal):
+    """How many trials were completed, repeated ones counted again."""
+    lines = [json.loads(line) for line in journal.read_text().split("\n")[:-1]] if journal.is_file() else []
+    return sum(line["op_code"] == 6 and line["state"] == 1 for line in lines)
+
+
 def command(data, model, *others):
     arguments = ["search", data, "-m", model, "--space", "space.yaml", "--sampler", "grid", "-o", "found", *others]
     return [sys.executable, "-m", "visiontool", *map(str, arguments)]
@@ -61,8 +67,8 @@ def test_a_grid_is_tried_once_and_its_winner_trained(data, run, color_model):
     assert "Twice as many would help" in ran.err
     folder = Path("runs/data-search")
     trials = trials_of(folder)
-    assert len(trials) == 10  # of the 12, lda has no mirrored views
-    assert len(set(settings_of(trials))) == 10
+    assert len(trials) == 6  # of the 8, lda has no mirrored views
+    assert len(set(settings_of(trials))) == 6
     accuracies = [trial["accuracy"] for trial in trials]
     assert accuracies == sorted(accuracies, reverse=True)
     assert {row["split"] for row in read_rows(folder / "splits.csv")} == {"train", "val"}
@@ -107,7 +113,7 @@ def test_pictures_kept_aside_decide_nothing(data, color_model):
     assert [(row.values, row.outcome.loss) for row in after.done] == [
         (row.values, row.outcome.loss) for row in before.done
     ]
-    assert after.aside(after.winner).value == 1 - before.aside(before.winner).value
+    assert after.aside(after.winner).value == pytest.approx(1 - before.aside(before.winner).value)
 
 
 def test_a_killed_search_goes_on_and_repeats_nothing(data, color_model):
@@ -115,17 +121,17 @@ def test_a_killed_search_goes_on_and_repeats_nothing(data, color_model):
         command(data, color_model, "-q"), cwd=data.parent, env=dict(os.environ, PYTHONPATH=str(ROOT))
     ) as process:
         journal = data.parent / "found" / "journal.log"
-        while not journal.is_file() or journal.read_text().count('"outcome"') < 3:
+        while completed(journal) < 2:
             assert process.poll() is None
             time.sleep(0.02)
         process.send_signal(signal.SIGKILL)
     assert not (data.parent / "found" / "search.json").exists()
-    done = journal.read_text().count('"outcome"')
+    assert 2 <= completed(journal) < 6
     found = search(
         Space.usual(data, shared_of(data), [str(color_model)], Path("space.yaml")), Path("found"), Wanted("grid", 50)
     )
-    assert len(found.done) == len({found.space.settings_of(row.values) for row in found.rows}) == 10
-    assert journal.read_text().count('"outcome"') == 10 >= done
+    assert len(found.done) == len({found.space.settings_of(row.values) for row in found.rows}) == 6
+    assert completed(journal) == 6
 
 
 def shared_of(data):
@@ -139,11 +145,12 @@ def test_two_processes_share_a_search(data, color_model):
     environment = dict(os.environ, PYTHONPATH=str(ROOT))
     both = [subprocess.Popen(command(data, color_model, "-q"), cwd=data.parent, env=environment) for _ in range(2)]
     assert [process.wait() for process in both] == [0, 0]
-    journal = (data.parent / "found" / "journal.log").read_text()
-    assert journal.count('"outcome"') == 10
-    processes = {json.loads(line)["user_attr"]["process"] for line in journal.splitlines() if '"process"' in line}
+    journal = data.parent / "found" / "journal.log"
+    assert completed(journal) == 6
+    lines = map(json.loads, journal.read_text().splitlines())
+    processes = {line["user_attr"]["process"] for line in lines if "process" in line.get("user_attr", ())}
     assert len(processes) == 2
-    assert len(set(settings_of(trials_of(data.parent / "found")))) == 10
+    assert len(set(settings_of(trials_of(data.parent / "found")))) == 6
 
 
 def test_a_trial_that_fails_is_one_row(data, run, color_model):

@@ -166,9 +166,11 @@ def opened(folder: Path, space: Space, digest: str, sampler: Sampler, seed: int)
         )
     study.sampler = _sampler(sampler, seed + len(study.get_trials(deepcopy=False)))
     journal = Journal(study, folder, space)
-    with FileLock(folder / journal.process):
-        yield journal
-    (folder / journal.process).unlink(missing_ok=True)
+    try:
+        with FileLock(folder / journal.process):
+            yield journal
+    finally:
+        (folder / journal.process).unlink(missing_ok=True)
 
 
 def check(sampler: Sampler, space: Space) -> None:
