@@ -84,7 +84,8 @@ def _space(args: SimpleNamespace) -> "Space":
     shared |= {"unfreeze": "auto"} if args.unfreeze else {}
     names = args.model
     if not names and args.space is None:
-        names = [row["name"] for row in models(cached=True) if not row["damaged"]]
+        rows = sorted(models(cached=True), key=lambda row: not row["default"])
+        names = [row["name"] for row in rows if not row["damaged"]]
     space = Space.usual(args.data, shared, names, args.space)
     for name in space.models:
         obtain(name, offline=args.offline, quiet=args.quiet, labels_matter=False)

@@ -152,7 +152,7 @@ def read(file: Path) -> dict[str, Choice]:
         name = str(key).replace("-", "_")
         if name not in known:
             raise UsageError(f"{file}: {key} cannot be searched.{closest(name, known)}")
-        if isinstance(value, dict):
+        if isinstance(value, dict) and name != "model":
             choices[name] = _range(f"{file}: {key}", value)
         else:
             choices[name] = tuple(value) if isinstance(value, list) else (value,)

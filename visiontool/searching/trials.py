@@ -7,7 +7,7 @@ from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -59,7 +59,8 @@ class Trials:
 
     def opened(self, settings: Settings) -> Opened:
         """The pictures as the backbone of the settings sees them."""
-        return self._opened(replace(settings, head="auto", transform="auto", stages="auto", balance="auto"))
+        usual: dict[str, Any] = dict.fromkeys(("head", "transform", "stages", "balance"), "auto")
+        return self._opened(replace(settings, **usual, train=None))
 
     def _open(self, settings: Settings) -> Opened:
         backbone = open_model(settings, None, self._options.limits)

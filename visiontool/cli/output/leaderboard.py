@@ -2,9 +2,10 @@
 
 import os
 import shlex
+import textwrap
 from typing import TYPE_CHECKING
 
-from visiontool.cli.text import printable, shortened, wrapped
+from visiontool.cli.text import printable, wrapped
 from visiontool.text import plural
 
 if TYPE_CHECKING:
@@ -20,12 +21,13 @@ def lines_of(found: "Found") -> list[str]:
     """Lines of at most 80 characters."""
     lines = [f"{'Settings':<{_SETTINGS}} {'accuracy':>22} {'ms':>6} {'MB':>5}"]
     for row in found.done[:_SHOWN]:
-        text = shortened(printable(found.text_of(row)), _SETTINGS - 2)
-        size = row.outcome.size_bytes / 1e6 if row.outcome else 0.0
-        mark = "*" if row in found.front else " "
-        lines.append(
-            f"{mark} {text:<{_SETTINGS - 2}} {found.judged(row)!s:>22} {found.latency_ms(row):>6.1f} {size:>5.1f}"
+        text, *more = textwrap.wrap(printable(found.text_of(row)), _SETTINGS - 2)
+        text, size = (
+            f"{'*' if row in found.front else ' '} {text}",
+            row.outcome.size_bytes / 1e6 if row.outcome else 0.0,
         )
+        lines.append(f"{text:<{_SETTINGS}} {found.judged(row)!s:>22} {found.latency_ms(row):>6.1f} {size:>5.1f}")
+        lines += [f"  {part}" for part in more]
     judged = f"{plural(len(found.done), 'trial')}, each judged by {plural(len(found.pictures.groups), 'picture')}."
     others = len(found.rows) - len(found.done)
     judged += f" {plural(others, 'other')} failed, stopped early or are running." if others else ""
