@@ -17,7 +17,7 @@ from test_imports import TORCH, run_blocked
 
 from visiontool.data.splits import read_rows
 from visiontool.searching import Wanted, search
-from visiontool.searching.space import Space
+from visiontool.searching.space import Range, Space
 from visiontool.training.settings import Settings
 
 SPACE = "head: [auto, lda]\naugment: [none, light]\ntransform: [none, power]\n"
@@ -92,7 +92,7 @@ def test_a_grid_is_tried_once_and_its_winner_trained(data, run, color_model):
     assert run("predict", next(data.rglob("*.png")), "-m", "best.json", "-q").code == 0
 
 
-@pytest.mark.parametrize("sampler", ["random", "tpe", pytest.param("gp", marks=pytest.mark.slow)])
+@pytest.mark.parametrize("sampler", ["random", "tpe"])
 def test_a_sampler_that_repeats_itself_gets_other_settings(data, color_model, sampler):
     space = Space(
         data, {}, {"model": (str(color_model),), "transform": ("none", "power"), "augment": ("none", "light")}
@@ -100,6 +100,16 @@ def test_a_sampler_that_repeats_itself_gets_other_settings(data, color_model, sa
     found = search(space, Path("found"), Wanted(sampler, trials=9))
     assert len(found.done) == len(found.rows) == 4
     assert len({space.settings_of(row.values) for row in found.rows}) == 4
+
+
+@pytest.mark.slow
+def test_a_gaussian_process_suggests_numbers(data, color_model):
+    choices = {"model": (str(color_model),), "head": ("logistic",), "views": (3,), "crop": Range(0.5, 0.9, False)}
+    found = search(Space(data, {"augment": "none"}, choices), Path("found"), Wanted("gp", trials=13))  # 10 at random
+    assert len(found.done) == 13
+    crops = {row.values["crop"] for row in found.done}
+    assert len(crops) == 13
+    assert all(0.5 <= crop <= 0.9 for crop in crops)
 
 
 def test_pictures_kept_aside_decide_nothing(data, color_model):

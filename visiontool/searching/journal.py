@@ -63,7 +63,7 @@ class Journal:
     """The trials of a search in its folder. Made by `opened`."""
 
     def __init__(self, study: "Study", folder: Path, space: Space) -> None:
-        self._study, self._folder, self._space = study, folder, space
+        self._study, self._folder, self._space, self._sampler = study, folder, space, study.sampler
         self.process = f".{os.getpid()}-{os.urandom(4).hex()}.lock"  # held as long as this process lives
         self._combinations = space.combinations()
 
@@ -75,7 +75,8 @@ class Journal:
             tried = {self._space.settings_of(row.values) for row in rows}
             for attempt in range(_ATTEMPTS if len(rows) < most else 0):
                 # First the default settings of each model, which wait since the beginning; then the sampler's. It may
-                # repeat itself: then one of those that are left is drawn.
+                # repeat itself: then others are drawn, where they can be listed from those that are left.
+                self._study.sampler = _sampler("random", len(rows) + attempt) if attempt else self._sampler
                 if not self._has_waiting() and (sampler == "grid" or (attempt and self._combinations is not None)):
                     free = [values for each, values in (self._combinations or {}).items() if each not in tried]
                     if not free:
