@@ -88,6 +88,7 @@ def test_a_grid_is_tried_once_and_its_winner_trained(data, run, color_model):
     kept = run("evaluate", folder, data, "--ensemble", "greedy", "-o", "best.json")
     assert (kept.code, "kept no runs" in kept.err) == (2, True)
     assert run(*grid, "--keep", 2).code == 0
+    assert sorted(path.name for path in (folder / "top").iterdir()) == ["data-search-1", "data-search-2"]
     assert run("evaluate", folder, data, "--ensemble", "greedy", "-o", "best.json", "-q").code == 0
     assert run("predict", next(data.rglob("*.png")), "-m", "best.json", "-q").code == 0
 

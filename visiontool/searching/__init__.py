@@ -184,4 +184,4 @@ def _keep(found: Found, count: int, options: LoadOptions) -> None:
         shutil.rmtree(found.folder / KEPT, ignore_errors=True)
     for rank, row in enumerate(found.done[:count], 1):
         settings = replace(found.space.settings_of(row.values), splits_file=found.folder / SPLITS_FILE)
-        finetune(settings, output=found.folder / KEPT / str(rank), options=options)
+        finetune(settings, output=found.folder / KEPT / f"{found.folder.name}-{rank}", options=options)

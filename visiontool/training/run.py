@@ -172,7 +172,7 @@ def kept_by(folder: str) -> list[str]:
     """
     if not os.path.isfile(os.path.join(folder, SEARCH_FILE)):
         return [folder]
-    runs = sorted(Path(folder, KEPT).glob("*"), key=lambda path: int(path.name))
+    runs = sorted(Path(folder, KEPT).glob("*"), key=lambda path: int(path.name.rpartition("-")[2]))
     if not runs:
         raise UsageError(f"{folder} is a search that kept no runs. The same search with --keep 5 makes them.")
     return [os.fspath(run) for run in runs]
