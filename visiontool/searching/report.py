@@ -11,7 +11,8 @@ from visiontool.text import plural
 
 PAGE_FILE, PLOT_FILE = "report.html", "pareto.png"
 _INCHES = (8.0, 5.0)
-_COLUMNS = 60  # of the settings of a trial in a plot
+_COLUMNS = 110  # of the settings of a trial in a plot
+_GRAY = "#999999"
 
 
 def write(found: Found) -> None:
@@ -38,14 +39,14 @@ def draw_front(file: Path, found: Found) -> None:
 
     with page(file, _INCHES) as figure:
         axes = figure.subplots()
-        axes.scatter(*zip(*[(found.latency_ms(row), row.accuracy) for row in found.done], strict=True), color=COLORS[5])
-        front = found.front
-        places = [(found.latency_ms(row), row.accuracy) for row in front]
-        axes.plot(*zip(*places, strict=True), color=COLORS[0], marker="o")
-        for row, place in zip(front, places, strict=True):
-            text = legible(found.text_of(row), _COLUMNS)
-            axes.annotate(text, place, (0, 6), textcoords="offset points", ha="center", fontsize=8)
-        axes.margins(0.3)
+        axes.scatter([found.latency_ms(row) for row in found.done], [row.accuracy for row in found.done], color=_GRAY)
+        x, y = [found.latency_ms(row) for row in found.front], [row.accuracy for row in found.front]
+        axes.plot(x, y, color=_GRAY)
+        for number, row in enumerate(found.front):
+            text, color = legible(found.text_of(row), _COLUMNS), COLORS[number % len(COLORS)]
+            axes.scatter(x[number], y[number], 60, color=color, zorder=3, label=text)
+        axes.margins(0.15)
+        figure.legend(loc="outside lower left", fontsize=8, frameon=False)
         axes.yaxis.set_major_formatter(PercentFormatter(1))
         axes.set_xlabel("ms for one picture, on one thread")
         axes.set_ylabel("accuracy on held-out pictures")
