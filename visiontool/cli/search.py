@@ -67,7 +67,11 @@ def search(**values: Any) -> int:
         said: dict[str, logging.LogRecord] = {}  # what every trial finds in the same pictures is said once
         stages.addFilter(lambda record: said.setdefault(record.getMessage(), record) is record)
         how = {"force": args.force, "options": options.loading(vars(args)), "progress": stages.update}
-        found = search_for(_space(args), folder, wanted, **how)
+        try:
+            found = search_for(_space(args), folder, wanted, **how)
+        except KeyboardInterrupt:
+            stages.say("The same command goes on with the trials that are done.")
+            raise
     if not args.quiet:
         say("\n".join(leaderboard.lines_of(found)))
     click.echo(json_text(found.to_json()) if args.as_json else str(folder))
