@@ -127,6 +127,7 @@ def test_pictures_kept_aside_decide_nothing(data, color_model):
     assert after.aside(after.winner).value == pytest.approx(1 - before.aside(before.winner).value)
 
 
+@pytest.mark.slow
 def test_a_killed_search_goes_on_and_repeats_nothing(data, color_model):
     with subprocess.Popen(
         command(data, color_model, "-q"), cwd=data.parent, env=dict(os.environ, PYTHONPATH=str(ROOT))
@@ -152,6 +153,7 @@ def shared_of(data):
     return {**dict.fromkeys(_SHARED), "device": "auto"}
 
 
+@pytest.mark.slow
 def test_two_processes_share_a_search(data, color_model):
     environment = dict(os.environ, PYTHONPATH=str(ROOT))
     both = [subprocess.Popen(command(data, color_model, "-q"), cwd=data.parent, env=environment) for _ in range(2)]
