@@ -186,6 +186,8 @@ def test_what_cannot_be_searched_is_refused(data, run, color_model, monkeypatch)
         Path("bad.yaml").write_text(text)
         ran = run(*search_with, "--space", "bad.yaml")
         assert (ran.code, told in ran.err) == (code, True), ran.err
+    inside = run("search", data, "-m", color_model, "-o", data / "found")
+    assert (inside.code, "is inside the data" in inside.err, (data / "found").exists()) == (2, True, False)
     late = run(*search_with, "--time-limit", "1s")
     assert (late.code, "the time was up before a trial was done" in late.err) == (1, True)
     shutil.rmtree(data / "val" / "warm")

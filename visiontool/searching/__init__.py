@@ -27,7 +27,7 @@ from visiontool.searching.board import Found
 from visiontool.searching.journal import JOURNAL, Journal, Sampler, check, opened
 from visiontool.searching.space import Space
 from visiontool.searching.trials import Trials
-from visiontool.training.finetune import finetune
+from visiontool.training.finetune import check_outside, finetune
 from visiontool.training.run import KEPT, SEARCH_FILE, SPLITS_FILE
 from visiontool.training.settings import SETTINGS_FILE
 
@@ -94,9 +94,9 @@ def search(
         progress: called with "trials", those that are done and all, and with the stages of `finetune`.
 
     Raises:
-        DataError: the dataset cannot be used, or it has changed since the search began.
+        DataError: the dataset cannot be used.
         ModelError: Optuna is not installed, or a model cannot be finetuned.
-        UsageError: the folder holds something else, or options contradict each other.
+        UsageError: the folder holds something else, as a search of other pictures; options contradict each other.
         VisiontoolError: no trial was done, or not in time.
     """
     check(wanted.sampler, space)
@@ -108,7 +108,9 @@ def search(
     if folder.exists() and not is_search and (not folder.is_dir() or any(folder.iterdir())):
         raise UsageError(f"{folder} exists and is not a search; name another folder with -o")
     try:
-        pictures = judge.pictures(space.settings_of(space.first(space.models[0])))
+        settings = space.settings_of(space.first(space.models[0]))
+        check_outside(folder, settings)
+        pictures = judge.pictures(settings)
     except _OutOfTime:
         raise VisiontoolError(_TOO_LATE) from None
     if force:

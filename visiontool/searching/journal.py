@@ -139,7 +139,7 @@ def opened(folder: Path, space: Space, digest: str, sampler: Sampler, seed: int)
         digest: of the pictures.
 
     Raises:
-        UsageError: the trials of the folder are of another search, or the grid is not a list.
+        UsageError: the trials of the folder are of another search.
     """
     import optuna
     from optuna.storages import JournalStorage

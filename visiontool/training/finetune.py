@@ -95,10 +95,7 @@ def finetune(
     data = read_data(settings, base)
     views = views[:1] if data.is_multilabel else views
     where = output or RUNS
-    if settings.labels_file is None and is_inside(os.path.realpath(where), os.path.realpath(settings.data)):
-        raise UsageError(
-            f"{where} is inside the data, {settings.data}: its pictures would become a class. -o names another"
-        )
+    check_outside(where, settings)
     trains = settings.train is not None
     with new_folder(settings.data, output, force=force, trains=trains, resume=resume) as (folder, target):
         _log_all(data.notes)
@@ -132,6 +129,14 @@ def finetune(
         report.write(folder, run, recorded, data, dataset, judged, options)
         clean(folder)
     return run
+
+
+def check_outside(where: Path, settings: Settings) -> None:
+    """Raises UsageError where a folder to write to is inside the folder of the data."""
+    if settings.labels_file is None and is_inside(os.path.realpath(where), os.path.realpath(settings.data)):
+        raise UsageError(
+            f"{where} is inside the data, {settings.data}: its pictures would become a class. -o names another"
+        )
 
 
 def solve_head(

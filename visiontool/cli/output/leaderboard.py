@@ -22,10 +22,8 @@ def lines_of(found: "Found") -> list[str]:
     lines = [f"{'Settings':<{_SETTINGS}} {'accuracy':>22} {'ms':>6} {'MB':>5}"]
     for row in found.done[:_SHOWN]:
         text, *more = textwrap.wrap(printable(found.text_of(row)), _SETTINGS - 2)
-        text, size = (
-            f"{'*' if row in found.front else ' '} {text}",
-            row.outcome.size_bytes / 1e6 if row.outcome else 0.0,
-        )
+        text = f"{'*' if row in found.front else ' '} {text}"
+        size = row.outcome.size_bytes / 1e6 if row.outcome else 0.0
         lines.append(f"{text:<{_SETTINGS}} {found.judged(row)!s:>22} {found.latency_ms(row):>6.1f} {size:>5.1f}")
         lines += [f"  {part}" for part in more]
     judged = f"{plural(len(found.done), 'trial')}, each judged by {plural(len(found.pictures.groups), 'picture')}."
