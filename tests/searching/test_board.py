@@ -4,6 +4,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from optuna.distributions import CategoricalDistribution
 
 from visiontool.searching.board import Found
 from visiontool.searching.journal import Outcome, Row
@@ -19,7 +20,8 @@ def found_of(*trials, groups=None):
         is_right = np.arange(100) < right
         outcome = Outcome(is_right, 1 - right / 100, is_right[::2], latency, 1000, 1.0)
         rows.append(Row("done", {"model": model, "head": head}, outcome, None))
-    space = Space(Path("data"), {}, {"model": ("a", "b"), "head": ("auto", "lda")})
+    choices = {"model": CategoricalDistribution(["a", "b"]), "head": CategoricalDistribution(["auto", "lda"])}
+    space = Space(Path("data"), {}, choices)
     groups = np.arange(100) if groups is None else groups
     rows.sort(key=lambda row: -row.accuracy)
     return Found(Path("found"), space, Pictures("", groups, groups[::2]), rows, None)

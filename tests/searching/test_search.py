@@ -17,7 +17,7 @@ from test_imports import TORCH, run_blocked
 
 from visiontool.data.splits import read_rows
 from visiontool.searching import Wanted, search
-from visiontool.searching.space import Range, Space
+from visiontool.searching.space import Space
 from visiontool.training.settings import Settings
 
 SPACE = "head: [auto, lda]\naugment: [none, light]\ntransform: [none, power]\n"
@@ -95,9 +95,8 @@ def test_a_grid_is_tried_once_and_its_winner_trained(data, run, color_model):
 
 @pytest.mark.parametrize("sampler", ["random", "tpe"])
 def test_a_sampler_that_repeats_itself_gets_other_settings(data, color_model, sampler):
-    space = Space(
-        data, {}, {"model": (str(color_model),), "transform": ("none", "power"), "augment": ("none", "light")}
-    )
+    Path("space.yaml").write_text("transform: [none, power]\naugment: [none, light]\n")
+    space = Space.usual(data, {}, [str(color_model)], Path("space.yaml"))
     found = search(space, Path("found"), Wanted(sampler, trials=9))
     assert len(found.done) == len(found.rows) == 4
     assert len({space.settings_of(row.values) for row in found.rows}) == 4
@@ -105,8 +104,9 @@ def test_a_sampler_that_repeats_itself_gets_other_settings(data, color_model, sa
 
 @pytest.mark.slow
 def test_a_gaussian_process_suggests_numbers(data, color_model):
-    choices = {"model": (str(color_model),), "head": ("logistic",), "views": (3,), "crop": Range(0.5, 0.9, False)}
-    found = search(Space(data, {"augment": "none"}, choices), Path("found"), Wanted("gp", trials=13))  # 10 at random
+    Path("space.yaml").write_text("head: logistic\nviews: 3\ncrop: {low: 5e-1, high: 0.9}\n")
+    space = Space.usual(data, {"augment": "none"}, [str(color_model)], Path("space.yaml"))
+    found = search(space, Path("found"), Wanted("gp", trials=13))  # 10 at random
     assert len(found.done) == 13
     crops = {row.values["crop"] for row in found.done}
     assert len(crops) == 13
@@ -180,7 +180,9 @@ def test_what_cannot_be_searched_is_refused(data, run, color_model, monkeypatch)
     for text, code, told in (
         ("heads: [lda]", 2, "heads cannot be searched. Closest: head"),
         ("head: [ldo]", 2, "head 'ldo'"),
-        ("crop: {low: 0.9, high: 0.5}", 2, "low is to be less than high"),
+        ("crop: {low: 0.9, high: 0.5}", 2, "`low <= high` must hold"),
+        ("crop: {low: 0.5, hi: 0.9}", 2, "expected a list of values, or low and high"),
+        ("head: [[lda]]", 2, "expected a list of values, or low and high"),
         ("- head", 3, "expected options of finetune"),
     ):
         Path("bad.yaml").write_text(text)

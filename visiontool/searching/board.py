@@ -65,9 +65,7 @@ class Found:
         best = self.done[0]
         if self.default is None or best is self.default:
             return best
-        assert best.outcome is not None
-        assert self.default.outcome is not None
-        more = best.outcome.right.astype(float) - self.default.outcome.right
+        more = best.result.right.astype(float) - self.default.result.right
         by_group = np.bincount(np.unique(self.pictures.groups, return_inverse=True)[1], more)
         return best if more.sum() > np.sqrt(np.sum(by_group**2)) else self.default
 
@@ -76,25 +74,20 @@ class Found:
         """What the winner has over the default on the pictures kept aside; None where it is the default."""
         if self.default is None or self.winner is self.default:
             return None
-        winner, default = self.winner.outcome, self.default.outcome
-        assert winner is not None
-        assert default is not None
-        return difference("winner", "default", winner.aside, default.aside, self.pictures.aside)
+        return difference("winner", "default", self.winner.result.aside, self.default.result.aside, self.pictures.aside)
 
     def judged(self, row: Row) -> Share:
         """The accuracy of a trial that is done."""
-        assert row.outcome is not None
-        return Share.of(row.outcome.right, self.pictures.groups)
+        return Share.of(row.result.right, self.pictures.groups)
 
     def aside(self, row: Row) -> Share:
         """The accuracy on the pictures kept aside."""
-        assert row.outcome is not None
-        return Share.of(row.outcome.aside, self.pictures.aside)
+        return Share.of(row.result.aside, self.pictures.aside)
 
     def latency_ms(self, row: Row) -> float:
         """The least that was measured of the row's backbone, so that rows of one differ in nothing but accuracy."""
         model = row.values["model"]
-        return min(one.outcome.latency_ms for one in self.done if one.outcome and one.values["model"] == model)
+        return min(one.result.latency_ms for one in self.done if one.values["model"] == model)
 
     @cached_property
     def front(self) -> list[Row]:

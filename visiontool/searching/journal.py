@@ -55,6 +55,11 @@ class Row(NamedTuple):
     error: str | None  # of one that failed
 
     @property
+    def result(self) -> Outcome:
+        assert self.outcome is not None
+        return self.outcome
+
+    @property
     def accuracy(self) -> float:
         return -1.0 if self.outcome is None else float(self.outcome.right.mean())
 
@@ -83,10 +88,9 @@ class Journal:
                         return None
                     place = 0 if sampler == "grid" else np.random.default_rng(len(rows)).integers(len(free))
                     self._study.enqueue_trial(free[place])
-                trial, settings = self._study.ask(), None
-                values = self._space.suggest(trial)
+                trial, settings = self._study.ask(dict(self._space.choices)), None
                 with suppress(UsageError):  # values that contradict each other
-                    settings = self._space.settings_of(values)
+                    settings = self._space.settings_of(trial.params)
                 if settings is not None and settings not in tried:
                     trial.set_user_attr("process", self.process)
                     return trial, settings
@@ -175,9 +179,7 @@ def opened(folder: Path, space: Space, digest: str, sampler: Sampler, seed: int)
 
 
 def check(sampler: Sampler, space: Space) -> None:
-    """Raises ModelError where Optuna is missing, or torch for "gp", and UsageError where there is no grid."""
-    if find_spec("optuna") is None:
-        raise ModelError(missing_extra("search", "Searching"))
+    """Raises ModelError where torch is missing for "gp", and UsageError where there is no grid."""
     if sampler == "gp" and find_spec("torch") is None:
         raise ModelError(missing_extra("train", "The sampler gp"))
     if sampler == "grid" and space.combinations() is None:

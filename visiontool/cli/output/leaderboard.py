@@ -23,7 +23,7 @@ def lines_of(found: "Found") -> list[str]:
     for row in found.done[:_SHOWN]:
         text, *more = textwrap.wrap(printable(found.text_of(row)), _SETTINGS - 2)
         text = f"{'*' if row in found.front else ' '} {text}"
-        size = row.outcome.size_bytes / 1e6 if row.outcome else 0.0
+        size = row.result.size_bytes / 1e6
         lines.append(f"{text:<{_SETTINGS}} {found.judged(row)!s:>22} {found.latency_ms(row):>6.1f} {size:>5.1f}")
         lines += [f"  {part}" for part in more]
     judged = f"{plural(len(found.done), 'trial')}, each judged by {plural(len(found.pictures.groups), 'picture')}."
