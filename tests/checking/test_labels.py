@@ -54,7 +54,7 @@ def test_flipped_labels_are_found_with_what_they_look_like(flipped, severity) ->
 @pytest.mark.parametrize("spread", [1.0, 2.5])  # the head errs for none, and for many
 def test_clean_labels_give_nothing_serious(spread) -> None:
     found = [*check_labels(looked(*clusters(spread=spread)), 0)]
-    assert sum(len(finding.suspects) for finding in found) <= 2
+    assert sum(len(finding.suspects) for finding in found) <= 5
     assert all(each.severity == "warning" for each in found)
 
 

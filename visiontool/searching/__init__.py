@@ -10,7 +10,6 @@ import logging
 import shutil
 import time
 from collections.abc import Sequence
-from contextlib import suppress
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -57,7 +56,7 @@ class _OutOfTime(Exception):
 
 
 class _Clock:
-    """Ends a trial where there would be no time left to finish the search."""
+    """Ends a trial in time."""
 
     def __init__(self, wanted: Wanted, progress: Progress) -> None:
         self._start, self._wanted, self._progress = time.monotonic(), wanted, progress
@@ -65,15 +64,16 @@ class _Clock:
         self.note = ""
         self.has_stopped = False  # the search is being finished, late or not
 
-    def is_late(self) -> bool:
+    def check(self) -> None:
+        """Raises _OutOfTime where there would be no time left to finish the search."""
         reserve = _FINISH_S + self.longest * (self._wanted.keep + learning_curve.COST * self._wanted.curve)
         limit = self._wanted.time_limit
-        return limit is not None and time.monotonic() - self._start + reserve > limit
+        if not self.has_stopped and limit is not None and time.monotonic() - self._start + reserve > limit:
+            raise _OutOfTime
 
     def update(self, stage: str, done: int, total: int | None, note: str = "") -> None:
         """The `Progress` of a trial."""
-        if not self.has_stopped and self.is_late():
-            raise _OutOfTime
+        self.check()
         if stage in ("plain", "views", "train"):
             self._progress(stage, done, total, note or self.note)
 
@@ -119,9 +119,9 @@ def search(
         _log.info(f"Goes on with the search in {folder}.")
     folder.mkdir(parents=True, exist_ok=True)
     with opened(folder, space, pictures.digest, wanted.sampler, int(space.shared.get("seed") or 0)) as journal:
-        with suppress(_OutOfTime):
+        try:
             _run(journal, judge, wanted, clock, progress)
-        if clock.is_late():
+        except _OutOfTime:
             _log.info("The time is up. The same command with more time goes on from here.")
         rows = journal.rows()
     clock.has_stopped = True
@@ -141,13 +141,14 @@ def _run(journal: Journal, judge: Trials, wanted: Wanted, clock: _Clock, progres
     """Trials, until there are enough or the time is up."""
     from optuna import TrialPruned
 
-    while not clock.is_late() and (begun := journal.next(wanted.sampler, wanted.trials)) is not None:
+    while (begun := journal.next(wanted.sampler, wanted.trials)) is not None:
         trial, settings = begun
         rows = journal.rows()
         clock.longest = max((row.outcome.seconds for row in rows if row.outcome), default=0.0)
         clock.note = f"trial {len(rows)} of {wanted.trials}"
         progress("trials", len(rows) - 1, wanted.trials, f"best {rows[0].accuracy:.1%}" if rows[0].outcome else "")
         try:
+            clock.check()
             outcome = judge.judge(settings, partial(_report, trial))
         except TrialPruned:
             journal.end(trial, error="")
