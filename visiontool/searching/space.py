@@ -130,19 +130,23 @@ def read(file: Path) -> dict[str, Any]:
 
 def _choice(name: str, value: Any) -> Choice:
     """What Optuna chooses from, of what a file says."""
-    from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
+    from optuna.distributions import CategoricalDistribution
 
     try:
         if isinstance(value, dict) and name != "model":
-            is_whole = all(isinstance(value.get(end), int) for end in ("low", "high"))
-            kind: Any = IntDistribution if is_whole else FloatDistribution
-            return kind(
-                **{key: float(each) if isinstance(each, str) else each for key, each in value.items()}
-            )  # "1e-4"
+            return _range(**value)
         return CategoricalDistribution([*dict.fromkeys(value if isinstance(value, list) else [value])])
     except (TypeError, ValueError) as error:
         expected = "expected a list of values, or low and high, and perhaps log: true"
         raise UsageError(f"{name}: {expected}; {error}") from None
+
+
+def _range(low: Any, high: Any, log: bool = False) -> Choice:
+    from optuna.distributions import FloatDistribution, IntDistribution
+
+    if isinstance(low, int) and isinstance(high, int):
+        return IntDistribution(low, high, log)
+    return FloatDistribution(float(low), float(high), log)  # YAML takes 1e-4 for text
 
 
 def _values(choice: Choice) -> Sequence[Any]:
